@@ -1,0 +1,1 @@
+"""One adapter a file; each implements `core.source` for one broker."""

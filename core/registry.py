@@ -1,0 +1,109 @@
+"""The systems that can be cleared: one line each, imported only when asked for.
+
+`options` names a `core.options.base.SystemOptions` model, which imports without the broker's
+library; `opener` names `open_source(options, run, run_id) -> Source`, whose module needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from core.errors import UsageError
+from core.options.base import RunOptions, SystemOptions, suggestion
+from core.source import Source
+
+Opener: TypeAlias = Callable[[SystemOptions, RunOptions, str], Source]
+"""Opens a source for (how to reach it, what to do, the run's id); connects lazily or at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A registry line."""
+
+    summary: str  # what it clears, for the help text
+    options: str  # "module:Class" of the options model
+    opener: str  # "module:function" that opens a source
+    extra: str | None  # the pip extra that installs its library; None: it needs none
+
+
+SYSTEMS: dict[str, System] = {
+    "kafka": System(
+        "a consumer group on Apache Kafka and compatible brokers",
+        "core.options.kafka:KafkaOptions",
+        "core.brokers.kafka:open_source",
+        "kafka",
+    ),
+    "pulsar": System(
+        "a subscription on Apache Pulsar",
+        "core.options.pulsar:PulsarOptions",
+        "core.brokers.pulsar:open_source",
+        "pulsar",
+    ),
+    "streamnative": System(
+        "a subscription on StreamNative Cloud (Pulsar with TLS and a token)",
+        "core.options.pulsar:StreamNativeOptions",
+        "core.brokers.pulsar:open_source",
+        "pulsar",
+    ),
+    "iggy": System(
+        "a consumer's or consumer group's offsets on Apache Iggy",
+        "core.options.iggy:IggyOptions",
+        "core.brokers.iggy:open_source",
+        "iggy",
+    ),
+    "googlepubsub": System(
+        "a subscription on Google Cloud Pub/Sub",
+        "core.options.googlepubsub:PubSubOptions",
+        "core.brokers.googlepubsub:open_source",
+        "googlepubsub",
+    ),
+    "eventhubs": System(
+        "a consumer group's checkpoints on Azure Event Hubs",
+        "core.options.eventhubs:EventHubsOptions",
+        "core.brokers.eventhubs:open_source",
+        "eventhubs",
+    ),
+}
+
+
+def system(name: str) -> System:
+    """The registry line of a system; raises `UsageError` with a suggestion for an unknown name."""
+    try:
+        return SYSTEMS[name]
+    except KeyError:
+        known = ", ".join(SYSTEMS)
+        raise UsageError(
+            f"There is no system {name!r}; choose one of {known}.{suggestion(name, list(SYSTEMS))}"
+        ) from None
+
+
+def _load(path: str) -> object:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def options_model(name: str) -> type[SystemOptions]:
+    """The options model of a system."""
+    return cast("type[SystemOptions]", _load(system(name).options))
+
+
+def open_source(name: str, options: SystemOptions, run: RunOptions, run_id: str) -> Source:
+    """Open a system's source.
+
+    Raises `UsageError` with the command that installs the library if it is missing, and whatever
+    the adapter raises.
+    """
+    entry = system(name)
+    try:
+        opener = cast("Opener", _load(entry.opener))
+    except ModuleNotFoundError as error:
+        if entry.extra is None or (error.name or "").split(".")[0] == "core":
+            raise
+        raise UsageError(
+            f"{name} needs the Python package that provides {error.name!r}, which is not installed;"
+            f" install it with: pip install '.[{entry.extra}]'"
+        ) from error
+    return opener(options, run, run_id)

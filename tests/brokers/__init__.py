@@ -1,0 +1,1 @@
+"""The contract suite and the particulars of each broker."""

@@ -1,0 +1,1 @@
+"""The function bundle, run as the platforms run it."""

@@ -1,0 +1,1 @@
+"""The Terraform modules, checked as far as a machine without a cloud can."""

@@ -1,0 +1,1 @@
+"""Real brokers, started by the test session where the machine can run them."""

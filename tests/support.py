@@ -1,0 +1,165 @@
+"""What tests share: ports, processes, jars from Maven Central, and honest skips."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+CACHE = Path(os.environ.get("BACKLOG_CLEARER_TEST_CACHE", "~/.cache/backlog-clearer")).expanduser()
+"""Where downloads that every session repeats are kept; safe to delete."""
+
+NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
+"""Set by CI: what could have been installed must not be skipped."""
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip with a reason, or fail where CI demands that nothing is skipped."""
+    if NO_SKIPS:
+        pytest.fail(f"CI skips nothing that it could install: {reason}")
+    pytest.skip(reason)
+
+
+def need(*programs: str) -> None:
+    """Skip (in CI: fail) unless these programs are on the PATH."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        unavailable(f"needs {' and '.join(missing)} on the PATH")
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    """Poll until `ready()`; raises `TimeoutError` naming what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {timeout_s:.0f} s")
+        time.sleep(0.05)
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Server:
+    """A server process of its own process group, with its log in a file."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        port: int,
+        log: Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        start_timeout_s: float = 90.0,
+    ) -> None:
+        self.command = list(command)
+        self.port = port
+        self.log = log
+        self.cwd = cwd
+        self.env = dict(env) if env is not None else None
+        self.start_timeout_s = start_timeout_s
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until the port accepts connections; raises with the log's tail."""
+        with self.log.open("ab") as out:
+            process = self.process = subprocess.Popen(
+                self.command,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                cwd=self.cwd,
+                env=self.env,
+                start_new_session=True,
+            )
+
+        def up() -> bool:
+            if process.poll() is not None:
+                tail = self.log.read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"{self.command[0]} exited with {process.returncode}:\n{tail}")
+            return listens(self.port)
+
+        wait_until(up, f"{self.command[0]} listening on port {self.port}", self.start_timeout_s)
+
+    def stop(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """Stop this very process group and wait for it."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            os.killpg(process.pid, sig)
+        process.wait(30)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """A server that runs for a `with` block."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def cached(name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder of the download cache, under a lock: `(folder, whether it is complete already)`.
+
+    Leaving the block without an exception marks it complete.
+    """
+    folder = CACHE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / ".complete"
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder, done.exists()
+        done.touch()
+
+
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>backlog-clearer</groupId><artifactId>{name}</artifactId><version>1</version>
+<dependencies>{dependencies}</dependencies></project>"""
+
+_DEPENDENCY = """<dependency><groupId>{0}</groupId><artifactId>{1}</artifactId>
+<version>{2}</version></dependency>"""
+
+
+def maven_jars(name: str, coordinates: Sequence[str]) -> Path:
+    """The folder with these artifacts ("group:artifact:version") and all that they depend on.
+
+    Downloaded from Maven Central once and cached; skips where Java or Maven is missing.
+    """
+    need("java", "mvn")
+    with cached(name) as (folder, complete):
+        if not complete:
+            dependencies = "".join(_DEPENDENCY.format(*item.split(":")) for item in coordinates)
+            (folder / "pom.xml").write_text(_POM.format(name=name, dependencies=dependencies))
+            subprocess.run(
+                ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"],
+                cwd=folder,
+                check=True,
+                timeout=900,
+            )
+    return folder / "lib"
