@@ -142,6 +142,9 @@ class RunOptions(Options):
     stall_seconds: float = Field(
         60.0, gt=0, description="give up when backlog remains and nothing arrives for this long"
     )
+    max_retries: int = Field(
+        10, ge=0, le=1000, description="consecutive attempts after transient errors, with backoff"
+    )
     quiet_seconds: float = Field(
         15.0,
         gt=0,
