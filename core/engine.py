@@ -192,7 +192,7 @@ class _Worker(threading.Thread):
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=tenacity.stop_after_attempt(self.options.max_retries + 1)
             | tenacity.stop_when_event_set(self.halt),
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=8.0, jitter=0.2),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, min=0.2, max=8.0),
             sleep=tenacity.sleep_using_event(self.halt),
             before_sleep=report,
             reraise=True,
