@@ -171,7 +171,7 @@ class _Worker(threading.Thread):
             partition = error.partition if isinstance(error, BrokerError) else None
             share = self.shares.get(partition) if partition else None
             if share:
-                share.error = str(error)
+                share.error = share.error or str(error)
             self.failure = str(error)
         except Exception as error:  # noqa: BLE001 an adapter's bug must end the run, not hang it
             _LOG.exception("%s failed", self.name)

@@ -1,0 +1,42 @@
+# Everything runs in .venv; only Python 3.10+ and make are required.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format schemas clean
+
+help: ## Show this help
+	@grep -hE '^[a-z%-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+install: $(INSTALLED) ## Create .venv and install everything into it
+
+$(INSTALLED): requirements.txt requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=python3.12 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: $(INSTALLED) ## Clear a million messages on an embedded broker, undo it, skip them
+	$(BIN)/python -m demo
+
+test: $(INSTALLED) ## Run the tests; what the machine lacks is skipped with its reason
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Let ruff format the code
+	$(BIN)/ruff format .
+
+bench-%: $(INSTALLED) ## Side-by-side benchmark: engine, kafka, pulsar, pubsub, eventhubs, iggy, fanout
+	$(BIN)/python bench/$*.py $(BENCH_ARGS)
+
+schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models
+	$(BIN)/python -m tools.schemas
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,47 @@
+"""The reference broker as a registered system, so that the command line can be run against it."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from core.brokers.memory import MemoryBroker, MemorySource
+from core.options.base import Names, RunOptions, SystemOptions
+from core.registry import System
+from core.source import Source
+
+BROKER = MemoryBroker()
+"""The broker that `open_source` reaches; tests replace its content."""
+
+SYSTEM = System(
+    "a group on the reference broker",
+    "tests.memory_system:MemoryOptions",
+    "tests.memory_system:open_source",
+    None,
+)
+
+
+class MemoryOptions(SystemOptions):
+    """How to reach a group in memory."""
+
+    topic: str = Field(description="topic to clear")
+    group_id: str = Field(description="group whose backlog is cleared")
+    password: SecretStr | None = Field(None, description="a secret")
+    servers: Names = Field(("a", "b"), description="addresses")
+    settings: dict[str, str] = Field(default_factory=dict, description="client settings")
+
+    @classmethod
+    def hidden(cls) -> frozenset[str]:
+        return frozenset({"settings"})
+
+
+def reset() -> MemoryBroker:
+    """An empty broker."""
+    BROKER.__init__()  # type: ignore[misc] # the module keeps one object that open_source sees
+    return BROKER
+
+
+def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> Source:
+    """A source on `BROKER`; the run's id is of no use to it."""
+    if not isinstance(options, MemoryOptions):
+        raise TypeError(f"{run_id}: {options!r}")
+    return MemorySource(BROKER, options.topic, options.group_id, batch_size=run.batch_size)

@@ -1,0 +1,243 @@
+"""The engine over the reference broker, with every fault it must survive or report."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.brokers.memory import MemoryBroker, MemoryLane, MemorySource, lost_connection
+from core.engine import Budget, Drain, Halt, Snapshot, drain, spread
+from core.errors import BrokerError
+from core.model import Advance, Claim, Partition, PartitionState, StopReason
+from core.options.base import RunOptions
+
+RUN = RunOptions(
+    workers=2, stop_when_empty=True, batch_size=100, stall_seconds=1, quiet_seconds=1, max_seconds=30
+)
+
+
+def filled(*counts: int, competing: bool = False) -> tuple[MemoryBroker, MemorySource]:
+    """A topic with so many messages a partition."""
+    broker = MemoryBroker()
+    broker.create("t", len(counts), size=10)
+    for number, count in enumerate(counts):
+        broker.produce("t", number, count)
+    return broker, MemorySource(broker, "t", "g", competing=competing, batch_size=100)
+
+
+def claims(source: MemorySource, *, frozen: bool = True) -> list[Claim]:
+    """Claims on everything."""
+    return [Claim(state, None, state.end if frozen else None) for state in source.survey().partitions]
+
+
+def positions(broker: MemoryBroker) -> list[int | None]:
+    """What the broker has stored."""
+    return [broker.position("g", partition) for partition in sorted(broker.logs)]
+
+
+def counted(done: Drain) -> int:
+    """Messages acknowledged by a drain."""
+    return sum(item.messages for item in done.partitions.values())
+
+
+@pytest.mark.parametrize("competing", [False, True])
+@pytest.mark.parametrize("faults", [1, 3])
+def test_lost_connections_are_retried_and_counted_once(faults: int, competing: bool) -> None:
+    """Transient errors in reads and settles neither lose nor repeat a message in the count."""
+    broker, source = filled(5000, 3000, competing=competing)
+    broker.read_faults.extend(lost_connection() for _ in range(faults))
+    broker.settle_faults.extend(lost_connection() for _ in range(faults))
+    done = drain(source, claims(source), RUN)
+    assert done.reason is StopReason.EMPTY
+    assert positions(broker) == [5000, 3000]
+    assert counted(done) == 8000
+    assert done.retries >= faults
+
+
+def test_retries_are_bounded() -> None:
+    """An error that never passes ends the drain as failed, after the allowed retries."""
+    broker, source = filled(1000)
+    broker.read_faults.extend(lost_connection() for _ in range(100))
+    done = drain(source, claims(source), RUN.model_copy(update={"max_retries": 2, "workers": 1}))
+    assert done.reason is StopReason.FAILED
+    assert done.retries == 2
+    assert positions(broker) == [None]
+    assert "lose this connection" in (done.error or "")
+
+
+def test_one_failure_stops_the_rest_and_names_its_partition() -> None:
+    """A fatal error in one partition is reported with it; others keep what they acknowledged."""
+    broker, source = filled(100_000, 100_000)
+    broker.read_faults.append(BrokerError("the disk is gone", Partition("t", 1)))
+    source.open_lane = _only_for(source, 1)  # type: ignore[method-assign,assignment] # faults for one lane
+    done = drain(source, claims(source), RUN)
+    assert done.reason is StopReason.FAILED
+    assert done.partitions[Partition("t", 1)].error == "the disk is gone"
+    assert done.partitions[Partition("t", 0)].error is None
+    assert (positions(broker)[0] or 0) == done.partitions[Partition("t", 0)].messages
+
+
+class _Shielded(MemoryLane):
+    """A lane that faults of other lanes do not reach."""
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        faults, self._broker.read_faults = self._broker.read_faults, type(self._broker.read_faults)()
+        try:
+            return super().read(max_wait_s, max_messages)
+        finally:
+            self._broker.read_faults.extend(faults)
+
+
+def _only_for(source: MemorySource, number: int) -> Callable[[Sequence[Claim]], MemoryLane]:
+    def open_lane(claims: Sequence[Claim]) -> MemoryLane:
+        mine = any(claim.partition.number == number for claim in claims)
+        return (MemoryLane if mine else _Shielded)(source, claims)
+
+    return open_lane
+
+
+def test_refused_partition_carries_its_error() -> None:
+    """A position that the broker will not store is that partition's error, not silence."""
+    broker, source = filled(1000, 1000)
+    broker.refused[Partition("t", 0)] = "not authorised"
+    done = drain(source, claims(source), RUN)
+    assert done.reason is StopReason.FAILED
+    assert done.partitions[Partition("t", 0)].error == "not authorised"
+    assert done.partitions[Partition("t", 0)].unacknowledged == 1000
+    assert positions(broker)[0] is None
+
+
+def test_stall_is_reported() -> None:
+    """Backlog that never arrives ends as STALLED, with the broker's figure as the witness."""
+    broker, source = filled(1000, 500)
+    broker.silent.add(Partition("t", 0))
+    done = drain(source, claims(source), RUN)
+    assert done.reason is StopReason.STALLED
+    assert positions(broker) == [None, 500]
+
+
+def test_quiet_end_where_there_are_no_figures() -> None:
+    """Without figures the drain ends QUIET: it never claims to be empty."""
+    broker, source = filled(1000, competing=True)
+    wanted = [Claim(claims(source)[0].state, None, 1000)]
+    broker.figures = False
+    done = drain(source, wanted, RUN)
+    assert done.reason is StopReason.QUIET
+    assert positions(broker) == [1000]
+
+
+def test_competing_lanes_end_by_the_brokers_figures() -> None:
+    """Lanes that compete cannot know the end; the broker's figure of 0 ends them as EMPTY."""
+    broker, source = filled(5000, competing=True)
+    done = drain(source, claims(source), RUN.model_copy(update={"workers": 4}))
+    assert done.reason is StopReason.EMPTY
+    assert (positions(broker), counted(done)) == ([5000], 5000)
+
+
+def test_follow_goes_past_the_end_until_signalled() -> None:
+    """Following reads what arrives later, and ends on a signal with everything settled."""
+    broker, source = filled(1000)
+    halt = Halt()
+
+    def observe(seen: Snapshot) -> None:
+        if seen.messages == 1000:
+            broker.produce("t", 0, 500)
+        if seen.messages == 1500:
+            halt.signal()
+
+    run = RUN.model_copy(update={"stop_when_empty": False, "follow": True})
+    done = drain(source, claims(source, frozen=False), run, halt=halt, observe=observe)
+    assert done.reason is StopReason.SIGNAL
+    assert (positions(broker), counted(done)) == ([1500], 1500)
+
+
+def test_follow_with_stop_when_empty_ends_at_the_live_end() -> None:
+    """Following with --stop-when-empty ends once the broker itself says that nothing is left."""
+    broker, source = filled(1000)
+    late = iter([300, 200])
+
+    def observe(seen: Snapshot) -> None:
+        if seen.left == 0:
+            broker.produce("t", 0, next(late, 0))
+
+    run = RUN.model_copy(update={"follow": True})
+    done = drain(source, claims(source, frozen=False), run, observe=observe)
+    assert done.reason is StopReason.EMPTY
+    assert positions(broker) == [1500]
+
+
+def test_deadline() -> None:
+    """--max-seconds ends a drain that has nothing to wait for."""
+    broker, source = filled(10)
+    broker.silent.add(Partition("t", 0))
+    done = drain(source, claims(source), RUN.model_copy(update={"max_seconds": 0.3}))
+    assert done.reason is StopReason.DEADLINE
+    assert positions(broker) == [None]
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_limit_is_shared_and_exact(workers: int) -> None:
+    """--max-messages is neither missed nor exceeded, however many workers share it."""
+    broker, source = filled(1000, 1000, 1000)
+    run = RUN.model_copy(update={"max_messages": 1234, "workers": workers})
+    done = drain(source, claims(source), run)
+    assert done.reason is StopReason.LIMIT
+    assert counted(done) == 1234 == sum(position or 0 for position in positions(broker))
+
+
+def test_bug_in_an_adapter_ends_the_run() -> None:
+    """An exception nobody planned ends the drain as FAILED instead of hanging it."""
+    _, source = filled(10)
+
+    def broken(claims: Sequence[Claim]) -> MemoryLane:
+        raise ZeroDivisionError(f"a bug with {claims}")
+
+    source.open_lane = broken  # type: ignore[method-assign] # the bug
+    done = drain(source, claims(source), RUN)
+    assert done.reason is StopReason.FAILED
+    assert "ZeroDivisionError" in (done.error or "")
+
+
+def test_no_threads_are_left_behind() -> None:
+    """Every worker has ended when a drain returns."""
+    before = threading.active_count()
+    _, source = filled(1000, 1000)
+    drain(source, claims(source), RUN)
+    assert threading.active_count() == before
+
+
+def _claim(number: int, backlog: int | None) -> Claim:
+    return Claim(PartitionState(Partition("t", number), None, 0, backlog, backlog), None, backlog)
+
+
+@given(
+    backlogs=st.lists(st.one_of(st.none(), st.integers(0, 10**9)), max_size=40),
+    workers=st.integers(1, 50),
+    competing=st.booleans(),
+)
+def test_spread(backlogs: list[int | None], workers: int, competing: bool) -> None:
+    """Every claim has exactly one lane (or more where lanes compete), and every lane has a claim."""
+    wanted = [_claim(number, backlog) for number, backlog in enumerate(backlogs)]
+    lanes = spread(wanted, workers, competing=competing)
+    dealt = [claim.partition.number for lane in lanes for claim in lane]
+    assert set(dealt) == set(range(len(backlogs)))
+    assert all(lanes)
+    if competing and backlogs:
+        assert len(lanes) == workers
+    else:
+        assert sorted(dealt) == list(range(len(backlogs)))
+        assert len(lanes) == min(workers, len(backlogs))
+
+
+@given(limit=st.integers(1, 10_000), workers=st.integers(1, 20))
+def test_budget_never_grants_more_than_the_limit(limit: int, workers: int) -> None:
+    """All grants together are exactly the limit."""
+    budget = Budget(limit, workers)
+    granted = 0
+    while grant := budget.take():
+        granted += grant
+    assert granted == limit

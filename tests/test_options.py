@@ -1,0 +1,87 @@
+"""Options: parsing, references, and errors that say all at once and no secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from core.errors import UsageError
+from core.model import Partition, PartitionState
+from core.options.base import Options, RunOptions, Slice, build, resolve_references
+from core.plan import choose
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("0", (0,)), ("0,3,5-8", (0, 3, 5, 6, 7, 8)), ("2-2, 1", (1, 2)), ("3,3", (3,))],
+)
+def test_partition_ranges(text: str, numbers: tuple[int, ...]) -> None:
+    """Numbers and ranges become a sorted set of numbers."""
+    assert build(RunOptions, {"partitions": text}).partitions == numbers
+
+
+@pytest.mark.parametrize("text", ["a", "1-", "5-3", "-1", "1;2"])
+def test_partition_ranges_that_are_none(text: str) -> None:
+    """Anything else is refused by the flag's name."""
+    with pytest.raises(UsageError, match="--partitions"):
+        build(RunOptions, {"partitions": text})
+
+
+@given(total=st.integers(1, 50), partitions=st.integers(0, 200))
+def test_slices_cover_every_partition_exactly_once(total: int, partitions: int) -> None:
+    """The slices of a backlog are disjoint and together complete, without coordination."""
+    states = [
+        PartitionState(Partition("t", number), None, None, None, None)
+        for number in reversed(range(partitions))
+    ]
+    dealt = [
+        state.partition.number
+        for index in range(total)
+        for state in choose(states, RunOptions(slice=Slice(index=index, total=total)))
+    ]
+    assert sorted(dealt) == list(range(partitions))
+
+
+@pytest.mark.parametrize("text", ["8/8", "1", "a/b", "1/0", "-1/3"])
+def test_slices_that_do_not_exist(text: str) -> None:
+    """A slice outside its total is refused."""
+    with pytest.raises(UsageError, match="--slice"):
+        build(RunOptions, {"slice": text})
+
+
+class _Login(Options):
+    user: str
+    password: SecretStr
+    port: int
+
+
+def test_every_fault_is_told_at_once_and_no_value_is() -> None:
+    """All faults come in one error; what was typed, perhaps a secret, does not."""
+    with pytest.raises(UsageError) as caught:
+        build(_Login, {"password": "s3cret", "port": "s3cret", "usr": "s3cret"})
+    text = str(caught.value)
+    assert "--user is required" in text
+    assert "--port" in text
+    assert "Did you mean 'user'?" in text
+    assert "s3cret" not in text
+
+
+def test_references(tmp_path: Path) -> None:
+    """References to the environment and to files are replaced, at any depth."""
+    (tmp_path / "token").write_text("from-file\n")
+    value = {"a": ["x-${env:NAME}", 1], "b": f"${{file:{tmp_path}/token}}", "c": "$NAME"}
+    assert resolve_references(value, {"NAME": "from-env"}) == {
+        "a": ["x-from-env", 1],
+        "b": "from-file",
+        "c": "$NAME",
+    }
+
+
+def test_missing_reference_names_the_variable() -> None:
+    """A reference to nothing is an error, not an empty secret."""
+    with pytest.raises(UsageError, match="NO_SUCH"):
+        resolve_references("${env:NO_SUCH}", {})

@@ -1,0 +1,96 @@
+"""Receipts: durable, told apart, and read back only if they are ours."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from core.errors import UsageError
+from core.model import Mode, Partition
+from core.options.base import Slice
+from core.receipt import (
+    Entry,
+    Receipt,
+    load,
+    load_run,
+    new_run_id,
+    original_positions,
+    place,
+    save,
+)
+from core.report import Action
+
+NOW = datetime(2026, 11, 23, 21, 45, tzinfo=timezone.utc)
+
+
+def receipt(positions: dict[int, int | None], *, minute: int = 0) -> Receipt:
+    """A receipt of one topic."""
+    return Receipt(
+        version="1",
+        run_id="r1",
+        system="kafka",
+        subscription="group g on topic t",
+        identity={"topic": "t"},
+        options={},
+        action=Action.CLEAR,
+        mode=Mode.CONSUME,
+        slice=None,
+        unit="offsets",
+        created_at=NOW.replace(minute=minute),
+        partitions=tuple(
+            Entry(topic="t", partition=number, position=position, backlog=None)
+            for number, position in positions.items()
+        ),
+    )
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """What is saved is what is loaded, and no draft is left beside it."""
+    path = place(str(tmp_path), "r1", Slice(index=1, total=3))
+    save(receipt({0: 5, 1: None}), path)
+    assert load(path) == receipt({0: 5, 1: None})
+    assert [file.suffix for file in (tmp_path / "r1").iterdir()] == [".json"]
+
+
+def test_two_invocations_of_a_slice_do_not_share_a_receipt(tmp_path: Path) -> None:
+    """Overlapping invocations keep what each of them saw."""
+    part = Slice(index=0, total=2)
+    assert place(str(tmp_path), "r1", part) != place(str(tmp_path), "r1", part)
+
+
+def test_the_oldest_position_wins(tmp_path: Path) -> None:
+    """Restoring a run goes back to before its first invocation, whatever later ones saw."""
+    save(receipt({0: 900}, minute=9), f"{tmp_path}/r1/b.json")
+    save(receipt({0: 5, 1: None}, minute=1), f"{tmp_path}/r1/z.json")
+    found = load_run(str(tmp_path), "r1")
+    assert original_positions(found.values()) == {Partition("t", 0): 5, Partition("t", 1): None}
+
+
+def test_run_ids_sort_by_time() -> None:
+    """Run ids sort as they were made and cannot collide within a second by chance."""
+    assert new_run_id(NOW) < new_run_id(NOW.replace(hour=22))
+    assert len({new_run_id(NOW) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("run_id", ["../x", "", "a/b", ".hidden"])
+def test_run_ids_are_no_paths(tmp_path: Path, run_id: str) -> None:
+    """A run id from outside cannot leave the receipt directory."""
+    with pytest.raises(UsageError, match="run id"):
+        place(str(tmp_path), run_id, None)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"schema": "something/else"}'])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    """A file that is no receipt is refused by its name."""
+    path = tmp_path / "file.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="is not a receipt"):
+        load(str(path))
+
+
+def test_missing_receipt_is_named(tmp_path: Path) -> None:
+    """A receipt that is not there is named."""
+    with pytest.raises(UsageError, match=r"gone\.json"):
+        load(str(tmp_path / "gone.json"))

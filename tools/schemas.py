@@ -1,0 +1,31 @@
+"""Write the committed JSON Schemas from the models: `python -m tools.schemas`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from core.receipt import Receipt
+from core.report import RunResult
+
+FOLDER = Path(__file__).parent.parent / "docs" / "schema"
+
+MODELS: dict[str, type[BaseModel]] = {"result": RunResult, "receipt": Receipt}
+
+
+def text(model: type[BaseModel]) -> str:
+    """A model's schema as it is committed."""
+    schema = model.model_json_schema(by_alias=True, mode="serialization")
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def main() -> None:
+    """Write all of them."""
+    for name, model in MODELS.items():
+        (FOLDER / f"{name}.schema.json").write_text(text(model), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
