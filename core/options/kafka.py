@@ -25,6 +25,20 @@ _PUBLIC_SETTINGS = frozenset(
 """librdkafka settings that hold no secret, and that a restore needs; no other reaches a receipt."""
 
 
+_OURS = {
+    "bootstrap.servers": "use --bootstrap-servers",
+    "metadata.broker.list": "use --bootstrap-servers",
+    "group.id": "use --group-id",
+    "allow.auto.create.topics": "a mistyped topic must not come into being",
+    "auto.offset.reset": "reading starts at the committed offset, or where the log starts",
+    "enable.auto.commit": "only what was counted is committed",
+    "enable.auto.offset.store": "only what was counted is committed",
+    "enable.partition.eof": "it is needed to tell the end",
+    "isolation.level": "an aborted or open transaction is backlog, too",
+}
+"""librdkafka settings that would change what the tool guarantees, and why they are refused."""
+
+
 class Reader(StrEnum):
     """How messages are read."""
 
@@ -48,6 +62,7 @@ class KafkaOptions(SystemOptions):
     )
     settings: dict[str, Any] = Field(
         default_factory=dict,
+        repr=False,
         description="a librdkafka setting, as in security.protocol=SASL_SSL; may be repeated",
     )
 
@@ -72,14 +87,10 @@ class KafkaOptions(SystemOptions):
     @field_validator("settings")
     @classmethod
     def _not_ours(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Refuse settings that have an option of their own."""
-        for key, own in (
-            ("bootstrap.servers", "--bootstrap-servers"),
-            ("metadata.broker.list", "--bootstrap-servers"),
-            ("group.id", "--group-id"),
-        ):
+        """Refuse settings that have an option of their own, or whose value is no matter of choice."""
+        for key, why in _OURS.items():
             if key in settings:
-                raise ValueError(f"{key} is given with {own}")
+                raise ValueError(f"{key} cannot be set here: {why}")
         return settings
 
     def public(self) -> dict[str, Any]:
