@@ -121,6 +121,8 @@ class MemoryLane:
             left = self._left(partition, target)
             if left == 0 and target is not None:
                 self._turns.remove(partition)
+                # Deleted messages leave nothing to read up to the target: it is stored all the same.
+                self._unsettled.setdefault(partition, []).append((target, target))
             elif not count:
                 continue
             if count:
@@ -284,8 +286,8 @@ class MemorySource:
         """Acknowledge ranges of offsets; returns the position a new lane may resume from."""
         key = (self.group, partition)
         if not self.traits.competing:
-            self.broker.positions[key] = ranges[-1][1]
-            return ranges[-1][1]
+            position = self.broker.positions[key] = max(last for _, last in ranges)
+            return position
         queue = self._queue(partition)
         queue.acked.update(ranges)
         position = max(self.broker.positions.get(key, 0), self.broker.logs[partition].start)

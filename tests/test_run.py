@@ -1,0 +1,147 @@
+"""A run from survey to verdict: what is said is what the broker confirms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.brokers.memory import MemoryBroker, MemorySource
+from core.engine import Halt
+from core.errors import BrokerError, RefusedError
+from core.model import Mode, Partition, StopReason, Survey
+from core.options.base import RunOptions, SystemOptions
+from core.receipt import load
+from core.report import RunResult
+from core.run import Callbacks, Job, clear_source, restore_source
+
+
+def filled() -> tuple[MemoryBroker, MemorySource]:
+    """Two partitions of 500 messages."""
+    broker = MemoryBroker()
+    broker.create("t", 2)
+    broker.produce("t", 0, 500)
+    broker.produce("t", 1, 500)
+    return broker, MemorySource(broker, "t", "g")
+
+
+def run(source: MemorySource, tmp_path: Path, **changes: Any) -> RunResult:
+    """One run with a receipt."""
+    values: dict[str, Any] = {"stop_when_empty": True, "receipt_dir": str(tmp_path), "stall_seconds": 1}
+    options = RunOptions(**{**values, **changes})
+    return clear_source(source, Job("memory", SystemOptions(), options, "r"), Callbacks(), Halt())
+
+
+def stored(broker: MemoryBroker) -> list[int | None]:
+    """The group's positions."""
+    return [broker.position("g", Partition("t", number)) for number in range(2)]
+
+
+def test_verification_asks_the_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position that somebody moves back behind the run's back is found, and not called cleared."""
+    broker, source = filled()
+    ask = source.remaining
+
+    def meddled(targets: Any) -> Any:
+        broker.positions["g", Partition("t", 0)] = 123
+        return ask(targets)
+
+    monkeypatch.setattr(source, "remaining", meddled)
+    result = run(source, tmp_path)
+    assert stored(broker) == [123, 500]
+    assert (result.verified, result.cleared) == (False, False)
+    assert [row.remaining for row in result.partitions] == [377, 0]
+
+
+def test_verification_that_fails_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the broker does not answer afterwards, the result is unknown, which is not cleared."""
+    broker, source = filled()
+
+    def silent(_: Any) -> Any:
+        raise BrokerError("gone")
+
+    monkeypatch.setattr(source, "remaining", silent)
+    result = run(source, tmp_path)
+    assert stored(broker) == [500, 500]
+    assert (result.verified, result.cleared, result.totals.remaining) == (None, False, None)
+
+
+def test_undo_that_cannot_be_prepared_stops_the_run(tmp_path: Path) -> None:
+    """If undo cannot be made possible, nothing moves."""
+    broker, source = filled()
+    broker.members["refuse undo"] = ("yes",)
+    with pytest.raises(RefusedError):
+        run(source, tmp_path)
+    assert stored(broker) == [None, None]
+
+
+def test_partition_with_an_error_is_left_alone_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that cannot be surveyed keeps its error, others are cleared: that is no success."""
+    broker, source = filled()
+    survey = source.survey()
+    first, second = survey.partitions
+    broken: Survey = replace(survey, partitions=(replace(first, error="no leader"), second))
+    monkeypatch.setattr(source, "survey", lambda: broken)
+    result = run(source, tmp_path)
+    assert stored(broker) == [None, 500]
+    assert [row.error for row in result.partitions] == ["no leader", None]
+    assert (result.cleared, result.totals.errors) == (False, 1)
+
+
+def test_partial_skip_is_reported(tmp_path: Path) -> None:
+    """A skip that one partition refuses moves the others and says which is left."""
+    broker, source = filled()
+    broker.refused[Partition("t", 1)] = "not authorised"
+    result = run(source, tmp_path, mode=Mode.SKIP)
+    assert stored(broker) == [500, None]
+    assert [row.error for row in result.partitions] == [None, "not authorised"]
+    assert (result.stop_reason, result.cleared) == (StopReason.FAILED, False)
+
+
+def test_declined_plan_changes_nothing(tmp_path: Path) -> None:
+    """A plan that is not confirmed leaves positions alone; its receipt has no result."""
+    broker, source = filled()
+    options = RunOptions(receipt_dir=str(tmp_path))
+    job = Job("memory", SystemOptions(), options, "r")
+    with pytest.raises(RefusedError, match="nothing was changed"):
+        clear_source(source, job, Callbacks(confirm=lambda _: False), Halt())
+    assert stored(broker) == [None, None]
+    (written,) = tmp_path.rglob("*.json")
+    assert load(str(written)).result is None
+
+
+def test_a_position_below_log_start_is_cleared_too(tmp_path: Path) -> None:
+    """Where retention deleted everything unread, the stored position still moves to the end."""
+    broker, source = filled()
+    broker.positions["g", Partition("t", 0)] = 10
+    broker.trim("t", 0, 500)
+    result = run(source, tmp_path, partitions=(0,))
+    assert stored(broker)[0] == 500
+    assert (result.totals.messages, result.cleared) == (0, True)
+
+
+def test_restore_reports_a_partition_that_is_gone(tmp_path: Path) -> None:
+    """A partition of the receipt that no longer exists is said, and the rest is restored."""
+    broker, source = filled()
+    run(source, tmp_path)
+    job = Job("memory", SystemOptions(), RunOptions(receipt_dir=str(tmp_path)), "r")
+    wanted: dict[Partition, Any] = {Partition("t", 0): None, Partition("t", 9): 5}
+    result = restore_source(source, job, wanted, {}, Callbacks())
+    assert stored(broker) == [None, 500]
+    assert not result.cleared
+    assert any("t[9]" in note for note in result.notes)
+
+
+def test_restore_has_a_receipt_of_its_own(tmp_path: Path) -> None:
+    """Undo can be undone: the restore's receipt holds the positions that it replaced."""
+    broker, source = filled()
+    run(source, tmp_path)
+    job = Job("memory", SystemOptions(), RunOptions(receipt_dir=str(tmp_path)), "r2")
+    result = restore_source(source, job, {Partition("t", 0): 100}, {}, Callbacks())
+    assert stored(broker) == [100, 500]
+    assert result.receipt is not None
+    assert [entry.position for entry in load(result.receipt).partitions] == [500]
