@@ -63,11 +63,11 @@ class Lane(Protocol):
         Never acknowledges what `read` has not returned. `messages` counts only what the broker
         confirmed, or, where the protocol confirms nothing, what was handed to it. Having nothing
         to acknowledge is fine (returns an empty sequence). A target reached over nothing countable
-        (deleted messages, control records) is stored all the same, with `messages` 0. A partition refused for good carries
-        its own `error`; the others are acknowledged all the same. Raises `TransientError` if it
-        may be tried again on a new lane; then nothing of this call may be counted as settled,
-        and messages acknowledged after all are not delivered or counted again where the
-        protocol permits knowing it.
+        (deleted messages, control records) is stored all the same, with `messages` 0. A partition
+        refused for good carries its own `error`; the others are acknowledged all the same. Raises
+        `TransientError` if it may be tried again on a new lane; then nothing of this call may be
+        counted as settled, and messages acknowledged after all are not delivered or counted again
+        where the protocol permits knowing it.
         """
 
     def close(self) -> None:
