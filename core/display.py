@@ -129,6 +129,7 @@ def _show_outcome(console: Console, result: RunResult) -> None:
         lines["Error"] = result.error
     if result.receipt:
         lines["Receipt"] = result.receipt
+        lines["Undo"] = f"python cleaner.py restore {result.receipt}"
     _say(console, _headline(result), "bold green" if result.cleared else "bold red")
     for name, text in lines.items():
         _say(console, f"{name}: {text}")
@@ -180,21 +181,25 @@ def _bar(console: Console) -> Iterator[Observer]:
         TextColumn("{task.fields[left]} left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, read="0", rate="0", left="…")
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("", total=None, read="0", rate="0", left="…")
 
-        def show(seen: Snapshot) -> None:
-            known = seen.backlog is not None and seen.left is not None
-            bar.update(
-                task,
-                total=seen.backlog if known else None,
-                completed=max(0, (seen.backlog or 0) - (seen.left or 0)) if known else 0,
-                read=number(seen.messages),
-                rate=number(_rate(seen)),
-                left=number(seen.left),
-            )
+    def show(seen: Snapshot) -> None:
+        bar.start()  # only now: before, the plan is shown and a question may be asked
+        known = seen.backlog is not None and seen.left is not None
+        bar.update(
+            task,
+            total=seen.backlog if known else None,
+            completed=max(0, (seen.backlog or 0) - (seen.left or 0)) if known else 0,
+            read=number(seen.messages),
+            rate=number(_rate(seen)),
+            left=number(seen.left),
+        )
 
+    try:
         yield show
+    finally:
+        bar.stop()
 
 
 class _PlainLines:
