@@ -97,7 +97,8 @@ def open_consumer(
 
 def open_admin(options: KafkaOptions, complaints: Complaints) -> AdminClient:
     """An admin client; raises `UsageError` for settings that librdkafka does not accept."""
+    config = {**librdkafka_config(options), "error_cb": complaints, "logger": _LOG}
     try:
-        return AdminClient({**librdkafka_config(options), "error_cb": complaints, "logger": _LOG})
+        return AdminClient(config)
     except (KafkaException, ValueError, TypeError) as failure:
         raise bad_setting(failure, options) from None

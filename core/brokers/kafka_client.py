@@ -1,0 +1,254 @@
+"""Reading with librdkafka's consumer: works wherever librdkafka does, at its speed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from core.brokers.kafka_commit import OffsetCommitter
+from core.brokers.kafka_config import Complaints, open_consumer
+from core.brokers.kafka_errors import translate
+from core.errors import BrokerError, TransientError
+from core.model import Advance, Claim, Partition, Settled
+from core.options.kafka import KafkaOptions
+
+QUEUE_KB = 96 * 1024  # prefetched by all lanes together; librdkafka's own limits are per partition
+RESPONSE_KB = 64 * 1024  # fetch responses in flight of all lanes together
+MAX_BATCH = 10_000  # more objects at once only make Python slower
+
+
+def start_offset(claim: Claim) -> int:
+    """Where reading a claim starts: resume or the committed offset, but not before the log does."""
+    start = claim.state.start if isinstance(claim.state.start, int) else 0
+    position = claim.resume if claim.resume is not None else claim.state.position
+    return max(position, start) if isinstance(position, int) else start
+
+
+def target_offset(claim: Claim) -> int | None:
+    """Where reading a claim ends; None: it follows the end."""
+    return claim.target if isinstance(claim.target, int) else None
+
+
+def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
+    """Settings that read fast and bound the memory of all lanes together.
+
+    librdkafka waits `fetch.queue.backoff.ms` (1 s by default) whenever a partition's queue is
+    full: the largest brake on a consumer that only counts.
+    """
+    partition_kb = max(64, min(16 * 1024, QUEUE_KB // (lanes * partitions)))
+    response = max(1024, RESPONSE_KB // lanes) * 1024
+    fetch = min(partition_kb * 1024, 4 * 1024 * 1024)
+    return {
+        "enable.partition.eof": True,
+        "isolation.level": "read_uncommitted",
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 10,
+        "fetch.error.backoff.ms": 100,
+        "fetch.wait.max.ms": 100,
+        "fetch.message.max.bytes": fetch,
+        "fetch.max.bytes": response,
+        "queued.min.messages": 1_000_000,
+        "queued.max.messages.kbytes": partition_kb,
+        "message.max.bytes": min(1_000_000, response),
+        "receive.message.max.bytes": 128 * 1024 * 1024,
+    }
+
+
+class ClientLane:
+    """A lane over one consumer that is assigned its partitions and joins no group."""
+
+    def __init__(
+        self,
+        options: KafkaOptions,
+        claims: Sequence[Claim],
+        *,
+        batch_size: int,
+        lanes: int,
+    ) -> None:
+        self._options = options
+        self._batch = min(batch_size, MAX_BATCH)
+        self._at = {claim.partition: start_offset(claim) for claim in claims}
+        self._targets = {claim.partition: target_offset(claim) for claim in claims}
+        self._told = {  # where the group stands, as far as this lane knows
+            claim.partition: claim.state.position if claim.resume is None else claim.resume
+            for claim in claims
+        }
+        self._counted: Counter[Partition] = Counter()
+        self._moved: set[Partition] = set()
+        self._ready: list[Advance] = []  # targets that were reached before anything was read
+        self._open: set[Partition] = set()
+        for partition, offset in self._at.items():
+            target = self._targets[partition]
+            if target is not None and offset >= target:
+                self._ready.append(Advance(partition, 0, 0))
+                self._note_move(partition, offset)
+            else:
+                self._open.add(partition)
+        self._complaints = Complaints(options)
+        self._consumer: Consumer | None = open_consumer(
+            options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
+        )
+        self._committer = OffsetCommitter(options, self._consumer)
+        self._consumer.assign([TopicPartition(p.topic, p.number, self._at[p]) for p in self._open])
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Take what librdkafka has fetched; see `core.source.Lane`."""
+        if self._ready:
+            ready, self._ready = self._ready, []
+            return ready
+        if not self._open or self._consumer is None:
+            return ()
+        limit = self._batch if max_messages is None else min(self._batch, max_messages)
+        messages = self._consume(limit, max_wait_s)
+        ends: dict[Partition, int] = {}
+        if any(map(Message.error, messages)):
+            messages, ends = self._without_events(messages)
+        if not messages and not ends:
+            self._complain()
+            return ()
+        return self._advances(messages, ends)
+
+    def _consume(self, limit: int, max_wait_s: float) -> list[Message]:
+        """What is there now; else what comes first, for a longer call would wait for a full batch."""
+        assert self._consumer is not None  # noqa: S101 narrows the type; `read` has checked
+        try:
+            return self._consumer.consume(limit, 0.0) or self._consumer.consume(1, max_wait_s)
+        except KafkaException as failure:
+            raise translate(failure, "reading", self._options) from None
+
+    def _without_events(self, events: Sequence[Message]) -> tuple[list[Message], dict[Partition, int]]:
+        """The messages, and the offsets at which partitions ended; raises for any other event."""
+        messages, ends = [], {}
+        for event in events:
+            error = event.error()
+            if error is None:
+                messages.append(event)
+                continue
+            partition = _partition_of(event)
+            if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 librdkafka's public name
+                raise translate(error, f"reading {partition or 'the topic'}", self._options, partition)
+            if partition is not None:
+                ends[partition] = event.offset() or 0
+        return messages, ends
+
+    def _complain(self) -> None:
+        """Nothing came: raise if that is because no broker is left to talk to."""
+        self._complaints.raise_refusal()
+        if self._complaints.all_down:
+            raise TransientError(str(self._complaints.unreachable("reading")))
+
+    def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
+        self._complaints.all_down = False
+        counts, last = self._by_partition(messages)
+        advances = []
+        for partition in {**counts, **ends}:
+            if partition not in self._open:  # was in the queue when its target was reached
+                continue
+            count, offset = counts.get(partition, 0), self._at[partition]
+            if count:
+                reached = last[partition] + 1
+                if reached <= offset:
+                    raise BrokerError(
+                        f"The log of {partition} was cut off below offset {offset} while it was read;"
+                        " nothing more of it was committed. Run again to clear what is there now.",
+                        partition,
+                    )
+                offset = reached
+            offset = max(offset, ends.get(partition, 0))
+            target = self._targets[partition]
+            if target is not None and offset >= target:
+                if offset > target and count:
+                    count = self._below(messages, partition, target)
+                offset = target
+                self._leave(partition)
+            self._counted[partition] += count
+            if offset > self._at[partition]:
+                self._at[partition] = offset
+                self._note_move(partition, offset)
+            advances.append(Advance(partition, count, self._left(partition, offset, target)))
+        return advances
+
+    def _by_partition(
+        self, messages: Sequence[Message]
+    ) -> tuple[Mapping[Partition, int], Mapping[Partition, int]]:
+        """How many messages each partition got, and the offset of its last."""
+        if not messages:
+            return {}, {}
+        if len(self._at) == 1:
+            (only,) = self._at
+            return {only: len(messages)}, {only: _offset_of(messages[-1])}
+        # The comprehension-free spelling keeps the work per message inside the interpreter's C code.
+        keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
+        latest = dict(zip(keys, messages, strict=True))
+        counts = {_partition(*key): count for key, count in Counter(keys).items()}
+        return counts, {_partition(*key): _offset_of(message) for key, message in latest.items()}
+
+    @staticmethod
+    def _below(messages: Sequence[Message], partition: Partition, target: int) -> int:
+        """How many messages of a partition lie before its target; runs once for a partition."""
+        return sum(
+            _partition_of(message) == partition and _offset_of(message) < target for message in messages
+        )
+
+    def _left(self, partition: Partition, offset: int, target: int | None) -> int | None:
+        if target is not None:
+            return target - offset
+        assert self._consumer is not None  # noqa: S101 narrows the type; `read` has checked
+        marks = self._consumer.get_watermark_offsets(
+            TopicPartition(partition.topic, partition.number), cached=True
+        )
+        return max(0, marks[1] - offset) if marks is not None and marks[1] >= 0 else None
+
+    def _leave(self, partition: Partition) -> None:
+        """Fetch no more of a partition whose target is reached."""
+        self._open.discard(partition)
+        if self._consumer is not None:
+            self._consumer.pause([TopicPartition(partition.topic, partition.number)])
+
+    def _note_move(self, partition: Partition, offset: int) -> None:
+        """Remember to commit, unless the group stands there or further already."""
+        stored = self._told[partition]
+        if not isinstance(stored, int) or offset > stored:
+            self._moved.add(partition)
+
+    def settle(self) -> Sequence[Settled]:
+        """Commit the positions reached, all in one request; see `core.source.Lane`."""
+        offsets = {partition: self._at[partition] for partition in self._moved}
+        if not offsets:
+            return ()
+        errors = self._committer.commit(offsets)
+        settled = []
+        for partition, offset in offsets.items():
+            error = errors.get(partition)
+            if error is None:
+                self._told[partition] = offset
+                settled.append(Settled(partition, self._counted.pop(partition, 0), offset))
+            else:
+                settled.append(Settled(partition, 0, None, error))
+        self._moved.clear()
+        return settled
+
+    def close(self) -> None:
+        """Close the consumer; see `core.source.Lane`."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            self._committer.close()
+            consumer.close()
+
+
+def _partition(topic: str | None, number: int | None) -> Partition:
+    """A partition from what a message says of itself (never None in one that was consumed)."""
+    return Partition(topic or "", -1 if number is None else number)
+
+
+def _partition_of(message: Message) -> Partition | None:
+    topic, number = message.topic(), message.partition()
+    return None if topic is None or number is None or number < 0 else Partition(topic, number)
+
+
+def _offset_of(message: Message) -> int:
+    offset = message.offset()
+    return -1 if offset is None else offset
