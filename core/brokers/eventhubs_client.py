@@ -1,0 +1,239 @@
+"""Azure Event Hubs: the SDK's client, its management requests, its errors in this project's terms."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from azure.core.credentials import TokenCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError
+from azure.eventhub import EventHubConsumerClient, TransportType
+from azure.eventhub.exceptions import AuthenticationError, EventHubError
+from azure.identity import DefaultAzureCredential
+
+from core.errors import BrokerError, ClearerError, TransientError, UsageError
+from core.model import Partition
+from core.options.eventhubs import EventHubsOptions
+
+TIMEOUT_S = 12.0
+"""Longest time that anything asked of the service may take."""
+
+THREADS = 16
+"""Requests that are under way at the same time."""
+
+_TRANSIENT = (
+    "serverbusy",
+    "microsofttimeout",
+    "operationcancelled",
+    "containerclose",
+    "internalerror",
+    "detachforced",
+    "connectionforced",
+    "connectioncloseforced",
+    "socketerror",
+    "unknownerror",
+    "statuscode500",
+    "statuscode503",
+    "timedout",
+    "timeout",
+    "closed",
+    "detached",
+)
+"""Conditions that may pass, as they read in the SDK's texts without punctuation."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def credential() -> TokenCredential:
+    """The Microsoft Entra ID credential of the environment, without one that needs a browser."""
+    return DefaultAzureCredential(exclude_interactive_browser_credential=True)
+
+
+def consumer_client(options: EventHubsOptions) -> EventHubConsumerClient:
+    """The SDK's client: it does not connect yet, never retries by itself, and belongs to one thread.
+
+    Raises `UsageError` for a connection string that cannot be read.
+    """
+    common: dict[str, Any] = {
+        "retry_total": 0,
+        "auth_timeout": 10,
+        "custom_endpoint_address": options.custom_endpoint_address,
+        "connection_verify": options.connection_verify,
+        "transport_type": TransportType.Amqp,
+    }
+    if options.connection_string is None:
+        return EventHubConsumerClient(
+            options.namespace, options.hub, options.consumer_group, credential(), **common
+        )
+    try:
+        return EventHubConsumerClient.from_connection_string(
+            options.connection_string.get_secret_value(),
+            options.consumer_group,
+            eventhub_name=options.eventhub_name,
+            **common,
+        )
+    except ValueError:  # its text may quote the connection string
+        raise UsageError(
+            "--connection-string cannot be read; it has the form Endpoint=sb://<namespace>."
+            "servicebus.windows.net/;SharedAccessKeyName=<name>;SharedAccessKey=<key>."
+        ) from None
+
+
+class AttachedElsewhereError(BrokerError):
+    """Other consumers hold the partition: reading is possible once they are gone."""
+
+
+class PartitionProperties(NamedTuple):
+    """What the management node says of one partition."""
+
+    begin: int  # first sequence number retained
+    last: int  # sequence number of the last event enqueued; -1: never any
+    offset: str  # its offset; "-1": never any
+    empty: bool  # nothing is retained
+
+
+def read_partition_numbers(options: EventHubsOptions) -> list[int]:
+    """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
+
+    def ask(client: EventHubConsumerClient) -> list[int]:
+        return sorted(int(name) for name in client.get_eventhub_properties()["partition_ids"])
+
+    found = in_parallel([None], lambda: _asking(options, lambda client, _: ask(client)))[0]
+    if isinstance(found, ClearerError):
+        raise found
+    return found
+
+
+def read_partitions(
+    options: EventHubsOptions, numbers: Sequence[int]
+) -> dict[int, PartitionProperties | ClearerError]:
+    """The properties of each partition, or the error that stood in their place."""
+
+    def ask(client: EventHubConsumerClient, number: int) -> PartitionProperties:
+        found = client.get_partition_properties(str(number))
+        return PartitionProperties(
+            begin=int(found["beginning_sequence_number"]),
+            last=int(found["last_enqueued_sequence_number"]),
+            offset=str(found["last_enqueued_offset"]),
+            empty=bool(found["is_empty"]),
+        )
+
+    answers = in_parallel(numbers, lambda: _asking(options, ask))
+    return dict(zip(numbers, answers, strict=True))
+
+
+def _asking(
+    options: EventHubsOptions, ask: Callable[[EventHubConsumerClient, Any], _R]
+) -> Callable[[Any], _R]:
+    """A function that asks through a client of its own and translates what goes wrong."""
+    client = consumer_client(options)
+
+    def asked(item: Any) -> _R:
+        try:
+            return ask(client, item)
+        except (EventHubError, AzureError, OSError, ValueError) as error:
+            partition = None if item is None else Partition(options.hub, int(item))
+            raise translate(error, options, partition) from error
+
+    return asked
+
+
+def in_parallel(
+    items: Sequence[_T], open_worker: Callable[[], Callable[[_T], _R]], timeout_s: float = TIMEOUT_S
+) -> list[_R | ClearerError]:
+    """Call one function for each item on up to `THREADS` threads, each with a worker of its own.
+
+    Returns the results in order, with the `ClearerError` where one was raised or nothing came within
+    `timeout_s` in a row: the SDK's management calls have no limit of their own, so their threads are
+    daemons and are left behind.
+    """
+    results: list[_R | ClearerError | None] = [None] * len(items)
+    waiting = list(enumerate(items))[::-1]
+    lock = threading.Lock()
+    done = threading.Semaphore(0)
+
+    def work() -> None:
+        worker: Callable[[_T], _R] | None = None
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                index, item = waiting.pop()
+            try:
+                worker = worker or open_worker()
+                results[index] = worker(item)
+            except ClearerError as error:
+                results[index] = error
+            except Exception as error:  # noqa: BLE001 a thread must not end without its answer
+                results[index] = BrokerError(f"{type(error).__name__}: {error}")
+            done.release()
+
+    for _ in range(min(THREADS, len(items))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in items:
+        if not done.acquire(timeout=timeout_s):
+            break
+    late = f"The service did not answer within {timeout_s:.0f} s."
+    return [TransientError(late) if result is None else result for result in results]
+
+
+def translate(
+    error: BaseException, options: EventHubsOptions, partition: Partition | None = None
+) -> ClearerError:
+    """An error of the SDK as one that says what was wrong, where, and what to do.
+
+    The service's conditions are told apart by their names, which every text of the SDK carries: the
+    classes differ between its layers for one and the same condition.
+    """
+    text = " ".join(str(error).split())
+    said = text.split(" Error condition:", maxsplit=1)[0].split(" TrackingId:", maxsplit=1)[0]
+    said = said[:300].rstrip(" .") or type(error).__name__
+    name = re.sub(r"[^a-z0-9]", "", text.lower())
+    place = f"{partition}" if partition else f"{options.hub} on {options.namespace}"
+
+    def has(*words: str) -> bool:
+        return any(word in name for word in words)
+
+    denied = isinstance(error, (AuthenticationError, ClientAuthenticationError)) or has(
+        "unauthorized", "authenticationfailed", "authfailed"
+    )
+    message, kind = f"{place}: {said}.", BrokerError
+    if has("notfound", "statuscode404"):
+        return UsageError(
+            f"There is no Event Hub {options.hub!r} with a consumer group {options.consumer_group!r} on"
+            f" {options.namespace}: {said}. Check --eventhub-name and --consumer-group."
+        )
+    if has("linkstolen", "higherepoch"):
+        kind = AttachedElsewhereError
+        message = (
+            f"Another consumer of {options.consumer_group} reads {place} with an owner level: {said}."
+            " Stop it, or give a higher --owner-level to disconnect it."
+        )
+    elif has("resourcelimitexceeded"):
+        kind = AttachedElsewhereError
+        message = (
+            f"The service allows no more readers on {place}: {said}. Stop others of this consumer group."
+        )
+    elif denied and not has("timedout", "timeout"):
+        message = (
+            f"{options.namespace} refused the sign-in for {options.hub!r}: {said}. Check the key and its"
+            " Listen claim (with Microsoft Entra ID: the role Azure Event Hubs Data Receiver)."
+        )
+    elif has("failedtoinitiatetheconnection") or isinstance(error, FileNotFoundError):
+        message = (
+            f"{options.custom_endpoint_address or options.namespace} cannot be reached: {said}. Check the"
+            " name, the network and that port 5671 is open."
+        )
+    elif has("argumentoutofrange", "argumenterror"):
+        message = (
+            f"The service does not know the position in {place}: {said}. The Event Hub was probably"
+            " created anew since the checkpoint was written."
+        )
+    elif denied or has(*_TRANSIENT):
+        kind = TransientError
+        if has("serverbusy"):
+            message += " It is throttled: more throughput units would help."
+    return kind(message, partition)
