@@ -17,6 +17,8 @@ REQUEST_TIMEOUT_S = 10.0
 """Longest wait for any answer; every call of an adapter has to return within 15 s."""
 
 _LOG = logging.getLogger("backlog_clearer.librdkafka")
+# librdkafka says every failed connection, many times a second; the error that is raised says it once.
+_LOG.addFilter(lambda _: logging.getLogger("backlog_clearer").isEnabledFor(logging.DEBUG))
 
 
 def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
