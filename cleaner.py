@@ -103,13 +103,18 @@ def _layers(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [flags.read_file(path), values] if path else [values]
 
 
+def _asks(talk: Talk, console: Console) -> bool:
+    """Whether there is somebody to ask."""
+    return not talk.yes and sys.stdin.isatty() and console.is_terminal
+
+
 def _confirmer(
     talk: Talk, console: Console, interrupts: Interrupts, run: RunOptions, *, ask_always: bool
 ) -> Callable[[Plan], bool]:
     """A terminal is asked; a script must say --yes where nothing is read before it is gone."""
 
     def confirm(_: Plan) -> bool:
-        if not talk.yes and sys.stdin.isatty() and console.is_terminal:
+        if _asks(talk, console):
             if not click.confirm("Go on?", err=True):
                 return False
         elif not talk.yes and (run.mode is Mode.SKIP or ask_always):
@@ -152,7 +157,7 @@ def _show(talk: Talk, console: Console) -> Callable[[Plan], None]:
     """The plan is shown before anything changes, on stdout where it is the result."""
 
     def show(plan: Plan) -> None:
-        if not talk.quiet and not (talk.json and plan.dry_run):
+        if (_asks(talk, console) or not talk.quiet) and not (talk.json and plan.dry_run):
             display.show_plan(console if not plan.dry_run else Console(), plan)
 
     return show
