@@ -1,0 +1,1 @@
+"""`make demo`: a backlog on an embedded broker, cleared, restored and skipped."""
