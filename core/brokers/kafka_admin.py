@@ -17,7 +17,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it is documented there
 
 from core.brokers.kafka_commit import partition_error
 from core.brokers.kafka_config import REQUEST_TIMEOUT_S, Complaints, open_admin

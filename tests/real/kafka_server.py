@@ -48,17 +48,18 @@ def _tls(folder: Path) -> None:
     """An authority `ca.pem` and a certificate of 127.0.0.1 and localhost, `server.pem` with its key."""
     need("openssl")
 
-    def openssl(*args: str) -> None:
-        subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True, timeout=60)
+    def openssl(command: str) -> None:
+        subprocess.run(
+            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
+        )
 
-    openssl(*"req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca".split(),
-            *"-keyout ca.key -out ca.pem".split())  # fmt: skip
-    openssl(
-        *"req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr".split()
-    )
     (folder / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    openssl(*"x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30".split(),
-            *"-extfile san.cnf -out server.crt".split())  # fmt: skip
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem")
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr")
+    openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
+        " -extfile san.cnf -out server.crt"
+    )
     parts = ("server.key", "server.crt", "ca.pem")
     (folder / "server.pem").write_text("".join((folder / part).read_text() for part in parts))
 

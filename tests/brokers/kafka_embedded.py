@@ -1,0 +1,17 @@
+"""The Kafka-compatible broker that pip installs, as a fixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from demo.embedded_kafka import EmbeddedKafka
+from tests.brokers.kafka_judge import Judge
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Judge]:
+    """One embedded broker for a module's tests; each makes topics and groups of its own."""
+    with EmbeddedKafka() as kafka:
+        yield Judge(kafka.bootstrap_servers)

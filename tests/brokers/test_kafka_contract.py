@@ -1,0 +1,23 @@
+"""Kafka's adapter passes the contract on the broker that pip installs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from core.options.kafka import Reader
+from tests.brokers.kafka_embedded import embedded
+from tests.brokers.kafka_judge import Judge, KafkaBench
+from tests.contract import Bench, Contract
+
+__all__ = ["embedded"]
+
+
+class TestClient(Contract):
+    """Reading with librdkafka."""
+
+    @pytest.fixture
+    def bench(self, embedded: Judge) -> Iterator[Bench]:
+        """A topic and a group of their own."""
+        yield KafkaBench(embedded, Reader.CLIENT)

@@ -1,0 +1,23 @@
+"""Real brokers that a whole test session shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers.kafka_judge import Judge
+from tests.real.kafka_server import KafkaCluster, running_kafka
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """One node of real Apache Kafka; tests make topics and groups of their own, and never stop it."""
+    with running_kafka(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def judge(kafka: KafkaCluster) -> Judge:
+    """Plain clients of the real Kafka."""
+    return Judge(kafka.bootstrap())
