@@ -66,7 +66,7 @@ def selector(position: Position | None) -> str:
 
 
 class Receiver:
-    """One link of a `Link group`: a partition from some position on."""
+    """One link of a `LinkGroup`: a partition from some position on."""
 
     def __init__(self, partition: Partition, client: Any, credit: int) -> None:
         self.partition = partition
@@ -74,6 +74,7 @@ class Receiver:
         self.credit = credit
         self.tally = Tally()
         self.attached = False
+        self._booked = 0  # of the events in the tally, how many the link was told of
 
     def book(self) -> None:
         """Book the transfers counted since the last call, and grant credit and window again."""
@@ -84,7 +85,6 @@ class Receiver:
         session.next_incoming_id = (session.next_incoming_id + frames) & _U32
         session.remote_outgoing_window -= frames
         session.incoming_window -= frames
-        # Credit is counted in messages: those counted so far and not booked yet.
         messages = len(tally.events) - self._booked
         self._booked += messages
         link.delivery_count = (link.delivery_count + messages) & _U32
@@ -93,8 +93,6 @@ class Receiver:
         if link.current_link_credit <= self.credit // 2 or low:
             session.incoming_window = session.target_incoming_window
             link.flow(link_credit=self.credit)
-
-    _booked = 0
 
     def forget(self, count: int) -> None:
         """Take `count` events off the tally."""
@@ -193,6 +191,19 @@ class LinkGroup:
             waiting[0].partition,
         )
 
+    def settle_refusals(self) -> dict[Partition, ClearerError]:
+        """Refusals that follow the attachment: the service attaches a link first, then refuses it."""
+        refused = {}
+        self.transport.wait_s = 0.2
+        self._connection.listen(batch=len(self.receivers))
+        for receiver in self.receivers:
+            try:
+                receiver.client.client_ready()
+            except _FAILURES as error:
+                refused[receiver.partition] = self._failed(error, receiver.partition)
+        self._raise_for_connection()
+        return refused
+
     def start(self) -> None:
         """Begin to count, and grant the first credit; every receiver must be attached."""
         for receiver in self.receivers:
@@ -228,7 +239,7 @@ class LinkGroup:
     def drop(self, receiver: Receiver) -> None:
         """Detach one receiver; what is still on its way is counted by nobody."""
         self.receivers.remove(receiver)
-        receiver.tally.events.clear()
+        receiver.tally.discard()
         with contextlib.suppress(*_FAILURES):
             receiver.client.close()
 
@@ -294,7 +305,7 @@ class AmqpLane:
                 advances.append(advance)
                 if max_messages is not None:
                     max_messages -= advance.messages
-        group.receivers.append(group.receivers.pop(0)) if len(group.receivers) > 1 else None
+        group.receivers[:] = group.receivers[1:] + group.receivers[:1]  # a limit shall not favour one
         return advances
 
     def _take(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
@@ -370,7 +381,7 @@ def _is_reached(claim: Claim, begin: Position | None) -> bool:
     return any(number is not None and number >= target for number in starts)
 
 
-def position_before(options: EventHubsOptions, partition: Partition, number: int) -> Position:
+def position_of(options: EventHubsOptions, partition: Partition, number: int) -> Position:
     """The position of the event with a sequence number: asks the service for that event alone.
 
     Raises `TransientError` if it does not come.

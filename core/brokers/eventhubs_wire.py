@@ -119,6 +119,17 @@ class Tally:
         self.first: int | None = None  # where the event starts whose last frame is still to come
         self.head = b""  # the start of that event, once the buffer has moved on
 
+    def discard(self) -> None:
+        """Forget what was counted, and keep nothing of what is still on its way."""
+        self.events = _Nothing()
+
+
+class _Nothing(list[int]):
+    """A list that stays empty."""
+
+    def append(self, _: int) -> None:
+        """Drop it."""
+
 
 def walk(buffer: bytearray, at: int, end: int, tallies: dict[int, Tally]) -> int:
     """Count the complete transfers from `at` on; returns where the first other frame starts.

@@ -1,0 +1,150 @@
+"""Event Hubs through the contract suite: the real SDK, an in-repo AMQP server, and real Azurite."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.eventhub import EventHubConsumerClient
+from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
+from azure.storage.blob import ContainerClient
+
+from core.brokers.eventhubs import EventHubsSource, open_source
+from core.options.base import RunOptions, build
+from core.options.eventhubs import EventHubsOptions
+from tests.brokers.azurite import Azurite, azurite
+from tests.brokers.eventhubs_server import EventHubsServer
+from tests.contract import Bench, Contract
+from tests.support import wait_until
+
+
+class EventHubsBench(Bench):
+    """One Event Hub on the AMQP server, with its checkpoints in a container of Azurite."""
+
+    system = "eventhubs"
+    missing = "nosuchhub"
+
+    def __init__(self, server: EventHubsServer, storage: Azurite) -> None:
+        self.server = server
+        self.storage = storage
+        self.hub = f"Orders-{uuid.uuid4().hex[:8]}"
+        self.log = server.create(self.hub, self.partitions)
+        self.container = ContainerClient.from_connection_string(
+            storage.connection_string, f"checkpoints-{uuid.uuid4().hex[:8]}"
+        )
+        self.container.create_container()
+
+    def options_of(self, **changes: Any) -> EventHubsOptions:
+        """The adapter's options for this Event Hub."""
+        values = {
+            "connection_string": self.server.connection_string(),
+            "eventhub_name": self.hub,
+            "checkpoint_store": self.storage.connection_string,
+            "checkpoint_container": self.container.container_name,
+        }
+        return build(EventHubsOptions, {**values, **changes})
+
+    def source(self, run: RunOptions, run_id: str = "contract") -> EventHubsSource:
+        return open_source(self.options_of(), run, run_id)
+
+    def missing_source(self, run: RunOptions) -> EventHubsSource:
+        return open_source(self.options_of(eventhub_name=self.missing), run, "contract")
+
+    def produce(self, number: int, count: int) -> None:
+        self.server.produce(self.hub, number, count)
+
+    def checkpoints(self) -> dict[int, dict[str, str]]:
+        """The checkpoint blobs' metadata, read with the storage library alone."""
+        prefix = f"{self.server.namespace}/{self.hub}/$default/checkpoint/".lower()
+        return {
+            int(blob.name.removeprefix(prefix)): blob.metadata or {}
+            for blob in self.container.list_blobs(prefix, include=["metadata"])
+        }
+
+    def left(self) -> dict[int, int]:
+        stored = self.checkpoints()
+        return {
+            number: log.end - max(log.begin, int(stored[number]["sequencenumber"]) + 1)
+            if number in stored
+            else log.end - log.begin
+            for number, log in enumerate(self.log.partitions)
+        }
+
+    def exists(self, name: str) -> bool:
+        return name in self.server.hubs or any(name in n for n in self.container.list_blob_names())
+
+    @property
+    def missing_name(self) -> str:
+        return self.missing
+
+    @contextmanager
+    def attach(self) -> Iterator[None]:
+        with processor(self, []):
+            yield
+
+
+@contextmanager
+def processor(bench: EventHubsBench, received: list[tuple[str, int]]) -> Iterator[None]:
+    """A plain consumer client of the SDK, balancing through the checkpoint store; notes what it gets."""
+    store = BlobCheckpointStore.from_connection_string(
+        bench.storage.connection_string, bench.container.container_name
+    )
+    client = EventHubConsumerClient.from_connection_string(
+        bench.server.connection_string(),
+        "$Default",
+        eventhub_name=bench.hub,
+        checkpoint_store=store,
+        load_balancing_interval=1,
+    )
+
+    def note(context: Any, event: Any) -> None:
+        if event is not None:
+            received.append((context.partition_id, event.sequence_number))
+
+    thread = threading.Thread(
+        target=lambda: client.receive(note, starting_position="-1", max_wait_time=1), daemon=True
+    )
+    thread.start()
+    try:
+        wait_until(
+            lambda: len(bench.server.readers()) == bench.partitions, "the processor on every partition"
+        )
+        yield
+    finally:
+        client.close()
+        thread.join(30)
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azurite for the whole session."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture
+def server() -> Iterator[EventHubsServer]:
+    """An AMQP server of its own for each test: faults must not leak."""
+    running = EventHubsServer()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def bench(server: EventHubsServer, storage: Azurite) -> EventHubsBench:
+    """One Event Hub and its container."""
+    return EventHubsBench(server, storage)
+
+
+class TestContract(Contract):
+    """Everything that every adapter owes the engine."""
+
+    @pytest.fixture
+    def bench(self, server: EventHubsServer, storage: Azurite) -> Iterator[Bench]:
+        """One Event Hub and its container."""
+        yield EventHubsBench(server, storage)
