@@ -119,7 +119,8 @@ def _show_outcome(console: Console, result: RunResult) -> None:
             "error": [item.error or "" for item in troubled],
         }
         console.print(_table(troubled, columns), markup=False)
-    lines = {"Remaining": f"{number(totals.remaining)} {result.unit}"}
+    left = "Backlog" if result.action is Action.RESTORE else "Remaining"
+    lines = {left: f"{number(totals.remaining)} {result.unit}"}
     if totals.unacknowledged:
         lines["Read but not acknowledged"] = f"{totals.unacknowledged:,} messages stay in the backlog"
     if totals.retries:
