@@ -15,8 +15,9 @@ from core.errors import BrokerError, TransientError
 from core.model import Advance, Claim, Partition, Settled
 from core.options.kafka import KafkaOptions
 
-QUEUE_KB = 96 * 1024  # prefetched by all lanes together; librdkafka's own limits are per partition
-RESPONSE_KB = 64 * 1024  # fetch responses in flight of all lanes together
+QUEUE_KB = 64 * 1024  # payload prefetched by all lanes together; librdkafka limits each partition
+QUEUE_MESSAGES = 200_000  # the same as a count, since a small message costs more than its payload
+FETCH_KB = 1 * 1024  # compressed bytes asked for at a time, of all partitions together
 MAX_BATCH = 10_000  # more objects at once only make Python slower
 
 
@@ -38,9 +39,8 @@ def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
     librdkafka waits `fetch.queue.backoff.ms` (1 s by default) whenever a partition's queue is
     full: the largest brake on a consumer that only counts.
     """
-    partition_kb = max(64, min(16 * 1024, QUEUE_KB // (lanes * partitions)))
-    response = max(1024, RESPONSE_KB // lanes) * 1024
-    fetch = min(partition_kb * 1024, 4 * 1024 * 1024)
+    shares = lanes * partitions
+    response = max(1024, 64 * 1024 // lanes) * 1024
     return {
         "enable.partition.eof": True,
         "isolation.level": "read_uncommitted",
@@ -48,10 +48,10 @@ def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
         "fetch.queue.backoff.ms": 10,
         "fetch.error.backoff.ms": 100,
         "fetch.wait.max.ms": 100,
-        "fetch.message.max.bytes": fetch,
+        "fetch.message.max.bytes": max(16, FETCH_KB // shares) * 1024,
         "fetch.max.bytes": response,
-        "queued.min.messages": 1_000_000,
-        "queued.max.messages.kbytes": partition_kb,
+        "queued.min.messages": max(1000, QUEUE_MESSAGES // shares),
+        "queued.max.messages.kbytes": max(64, QUEUE_KB // shares),
         "message.max.bytes": min(1_000_000, response),
         "receive.message.max.bytes": 128 * 1024 * 1024,
     }

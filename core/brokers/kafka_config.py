@@ -40,7 +40,6 @@ def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
         "session.timeout.ms": timeout_ms,
         "heartbeat.interval.ms": timeout_ms // 5,
         "reconnect.backoff.max.ms": 1000,
-        "log.connection.close": False,
     }
     return {**ours, **{key: _plain(value) for key, value in options.settings.items()}}
 
