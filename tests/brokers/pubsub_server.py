@@ -1,0 +1,433 @@
+"""A Pub/Sub server for the tests: leases, exactly-once, ordering, dead letters, snapshots, faults.
+
+It speaks the real protocol over gRPC to the real client library, and the part of Cloud Monitoring
+that is asked for. `PubSubServer` is also what tests look at: what it says was acknowledged was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, NoReturn
+
+import grpc
+from google.cloud.monitoring_v3 import types as monitoring
+from google.protobuf import any_pb2, empty_pb2
+from google.pubsub_v1 import types as pubsub
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # ships no types
+from grpc_status import rpc_status
+
+PROJECT = "projects/test"
+COUNT = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+BATCH = 50  # messages of one response at most
+
+_PERMISSIONS = {
+    "GetSubscription": "pubsub.subscriptions.get",
+    "ListSubscriptions": "pubsub.subscriptions.list",
+    "CreateSnapshot": "pubsub.snapshots.create",
+    "GetSnapshot": "pubsub.snapshots.get",
+    "DeleteSnapshot": "pubsub.snapshots.delete",
+    "ListTimeSeries": "monitoring.timeSeries.list",
+}
+
+
+def utc_now() -> datetime:
+    """The server's clock."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass(slots=True)
+class Stored:
+    """A message of a subscription."""
+
+    id: str
+    data: bytes
+    key: str
+    published: datetime
+    acked: bool = False
+    attempts: int = 0  # deliveries
+    ack_id: str = ""  # "" while it is not leased
+    lease_until: float = 0.0
+
+
+@dataclass(slots=True)
+class Stream:
+    """An open StreamingPull."""
+
+    request: Any
+    leases: set[str] = field(default_factory=set)
+    ended: bool = False
+    sent: int = 0
+    most: int = 0  # messages that were outstanding at once at most
+
+
+class Sub:
+    """A subscription with its messages."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.stored: dict[str, Stored] = {}
+        self.ready: deque[Stored] = deque()
+        self.leased: dict[str, Stored] = {}
+        self.dead_letters: list[Stored] = []
+        self.delivered: list[Stored] = []  # in the order of delivery, redeliveries included
+        self.modacks: list[tuple[str, int]] = []
+        self.seeks: list[Any] = []
+
+    def unacked(self) -> int:
+        """Messages not acknowledged, leased ones included."""
+        return sum(not item.acked for item in self.stored.values())
+
+    def take(self, room: int) -> list[Stored]:
+        """The next messages to deliver, at most `room`."""
+        taken: list[Stored] = []
+        later: list[Stored] = []
+        busy = {item.key for item in self.leased.values()} if self.config.enable_message_ordering else ()
+        policy = self.config.dead_letter_policy
+        while self.ready and len(taken) < room:
+            item = self.ready.popleft()
+            if item.acked or item.ack_id:
+                continue
+            if item.key and item.key in busy:
+                later.append(item)
+                continue
+            if policy.dead_letter_topic and item.attempts >= policy.max_delivery_attempts:
+                item.acked = True
+                self.dead_letters.append(item)
+                continue
+            taken.append(item)
+            if item.key and self.config.enable_message_ordering:
+                busy.add(item.key)  # type: ignore[union-attr] # a set where ordering is enabled
+        self.ready.extendleft(reversed(later))
+        return taken
+
+    def release(self, item: Stored) -> None:
+        """End a lease without an acknowledgement."""
+        self.leased.pop(item.ack_id, None)
+        item.ack_id = ""
+        if item.key:
+            self.ready.appendleft(item)
+        else:
+            self.ready.append(item)
+
+    def expire(self) -> None:
+        """Release whatever was leased for too long."""
+        now = time.monotonic()
+        for item in [item for item in self.leased.values() if item.lease_until <= now]:
+            self.release(item)
+
+    def rebuild(self, unacked: Callable[[Stored], bool]) -> None:
+        """Set every message's state, as a seek does."""
+        self.ready.clear()
+        self.leased.clear()
+        for item in self.stored.values():
+            item.ack_id = ""
+            item.acked = not unacked(item)
+            if not item.acked:
+                self.ready.append(item)
+
+
+class PubSubServer:
+    """The server; `address` is what PUBSUB_EMULATOR_HOST takes. Use as a context manager."""
+
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self.changed = threading.Condition()
+        self.subs: dict[str, Sub] = {}
+        self.snapshots: dict[str, tuple[Any, set[str], datetime]] = {}
+        self.streams: list[Stream] = []
+        self.requests: list[tuple[str, Any]] = []  # every unary request
+        self.metadata: list[dict[str, str]] = []  # of every request
+        self.second_s = 1.0  # how long a second of a lease lasts
+        self.faults: dict[str, deque[tuple[grpc.StatusCode, dict[str, str]]]] = {}
+        self.denied: set[str] = set()  # permissions
+        self.reset_after: int | None = None  # responses, after which a stream breaks
+        self.refuse_snapshots: str | None = None
+        self.sample: Callable[[str, Sub], tuple[int, datetime] | None] = lambda _metric, _sub: None
+        self._ids = itertools.count()
+        self._server = grpc.server(
+            ThreadPoolExecutor(64),
+            options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)],
+        )
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler("google.pubsub.v1.Subscriber", self._methods()),
+                grpc.method_handlers_generic_handler(
+                    "google.monitoring.v3.MetricService",
+                    {
+                        "ListTimeSeries": self._unary(
+                            "ListTimeSeries", self._time_series, monitoring.ListTimeSeriesRequest
+                        )
+                    },
+                ),
+            )
+        )
+        if credentials is None:
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self.address = f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> PubSubServer:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(0).wait()
+
+    # What tests do and see
+
+    def create(self, name: str, **settings: Any) -> Sub:
+        """A subscription `projects/test/subscriptions/NAME`; settings are fields of Subscription."""
+        full = f"{PROJECT}/subscriptions/{name}"
+        values = {"topic": f"{PROJECT}/topics/orders", "ack_deadline_seconds": 10, **settings}
+        sub = self.subs[full] = Sub(pubsub.Subscription(name=full, **values))
+        return sub
+
+    def publish(self, sub: Sub, count: int, *, size: int = 10, keys: int = 0) -> None:
+        """Publish to a subscription, round robin over `keys` ordering keys."""
+        with self.changed:
+            for number in range(count):
+                key = f"key-{number % keys}" if keys else ""
+                item = Stored(f"m{next(self._ids)}", bytes(size), key, utc_now())
+                sub.stored[item.id] = item
+                sub.ready.append(item)
+            self.changed.notify_all()
+
+    def fail(self, method: str, code: grpc.StatusCode, *, times: int = 1, **info: str) -> None:
+        """Make the next calls of a method fail, with this ErrorInfo metadata."""
+        self.faults.setdefault(method, deque()).extend([(code, info)] * times)
+
+    def count(self, method: str) -> int:
+        """Requests of a unary method so far."""
+        return sum(name == method for name, _ in self.requests)
+
+    def truthful(self, later_s: float = 61.0) -> None:
+        """Let Monitoring tell the truth, in samples dated this much later than now."""
+
+        def sample(metric: str, sub: Sub) -> tuple[int, datetime]:
+            at = utc_now() + timedelta(seconds=later_s)
+            left = [item.published for item in sub.stored.values() if not item.acked]
+            if metric == COUNT:
+                return len(left), at
+            return int((at - min(left)).total_seconds()) if left else 0, at
+
+        self.sample = sample
+
+    # The service
+
+    def _methods(self) -> dict[str, grpc.RpcMethodHandler]:
+        unary = {
+            "GetSubscription": (self._get, pubsub.GetSubscriptionRequest),
+            "ListSubscriptions": (self._list, pubsub.ListSubscriptionsRequest),
+            "Acknowledge": (self._acknowledge, pubsub.AcknowledgeRequest),
+            "ModifyAckDeadline": (self._modify, pubsub.ModifyAckDeadlineRequest),
+            "Seek": (self._seek, pubsub.SeekRequest),
+            "CreateSnapshot": (self._create_snapshot, pubsub.CreateSnapshotRequest),
+            "GetSnapshot": (self._get_snapshot, pubsub.GetSnapshotRequest),
+            "DeleteSnapshot": (self._delete_snapshot, pubsub.DeleteSnapshotRequest),
+        }
+        methods = {name: self._unary(name, *parts) for name, parts in unary.items()}
+        methods["StreamingPull"] = grpc.stream_stream_rpc_method_handler(
+            self._streaming_pull,
+            pubsub.StreamingPullRequest.deserialize,
+            pubsub.StreamingPullResponse.serialize,
+        )
+        return methods
+
+    def _unary(self, name: str, method: Any, request_type: Any) -> grpc.RpcMethodHandler:
+        def handle(request: Any, context: grpc.ServicerContext) -> Any:
+            self._admit(name, context)
+            with self.changed:
+                self.requests.append((name, request))
+                answer = method(request, context)
+                self.changed.notify_all()
+                return answer
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle,
+            request_type.deserialize,
+            lambda answer: (
+                answer.SerializeToString()
+                if isinstance(answer, empty_pb2.Empty)
+                else type(answer).serialize(answer)
+            ),
+        )
+
+    def _admit(self, name: str, context: grpc.ServicerContext) -> None:
+        """Refuse what the test wants refused."""
+        self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
+        if _PERMISSIONS.get(name, "pubsub.subscriptions.consume") in self.denied:
+            context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, "User not authorized to perform this action."
+            )
+        if self.faults.get(name):
+            code, info = self.faults[name].popleft()
+            self._abort(context, code, "told to fail", info)
+
+    def _abort(
+        self, context: grpc.ServicerContext, code: grpc.StatusCode, text: str, info: dict[str, str]
+    ) -> NoReturn:
+        detail = any_pb2.Any()
+        detail.Pack(error_details_pb2.ErrorInfo(domain="pubsub.googleapis.com", metadata=info))
+        status = status_pb2.Status(code=code.value[0], message=text, details=[detail] if info else [])
+        context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError("abort_with_status raises")
+
+    def _sub(self, name: str, context: grpc.ServicerContext) -> Sub:
+        if name not in self.subs:
+            context.abort(
+                grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={name.split('/')[-1]})."
+            )
+        return self.subs[name]
+
+    def _get(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._sub(request.subscription, context).config
+
+    def _list(self, _request: Any, _context: grpc.ServicerContext) -> Any:
+        return pubsub.ListSubscriptionsResponse(subscriptions=[sub.config for sub in self.subs.values()])
+
+    def _streaming_pull(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        first = next(requests)
+        self._admit("StreamingPull", context)
+        sub = self._sub(first.subscription, context)
+        if sub.config.push_config.push_endpoint:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "Method not supported for push.")
+        stream = Stream(first)
+        self.streams.append(stream)
+
+        def receive() -> None:
+            try:
+                for _ in requests:
+                    pass
+            except grpc.RpcError:
+                pass
+            with self.changed:
+                stream.ended = True
+                self.changed.notify_all()
+
+        threading.Thread(target=receive, daemon=True).start()
+        while context.is_active():
+            with self.changed:
+                sub.expire()
+                stream.leases &= sub.leased.keys()
+                room = min(BATCH, first.max_outstanding_messages - len(stream.leases))
+                taken = [] if stream.ended else sub.take(room)
+                if not taken:
+                    if stream.ended:
+                        return
+                    self.changed.wait(0.02)
+                    continue
+                response = self._lease(sub, stream, taken)
+            yield response
+            stream.sent += 1
+            if self.reset_after is not None and stream.sent >= self.reset_after:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "The service was unable to fulfill this.")
+
+    def _lease(self, sub: Sub, stream: Stream, taken: list[Stored]) -> Any:
+        until = time.monotonic() + stream.request.stream_ack_deadline_seconds * self.second_s
+        received = []
+        for item in taken:
+            item.attempts += 1
+            item.ack_id = f"{item.id}-{item.attempts}-{next(self._ids)}"
+            item.lease_until = until
+            sub.leased[item.ack_id] = item
+            sub.delivered.append(item)
+            stream.leases.add(item.ack_id)
+            received.append(
+                pubsub.ReceivedMessage(
+                    ack_id=item.ack_id,
+                    delivery_attempt=item.attempts,
+                    message=pubsub.PubsubMessage(
+                        data=item.data,
+                        message_id=item.id,
+                        publish_time=item.published,
+                        ordering_key=item.key,
+                    ),
+                )
+            )
+        stream.most = max(stream.most, len(stream.leases))
+        return pubsub.StreamingPullResponse(received_messages=received)
+
+    def _acknowledge(self, request: Any, context: grpc.ServicerContext) -> Any:
+        sub = self._sub(request.subscription, context)
+        sub.expire()
+        lost = {}
+        for ack_id in request.ack_ids:
+            item = sub.leased.pop(ack_id, None)
+            if item is None:
+                lost[ack_id] = "PERMANENT_FAILURE_INVALID_ACK_ID"
+            else:
+                item.acked = True
+                item.ack_id = ""
+        if lost and sub.config.enable_exactly_once_delivery:
+            self._abort(context, grpc.StatusCode.FAILED_PRECONDITION, "Some ids are invalid.", lost)
+        return empty_pb2.Empty()
+
+    def _modify(self, request: Any, context: grpc.ServicerContext) -> Any:
+        sub = self._sub(request.subscription, context)
+        sub.expire()
+        for ack_id in request.ack_ids:
+            item = sub.leased.get(ack_id)
+            if item is None:
+                continue
+            sub.modacks.append((item.id, request.ack_deadline_seconds))
+            if request.ack_deadline_seconds:
+                item.lease_until = time.monotonic() + request.ack_deadline_seconds * self.second_s
+            else:
+                sub.release(item)
+        return empty_pb2.Empty()
+
+    def _seek(self, request: Any, context: grpc.ServicerContext) -> Any:
+        sub = self._sub(request.subscription, context)
+        sub.seeks.append(request)
+        if "snapshot" in request:
+            if request.snapshot not in self.snapshots:
+                context.abort(grpc.StatusCode.NOT_FOUND, "Snapshot does not exist.")
+            _, kept, at = self.snapshots[request.snapshot]
+            sub.rebuild(lambda item: item.id in kept or item.published > at)
+        else:
+            sub.rebuild(lambda item: item.published >= request.time)
+        return pubsub.SeekResponse()
+
+    def _create_snapshot(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if self.refuse_snapshots:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refuse_snapshots)
+        if request.name in self.snapshots:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, "Resource already exists in the project.")
+        sub = self._sub(request.subscription, context)
+        now = utc_now()
+        kept = {item.id for item in sub.stored.values() if not item.acked}
+        snapshot = pubsub.Snapshot(
+            name=request.name,
+            topic=sub.config.topic,
+            expire_time=now + timedelta(days=7),
+            labels=request.labels,
+        )
+        self.snapshots[request.name] = (snapshot, kept, now)
+        return snapshot
+
+    def _get_snapshot(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        return self.snapshots[request.snapshot][0]
+
+    def _delete_snapshot(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        del self.snapshots[request.snapshot]
+        return empty_pb2.Empty()
+
+    def _time_series(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        metric = request.filter.split('"')[1]
+        name = request.filter.split('subscription_id = "')[1].rstrip('"')
+        found = self.sample(metric, self.subs[f"{PROJECT}/subscriptions/{name}"])
+        if found is None:
+            return monitoring.ListTimeSeriesResponse()
+        value, at = found
+        point = monitoring.Point(
+            interval=monitoring.TimeInterval(start_time=at, end_time=at),
+            value=monitoring.TypedValue(int64_value=value),
+        )
+        return monitoring.ListTimeSeriesResponse(time_series=[monitoring.TimeSeries(points=[point])])

@@ -1,0 +1,89 @@
+"""Pub/Sub passes the contract, with and without figures, with exactly-once and with ordering keys."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.brokers.googlepubsub import PubSubSource, open_source
+from core.options.base import RunOptions
+from core.options.googlepubsub import PubSubOptions
+from tests.brokers.pubsub_server import PubSubServer, Sub
+from tests.contract import Bench, Contract
+
+_run_ids = itertools.count()
+
+
+class PubSubBench(Bench):
+    """A subscription on the test server."""
+
+    system = "googlepubsub"
+    partitions = 1
+    detects_live = False
+    missing_name = "no-such-subscription"
+
+    def __init__(self, server: PubSubServer, *, figures: bool, keys: int = 0, **settings: Any) -> None:
+        self.server = server
+        self.sub: Sub = server.create("billing", **settings)
+        self.keys = keys
+        self.has_figures = figures
+        if figures:
+            server.truthful()
+
+    def source(self, run: RunOptions, run_id: str = "") -> PubSubSource:
+        return self.open("billing", run)
+
+    def open(self, name: str, run: RunOptions, **options: Any) -> PubSubSource:
+        """A source with a run id of its own, since snapshots are named by it."""
+        values = {
+            "project_id": "test",
+            "subscription_id": name,
+            "monitoring_endpoint": f"http://{self.server.address}",
+            **options,
+        }
+        return open_source(PubSubOptions(**values), run, f"run-{next(_run_ids)}")
+
+    def missing_source(self, run: RunOptions) -> PubSubSource:
+        return self.open(self.missing_name, run)
+
+    def produce(self, number: int, count: int) -> None:
+        self.server.publish(self.sub, count, keys=self.keys)
+
+    def left(self) -> dict[int, int]:
+        return {0: self.sub.unacked()}
+
+    def exists(self, name: str) -> bool:
+        return any(full.endswith(f"/{name}") for full in self.server.subs)
+
+    def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
+        return super().options(tmp_path, **{"quiet_seconds": 2, **changes})
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PubSubServer]:
+    """A server that the client library takes for the emulator."""
+    with PubSubServer() as running:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", running.address)
+        yield running
+
+
+class TestMonitored(Contract):
+    """Cloud Monitoring tells; messages have ordering keys."""
+
+    @pytest.fixture
+    def bench(self, server: PubSubServer) -> Iterator[Bench]:
+        """A subscription with ordering."""
+        yield PubSubBench(server, figures=True, keys=60, enable_message_ordering=True)
+
+
+class TestUnmonitored(Contract):
+    """Nobody tells how much is left; delivery is exactly once."""
+
+    @pytest.fixture
+    def bench(self, server: PubSubServer) -> Iterator[Bench]:
+        """A subscription with exactly-once delivery."""
+        yield PubSubBench(server, figures=False, enable_exactly_once_delivery=True)
