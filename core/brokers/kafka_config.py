@@ -17,8 +17,6 @@ REQUEST_TIMEOUT_S = 10.0
 """Longest wait for any answer; every call of an adapter has to return within 15 s."""
 
 _LOG = logging.getLogger("backlog_clearer.librdkafka")
-# librdkafka says every failed connection, many times a second; the error that is raised says it once.
-_LOG.addFilter(lambda _: logging.getLogger("backlog_clearer").isEnabledFor(logging.DEBUG))
 
 
 def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
@@ -67,6 +65,16 @@ class Complaints:
             self._refused = error
         self.last = redact(reason(error), self._options)
 
+    def log(self, _level: int, message: str, facility: str, *rest: str) -> None:
+        """Called by librdkafka as `logging.Logger.log` is; what matters of it is raised or kept.
+
+        A broker that just closes the connection (TLS expected, say) is told here alone.
+        """
+        said = [redact(text, self._options) for text in rest]
+        if facility == "FAIL" and said:
+            self.last = said[-1].partition("]: ")[2] or said[-1]
+        _LOG.debug(message, facility, *said)
+
     def raise_refusal(self) -> None:
         """Raise `BrokerError` if the broker does not let us in."""
         if self._refused is not None:
@@ -75,9 +83,9 @@ class Complaints:
     def unreachable(self, doing: str) -> BrokerError:
         """The error for a request that was never answered."""
         servers = ",".join(self._options.bootstrap_servers)
-        last = self.last or "no answer, and no connection error either"
+        last = (self.last or "no answer, and no connection error either").rstrip(".")
         return BrokerError(
-            f"Kafka at {servers} cannot be reached for {doing}: {last}. Check --bootstrap-servers,"
+            f"Kafka at {servers} cannot be reached while {doing}: {last}. Check --bootstrap-servers,"
             " the network, and that security.protocol fits the listener."
         )
 
@@ -91,14 +99,14 @@ def open_consumer(
     """
     config = {**(settings or {}), **librdkafka_config(options)}
     try:
-        return Consumer({**config, "error_cb": complaints, "logger": _LOG})
+        return Consumer({**config, "error_cb": complaints, "logger": complaints})
     except (KafkaException, ValueError, TypeError) as failure:
         raise bad_setting(failure, options) from None
 
 
 def open_admin(options: KafkaOptions, complaints: Complaints) -> AdminClient:
     """An admin client; raises `UsageError` for settings that librdkafka does not accept."""
-    config = {**librdkafka_config(options), "error_cb": complaints, "logger": _LOG}
+    config = {**librdkafka_config(options), "error_cb": complaints, "logger": complaints}
     try:
         return AdminClient(config)
     except (KafkaException, ValueError, TypeError) as failure:
