@@ -91,8 +91,8 @@ def kafka_error(failure: KafkaException | KafkaError) -> KafkaError:
 def reason(error: KafkaError) -> str:
     """What librdkafka or the broker said, in one line, with the code's name."""
     name = error.name().lstrip("_")
-    text = " ".join(error.str().split()).rstrip(".")
-    return f"{text} ({name})"
+    text = " ".join(error.str().split()).rstrip(".: ")
+    return f"{text} ({name})" if text else name
 
 
 def translate(

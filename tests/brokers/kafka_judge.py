@@ -10,7 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -21,6 +29,9 @@ from core.source import Source
 from demo.embedded_kafka import produce
 from tests.contract import Bench
 from tests.support import wait_until
+
+READERS = (Reader.CLIENT,)
+"""Every way to read; what is said of one holds for all."""
 
 NEVER = -1001  # what librdkafka says where nothing is committed
 
@@ -46,6 +57,18 @@ class Judge:
         # The answer comes before every node knows it.
         wait_until(lambda: topic in self.topics(), f"topic {topic}")
         return topic
+
+    def wait_for_coordinators(self) -> None:
+        """Wait until any group can be asked for; a cluster that has just started loads its offsets."""
+        names = [f"warm-up-{index}" for index in range(16)]
+
+        def ready() -> bool:
+            futures = self.admin.describe_consumer_groups(names).values()
+            failures = [future.exception(30) for future in futures]
+            errors = [failure.args[0] for failure in failures if isinstance(failure, KafkaException)]
+            return all(error.code() == KafkaError.GROUP_ID_NOT_FOUND for error in errors)
+
+        wait_until(ready, "every group coordinator")
 
     def topics(self) -> set[str]:
         """The names of all topics."""
@@ -85,6 +108,24 @@ class Judge:
             asked = [TopicPartition(topic, number) for number in numbers]
             found = consumer.committed(asked, timeout=30)
         return {item.partition: None if item.offset == NEVER else item.offset for item in found}
+
+    def records(self, topic: str, partition: int = 0) -> Iterator[Message]:
+        """What a plain consumer still gets of a partition from its start to its end, all of it."""
+        config = {
+            "group.id": unique("judge"),
+            "isolation.level": "read_uncommitted",
+            "enable.partition.eof": True,
+        }
+        with closing(Consumer({**self.settings, **config})) as consumer:
+            consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+            while True:
+                message = consumer.poll(30)
+                if message is None:
+                    raise TimeoutError(f"{topic}[{partition}] was not read to its end")
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    return
+                yield message
 
     def commit(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
         """Commit offsets as the group."""

@@ -14,6 +14,7 @@ from tests.real.kafka_server import KafkaCluster, running_kafka
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """One node of real Apache Kafka; tests make topics and groups of their own, and never stop it."""
     with running_kafka(tmp_path_factory.mktemp("kafka")) as cluster:
+        Judge(cluster.bootstrap()).wait_for_coordinators()
         yield cluster
 
 
