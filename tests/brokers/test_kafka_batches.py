@@ -1,0 +1,206 @@
+"""The header walk: right on every layout a broker sends, harmless on every other."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.brokers.kafka_batches import (
+    HEADER_BYTES,
+    CorruptBatchError,
+    OldFormatError,
+    Walked,
+    walk,
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the test means it: which offsets of it still hold a record."""
+
+    base: int
+    span: int  # offsets, last offset delta + 1
+    kept: frozenset[int]  # offsets with a record
+    control: bool = False
+    body: int = 7  # bytes of records
+
+    def encode(self) -> bytes:
+        """Its bytes on the wire; what a walk must not look at is filled with ones."""
+        return (
+            struct.pack(">qiib", self.base, 49 + self.body, -1, 2)
+            + b"\xff" * 4
+            + struct.pack(">hi", 0x20 if self.control else 0x04, self.span - 1)
+            + b"\xff" * 30
+            + struct.pack(">i", len(self.kept))
+            + b"\xff" * self.body
+        )
+
+    @property
+    def last(self) -> int:
+        """Its last offset."""
+        return self.base + self.span - 1
+
+
+@st.composite
+def logs(draw: st.DrawFn, *, dense: bool = False) -> list[Batch]:
+    """A run of batches as in a log: in order, with gaps, compacted in places."""
+    batches = []
+    at = draw(st.integers(0, 1000))
+    for _ in range(draw(st.integers(1, 6))):
+        span = draw(st.integers(1, 50))
+        offsets = range(at, at + span)
+        control = draw(st.booleans()) if not dense else False
+        kept = (
+            frozenset(offsets)
+            if dense or draw(st.booleans())
+            else draw(st.frozensets(st.sampled_from(offsets)))
+        )
+        batches.append(Batch(at, span, kept, control, draw(st.integers(0, 90))))
+        at += span + (0 if dense else draw(st.integers(0, 5)))
+    return batches
+
+
+def encode(batches: list[Batch]) -> bytes:
+    """The run as bytes."""
+    return b"".join(batch.encode() for batch in batches)
+
+
+@given(batches=logs())
+def test_whole_log(batches: list[Batch]) -> None:
+    """A walk over whole batches counts every data record and ends behind the last offset."""
+    data = encode(batches)
+    walked = walk(data, 0, len(data), position=batches[0].base)
+    records = sum(len(batch.kept) for batch in batches if not batch.control)
+    assert walked == Walked(batches[-1].last + 1, len(batches), records)
+
+
+@given(batches=logs(dense=True), data=st.data())
+def test_cuts_are_exact_where_nothing_is_compacted(batches: list[Batch], data: st.DataObject) -> None:
+    """From any position to any target, exactly the records between them are counted."""
+    first, end = batches[0].base, batches[-1].last + 1
+    position = data.draw(st.integers(first, end))
+    target = data.draw(st.integers(position, end))
+    encoded = encode(batches)
+    walked = walk(encoded, 0, len(encoded), position=position, target=target, ceiling=end)
+    assert walked.records == target - position
+    assert walked.next_offset == target
+
+
+@given(batches=logs(dense=True), budget=st.integers(1, 400))
+def test_budget_is_exact_where_nothing_is_compacted(batches: list[Batch], budget: int) -> None:
+    """No more than the budget is counted, and the position is right behind what was."""
+    encoded = encode(batches)
+    first, total = batches[0].base, batches[-1].last + 1 - batches[0].base
+    walked = walk(encoded, 0, len(encoded), position=first, budget=budget)
+    assert walked.records == min(budget, total)
+    assert walked.next_offset == first + walked.records
+
+
+@given(batches=logs(), data=st.data())
+def test_compaction_never_overshoots(batches: list[Batch], data: st.DataObject) -> None:
+    """With records missing, no target is passed and no more is counted than the batches hold."""
+    first, end = batches[0].base, batches[-1].last + 1
+    position = data.draw(st.integers(first, end))
+    target = data.draw(st.integers(position, end))
+    encoded = encode(batches)
+    walked = walk(encoded, 0, len(encoded), position=position, target=target)
+    assert position <= walked.next_offset <= target
+    held = sum(len(batch.kept) for batch in batches if batch.last >= position and batch.base < target)
+    between = [
+        o for batch in batches if not batch.control for o in batch.kept if position <= o < target
+    ]
+    assert len(between) <= walked.records <= held
+
+
+@given(batches=logs(), data=st.data())
+def test_partial_trailing_batch_is_left_alone(batches: list[Batch], data: st.DataObject) -> None:
+    """Cut anywhere, a response yields its whole batches and nothing of the rest."""
+    encoded = encode(batches)
+    cut = data.draw(st.integers(0, len(encoded)))
+    walked = walk(encoded, 0, cut, position=batches[0].base)
+    whole, size = 0, 0
+    while whole < len(batches) and size + len(batches[whole].encode()) <= cut:
+        size += len(batches[whole].encode())
+        whole += 1
+    assert walked.batches == whole
+    assert walked.next_offset == (batches[whole - 1].last + 1 if whole else batches[0].base)
+
+
+def test_batch_larger_than_the_response_says_what_it_needs() -> None:
+    """Where not even one batch is whole, the bytes that it needs are told."""
+    encoded = Batch(5, 3, frozenset({5, 6, 7}), body=1000).encode()
+    assert walk(encoded, 0, 500, position=5) == Walked(5, 0, 0, needs=len(encoded))
+
+
+@given(noise=st.binary(max_size=400), position=st.integers(0, 2**62))
+def test_noise_is_harmless(noise: bytes, position: int) -> None:
+    """Any bytes end in an error or in a walk that does not move backwards."""
+    try:
+        walked = walk(noise, 0, len(noise), position=position, ceiling=position + 10)
+    except (CorruptBatchError, OldFormatError):
+        return
+    assert position <= walked.next_offset <= position + 10
+
+
+@given(batches=logs(), data=st.data())
+def test_flipped_bits_never_pass_the_ceiling(batches: list[Batch], data: st.DataObject) -> None:
+    """Damage in the headers is noticed, or at least never moves a position past the log's end."""
+    encoded = bytearray(encode(batches))
+    end = batches[-1].last + 1
+    for _ in range(data.draw(st.integers(1, 4))):
+        where = data.draw(st.integers(0, len(encoded) - 1))
+        encoded[where] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        walked = walk(encoded, 0, len(encoded), position=batches[0].base, ceiling=end)
+    except (CorruptBatchError, OldFormatError):
+        return
+    assert batches[0].base <= walked.next_offset <= end
+    assert walked.records <= walked.next_offset
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        (slice(8, 12), (-1).to_bytes(4, "big", signed=True)),  # length
+        (slice(8, 12), (0).to_bytes(4, "big")),  # length that would never end
+        (slice(23, 27), (-5).to_bytes(4, "big", signed=True)),  # last offset delta
+        (slice(57, 61), (99).to_bytes(4, "big")),  # more records than offsets
+        (slice(0, 8), (2**63 - 1).to_bytes(8, "big")),  # base offset at the end of all offsets
+        (slice(16, 17), b"\x07"),  # magic
+    ],
+)
+def test_hostile_headers_are_refused(change: slice, value: bytes) -> None:
+    """Headers that would loop, overflow or over-count raise a clear error."""
+    encoded = bytearray(Batch(5, 3, frozenset({5, 6, 7})).encode())
+    encoded[change] = value
+    with pytest.raises(CorruptBatchError, match="batch at byte 0"):
+        walk(encoded, 0, len(encoded), position=5)
+
+
+def test_batches_out_of_order_are_refused() -> None:
+    """Batches whose offsets do not increase are no log."""
+    batch = Batch(5, 3, frozenset({5})).encode()
+    with pytest.raises(CorruptBatchError):
+        walk(batch * 2, 0, 2 * len(batch), position=5)
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_old_formats_are_told_apart(magic: int) -> None:
+    """Messages from before record batches are named as such: another reader can read them."""
+    encoded = bytearray(Batch(5, 3, frozenset({5})).encode())
+    encoded[16] = magic
+    with pytest.raises(OldFormatError):
+        walk(encoded, 0, len(encoded), position=5)
+    with pytest.raises(OldFormatError):
+        walk(encoded, 0, HEADER_BYTES - 10, position=5)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 5), (0, 500), (9, 3)])
+def test_bounds_are_checked(start: int, end: int) -> None:
+    """Bounds outside the response are refused before anything is read."""
+    with pytest.raises(CorruptBatchError):
+        walk(bytes(100), start, end, position=0)
