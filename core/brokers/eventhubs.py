@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from core.brokers.eventhubs_amqp import AmqpLane, LinkGroup, selector, sequence_number
+from core.brokers.eventhubs_amqp import AmqpLane
 from core.brokers.eventhubs_checkpoints import LEGACY, Blobs, Checkpoints, Owner
-from core.brokers.eventhubs_client import (
-    AttachedElsewhereError,
+from core.brokers.eventhubs_client import AttachedElsewhereError, in_parallel
+from core.brokers.eventhubs_kafka import KafkaEndpoint
+from core.brokers.eventhubs_links import (
+    LinkGroup,
     PartitionProperties,
-    in_parallel,
     read_partition_numbers,
     read_partitions,
+    selector,
+    sequence_number,
 )
-from core.brokers.eventhubs_kafka import KafkaEndpoint
 from core.errors import ClearerError, UsageError
 from core.model import (
     Claim,
@@ -205,7 +207,9 @@ class EventHubsSource:
             if options.connection_string is None:
                 return "Reading over AMQP: the Kafka endpoint is signed in to with a connection string."
             if size < _WORTH_KAFKA:
-                return f"Reading over AMQP: {size:,} events are too few to gain from the Kafka endpoint."
+                return (
+                    f"Reading over AMQP: {size:,} events are too few to gain from the Kafka endpoint."
+                )
         good = {number: item for number, item in found.items() if isinstance(item, PartitionProperties)}
         try:
             endpoint = KafkaEndpoint(options, self._run)

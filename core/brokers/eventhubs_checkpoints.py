@@ -171,7 +171,7 @@ class Checkpoints:
         try:
             self._container.delete_blob(f"{self._path}checkpoint/{number}".lower())
         except ResourceNotFoundError as error:
-            if error.error_code == "ContainerNotFound":
+            if "ContainerNotFound" in str(error):
                 raise self._translate(error) from error
         except AzureError as error:
             raise self._translate(error) from error
@@ -182,9 +182,10 @@ class Checkpoints:
 
     def _translate(self, error: AzureError) -> ClearerError:
         place = f"{self.account}/{self._container.container_name}"
-        code = getattr(error, "error_code", None)
+        code = str(getattr(error, "error_code", None) or "")
+        code = code.rpartition(".")[2].replace("_", "").lower()  # some are members of an enumeration
         status = getattr(error, "status_code", None)
-        if code in {"ContainerNotFound", "ContainerBeingDeleted", "ResourceNotFound"}:
+        if code in {"containernotfound", "containerbeingdeleted", "resourcenotfound"}:
             return UsageError(
                 f"There is no blob container {place}. Check --checkpoint-container: nothing is created"
                 " here, since processors would not look for it."

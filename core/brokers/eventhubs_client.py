@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from azure.core.credentials import TokenCredential
-from azure.core.exceptions import AzureError, ClientAuthenticationError
+from azure.core.exceptions import ClientAuthenticationError
 from azure.eventhub import EventHubConsumerClient, TransportType
-from azure.eventhub.exceptions import AuthenticationError, EventHubError
+from azure.eventhub.exceptions import AuthenticationError
 from azure.identity import DefaultAzureCredential
 
 from core.errors import BrokerError, ClearerError, TransientError, UsageError
@@ -86,71 +86,15 @@ class AttachedElsewhereError(BrokerError):
     """Other consumers hold the partition: reading is possible once they are gone."""
 
 
-class PartitionProperties(NamedTuple):
-    """What the management node says of one partition."""
-
-    begin: int  # first sequence number retained
-    last: int  # sequence number of the last event enqueued; -1: never any
-    offset: str  # its offset; "-1": never any
-    empty: bool  # nothing is retained
-
-
-def read_partition_numbers(options: EventHubsOptions) -> list[int]:
-    """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
-
-    def ask(client: EventHubConsumerClient) -> list[int]:
-        return sorted(int(name) for name in client.get_eventhub_properties()["partition_ids"])
-
-    found = in_parallel([None], lambda: _asking(options, lambda client, _: ask(client)))[0]
-    if isinstance(found, ClearerError):
-        raise found
-    return found
-
-
-def read_partitions(
-    options: EventHubsOptions, numbers: Sequence[int]
-) -> dict[int, PartitionProperties | ClearerError]:
-    """The properties of each partition, or the error that stood in their place."""
-
-    def ask(client: EventHubConsumerClient, number: int) -> PartitionProperties:
-        found = client.get_partition_properties(str(number))
-        return PartitionProperties(
-            begin=int(found["beginning_sequence_number"]),
-            last=int(found["last_enqueued_sequence_number"]),
-            offset=str(found["last_enqueued_offset"]),
-            empty=bool(found["is_empty"]),
-        )
-
-    answers = in_parallel(numbers, lambda: _asking(options, ask))
-    return dict(zip(numbers, answers, strict=True))
-
-
-def _asking(
-    options: EventHubsOptions, ask: Callable[[EventHubConsumerClient, Any], _R]
-) -> Callable[[Any], _R]:
-    """A function that asks through a client of its own and translates what goes wrong."""
-    client = consumer_client(options)
-
-    def asked(item: Any) -> _R:
-        try:
-            return ask(client, item)
-        except (EventHubError, AzureError, OSError, ValueError) as error:
-            partition = None if item is None else Partition(options.hub, int(item))
-            raise translate(error, options, partition) from error
-
-    return asked
-
-
 def in_parallel(
     items: Sequence[_T], open_worker: Callable[[], Callable[[_T], _R]], timeout_s: float = TIMEOUT_S
 ) -> list[_R | ClearerError]:
     """Call one function for each item on up to `THREADS` threads, each with a worker of its own.
 
     Returns the results in order, with the `ClearerError` where one was raised or nothing came within
-    `timeout_s` in a row: the SDK's management calls have no limit of their own, so their threads are
-    daemons and are left behind.
+    `timeout_s` in a row; the threads are daemons, and one that hangs is left behind.
     """
-    results: list[_R | ClearerError | None] = [None] * len(items)
+    results: dict[int, _R | ClearerError] = {}
     waiting = list(enumerate(items))[::-1]
     lock = threading.Lock()
     done = threading.Semaphore(0)
@@ -176,8 +120,8 @@ def in_parallel(
     for _ in items:
         if not done.acquire(timeout=timeout_s):
             break
-    late = f"The service did not answer within {timeout_s:.0f} s."
-    return [TransientError(late) if result is None else result for result in results]
+    late = TransientError(f"The service did not answer within {timeout_s:.0f} s.")
+    return [results.get(index, late) for index in range(len(items))]
 
 
 def translate(
@@ -198,7 +142,7 @@ def translate(
         return any(word in name for word in words)
 
     denied = isinstance(error, (AuthenticationError, ClientAuthenticationError)) or has(
-        "unauthorized", "authenticationfailed", "authfailed"
+        "unauthorized", "authenticationfailed", "authfailed", "statuscode401"
     )
     message, kind = f"{place}: {said}.", BrokerError
     if has("notfound", "statuscode404"):
@@ -214,9 +158,7 @@ def translate(
         )
     elif has("resourcelimitexceeded"):
         kind = AttachedElsewhereError
-        message = (
-            f"The service allows no more readers on {place}: {said}. Stop others of this consumer group."
-        )
+        message = f"The service allows no more readers on {place}: {said}. Stop others of this consumer group."
     elif denied and not has("timedout", "timeout"):
         message = (
             f"{options.namespace} refused the sign-in for {options.hub!r}: {said}. Check the key and its"

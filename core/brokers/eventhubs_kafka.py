@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core.brokers.eventhubs_amqp import position_of, sequence_number
 from core.brokers.eventhubs_checkpoints import Checkpoints
-from core.brokers.eventhubs_client import PartitionProperties, read_partitions
+from core.brokers.eventhubs_links import (
+    PartitionProperties,
+    position_of,
+    read_partitions,
+    sequence_number,
+)
 from core.brokers.kafka_admin import GroupAdmin
 from core.errors import BrokerError, ClearerError, TransientError
 from core.model import Advance, Claim, Partition, PartitionState, Position, Settled
@@ -161,7 +165,9 @@ class CheckpointCommitter:
             return {"offset": None, "sequence_number": number}
         position = position_of(self._options, partition, number)
         if sequence_number(position) != number:
-            raise BrokerError(f"there is no event with the sequence number {number} any more", partition)
+            raise BrokerError(
+                f"there is no event with the sequence number {number} any more", partition
+            )
         return position
 
     def close(self) -> None:

@@ -204,6 +204,7 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
         self.received = 0  # bytes
         self.wait_s = 0.2  # how long a read waits for the first byte
         self.wanted = 1000  # events after which a read need not go on
+        self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops shall end
         self._view = memoryview(self.buffer)
         self._at = 0
         self._end = 0
@@ -211,18 +212,21 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
     @contextmanager
     def block(self) -> Iterator[socket.socket]:
         """What the SDK does without any limit (the sign-in), within one."""
-        before, self.wait_s = self.wait_s, TIMEOUT_S
+        before = self.wait_s, self.give_up_at
+        self.wait_s, self.give_up_at = TIMEOUT_S, time.monotonic() + TIMEOUT_S
         try:
             yield self.sock
         finally:
-            self.wait_s = before
+            self.wait_s, self.give_up_at = before
 
     def read(self, verify_frame_type: int | None = 0) -> tuple[memoryview, int, memoryview | None]:
         """The next frame that is none of the counted transfers: (header, channel, body).
 
         Counts on the way. Raises `TimeoutError` if there is none within `wait_s`, or as soon as
-        counted events wait to be taken; the SDK takes that for nothing having arrived.
+        counted events wait to be taken, which the SDK takes for nothing having arrived; and `OSError`
+        once it is too late for that.
         """
+        del verify_frame_type  # a frame of the wrong type fails to decode, too
         deadline = time.monotonic() + self.wait_s
         while True:
             self._at = walk(self.buffer, self._at, self._end, self.tallies)
@@ -230,11 +234,15 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
             if frame is not None:
                 return frame
             counted = sum(len(tally.events) for tally in self.tallies.values())
+            full = counted >= self.wanted or (counted > 0 and self._end == len(self.buffer))
             wait = 0.0 if counted else max(0.0, deadline - time.monotonic())
-            full = counted >= self.wanted or (counted and self._end == len(self.buffer))
-            if full or not self._fill(wait, keep=bool(counted)):
-                if counted or time.monotonic() >= deadline:
-                    raise TimeoutError
+            if not full and self._fill(wait, keep=counted > 0):
+                continue
+            now = time.monotonic()
+            if self.give_up_at is not None and now >= self.give_up_at:
+                raise OSError("it did not answer in time")
+            if counted or now >= deadline:
+                raise TimeoutError
 
     def _take(self) -> tuple[memoryview, int, memoryview | None] | None:
         """One complete frame, as the SDK wants it."""

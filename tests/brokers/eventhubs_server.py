@@ -86,7 +86,7 @@ class Faults:
     management: deque[tuple[int, str]] = field(default_factory=deque)  # the next requests fail
     detach_after: deque[tuple[int, bytes, str]] = field(default_factory=deque)  # after n events sent
     drop_after: deque[int] = field(default_factory=deque)  # the connection breaks after n events
-    silent: bool = False  # connections are accepted and never answered
+    silent_after: int | None = None  # what a connection sends after so many times is not answered
     missing_hub_at_cbs: bool = False  # a missing hub is told when the token is put, not later
 
 
@@ -213,6 +213,7 @@ class EventHubsServer:
                 accepted, _ = self._listener.accept()
             except OSError:
                 return
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = _Connection(self, accepted)
             with self.lock:
                 self.connections.add(connection)
@@ -298,7 +299,7 @@ class _Connection:
             self.sock.close()
 
     def _serve(self) -> None:
-        buffer = b""
+        buffer, heard = b"", 0
         while self.alive:
             busy = self._push()
             pending = self.server.tls and self.sock.pending()  # type: ignore[attr-defined]
@@ -306,8 +307,10 @@ class _Connection:
                 data = self.sock.recv(1 << 16)
                 if not data:
                     return
-                if self.server.faults.silent:
+                limit = self.server.faults.silent_after
+                if limit is not None and heard >= limit:
                     continue
+                heard += 1
                 buffer = self._take(buffer + data)
 
     def _take(self, buffer: bytes) -> bytes:
@@ -382,9 +385,7 @@ class _Connection:
         )
         if not receives:
             self._send(channel, answer)
-            self._send(
-                channel, performatives.FlowFrame(0, 5000, 0, 5000, handle, 0, 1000, *[None] * 4)
-            )
+            self._send(channel, performatives.FlowFrame(0, 5000, 0, 5000, handle, 0, 1000, *[None] * 4))
         elif "/ConsumerGroups/" in address:
             refusal = self._open_receiver(link, fields)
             self._send(channel, answer)
@@ -657,7 +658,9 @@ def _split(link: _Link, delivery_id: int, frame_size: int) -> tuple[bytes, int]:
     payload[at_sequence : at_sequence + 8] = struct.pack(">q", link.next)
     at_offset = payload.index(b"x-opt-offset") + len("x-opt-offset") + 2
     payload[at_offset : at_offset + _OFFSET_DIGITS] = offset_of(link.next).encode()
-    parts = [bytes(payload[at : at + frame_size - 64]) for at in range(0, len(payload), frame_size - 64)]
+    parts = [
+        bytes(payload[at : at + frame_size - 64]) for at in range(0, len(payload), frame_size - 64)
+    ]
     frames = []
     for index, part in enumerate(parts):
         frame = bytearray(_transfer(link, part, more=index + 1 < len(parts)))
