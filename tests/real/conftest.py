@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.brokers.kafka_judge import Judge
+from core.options.kafka import Reader
+from tests.brokers.kafka_judge import READERS, Judge
+from tests.real.kafka_case import Case
 from tests.real.kafka_server import KafkaCluster, running_kafka
 
 
@@ -22,3 +25,16 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
 def judge(kafka: KafkaCluster) -> Judge:
     """Plain clients of the real Kafka."""
     return Judge(kafka.bootstrap())
+
+
+@pytest.fixture(params=READERS, ids=str)
+def reader(request: pytest.FixtureRequest) -> Reader:
+    """Each way to read."""
+    chosen: Reader = request.param
+    return chosen
+
+
+@pytest.fixture
+def case(judge: Judge, tmp_path: Path, reader: Reader) -> Case:
+    """A topic and a group, not created yet."""
+    return Case(judge, tmp_path, reader)

@@ -3,67 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-import pytest
 from confluent_kafka import Producer
 
-from core.options.base import RunOptions
-from core.options.kafka import KafkaOptions, Reader
-from core.report import RunResult
-from core.run import Callbacks, Job, clear
-from tests.brokers.kafka_judge import READERS, Judge, unique
+from core.run import Callbacks
+from tests.brokers.kafka_judge import unique
+from tests.real.kafka_case import Case
 from tests.real.kafka_server import KafkaCluster
 from tests.support import wait_until
-
-
-@pytest.fixture(params=READERS, ids=str)
-def reader(request: pytest.FixtureRequest) -> Reader:
-    """Each way to read."""
-    chosen: Reader = request.param
-    return chosen
-
-
-class Case:
-    """A topic and a group of their own, and a way to read them."""
-
-    def __init__(self, judge: Judge, folder: Path, reader: Reader) -> None:
-        self.judge = judge
-        self.folder = folder
-        self.reader = reader
-        self.group = unique("group")
-        self.topic = ""
-
-    def create(self, partitions: int = 1, **config: str) -> str:
-        """Create the topic."""
-        self.topic = self.judge.create(unique("log"), partitions, **config)
-        return self.topic
-
-    def clear(self, callbacks: Callbacks | None = None, **run: Any) -> RunResult:
-        """Clear the backlog in this process."""
-        options = KafkaOptions(
-            bootstrap_servers=self.judge.bootstrap_servers,
-            topic=self.topic,
-            group_id=self.group,
-            reader=self.reader,
-        )
-        values = {"stop_when_empty": True, "receipt_dir": str(self.folder), **run}
-        return clear(Job("kafka", options, RunOptions(**values)), callbacks)
-
-    def committed(self) -> dict[int, int | None]:
-        """What the broker says the group has committed."""
-        return self.judge.committed(self.topic, self.group)
-
-    def ends(self) -> dict[int, int]:
-        """The high watermarks."""
-        return {number: high for number, (_, high) in self.judge.ends(self.topic).items()}
-
-
-@pytest.fixture
-def case(judge: Judge, tmp_path: Path, reader: Reader) -> Case:
-    """A topic and a group, not created yet."""
-    return Case(judge, tmp_path, reader)
 
 
 def test_every_codec_is_counted(case: Case, kafka: KafkaCluster) -> None:

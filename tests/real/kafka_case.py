@@ -1,0 +1,61 @@
+"""What most tests on real Kafka share: a topic and a group, cleared in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.options.base import RunOptions
+from core.options.kafka import KafkaOptions, Reader
+from core.receipt import load, original_positions
+from core.report import RunResult
+from core.run import Callbacks, Job, clear, restore, status
+from tests.brokers.kafka_judge import Judge, unique
+
+
+class Case:
+    """A topic and a group of their own, and a way to read them."""
+
+    def __init__(self, judge: Judge, folder: Path, reader: Reader) -> None:
+        self.judge = judge
+        self.folder = folder
+        self.reader = reader
+        self.group = unique("group")
+        self.topic = ""
+
+    def create(self, partitions: int = 1, **config: str) -> str:
+        """Create the topic."""
+        self.topic = self.judge.create(unique("log"), partitions, **config)
+        return self.topic
+
+    def clear(self, callbacks: Callbacks | None = None, **run: Any) -> RunResult:
+        """Clear the backlog in this process."""
+        values = {"stop_when_empty": True, "receipt_dir": str(self.folder), **run}
+        return clear(Job("kafka", self.options(), RunOptions(**values)), callbacks)
+
+    def committed(self) -> dict[int, int | None]:
+        """What the broker says the group has committed."""
+        return self.judge.committed(self.topic, self.group)
+
+    def ends(self) -> dict[int, int]:
+        """The high watermarks."""
+        return {number: high for number, (_, high) in self.judge.ends(self.topic).items()}
+
+    def options(self) -> KafkaOptions:
+        """How to reach the group."""
+        return KafkaOptions(
+            bootstrap_servers=self.judge.bootstrap_servers,
+            topic=self.topic,
+            group_id=self.group,
+            reader=self.reader,
+        )
+
+    def status(self) -> RunResult:
+        """Look at the backlog in this process."""
+        return status(Job("kafka", self.options(), RunOptions()))
+
+    def restore(self, *runs: RunResult, **run: Any) -> RunResult:
+        """Undo runs by their receipts."""
+        receipts = [load(each.receipt) for each in runs if each.receipt]
+        job = Job("kafka", self.options(), RunOptions(receipt_dir=str(self.folder), **run))
+        return restore(job, original_positions(receipts), receipts[0].identity)
