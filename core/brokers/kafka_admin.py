@@ -99,18 +99,7 @@ class GroupAdmin:
             state = described.state.name if described is not None else "DEAD"
             if state not in _NO_MEMBERS:
                 return (f"a group in state {state} whose members are not known yet",)
-            # A group of the newer protocol (KIP-848) is "dead" to the classic description.
-            return self._newer_members() if state == "DEAD" else ()
-
-    def _newer_members(self) -> tuple[str, ...]:
-        """The same by the list of groups, which knows every protocol; a refusal to list is silence."""
-        group = self._options.group_id
-        future = self._client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S)
-        found, _ = self._answers({group: future}, "listing groups")
-        for listed in found[group].valid if group in found else ():
-            if listed.group_id == group and listed.state.name not in _NO_MEMBERS:
-                return (f"members of the newer group protocol, group state {listed.state.name}",)
-        return ()
+            return ()
 
     def log_start(
         self, partitions: Iterable[Partition]
