@@ -198,8 +198,10 @@ class EventHubsSource:
         self, states: Sequence[PartitionState], found: Mapping[int, PartitionProperties | ClearerError]
     ) -> str:
         """Decide how to read, and say why; the Kafka endpoint only where it is proved to fit."""
-        self._kafka = None
         options = self._options
+        if self._kafka is not None:
+            self._kafka.close()
+            self._kafka = None
         if options.reader is Reader.AMQP:
             return "Reading over AMQP, as asked for."
         if options.reader is Reader.AUTO:
@@ -211,10 +213,11 @@ class EventHubsSource:
                     f"Reading over AMQP: {size:,} events are too few to gain from the Kafka endpoint."
                 )
         good = {number: item for number, item in found.items() if isinstance(item, PartitionProperties)}
+        endpoint = KafkaEndpoint(options, self._run)
         try:
-            endpoint = KafkaEndpoint(options, self._run)
             endpoint.check(good)
         except ClearerError as error:
+            endpoint.close()
             if options.reader is Reader.KAFKA:
                 raise
             return f"Reading over AMQP, because the Kafka endpoint cannot be used: {error}"
@@ -310,6 +313,8 @@ class EventHubsSource:
         """See `core.source.Source`."""
         if self._checkpoints is not None:
             self._checkpoints.close()
+        if self._kafka is not None:
+            self._kafka.close()
 
 
 def _notes_of_live(live: Sequence[str]) -> list[str]:

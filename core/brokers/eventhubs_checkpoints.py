@@ -60,10 +60,10 @@ class Blobs(NamedTuple):
     owners: tuple[Owner, ...]
 
 
-def parse_checkpoint(metadata: Mapping[str, str]) -> dict[str, int | str | None]:
+def parse_checkpoint(metadata: Mapping[str, str | None]) -> dict[str, int | str | None]:
     """A checkpoint blob's metadata as a position; raises `ValueError` if it holds none."""
-    offset = metadata.get("offset", "")
-    number = metadata.get("sequencenumber", "")
+    offset = metadata.get("offset") or ""  # a listing tells an empty value as None
+    number = metadata.get("sequencenumber") or ""
     position: dict[str, int | str | None] = {
         "offset": None if offset in _NO_OFFSET else offset,
         "sequence_number": int(number) if number else None,

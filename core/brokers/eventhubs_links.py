@@ -136,7 +136,7 @@ class Management:
             )
             if int(status) >= _ERRORS_FROM:
                 said = text.decode() if isinstance(text, bytes) else text
-                raise ValueError(f"Status code: {status}, {said}")  # noqa: TRY301 one way out
+                raise ValueError(f"Status code: {status}, {said}")
         except _FAILURES as error:
             raise translate(error, options, partition) from error
         found: Mapping[bytes, Any] = answer.value

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from core.brokers.kafka_commit import OffsetCommitter
 from core.brokers.kafka_config import Complaints, open_consumer
 from core.brokers.kafka_errors import translate
-from core.errors import BrokerError, TransientError
+from core.errors import BrokerError
 from core.model import Advance, Claim, Partition, Settled
 from core.options.kafka import KafkaOptions
 
@@ -138,7 +138,7 @@ class ClientLane:
         """Nothing came: raise if that is because no broker is left to talk to."""
         self._complaints.raise_refusal()
         if self._complaints.all_down:
-            raise TransientError(str(self._complaints.unreachable("reading")))
+            raise self._complaints.unreachable("reading")
 
     def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
         self._complaints.all_down = False

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from core.brokers.kafka_errors import REFUSALS, bad_setting, reason, redact, refusal
-from core.errors import BrokerError
+from core.errors import TransientError
 from core.options.kafka import KafkaOptions
 
 REQUEST_TIMEOUT_S = 10.0
@@ -80,11 +80,11 @@ class Complaints:
         if self._refused is not None:
             raise refusal(self._refused, self._options)
 
-    def unreachable(self, doing: str) -> BrokerError:
+    def unreachable(self, doing: str) -> TransientError:
         """The error for a request that was never answered."""
         servers = ",".join(self._options.bootstrap_servers)
         last = (self.last or "no answer, and no connection error either").rstrip(".")
-        return BrokerError(
+        return TransientError(
             f"Kafka at {servers} cannot be reached while {doing}: {last}. Check --bootstrap-servers,"
             " the network, and that security.protocol fits the listener."
         )

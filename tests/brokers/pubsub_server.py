@@ -88,7 +88,9 @@ class Sub:
         """The next messages to deliver, at most `room`."""
         taken: list[Stored] = []
         later: list[Stored] = []
-        busy = {item.key for item in self.leased.values()} if self.config.enable_message_ordering else ()
+        busy = (
+            {item.key for item in self.leased.values()} if self.config.enable_message_ordering else ()
+        )
         policy = self.config.dead_letter_policy
         while self.ready and len(taken) < room:
             item = self.ready.popleft()
@@ -282,7 +284,7 @@ class PubSubServer:
     def _sub(self, name: str, context: grpc.ServicerContext) -> Sub:
         if name not in self.subs:
             context.abort(
-                grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={name.split('/')[-1]})."
+                grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={name.rsplit('/', maxsplit=1)[-1]})."
             )
         return self.subs[name]
 
@@ -290,7 +292,9 @@ class PubSubServer:
         return self._sub(request.subscription, context).config
 
     def _list(self, _request: Any, _context: grpc.ServicerContext) -> Any:
-        return pubsub.ListSubscriptionsResponse(subscriptions=[sub.config for sub in self.subs.values()])
+        return pubsub.ListSubscriptionsResponse(
+            subscriptions=[sub.config for sub in self.subs.values()]
+        )
 
     def _streaming_pull(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         first = next(requests)

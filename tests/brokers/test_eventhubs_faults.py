@@ -210,7 +210,7 @@ def test_a_silent_service_does_not_hold_the_survey(
     monkeypatch.setattr(eventhubs_wire, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(eventhubs_links, "TIMEOUT_S", 1.0)
     bench.server.faults.silent_after = after
-    with pytest.raises(BrokerError, match="did not answer|cannot be reached|in time"):
+    with pytest.raises(BrokerError, match="did not answer|cannot be reached|in time|timed-out"):
         survey_of(bench.options_of(), tmp_path)
 
 
@@ -262,7 +262,9 @@ def test_a_stolen_link_ends_the_run_with_what_to_do(bench: EventHubsBench, tmp_p
     fill(bench, 5000)
 
     def harm(_: object) -> bool:
-        text = "New receiver with higher epoch of '1' is created hence current receiver is disconnected."
+        text = (
+            "New receiver with higher epoch of '1' is created hence current receiver is disconnected."
+        )
         bench.server.faults.detach_after.append((1200, STOLEN, text))
         return True
 
@@ -366,9 +368,7 @@ def test_functions_leases_are_the_position_until_a_checkpoint_is_written(
     run = run_options(tmp_path)
     with closing(open_source(options, run, "back")) as source:
         job = Job("eventhubs", options, run, "back")
-        back = restore_source(
-            source, job, original_positions([receipt]), receipt.identity, Callbacks()
-        )
+        back = restore_source(source, job, original_positions([receipt]), receipt.identity, Callbacks())
     assert back.cleared
     assert bench.checkpoints() == {}
     assert survey_of(options, tmp_path).partitions[0].backlog == 100
@@ -397,7 +397,9 @@ def test_checkpoints_of_other_sdks_are_restored_as_they_were(
         assert restore_source(
             source, job, original_positions([receipt]), receipt.identity, Callbacks()
         ).cleared
-    assert bench.checkpoints() == {2: {"offset": "", "sequencenumber": "39"}}
+    blob = bench.container.get_blob_client(name).get_blob_properties()
+    assert blob.metadata == {"offset": "", "sequencenumber": "39"}
+    assert set(bench.checkpoints()) == {2}
 
 
 def test_large_events_are_counted_once(bench: EventHubsBench, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_broker_killed_and_restarted_mid_drain(backlog: Slow, slow: KafkaCluster
         slow.kill()
         slow.restart()
         ran = ended(process)
-    assert backlog.committed() == MESSAGES
     assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
+    assert backlog.committed() == MESSAGES
     assert ran.result["totals"]["retries"] > 0
     # A commit whose answer died with the broker is found again, but its messages are not counted.
     assert 0 < ran.result["totals"]["messages"] <= MESSAGES

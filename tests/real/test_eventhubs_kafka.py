@@ -1,0 +1,155 @@
+"""Event Hubs through its Kafka endpoint: real Kafka with SASL_SSL and `$ConnectionString` stands for it.
+
+The events are in Kafka; the AMQP server tells the same numbers of events, and fetches single ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from core.brokers.eventhubs import EventHubsSource, open_source
+from core.engine import Halt
+from core.errors import BrokerError
+from core.options.base import RunOptions
+from core.options.eventhubs import EventHubsOptions
+from core.run import Callbacks, Job, clear_source
+from tests.brokers.azurite import Azurite
+from tests.brokers.eventhubs_server import EventHubsServer
+from tests.brokers.test_eventhubs import EventHubsBench, storage  # noqa: F401 a fixture
+from tests.contract import Bench, Contract
+from tests.real.kafka_server import KafkaCluster
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[EventHubsServer]:
+    """The AMQP side of the namespace."""
+    server = EventHubsServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def endpoint(
+    namespace: EventHubsServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaCluster]:
+    """The Kafka side: one user, `$ConnectionString`, whose password is the connection string."""
+    login = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        f' user_$ConnectionString="{namespace.connection_string()}";'
+    )
+    cluster = KafkaCluster(
+        tmp_path_factory.mktemp("endpoint"),
+        settings={"listener.name.sasl_ssl.plain.sasl.jaas.config": login},
+    )
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+class KafkaReaderBench(EventHubsBench):
+    """One Event Hub whose events are read through the Kafka endpoint."""
+
+    def __init__(self, server: EventHubsServer, storage: Azurite, endpoint: KafkaCluster) -> None:
+        super().__init__(server, storage)
+        self.endpoint = endpoint
+        admin = AdminClient({"bootstrap.servers": endpoint.bootstrap()})
+        topic = NewTopic(self.hub, num_partitions=self.partitions, replication_factor=1)
+        admin.create_topics([topic])[self.hub].result(30)
+        self.producer = Producer({"bootstrap.servers": endpoint.bootstrap()})
+
+    def options_of(self, **changes: Any) -> EventHubsOptions:
+        kafka = {
+            "reader": "kafka",
+            "kafka_bootstrap_servers": self.endpoint.bootstrap("SASL_SSL"),
+            "connection_verify": str(self.endpoint.ca),
+        }
+        return super().options_of(**{**kafka, **changes})
+
+    def source(self, run: RunOptions, run_id: str = "contract") -> EventHubsSource:
+        return open_source(self.options_of(), run, run_id)
+
+    def produce(self, number: int, count: int) -> None:
+        for _ in range(count):
+            self.producer.produce(self.hub, b"x" * 100, partition=number)
+        self.producer.flush(30)
+        super().produce(number, count)
+
+
+@pytest.fixture
+def bench(
+    namespace: EventHubsServer,
+    storage: Azurite,
+    endpoint: KafkaCluster,
+) -> KafkaReaderBench:
+    """One Event Hub with both sides."""
+    return KafkaReaderBench(namespace, storage, endpoint)
+
+
+class TestKafkaReader(Contract):
+    """Everything that every adapter owes the engine, read through the Kafka endpoint."""
+
+    @pytest.fixture
+    def bench(
+        self,
+        namespace: EventHubsServer,
+        storage: Azurite,
+        endpoint: KafkaCluster,
+    ) -> Iterator[Bench]:
+        """One Event Hub with both sides."""
+        yield KafkaReaderBench(namespace, storage, endpoint)
+
+
+def clear(bench: KafkaReaderBench, tmp_path: Path, **changes: Any) -> Any:
+    """One whole run."""
+    run = RunOptions(stop_when_empty=True, receipt_dir=str(tmp_path), max_seconds=60)
+    options = bench.options_of(**changes)
+    with closing(open_source(options, run, "run")) as source:
+        return clear_source(source, Job("eventhubs", options, run, "run"), Callbacks(), Halt())
+
+
+def test_nothing_is_committed_to_kafka(bench: KafkaReaderBench, tmp_path: Path) -> None:
+    """The Kafka side keeps no trace of the drain: no group came into being."""
+    bench.produce(0, 500)
+    before = bench.endpoint.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--list")
+    assert clear(bench, tmp_path).cleared
+    after = bench.endpoint.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--list")
+    assert after == before
+
+
+def test_an_endpoint_that_does_not_fit_is_refused(bench: KafkaReaderBench, tmp_path: Path) -> None:
+    """Where Kafka's offsets are not the sequence numbers, nothing is read and nothing is written."""
+    bench.produce(0, 50)
+    bench.log.partitions[0].end += 1  # an event that Kafka does not have
+    with pytest.raises(BrokerError, match="are not its sequence numbers"):
+        clear(bench, tmp_path)
+    assert bench.checkpoints() == {}
+
+
+def test_auto_reads_over_amqp_where_there_is_no_kafka_endpoint(
+    bench: KafkaReaderBench, tmp_path: Path
+) -> None:
+    """Choosing by itself, with an endpoint that does not answer, it clears over AMQP and says why."""
+    for log in bench.log.partitions:
+        log.end = 400_000
+    result = clear(bench, tmp_path, reader="auto", kafka_bootstrap_servers="127.0.0.1:1")
+    assert result.cleared
+    assert any("over AMQP, because the Kafka endpoint" in note for note in result.notes)
+    assert result.totals.messages == 1_200_000
+
+
+def test_the_choice_is_told(bench: KafkaReaderBench, tmp_path: Path) -> None:
+    """Which reader is used, and why, is among the notes."""
+    bench.produce(0, 10)
+    assert any(
+        "Kafka endpoint" in note and "asked for" in note for note in clear(bench, tmp_path).notes
+    )
+    bench.produce(0, 10)
+    notes = clear(bench, tmp_path, reader="auto").notes
+    assert any("over AMQP" in note and "too few" in note for note in notes)

@@ -1,0 +1,91 @@
+"""Pub/Sub passes the contract on Google's own test server, as far as that server goes.
+
+It has no snapshots, no Monitoring, and ends its process on a seek that has to bring a message back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google import pubsub_v1
+from google.api_core.exceptions import NotFound
+
+from core.brokers.googlepubsub import PubSubSource, open_source
+from core.options.base import RunOptions
+from core.options.googlepubsub import PubSubOptions
+from tests.contract import Bench, Contract
+from tests.real.pubsub_emulator import Emulator, emulator
+
+_numbers = itertools.count()
+
+
+class EmulatorBench(Bench):
+    """A subscription of its own on the emulator, filled by the official publisher."""
+
+    system = "googlepubsub"
+    partitions = 1
+    has_figures = False
+    exact_restore = False  # no snapshots
+    detects_live = False
+    missing_name = "no-such-subscription"
+
+    def __init__(self, server: Emulator, **settings: Any) -> None:
+        self.server = server
+        number = next(_numbers)
+        self.topic = f"projects/test/topics/topic-{number}"
+        self.subscription = f"projects/test/subscriptions/sub-{number}"
+        self.publisher = pubsub_v1.PublisherClient()
+        self.subscriber = pubsub_v1.SubscriberClient()
+        self.publisher.create_topic(name=self.topic)
+        self.subscriber.create_subscription(
+            request={"name": self.subscription, "topic": self.topic, **settings}
+        )
+
+    def source(self, run: RunOptions, run_id: str = "contract") -> PubSubSource:
+        return self.open(self.subscription, run, run_id)
+
+    def open(self, name: str, run: RunOptions, run_id: str = "contract") -> PubSubSource:
+        """A source that takes no snapshot."""
+        options = PubSubOptions(subscription_id=name, no_snapshot=True, stream_ack_deadline_seconds=10)
+        return open_source(options, run, run_id)
+
+    def missing_source(self, run: RunOptions) -> PubSubSource:
+        return self.open(f"projects/test/subscriptions/{self.missing_name}", run)
+
+    def produce(self, number: int, count: int) -> None:
+        messages = [pubsub_v1.types.PubsubMessage(data=b"x" * 10) for _ in range(count)]
+        self.publisher.publish(request={"topic": self.topic, "messages": messages})
+
+    def left(self) -> dict[int, int]:
+        return {0: self.server.left(self.topic)}
+
+    def exists(self, name: str) -> bool:
+        try:
+            self.subscriber.get_subscription(subscription=f"projects/test/subscriptions/{name}")
+        except NotFound:
+            return False
+        return True
+
+    def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
+        return super().options(tmp_path, **{"quiet_seconds": 2, **changes})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One emulator for the module."""
+    with emulator(tmp_path_factory.mktemp("emulator")) as running:
+        yield running
+
+
+class TestEmulator(Contract):
+    """Google's test server."""
+
+    @pytest.fixture
+    def bench(self, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+        """A fresh subscription."""
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
+        yield EmulatorBench(server)
