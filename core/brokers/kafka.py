@@ -18,7 +18,9 @@ from typing import cast
 
 from core.brokers.kafka_admin import GroupAdmin
 from core.brokers.kafka_client import ClientLane
-from core.errors import UsageError
+from core.brokers.kafka_headers import HeaderLane
+from core.brokers.kafka_security import HeadersUnsupported, security
+from core.errors import BrokerError, TransientError, UsageError
 from core.model import (
     Claim,
     Mode,
@@ -31,7 +33,7 @@ from core.model import (
     Traits,
 )
 from core.options.base import RunOptions, SystemOptions
-from core.options.kafka import KafkaOptions
+from core.options.kafka import KafkaOptions, Reader
 from core.source import Lane
 
 _LOG = logging.getLogger("backlog_clearer")
@@ -96,6 +98,7 @@ class KafkaSource:
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
         self._partitions = 1
+        self._use_headers = options.reader != Reader.CLIENT
 
     @property
     def traits(self) -> Traits:
@@ -147,7 +150,32 @@ class KafkaSource:
         """A lane of the reader chosen; see `core.source.Source`."""
         claims = self._resumed(claims)
         lanes = min(self._run.workers, self._partitions)
+        if self._use_headers:
+            try:
+                return HeaderLane(
+                    self._options,
+                    claims,
+                    security(self._options),
+                    lanes=lanes,
+                    give_up=self._give_up,
+                )
+            except HeadersUnsupported as reason:
+                failure = self._give_up(str(reason))
+                if self._use_headers:
+                    raise failure from None
         return ClientLane(self._options, claims, batch_size=self._run.batch_size, lanes=lanes)
+
+    def _give_up(self, reason: str) -> BrokerError:
+        """Headers cannot be read here: the other reader takes over, unless the user forbids it."""
+        if self._options.reader == Reader.HEADERS:
+            return BrokerError(
+                f"--reader headers is not possible here: {reason}. Use --reader auto or client."
+            )
+        with self._lock:
+            first, self._use_headers = self._use_headers, False
+        if first:
+            _LOG.warning("Reading with librdkafka, since %s.", reason)
+        return TransientError(f"Headers cannot be read: {reason}.")
 
     def _resumed(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Claims that go on where the group stands, if a lane was open for them before.

@@ -41,21 +41,19 @@ class Walked(NamedTuple):
     needs: int = 0  # bytes that the first batch needs, where not even one came whole; else 0
 
 
-def walk(  # noqa: C901, PLR0912 the one hot loop: calls inside would cost more than they explain
+def walk(  # noqa: C901 the one hot loop: calls inside would cost more than they explain
     data: Buffer,
     start: int,
     end: int,
     *,
     position: int,
     target: int | None = None,
-    ceiling: int | None = None,
     budget: int | None = None,
 ) -> Walked:
     """Walk the record batches in `data[start:end]` from `position` on.
 
-    `target` ends the walk at that offset; `budget` ends it after so many records; `ceiling` (the
-    partition's high watermark) is where no batch may reach beyond. A trailing partial batch, which
-    brokers send, is left alone.
+    `target` ends the walk at that offset; `budget` ends it after so many records. A trailing partial
+    batch, which brokers send, is left alone.
 
     Where a batch is cut by position, target or budget, its records on this side of the cut are
     counted exactly if no record of it is missing; after compaction the count is an upper bound
@@ -81,8 +79,6 @@ def walk(  # noqa: C901, PLR0912 the one hot loop: calls inside would cost more 
         last = base + delta
         if last > _MAX_OFFSET - 1 or not 0 <= count <= delta + 1:
             raise CorruptBatchError(f"batch at byte {at}: {count} records in {delta + 1} offsets")
-        if ceiling is not None and last >= ceiling:
-            raise CorruptBatchError(f"batch at byte {at} reaches {last}, the log ends at {ceiling}")
         at, floor = after, last
         batches += 1
         if last < position:

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from core.brokers.kafka_commit import OffsetCommitter
 from core.brokers.kafka_config import Complaints, open_consumer
 from core.brokers.kafka_errors import translate
+from core.brokers.kafka_ledger import Ledger
 from core.errors import BrokerError
 from core.model import Advance, Claim, Partition, Settled
 from core.options.kafka import KafkaOptions
@@ -19,18 +20,6 @@ QUEUE_KB = 64 * 1024  # payload prefetched by all lanes together; librdkafka lim
 QUEUE_MESSAGES = 200_000  # the same as a count, since a small message costs more than its payload
 FETCH_KB = 1 * 1024  # compressed bytes asked for at a time, of all partitions together
 MAX_BATCH = 10_000  # more objects at once only make Python slower
-
-
-def start_offset(claim: Claim) -> int:
-    """Where reading a claim starts: resume or the committed offset, but not before the log does."""
-    start = claim.state.start if isinstance(claim.state.start, int) else 0
-    position = claim.resume if claim.resume is not None else claim.state.position
-    return max(position, start) if isinstance(position, int) else start
-
-
-def target_offset(claim: Claim) -> int | None:
-    """Where reading a claim ends; None: it follows the end."""
-    return claim.target if isinstance(claim.target, int) else None
 
 
 def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
@@ -70,36 +59,20 @@ class ClientLane:
     ) -> None:
         self._options = options
         self._batch = min(batch_size, MAX_BATCH)
-        self._at = {claim.partition: start_offset(claim) for claim in claims}
-        self._targets = {claim.partition: target_offset(claim) for claim in claims}
-        self._told = {  # where the group stands, as far as this lane knows
-            claim.partition: claim.state.position if claim.resume is None else claim.resume
-            for claim in claims
-        }
-        self._counted: Counter[Partition] = Counter()
-        self._moved: set[Partition] = set()
-        self._ready: list[Advance] = []  # targets that were reached before anything was read
-        self._open: set[Partition] = set()
-        for partition, offset in self._at.items():
-            target = self._targets[partition]
-            if target is not None and offset >= target:
-                self._ready.append(Advance(partition, 0, 0))
-                self._note_move(partition, offset)
-            else:
-                self._open.add(partition)
+        self._ledger = Ledger(claims)
         self._complaints = Complaints(options)
         self._consumer: Consumer | None = open_consumer(
             options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
         )
         self._committer = OffsetCommitter(options, self._consumer)
-        self._consumer.assign([TopicPartition(p.topic, p.number, self._at[p]) for p in self._open])
+        at = self._ledger.at
+        self._consumer.assign([TopicPartition(p.topic, p.number, at[p]) for p in self._ledger.open])
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Take what librdkafka has fetched; see `core.source.Lane`."""
-        if self._ready:
-            ready, self._ready = self._ready, []
+        if ready := self._ledger.ready():
             return ready
-        if not self._open or self._consumer is None:
+        if not self._ledger.open or self._consumer is None:
             return ()
         limit = self._batch if max_messages is None else min(self._batch, max_messages)
         messages = self._consume(limit, max_wait_s)
@@ -143,11 +116,11 @@ class ClientLane:
     def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
         self._complaints.all_down = False
         counts, last = self._by_partition(messages)
-        advances = []
+        ledger, advances = self._ledger, []
         for partition in {**counts, **ends}:
-            if partition not in self._open:  # was in the queue when its target was reached
+            if partition not in ledger.open:  # was in the queue when its target was reached
                 continue
-            count, offset = counts.get(partition, 0), self._at[partition]
+            count, offset = counts.get(partition, 0), ledger.at[partition]
             if count:
                 reached = last[partition] + 1
                 if reached <= offset:
@@ -158,17 +131,12 @@ class ClientLane:
                     )
                 offset = reached
             offset = max(offset, ends.get(partition, 0))
-            target = self._targets[partition]
-            if target is not None and offset >= target:
-                if offset > target and count:
-                    count = self._below(messages, partition, target)
-                offset = target
+            target = ledger.targets[partition]
+            if target is not None and offset > target and count:
+                count = self._below(messages, partition, target)
+            advances.append(ledger.reach(partition, offset, count, end=self._end(partition, target)))
+            if partition not in ledger.open:
                 self._leave(partition)
-            self._counted[partition] += count
-            if offset > self._at[partition]:
-                self._at[partition] = offset
-                self._note_move(partition, offset)
-            advances.append(Advance(partition, count, self._left(partition, offset, target)))
         return advances
 
     def _by_partition(
@@ -177,8 +145,8 @@ class ClientLane:
         """How many messages each partition got, and the offset of its last."""
         if not messages:
             return {}, {}
-        if len(self._at) == 1:
-            (only,) = self._at
+        if len(self._ledger.at) == 1:
+            (only,) = self._ledger.at
             return {only: len(messages)}, {only: _offset_of(messages[-1])}
         # The comprehension-free spelling keeps the work per message inside the interpreter's C code.
         keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
@@ -193,43 +161,23 @@ class ClientLane:
             _partition_of(message) == partition and _offset_of(message) < target for message in messages
         )
 
-    def _left(self, partition: Partition, offset: int, target: int | None) -> int | None:
-        if target is not None:
-            return target - offset
-        assert self._consumer is not None  # noqa: S101 narrows the type; `read` has checked
+    def _end(self, partition: Partition, target: int | None) -> int | None:
+        """The log's end as last told, for a claim that follows it; None: not known."""
+        if target is not None or self._consumer is None:
+            return None
         marks = self._consumer.get_watermark_offsets(
             TopicPartition(partition.topic, partition.number), cached=True
         )
-        return max(0, marks[1] - offset) if marks is not None and marks[1] >= 0 else None
+        return marks[1] if marks is not None and marks[1] >= 0 else None
 
     def _leave(self, partition: Partition) -> None:
         """Fetch no more of a partition whose target is reached."""
-        self._open.discard(partition)
         if self._consumer is not None:
             self._consumer.pause([TopicPartition(partition.topic, partition.number)])
 
-    def _note_move(self, partition: Partition, offset: int) -> None:
-        """Remember to commit, unless the group stands there or further already."""
-        stored = self._told[partition]
-        if not isinstance(stored, int) or offset > stored:
-            self._moved.add(partition)
-
     def settle(self) -> Sequence[Settled]:
         """Commit the positions reached, all in one request; see `core.source.Lane`."""
-        offsets = {partition: self._at[partition] for partition in self._moved}
-        if not offsets:
-            return ()
-        errors = self._committer.commit(offsets)
-        settled = []
-        for partition, offset in offsets.items():
-            error = errors.get(partition)
-            if error is None:
-                self._told[partition] = offset
-                settled.append(Settled(partition, self._counted.pop(partition, 0), offset))
-            else:
-                settled.append(Settled(partition, 0, None, error))
-        self._moved.clear()
-        return settled
+        return self._ledger.settle(self._committer)
 
     def close(self) -> None:
         """Close the consumer; see `core.source.Lane`."""

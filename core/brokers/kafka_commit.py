@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from core.brokers.kafka_config import Complaints, open_consumer
+from core.brokers.kafka_config import REQUEST_TIMEOUT_S, Complaints, open_consumer
 from core.brokers.kafka_errors import is_transient, kafka_error, reason, redact, translate
 from core.model import Partition
 from core.options.kafka import KafkaOptions
@@ -45,6 +45,25 @@ class OffsetCommitter:
         self._consumer = consumer
         self._owned: Consumer | None = None
         self._complaints = Complaints(options)
+
+    def stored(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """What the group has committed now; partitions without a commit are left out.
+
+        Raises `TransientError` or `BrokerError` if the broker does not tell.
+        """
+        wanted = [TopicPartition(p.topic, p.number) for p in partitions]
+        try:
+            answers = self._client().committed(wanted, timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as failure:
+            raise translate(failure, "reading committed offsets", self._options) from None
+        found = {}
+        for answer in answers:
+            partition = Partition(answer.topic, answer.partition)
+            if answer.error is not None:
+                raise translate(answer.error, "reading committed offsets", self._options, partition)
+            if answer.offset >= 0:
+                found[partition] = answer.offset
+        return found
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
         """Write next offsets, all in one request; per partition why it was refused, or None.

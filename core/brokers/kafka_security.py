@@ -238,7 +238,8 @@ def client_credentials(given: Mapping[str, Any]) -> str:
     url = str(given["sasl.oauthbearer.token.endpoint.url"])
     if not url.startswith(("https://", "http://")):
         raise ValueError("sasl.oauthbearer.token.endpoint.url is no http address")
-    login = f"{given.get('sasl.oauthbearer.client.id', '')}:{given.get('sasl.oauthbearer.client.secret', '')}"
+    names = ("sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret")
+    login = ":".join(str(given.get(name, "")) for name in names)
     form = {"grant_type": "client_credentials"}
     if "sasl.oauthbearer.scope" in given:
         form["scope"] = str(given["sasl.oauthbearer.scope"])

@@ -33,7 +33,6 @@ from core.options.kafka import KafkaOptions
 MAX_FRAME = 512 * 1024 * 1024  # no response is believed to be larger
 _INT32 = struct.Struct(">i")
 _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
-_RECEIVE_BUFFER = 4 * 1024 * 1024  # of the kernel: a response arrives while the last is walked
 _MAX_ROUNDS = 10  # of a SASL exchange
 
 
@@ -68,7 +67,6 @@ class Connection:
             raise self._broken(error) from None
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             made = plain
             if security.tls is not None:
                 made = security.tls.wrap_socket(plain, server_hostname=host)
@@ -104,7 +102,7 @@ class Connection:
                 f"the broker at {self.name} speaks {request.__name__} {oldest} to {newest},"
                 f" not {lowest} to {highest}"
             )
-        return agreed
+        return int(agreed)
 
     def _log_in(self, host: str, name: str) -> None:
         """SASL as in KIP-43 and KIP-152: handshake, then tokens in frames of their own."""

@@ -30,7 +30,7 @@ from demo.embedded_kafka import produce
 from tests.contract import Bench
 from tests.support import wait_until
 
-READERS = (Reader.CLIENT,)
+READERS = (Reader.HEADERS, Reader.CLIENT)
 """Every way to read; what is said of one holds for all."""
 
 NEVER = -1001  # what librdkafka says where nothing is committed

@@ -85,7 +85,7 @@ def test_cuts_are_exact_where_nothing_is_compacted(batches: list[Batch], data: s
     position = data.draw(st.integers(first, end))
     target = data.draw(st.integers(position, end))
     encoded = encode(batches)
-    walked = walk(encoded, 0, len(encoded), position=position, target=target, ceiling=end)
+    walked = walk(encoded, 0, len(encoded), position=position, target=target)
     assert walked.records == target - position
     assert walked.next_offset == target
 
@@ -140,22 +140,22 @@ def test_batch_larger_than_the_response_says_what_it_needs() -> None:
 def test_noise_is_harmless(noise: bytes, position: int) -> None:
     """Any bytes end in an error or in a walk that does not move backwards."""
     try:
-        walked = walk(noise, 0, len(noise), position=position, ceiling=position + 10)
+        walked = walk(noise, 0, len(noise), position=position, target=position + 10)
     except (CorruptBatchError, OldFormatError):
         return
     assert position <= walked.next_offset <= position + 10
 
 
 @given(batches=logs(), data=st.data())
-def test_flipped_bits_never_pass_the_ceiling(batches: list[Batch], data: st.DataObject) -> None:
-    """Damage in the headers is noticed, or at least never moves a position past the log's end."""
+def test_flipped_bits_never_pass_the_target(batches: list[Batch], data: st.DataObject) -> None:
+    """Damage in the headers is noticed, or at least never moves a position past the target."""
     encoded = bytearray(encode(batches))
     end = batches[-1].last + 1
     for _ in range(data.draw(st.integers(1, 4))):
         where = data.draw(st.integers(0, len(encoded) - 1))
         encoded[where] ^= 1 << data.draw(st.integers(0, 7))
     try:
-        walked = walk(encoded, 0, len(encoded), position=batches[0].base, ceiling=end)
+        walked = walk(encoded, 0, len(encoded), position=batches[0].base, target=end)
     except (CorruptBatchError, OldFormatError):
         return
     assert batches[0].base <= walked.next_offset <= end

@@ -21,3 +21,12 @@ class TestClient(Contract):
     def bench(self, embedded: Judge) -> Iterator[Bench]:
         """A topic and a group of their own."""
         yield KafkaBench(embedded, Reader.CLIENT)
+
+
+class TestHeaders(Contract):
+    """Reading only the headers of record batches."""
+
+    @pytest.fixture
+    def bench(self, embedded: Judge) -> Iterator[Bench]:
+        """A topic and a group of their own."""
+        yield KafkaBench(embedded, Reader.HEADERS)

@@ -18,3 +18,12 @@ class TestClient(Contract):
     def bench(self, judge: Judge) -> Iterator[Bench]:
         """A topic and a group of their own."""
         yield KafkaBench(judge, Reader.CLIENT)
+
+
+class TestHeaders(Contract):
+    """Reading only the headers of record batches."""
+
+    @pytest.fixture
+    def bench(self, judge: Judge) -> Iterator[Bench]:
+        """A topic and a group of their own."""
+        yield KafkaBench(judge, Reader.HEADERS)
