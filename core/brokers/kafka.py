@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
 from core.brokers.kafka_admin import GroupAdmin
 from core.brokers.kafka_client import ClientLane
+from core.brokers.kafka_commit import OffsetCommitter
 from core.brokers.kafka_headers import HeaderLane
 from core.brokers.kafka_security import HeadersUnsupported, security
 from core.errors import BrokerError, TransientError, UsageError
@@ -95,6 +96,7 @@ class KafkaSource:
         self._options = options
         self._run = run
         self._admin = GroupAdmin(options)
+        self._asker = OffsetCommitter(options)  # only asks; lanes have committers of their own
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
         self._partitions = 1
@@ -187,7 +189,7 @@ class KafkaSource:
             self._opened.update(claim.partition for claim in claims)
         if not again:
             return claims
-        committed, _ = self._admin.committed()
+        committed, _ = self._committed(claim.partition for claim in claims)
         starts, _ = self._admin.log_start([claim.partition for claim in claims])
         fresh = []
         for claim in claims:
@@ -204,11 +206,18 @@ class KafkaSource:
             fresh.append(replace(claim, resume=max(known, default=None)))
         return fresh
 
+    def _committed(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+        """See `OffsetCommitter.committed`; safe from any thread."""
+        with self._lock:
+            return self._asker.committed(partitions)
+
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Committed offsets read afresh against the targets; see `core.source.Source`."""
         starts, start_errors = self._admin.log_start(targets)
         ends, end_errors = self._admin.log_end([p for p, target in targets.items() if target is None])
-        committed, commit_errors = self._admin.committed()
+        committed, commit_errors = self._committed(targets)
         errors = {**start_errors, **end_errors, **commit_errors}
         found = []
         for partition, target in targets.items():
@@ -223,7 +232,7 @@ class KafkaSource:
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """One request for all partitions; see `core.source.Source`."""
-        committed, errors = self._admin.committed()
+        committed, errors = self._committed(claim.partition for claim in claims)
         wanted = {
             claim.partition: claim.target
             for claim in claims
@@ -266,6 +275,7 @@ class KafkaSource:
     def close(self) -> None:
         """See `core.source.Source`."""
         self._admin.close()
+        self._asker.close()
 
 
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> KafkaSource:

@@ -29,6 +29,13 @@ from core.options.kafka import KafkaOptions
 _K = TypeVar("_K")
 
 _NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
+_STALE = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
 _NO_MEMBERS = frozenset({"EMPTY", "DEAD"})
 _NEVER = -1001  # OFFSET_INVALID: librdkafka's "nothing stored"
 
@@ -129,10 +136,20 @@ class GroupAdmin:
                 request_timeout=REQUEST_TIMEOUT_S,
             )
             found, failed = self._answers(futures, "listing offsets")
+            if any(error.code() in _STALE for error in failed.values()):
+                self._forget_leaders()
         return (
             {Partition(tp.topic, tp.partition): info.offset for tp, info in found.items()},
             {Partition(tp.topic, tp.partition): self._text(error) for tp, error in failed.items()},
         )
+
+    def _forget_leaders(self) -> None:
+        """Ask anew who leads what, for whoever asks next: librdkafka keeps old answers for minutes."""
+        for name in self._options.topic:
+            try:
+                self._client.list_topics(name, timeout=REQUEST_TIMEOUT_S)
+            except KafkaException:
+                return
 
     def committed(self) -> tuple[dict[Partition, int], dict[Partition, str]]:
         """Everything the group has committed, on any topic, and why some could not be told."""

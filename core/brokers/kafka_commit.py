@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -46,24 +46,33 @@ class OffsetCommitter:
         self._owned: Consumer | None = None
         self._complaints = Complaints(options)
 
-    def stored(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """What the group has committed now; partitions without a commit are left out.
+    def committed(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+        """What the group has committed now, and why some could not be told.
 
-        Raises `TransientError` or `BrokerError` if the broker does not tell.
+        Asked as a consumer asks, not as an admin: librdkafka's admin requests to a coordinator end
+        the process if its connection breaks meanwhile (confluentinc/librdkafka#5397), and this is
+        asked while a broker restarts. Raises `TransientError` or `BrokerError`.
         """
         wanted = [TopicPartition(p.topic, p.number) for p in partitions]
+        if not wanted:
+            return {}, {}
+        doing = f"fetching the offsets of group {self._options.group_id}"
         try:
             answers = self._client().committed(wanted, timeout=REQUEST_TIMEOUT_S)
         except KafkaException as failure:
-            raise translate(failure, "reading committed offsets", self._options) from None
-        found = {}
+            raise translate(failure, doing, self._options) from None
+        found, errors = {}, {}
         for answer in answers:
             partition = Partition(answer.topic, answer.partition)
             if answer.error is not None:
-                raise translate(answer.error, "reading committed offsets", self._options, partition)
-            if answer.offset >= 0:
+                if is_transient(answer.error):
+                    raise translate(answer.error, doing, self._options, partition)
+                errors[partition] = partition_error(answer.error, self._options)
+            elif answer.offset >= 0:
                 found[partition] = answer.offset
-        return found
+        return found, errors
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
         """Write next offsets, all in one request; per partition why it was refused, or None.

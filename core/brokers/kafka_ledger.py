@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from core.model import Advance, Claim, Partition, Settled
@@ -12,8 +12,10 @@ from core.model import Advance, Claim, Partition, Settled
 class Committer(Protocol):
     """What writes a group's offsets (`core.brokers.kafka_commit`)."""
 
-    def stored(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """What the group has committed now; partitions without a commit are left out."""
+    def committed(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[Mapping[Partition, int], Mapping[Partition, str]]:
+        """What the group has committed now, and why some could not be told."""
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
         """Write offsets; per partition why it was refused, or None."""
@@ -91,9 +93,11 @@ class Ledger:
         """
         if not self._moved:
             return ()
-        stored = committer.stored(sorted(self._moved))
-        offsets = {p: self.at[p] for p in self._moved if stored.get(p, -1) < self.at[p]}
-        errors = committer.commit(offsets)
+        stored, unknown = committer.committed(self._moved)
+        offsets = {
+            p: self.at[p] for p in self._moved if p not in unknown and stored.get(p, -1) < self.at[p]
+        }
+        errors = {**committer.commit(offsets), **unknown}
         settled = []
         for partition in self._moved:
             offset, now = self.at[partition], stored.get(partition)
