@@ -321,8 +321,10 @@ def _notes_of_live(live: Sequence[str]) -> list[str]:
     if not live:
         return []
     return [
-        "Processors read a checkpoint only when they claim its partition: those at work go on from where"
-        " they are, and their next checkpoints overwrite what is written here."
+        (
+            "Processors read a checkpoint only when they claim its partition: those at work go on from where"
+            " they are, and their next checkpoints overwrite what is written here."
+        )
     ]
 
 

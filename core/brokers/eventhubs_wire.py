@@ -83,7 +83,7 @@ def _scalar(buffer: Buffer, at: int) -> int | bytes | None:
     return None
 
 
-def annotations(buffer: Buffer, at: int) -> dict[bytes, int | bytes]:
+def message_annotations(buffer: Buffer, at: int) -> dict[bytes, int | bytes]:
     """The delivery and message annotations of the message that starts at `at`, scalars alone.
 
     Raises `ValueError` or `IndexError` for what is no message.
@@ -131,7 +131,9 @@ class _Nothing(list[int]):
         """Drop it."""
 
 
-def walk(buffer: bytearray, at: int, end: int, tallies: dict[int, Tally]) -> int:
+def walk(  # noqa: C901, PLR0912 the hot loop: a call for each frame would cost more than it explains
+    buffer: bytearray, at: int, end: int, tallies: dict[int, Tally]
+) -> int:
     """Count the complete transfers from `at` on; returns where the first other frame starts.
 
     `tallies` holds the links to count by `channel << 32 | handle`. A transfer of another link, any
@@ -151,10 +153,9 @@ def walk(buffer: bytearray, at: int, end: int, tallies: dict[int, Tally]) -> int
             payload, count = field + 8 + _U32(buffer, field + 4)[0], _U32(buffer, field + 8)[0]
             field += 12
         code = buffer[field]
-        if code == 0x52:  # the handle as one byte
-            handle = buffer[field + 1]
-        else:  # as none or four
-            handle = 0 if code == 0x43 else _U32(buffer, field + 1)[0]
+        # the handle as one byte, none or four
+        short = code == 0x52
+        handle = buffer[field + 1] if short else 0 if code == 0x43 else _U32(buffer, field + 1)[0]
         key = channel << 32 | handle
         if key != last:
             tally.bytes += at - run
@@ -250,7 +251,7 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
         if self._end - at < 8:  # a frame header
             return None
         header = memoryview(bytes(self._view[at : at + 8]))
-        if header[:4] == b"AMQP":
+        if bytes(header[:4]) == b"AMQP":
             self._at = at + 8
             return header, 0, None
         size, words, _, channel = _FRAME(self.buffer, at)
@@ -299,8 +300,8 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
         """The annotations of an event that is counted and not taken yet."""
         start = tally.events[index]
         if start < 0:
-            return annotations(tally.head, 0)
-        return annotations(self.buffer, start)
+            return message_annotations(tally.head, 0)
+        return message_annotations(self.buffer, start)
 
 
 def locate(read: Callable[[int], int], count: int, target: int) -> int:

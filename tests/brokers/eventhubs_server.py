@@ -4,8 +4,6 @@ It speaks what the service speaks to consumers: SASL, claims-based security with
 the management node, receiver links with selectors, credit and session windows, owner levels that
 steal links, at most five readers without one, runtime metrics, and the service's refusals. Events are
 numbered, not stored: event n of a partition has sequence number n and the offset `offset_of(n)`.
-
-Run alone it serves one hub: `python -m tests.brokers.eventhubs_server PORT HUB PARTITIONS EVENTS SIZE`.
 """
 
 from __future__ import annotations
@@ -14,17 +12,15 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import re
 import select
 import socket
 import ssl
 import struct
-import sys
 import threading
 import time
 import urllib.parse
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from azure.eventhub._pyamqp import outcomes, performatives
@@ -35,6 +31,20 @@ from azure.eventhub._pyamqp.error import AMQPError
 from azure.eventhub._pyamqp.message import Message, Properties
 from azure.eventhub._pyamqp.utils import amqp_long_value
 
+from tests.brokers.eventhubs_events import (
+    Faults,
+    Hub,
+    Link,
+    Log,
+    block,
+    offset_of,
+    seek,
+    split,
+    text_of,
+)
+
+__all__ = ["EventHubsServer", "Faults", "Hub", "Link", "Log", "offset_of"]
+
 KEY_NAME = "RootManageSharedAccessKey"
 KEY = base64.b64encode(b"the key of this test server").decode()
 
@@ -43,73 +53,10 @@ BUSY = b"com.microsoft:server-busy"
 NOT_FOUND = b"amqp:not-found"
 TOO_MANY = b"amqp:resource-limit-exceeded"
 DETACH_FORCED = b"amqp:link:detach-forced"
-BAD_ARGUMENT = b"com.microsoft:argument-out-of-range"
 
 _SASL_HEADER, _AMQP_HEADER = b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x01\x00\x00"
 _BLOCK = 2000  # events sent at a time, so that the other links of a connection get their turn
 _METRIC = b"com.microsoft:enable-receiver-runtime-metric"
-_SELECTOR = re.compile(r"amqp\.annotation\.x-opt-([a-z-]+) (>=?) '([^']*)'")
-_OFFSET_BASE, _OFFSET_STEP, _OFFSET_DIGITS = 1_000_000_000, 64, 10
-
-
-def offset_of(sequence_number: int) -> str:
-    """The offset of an event: like the service's it is no sequence number, and "-1" before the first."""
-    return "-1" if sequence_number < 0 else str(_OFFSET_BASE + _OFFSET_STEP * sequence_number)
-
-
-def _sequence_of(offset: str) -> int:
-    return -1 if offset == "-1" else (int(offset) - _OFFSET_BASE) // _OFFSET_STEP
-
-
-@dataclass(slots=True)
-class Log:
-    """One partition: events `begin` to `end - 1` are retained."""
-
-    begin: int = 0
-    end: int = 0
-
-
-@dataclass(slots=True)
-class Hub:
-    """One Event Hub."""
-
-    partitions: list[Log]
-    groups: set[str] = field(default_factory=lambda: {"$Default"})
-    body: bytes = b"x" * 100
-
-
-@dataclass(slots=True)
-class Faults:
-    """What goes wrong next; each entry is used once."""
-
-    attach: deque[tuple[bytes, str]] = field(default_factory=deque)  # the next receivers are refused
-    management: deque[tuple[int, str]] = field(default_factory=deque)  # the next requests fail
-    detach_after: deque[tuple[int, bytes, str]] = field(default_factory=deque)  # after n events sent
-    drop_after: deque[int] = field(default_factory=deque)  # the connection breaks after n events
-    silent_after: int | None = None  # what a connection sends after so many times is not answered
-    missing_hub_at_cbs: bool = False  # a missing hub is told when the token is put, not later
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """One link, from the server's side."""
-
-    channel: int
-    handle: int
-    address: str
-    sends: bool  # the server sends on it
-    group: str = ""
-    log: Log | None = None
-    hub: Hub | None = None
-    partition: str = ""
-    level: int | None = None
-    metric: bool = False
-    next: int = 0  # sequence number of the next event
-    credit: int = 0
-    delivery_count: int = 0
-    limit: tuple[int, bytes, str] | None = None
-    drop: int | None = None
-    open: bool = True
 
 
 @dataclass(slots=True)
@@ -168,7 +115,7 @@ class EventHubsServer:
                 if group is None or link.group == group
             ]
 
-    def _receivers(self) -> list[_Link]:
+    def _receivers(self) -> list[Link]:
         return [
             link
             for connection in self.connections
@@ -176,7 +123,7 @@ class EventHubsServer:
             if link.log is not None and link.open
         ]
 
-    def rivals(self, link: _Link) -> list[tuple[_Connection, _Link]]:
+    def rivals(self, link: Link) -> list[tuple[_Connection, Link]]:
         """Receivers on the same partition for the same group."""
         return [
             (connection, other)
@@ -238,20 +185,20 @@ class EventHubsServer:
         """Answer a request to the management node."""
         if self.faults.management:
             return (*self.faults.management.popleft(), None)
-        name = _text(asked[b"name"])
+        name = text_of(asked[b"name"])
         hub = self.hubs.get(name)
         if hub is None:
             return 404, f"The messaging entity 'sb://{self.namespace}/{name}' could not be found.", None
-        if _text(asked[b"type"]) == "com.microsoft:eventhub":
+        if text_of(asked[b"type"]) == "com.microsoft:eventhub":
             numbers = [str(number) for number in range(len(hub.partitions))]
             return 200, "OK", {"name": name, "created_at": 0, "partition_ids": numbers}
-        log = hub.partitions[int(_text(asked[b"partition"]))]
+        log = hub.partitions[int(text_of(asked[b"partition"]))]
         return (
             200,
             "OK",
             {
                 "name": name,
-                "partition": _text(asked[b"partition"]),
+                "partition": text_of(asked[b"partition"]),
                 "begin_sequence_number": amqp_long_value(log.begin),
                 "last_enqueued_sequence_number": amqp_long_value(log.end - 1),
                 "last_enqueued_offset": offset_of(log.end - 1),
@@ -261,19 +208,15 @@ class EventHubsServer:
         )
 
 
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 class _Connection:
     """One connection, served by one thread."""
 
     def __init__(self, server: EventHubsServer, accepted: socket.socket) -> None:
         self.server = server
         self.sock = accepted
-        self.links: dict[tuple[int, int], _Link] = {}
+        self.links: dict[tuple[int, int], Link] = {}
         self.sessions: dict[int, _Session] = {}
-        self.orders: deque[tuple[_Link, bytes, str]] = deque()
+        self.orders: deque[tuple[Link, bytes, str]] = deque()
         self.frame_size = 65536
         self.alive = True
 
@@ -363,9 +306,9 @@ class _Connection:
             self.alive = False
 
     def _attach(self, channel: int, fields: list[Any]) -> None:
-        name, handle, receives = _text(fields[0]), fields[1], fields[2]
-        address = _text((fields[5] if receives else fields[6])[0])
-        link = self.links[channel, handle] = _Link(channel, handle, address, sends=bool(receives))
+        name, handle, receives = text_of(fields[0]), fields[1], fields[2]
+        address = text_of((fields[5] if receives else fields[6])[0])
+        link = self.links[channel, handle] = Link(channel, handle, address, sends=bool(receives))
         source, target = fields[5], fields[6]
         answer = performatives.AttachFrame(
             name=name,
@@ -373,8 +316,8 @@ class _Connection:
             role=not receives,
             send_settle_mode=fields[3] or 0,
             rcv_settle_mode=fields[4] or 0,
-            source=Source(address=_text(source[0]) if source and source[0] else None),
-            target=Target(address=_text(target[0]) if target and target[0] else None),
+            source=Source(address=text_of(source[0]) if source and source[0] else None),
+            target=Target(address=text_of(target[0]) if target and target[0] else None),
             unsettled=None,
             incomplete_unsettled=False,
             initial_delivery_count=0,
@@ -394,7 +337,7 @@ class _Connection:
         else:
             self._send(channel, answer)
 
-    def _open_receiver(self, link: _Link, fields: list[Any]) -> tuple[bytes, str] | None:
+    def _open_receiver(self, link: Link, fields: list[Any]) -> tuple[bytes, str] | None:
         """Bind a receiver to its partition, or say why not."""
         if self.server.faults.attach:
             return self.server.faults.attach.popleft()
@@ -407,7 +350,7 @@ class _Connection:
         level = (fields[13] or {}).get(b"com.microsoft:epoch")
         link.level = level
         link.metric = _METRIC in (fields[12] or [])
-        refusal = self._rank(link) or self._seek(link, fields[5][7] or {})
+        refusal = self._rank(link) or seek(link, fields[5][7] or {})
         if refusal:
             link.log = None
             return refusal
@@ -418,7 +361,7 @@ class _Connection:
             link.drop = self.server.faults.drop_after.popleft()
         return None
 
-    def _rank(self, link: _Link) -> tuple[bytes, str] | None:
+    def _rank(self, link: Link) -> tuple[bytes, str] | None:
         """Owner levels: the highest reader wins, and with one there are no others."""
         rivals = self.server.rivals(link)
         levels = [other.level for _, other in rivals if other.level is not None]
@@ -442,33 +385,12 @@ class _Connection:
                 (
                     other,
                     STOLEN,
-                    f"New receiver with higher epoch of '{link.level}' is created hence current receiver"
-                    f" with epoch '{other.level or 0}' is getting disconnected.",
+                    (
+                        f"New receiver with higher epoch of '{link.level}' is created hence current receiver"
+                        f" with epoch '{other.level or 0}' is getting disconnected."
+                    ),
                 )
             )
-        return None
-
-    @staticmethod
-    def _seek(link: _Link, filters: dict[bytes, Any]) -> tuple[bytes, str] | None:
-        assert link.log is not None
-        link.next = link.log.begin
-        for value in filters.values():
-            found = _SELECTOR.fullmatch(_text(value))
-            if not found:
-                return BAD_ARGUMENT, f"The selector '{_text(value)}' is not understood."
-            kind, sign, text = found.groups()
-            if text == "@latest":
-                at = link.log.end - 1
-            elif kind == "offset":
-                at = _sequence_of(text)
-            else:
-                at = int(text)
-            if at >= link.log.end:
-                return BAD_ARGUMENT, (
-                    f"The supplied {kind} '{text}' is invalid. The last offset in the system is"
-                    f" '{offset_of(link.log.end - 1)}'"
-                )
-            link.next = max(link.log.begin, at if sign == ">=" else at + 1)
         return None
 
     def _flow(self, channel: int, fields: list[Any]) -> None:
@@ -485,7 +407,7 @@ class _Connection:
                 link.open = False
                 self._send(channel, performatives.DetachFrame(link.handle, True, None))
 
-    def _detach(self, link: _Link, condition: bytes, description: str) -> None:
+    def _detach(self, link: Link, condition: bytes, description: str) -> None:
         link.open = False
         error = AMQPError(condition=condition, description=description, info=None)
         self._send(link.channel, performatives.DetachFrame(link.handle, True, error))
@@ -501,7 +423,7 @@ class _Connection:
         asked = message.application_properties or {}
         value: dict[str, Any] | None = None
         if link.address == "$cbs":
-            status, text = self.server.token_status(_text(message.value), _text(asked[b"name"]))
+            status, text = self.server.token_status(text_of(message.value), text_of(asked[b"name"]))
         else:
             status, text, value = self.server.management(asked)
         reply = Message(
@@ -536,10 +458,7 @@ class _Connection:
         """Send a block of events on every link that may have one; False if there was nothing to send."""
         busy = False
         with self.server.lock:
-            while self.orders:
-                link, condition, description = self.orders.popleft()
-                if link.open:
-                    self._detach(link, condition, description)
+            self._detach_ordered()
             receivers = [link for link in self.links.values() if link.log is not None and link.open]
         for link in receivers:
             session = self.sessions[link.channel]
@@ -564,123 +483,23 @@ class _Connection:
                     return False
         return busy
 
-    def _events(self, link: _Link, session: _Session, count: int) -> None:
+    def _detach_ordered(self) -> None:
+        while self.orders:
+            link, condition, description = self.orders.popleft()
+            if link.open:
+                self._detach(link, condition, description)
+
+    def _events(self, link: Link, session: _Session, count: int) -> None:
         assert link.log is not None
         assert link.hub is not None
         if len(link.hub.body) > self.frame_size - 512:
             count = 1
-            data, frames = _split(link, session.next_outgoing, self.frame_size)
+            data, frames = split(link, session.next_outgoing, self.frame_size)
         else:
-            data, frames = _block(link, session.next_outgoing, count), count
+            data, frames = block(link, session.next_outgoing, count), count
         link.next += count
         link.credit -= count
         link.delivery_count += count
         session.next_outgoing += frames
         session.window -= frames
         self.sock.sendall(data)
-
-
-def _symbol(text: str) -> bytes:
-    return b"\xa3" + bytes([len(text)]) + text.encode()
-
-
-def _map(section: int, pairs: list[tuple[str, bytes]]) -> bytes:
-    body = b"".join(_symbol(key) + value for key, value in pairs)
-    return b"\x00\x53" + bytes([section, 0xC1, len(body) + 1, 2 * len(pairs)]) + body
-
-
-def _payload(link: _Link) -> bytes:
-    """The message of an event whose numbers are still 0."""
-    assert link.hub is not None
-    assert link.log is not None
-    metric = b""
-    if link.metric:
-        last = link.log.end - 1
-        metric = _map(
-            0x71,
-            [
-                ("last_enqueued_sequence_number", b"\x81" + struct.pack(">q", last)),
-                ("last_enqueued_offset", b"\xa1\x0a" + offset_of(last).encode()),
-                ("last_enqueued_time_utc", b"\x83" + bytes(8)),
-                ("runtime_info_retrieval_time_utc", b"\x83" + bytes(8)),
-            ],
-        )
-    annotations = _map(
-        0x72,
-        [
-            ("x-opt-sequence-number", b"\x81" + bytes(8)),
-            ("x-opt-offset", b"\xa1" + bytes([_OFFSET_DIGITS]) + bytes(_OFFSET_DIGITS)),
-            ("x-opt-enqueued-time", b"\x83" + bytes(8)),
-        ],
-    )
-    body = link.hub.body
-    return metric + annotations + b"\x00\x53\x75\xb0" + struct.pack(">I", len(body)) + body
-
-
-def _transfer(link: _Link, payload: bytes, more: bool) -> bytes:
-    """A settled transfer whose delivery id and tag are still 0."""
-    fields = b"\x52" + bytes([link.handle]) + b"\x70" + bytes(4) + b"\xa0\x04" + bytes(4)
-    # The service writes all eleven fields, and its clients count on it.
-    fields += b"\x43\x41" + (b"\x41" if more else b"\x42") + b"\x40" * 5
-    performative = b"\x00\x53\x14\xc0" + bytes([len(fields) + 1, 11]) + fields
-    size = 8 + len(performative) + len(payload)
-    return struct.pack(">IBBH", size, 2, 0, link.channel) + performative + payload
-
-
-def _block(link: _Link, delivery_id: int, count: int) -> bytes:
-    """Transfers of `count` events: one template, and each of its changing bytes set in one stride."""
-    template = _transfer(link, _payload(link), more=False)
-    size = len(template)
-    block = bytearray(template * count)
-    first = link.next
-    ids = struct.pack(f">{count}I", *range(delivery_id, delivery_id + count))
-    numbers = struct.pack(f">{count}q", *range(first, first + count))
-    start = _OFFSET_BASE + _OFFSET_STEP * first
-    stop = _OFFSET_BASE + _OFFSET_STEP * (first + count)
-    offsets = "".join(map(str, range(start, stop, _OFFSET_STEP))).encode()
-    at_sequence = template.index(b"x-opt-sequence-number") + len("x-opt-sequence-number") + 1
-    at_offset = template.index(b"x-opt-offset") + len("x-opt-offset") + 2
-    for at, width, values in (
-        (17, 4, ids),
-        (23, 4, ids),
-        (at_sequence, 8, numbers),
-        (at_offset, _OFFSET_DIGITS, offsets),
-    ):
-        for byte in range(width):
-            block[at + byte :: size] = values[byte::width]
-    return bytes(block)
-
-
-def _split(link: _Link, delivery_id: int, frame_size: int) -> tuple[bytes, int]:
-    """One event in as many transfers as it takes."""
-    payload = bytearray(_payload(link))
-    at_sequence = payload.index(b"x-opt-sequence-number") + len("x-opt-sequence-number") + 1
-    payload[at_sequence : at_sequence + 8] = struct.pack(">q", link.next)
-    at_offset = payload.index(b"x-opt-offset") + len("x-opt-offset") + 2
-    payload[at_offset : at_offset + _OFFSET_DIGITS] = offset_of(link.next).encode()
-    parts = [
-        bytes(payload[at : at + frame_size - 64]) for at in range(0, len(payload), frame_size - 64)
-    ]
-    frames = []
-    for index, part in enumerate(parts):
-        frame = bytearray(_transfer(link, part, more=index + 1 < len(parts)))
-        frame[17:21] = frame[23:27] = struct.pack(">I", delivery_id)
-        frames.append(bytes(frame))
-    return b"".join(frames), len(frames)
-
-
-def main(argv: list[str]) -> None:
-    """Serve one hub until standard input ends."""
-    port, name, partitions, events, size = argv
-    server = EventHubsServer(int(port))
-    server.create(name, int(partitions), size=int(size))
-    for number in range(int(partitions)):
-        server.produce(name, number, int(events))
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.read()
-    server.stop()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

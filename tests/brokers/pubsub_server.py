@@ -22,6 +22,7 @@ from google.protobuf import any_pb2, empty_pb2
 from google.pubsub_v1 import types as pubsub
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # ships no types
 from grpc_status import rpc_status
+from typing_extensions import Self
 
 PROJECT = "projects/test"
 COUNT = "pubsub.googleapis.com/subscription/num_undelivered_messages"
@@ -175,7 +176,7 @@ class PubSubServer:
             self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self.address = f"127.0.0.1:{self.port}"
 
-    def __enter__(self) -> PubSubServer:
+    def __enter__(self) -> Self:
         self._server.start()
         return self
 
@@ -284,7 +285,8 @@ class PubSubServer:
     def _sub(self, name: str, context: grpc.ServicerContext) -> Sub:
         if name not in self.subs:
             context.abort(
-                grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={name.rsplit('/', maxsplit=1)[-1]})."
+                grpc.StatusCode.NOT_FOUND,
+                f"Resource not found (resource={name.rsplit('/', maxsplit=1)[-1]}).",
             )
         return self.subs[name]
 

@@ -327,7 +327,11 @@ def test_without_a_store_it_counts_and_claims_nothing(
 ) -> None:
     """With no checkpoint store the events are counted, no blob is written and nothing is called cleared."""
     fill(bench)
-    none = {"checkpoint_store": None, "checkpoint_container": None, "no_checkpoint": asked}
+    none: dict[str, Any] = {
+        "checkpoint_store": None,
+        "checkpoint_container": None,
+        "no_checkpoint": asked,
+    }
     result = clear(bench, run_options(tmp_path, workers=16, batch_size=1000), **none)
     assert result.totals.messages == 3000
     assert (result.verified, result.cleared) == (None, False)
@@ -359,7 +363,7 @@ def test_functions_leases_are_the_position_until_a_checkpoint_is_written(
         b'"Offset":"' + offset_of(899).encode() + b'","SequenceNumber":899}'
     )
     container.upload_blob(f"{bench.server.namespace}/{bench.hub}/$Default/0", lease)
-    functions = {"checkpoint_format": "functions"}
+    functions: dict[str, Any] = {"checkpoint_format": "functions"}
     result = clear(bench, run_options(tmp_path), **functions)
     assert (result.cleared, result.totals.messages) == (True, 2100)
     assert bench.left() == {0: 0, 1: 0, 2: 0}

@@ -1,0 +1,27 @@
+"""Serves one Event Hub of the AMQP test server in a process of its own, for benchmarks.
+
+`python -m tests.brokers.eventhubs_serve PORT HUB PARTITIONS EVENTS SIZE`, until standard input ends.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.brokers.eventhubs_server import EventHubsServer
+
+
+def main(argv: list[str]) -> None:
+    """Serve one hub until standard input ends."""
+    port, name, partitions, events, size = argv
+    server = EventHubsServer(int(port))
+    server.create(name, int(partitions), size=int(size))
+    for number in range(int(partitions)):
+        server.produce(name, number, int(events))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    server.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
