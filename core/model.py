@@ -68,6 +68,7 @@ class Traits:
     """What the engine must know about a kind of source before it can drive it."""
 
     unit: str  # what `backlog`, `left` and `remaining` count: "offsets", "entries", "messages"…
+    empty_units: str = ""  # what of it is no message, for people: "transaction markers take offsets"
     competing: bool = False  # several lanes may read one partition at the same time
     settle_interval_s: float = 1.0  # longest time between two settles; 0: after every read
 

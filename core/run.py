@@ -28,6 +28,7 @@ from core.model import (
     Remaining,
     StopReason,
     Survey,
+    Traits,
 )
 from core.options.base import RunOptions, SystemOptions
 from core.plan import Plan, choose, claim, cost, live_text, notes_for
@@ -141,6 +142,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         drained = drain(source, claims, run, halt=halt, observe=callbacks.progress)
     rows = _verified(source, claims, rows, drained)
     verdict = all_verified(rows)
+    notes = (*notes, *_difference(source.traits, run.mode, rows))
     settled = drained.reason not in {StopReason.SIGNAL, StopReason.FAILED, StopReason.STALLED}
     result = _result(
         job,
@@ -285,6 +287,16 @@ def _verified(
             )
         )
     return tuple(verified)
+
+
+def _difference(traits: Traits, mode: Mode, rows: Sequence[PartitionResult]) -> tuple[str, ...]:
+    """Why fewer messages were counted than the backlog had units, where that is in their nature."""
+    cleared = [item for item in rows if item.verified and item.backlog]
+    messages = sum(item.messages for item in cleared)
+    backlog = sum(item.backlog or 0 for item in cleared)
+    if not traits.empty_units or mode is not Mode.CONSUME or messages >= backlog:
+        return ()
+    return (f"{backlog:,} {traits.unit} held {messages:,} messages: {traits.empty_units}.",)
 
 
 def _ask(

@@ -39,7 +39,11 @@ from core.source import Lane
 
 _LOG = logging.getLogger("backlog_clearer")
 
-_TRAITS = Traits(unit="offsets", settle_interval_s=1.0)
+_TRAITS = Traits(
+    unit="offsets",
+    empty_units="transaction markers and records removed by compaction take offsets, too",
+    settle_interval_s=1.0,
+)
 
 _INVISIBLE = (
     "Consumers that use assign() instead of joining the group cannot be seen: make sure that none runs."

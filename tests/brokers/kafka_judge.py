@@ -49,10 +49,10 @@ class Judge:
         self.settings = {"bootstrap.servers": bootstrap_servers, **(settings or {})}
         self.admin = AdminClient(self.settings)
 
-    def create(self, topic: str, partitions: int = 1, **config: str) -> str:
+    def create(self, topic: str, partitions: int = 1, *, copies: int = 1, **config: Any) -> str:
         """Create a topic and return its name; `config` has '_' where Kafka has '.'."""
         values = {key.replace("_", "."): value for key, value in config.items()}
-        new = NewTopic(topic, partitions, 1, config=values)
+        new = NewTopic(topic, partitions, copies, config=values)
         self.admin.create_topics([new])[topic].result(30)
         # The answer comes before every node knows it.
         wait_until(lambda: topic in self.topics(), f"topic {topic}")

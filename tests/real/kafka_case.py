@@ -23,7 +23,7 @@ class Case:
         self.group = unique("group")
         self.topic = ""
 
-    def create(self, partitions: int = 1, **config: str) -> str:
+    def create(self, partitions: int = 1, **config: Any) -> str:
         """Create the topic."""
         self.topic = self.judge.create(unique("log"), partitions, **config)
         return self.topic

@@ -84,10 +84,10 @@ class KafkaCluster:
             config = home / "server.properties"
             lines = self._properties(number, mine, voters, nodes) | dict(settings or {})
             config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-            scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
+            scram = [f"SCRAM-SHA-{n}=[name={USER},password={PASSWORD}]" for n in (256, 512)]
             self._java(
                 "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config),
-                "--add-scram", scram,
+                "--add-scram", scram[0], "--add-scram", scram[1],
             )  # fmt: skip
             command = [*_JAVA, "-cp", f"{self.jars}/*", "kafka.Kafka", str(config)]
             server = Server(command, port=mine["PLAINTEXT"], log=home / "kafka.log", cwd=home)
@@ -102,10 +102,19 @@ class KafkaCluster:
             f' user_{USER}="{PASSWORD}";'
         )
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        bearer = (
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required"
+            f' unsecuredLoginStringClaim_sub="{USER}";'
+        )
         jaas = {
             f"listener.name.{name}.{kind}.sasl.jaas.config": module
             for name in ("sasl_plaintext", "sasl_ssl")
-            for kind, module in (("plain", plain), ("scram-sha-512", scram))
+            for kind, module in (
+                ("plain", plain),
+                ("scram-sha-256", scram),
+                ("scram-sha-512", scram),
+                ("oauthbearer", bearer),
+            )
         }
         return {
             "process.roles": "broker,controller",
@@ -118,7 +127,9 @@ class KafkaCluster:
                 [f"{name}:{name}" for name in LISTENERS] + ["CONTROLLER:PLAINTEXT"]
             ),
             "inter.broker.listener.name": "PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+            "broker.rack": f"rack-{number}",
+            "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
             **jaas,
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(self.folder / "server.pem"),
@@ -164,7 +175,11 @@ class KafkaCluster:
         settings = {"security.protocol": listener}
         if "SSL" in listener.replace("SASL", ""):
             settings["ssl.ca.location"] = str(self.ca)
-        if listener.startswith("SASL"):
+        if listener.startswith("SASL") and mechanism == "OAUTHBEARER":
+            settings["sasl.mechanisms"] = mechanism
+            settings["enable.sasl.oauthbearer.unsecure.jwt"] = "true"
+            settings["sasl.oauthbearer.config"] = f"principal={USER} lifeSeconds=3600"
+        elif listener.startswith("SASL"):
             settings.update(
                 {"sasl.mechanisms": mechanism, "sasl.username": USER, "sasl.password": PASSWORD}
             )

@@ -1,0 +1,96 @@
+"""Three real brokers: leaders that move and die in the middle of a drain, and replicas near by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from core.brokers.kafka import KafkaSource, open_source
+from core.brokers.kafka_headers import HeaderLane
+from core.model import Claim
+from core.options.base import RunOptions
+from core.options.kafka import KafkaOptions, Reader
+from tests.brokers.kafka_judge import READERS, Judge, unique
+from tests.real.kafka_cli import ended, started
+from tests.real.kafka_server import KafkaCluster, running_kafka
+from tests.support import wait_until
+
+PARTITIONS, EACH = 6, 20_000
+MESSAGES = PARTITIONS * EACH
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """Three nodes that deliver 1 MB/s each to a client, and that may be killed."""
+    settings = {"quota.window.num": "2", "min.insync.replicas": "1"}
+    with running_kafka(tmp_path_factory.mktemp("three"), nodes=3, settings=settings) as running:
+        Judge(running.bootstrap()).wait_for_coordinators()
+        running.tool(
+            "kafka.admin.ConfigCommand", "--alter", "--add-config", "consumer_byte_rate=1000000",
+            "--entity-type", "clients", "--entity-default",
+        )  # fmt: skip
+        yield running
+
+
+@pytest.mark.parametrize("reader", READERS, ids=str)
+def test_killed_leader(cluster: KafkaCluster, reader: Reader, tmp_path: Path) -> None:
+    """A broker dies mid-drain: its partitions are read from their new leaders, none is lost."""
+    judge = Judge(cluster.bootstrap())
+    topic, group = judge.create(unique("three"), PARTITIONS, copies=3), unique("group")
+    for number in range(PARTITIONS):
+        judge.produce(topic, number, EACH, compression="none")
+
+    def committed() -> int:
+        return sum(offset or 0 for offset in judge.committed(topic, group).values())
+
+    with started(
+        "kafka", "--bootstrap-servers", cluster.bootstrap(), "--topic", topic, "--group-id", group,
+        "--reader", reader.value, "--workers", "3", "--stop-when-empty", "--receipt-dir", str(tmp_path),
+    ) as process:  # fmt: skip
+        wait_until(lambda: committed() > 0, "a first commit")
+        assert committed() < MESSAGES
+        victim = 3 if reader is Reader.HEADERS else 2
+        cluster.kill(victim)
+        try:
+            ran = ended(process)
+        finally:
+            cluster.restart(victim)
+    assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr[-3000:]
+    assert judge.committed(topic, group) == dict.fromkeys(range(PARTITIONS), EACH)
+    assert ran.result["totals"]["messages"] <= MESSAGES
+
+
+def test_client_rack_reads_from_the_replica_near_by(cluster: KafkaCluster) -> None:
+    """With client.rack set, each partition is read from the replica in that rack (KIP-392)."""
+    judge = Judge(cluster.bootstrap())
+    topic, group = judge.create(unique("rack"), 3, copies=3), unique("group")
+    for number in range(3):
+        judge.produce(topic, number, 1000)
+    options = KafkaOptions(
+        bootstrap_servers=cluster.bootstrap(),
+        topic=topic,
+        group_id=group,
+        reader=Reader.HEADERS,
+        settings={"client.rack": "rack-2"},
+    )
+    source = open_source(options, RunOptions(workers=1), "run")
+    with closing(source):
+        assert isinstance(source, KafkaSource)
+        survey = source.survey()
+        lane = source.open_lane([Claim(state, None, state.end) for state in survey.partitions])
+        assert isinstance(lane, HeaderLane)
+        with closing(lane):
+            count = 0
+
+            def read_all() -> bool:
+                nonlocal count
+                count += sum(advance.messages for advance in lane.read(0.5, None))
+                return count == 3000
+
+            wait_until(read_all, "all messages")
+            lane.settle()
+            assert set(lane._source.values()) == {2}
+    assert judge.committed(topic, group) == dict.fromkeys(range(3), 1000)

@@ -1,0 +1,187 @@
+"""What only the header reader has to get right, on real Apache Kafka."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from core.brokers import kafka_headers
+from core.brokers.kafka_batches import OldFormatError
+from core.brokers.kafka_headers import HeaderLane
+from core.options.base import RunOptions
+from core.options.kafka import KafkaOptions, Reader
+from core.report import RunResult
+from core.run import Callbacks, Job, clear
+from tests.brokers.kafka_judge import Judge, unique
+from tests.real.kafka_case import Case
+from tests.real.kafka_server import KafkaCluster
+
+
+@pytest.fixture
+def headers(judge: Judge, tmp_path: Path) -> Case:
+    """A topic and a group, read by headers."""
+    return Case(judge, tmp_path, Reader.HEADERS)
+
+
+def rows(result: RunResult) -> dict[tuple[str, int], Any]:
+    """What a result says of each partition, apart from names."""
+    return {
+        (item.topic, item.partition): (item.before, item.target, item.after, item.messages)
+        for item in result.partitions
+    }
+
+
+def mixed_topic(judge: Judge) -> str:
+    """Codecs, transactions, deleted records and an empty partition in one topic."""
+    topic = judge.create(unique("mixed"), 5)
+    for number, codec in enumerate(("gzip", "snappy", "lz4", "zstd")):
+        for part in range(3):
+            judge.produce(topic, number, 700 + part, compression=codec if part else "none")
+    judge.produce_transaction(topic, 1, 40, commit=True)
+    judge.produce_transaction(topic, 1, 30, commit=False)
+    judge.produce_transaction(topic, 2, 9, commit=False)
+    judge.delete_before(topic, 3, 777)
+    return topic
+
+
+def test_both_readers_agree(judge: Judge, tmp_path: Path) -> None:
+    """Client and headers end with the same offsets and counts, and Kafka has both groups there."""
+    topic = mixed_topic(judge)
+    results, committed = [], []
+    for reader in (Reader.CLIENT, Reader.HEADERS):
+        case = Case(judge, tmp_path, reader)
+        case.topic = topic
+        results.append(case.clear())
+        committed.append(case.committed())
+    assert rows(results[0]) == rows(results[1])
+    assert committed[0] == committed[1] == {n: high or None for n, high in case.ends().items()}
+    assert [result.verified for result in results] == [True, True]
+
+
+def test_result_says_why_offsets_are_no_messages(headers: Case) -> None:
+    """Where transaction markers take offsets, the result tells how many messages there were."""
+    topic = headers.create()
+    headers.judge.produce_transaction(topic, 0, 30, commit=True)
+    result = headers.clear()
+    assert headers.committed() == {0: 31}
+    assert any("31 offsets held 30 messages" in note for note in result.notes)
+
+
+def test_log_start_that_moves_past_the_position(headers: Case) -> None:
+    """Records deleted between survey and read are neither waited for nor counted."""
+    topic = headers.create(2)
+    for number in (0, 1):
+        for _ in range(5):
+            headers.judge.produce(topic, number, 200)
+
+    def delete(_: object) -> bool:
+        headers.judge.delete_before(topic, 0, 600)
+        headers.judge.delete_before(topic, 1, 1000)
+        return True
+
+    result = headers.clear(Callbacks(confirm=delete))
+    assert (result.cleared, result.totals.messages) == (True, 400)
+    assert headers.committed() == {0: 1000, 1: 1000}
+
+
+def test_batch_larger_than_the_fetch(headers: Case) -> None:
+    """A record batch above the fetch size, behind smaller ones in other partitions, is read."""
+    topic = headers.create(3, max_message_bytes="30000000")
+    producer = Producer(
+        {"bootstrap.servers": headers.judge.bootstrap_servers, "message.max.bytes": 30_000_000}
+    )
+    for number in range(3):
+        for size in (100, 12_000_000, 100):
+            producer.produce(topic, b"x" * size, partition=number)
+            producer.flush(30)
+    result = headers.clear()
+    assert (result.cleared, result.totals.messages) == (True, 9)
+    assert headers.committed() == {0: 3, 1: 3, 2: 3}
+
+
+def test_limit_cuts_inside_a_batch(headers: Case) -> None:
+    """--max-messages is exact although a batch holds more, and the next run goes on right there."""
+    topic = headers.create(2)
+    for number in (0, 1):
+        headers.judge.produce(topic, number, 1000, compression="lz4")
+    first = headers.clear(max_messages=1300, workers=1)
+    assert first.totals.messages == 1300
+    assert sum(offset or 0 for offset in headers.committed().values()) == 1300
+    second = headers.clear()
+    assert (second.totals.messages, headers.committed()) == (700, {0: 1000, 1: 1000})
+
+
+def test_unknown_setting_falls_back_with_its_reason(
+    headers: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A setting that only librdkafka knows is honoured by reading with librdkafka, and that is said."""
+    topic = headers.create()
+    headers.judge.produce(topic, 0, 50)
+    options = {**headers.options().model_dump(), "settings": {"socket.keepalive.enable": "true"}}
+    run = RunOptions(stop_when_empty=True, receipt_dir=str(headers.folder))
+    refused = clear(Job("kafka", KafkaOptions(**options), run))
+    assert not refused.cleared
+    assert "socket.keepalive.enable" in (refused.error or "") + str(refused.partitions)
+    assert headers.committed() == {0: None}
+    with caplog.at_level(logging.WARNING, "backlog_clearer"):
+        result = clear(Job("kafka", KafkaOptions(**{**options, "reader": "auto"}), run))
+    assert (result.cleared, headers.committed()) == (True, {0: 50})
+    assert "socket.keepalive.enable" in caplog.text
+
+
+def test_old_message_format_falls_back(
+    headers: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a log turns out to be of the old format (said by a stand-in), librdkafka clears it."""
+
+    def old(*_: object, **__: object) -> None:
+        raise OldFormatError("message format 1 at byte 0")
+
+    topic = headers.create()
+    headers.judge.produce(topic, 0, 50)
+    monkeypatch.setattr(kafka_headers, "walk", old)
+    headers.reader = Reader.AUTO
+    result = headers.clear()
+    assert (result.cleared, result.totals.messages, headers.committed()) == (True, 50, {0: 50})
+    assert "message format 1" in caplog.text
+
+
+def test_auto_reads_headers(headers: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing asked for: headers are read."""
+    opened: list[object] = []
+    init = HeaderLane.__init__
+
+    def spy(self: HeaderLane, *args: Any, **kwargs: Any) -> None:
+        opened.append(self)
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(HeaderLane, "__init__", spy)
+    topic = headers.create()
+    headers.judge.produce(topic, 0, 50)
+    headers.reader = Reader.AUTO
+    assert headers.clear().cleared
+    assert headers.committed() == {0: 50}
+    assert opened
+
+
+def test_overlapping_runs_never_lower_an_offset(headers: Case, kafka: KafkaCluster) -> None:
+    """A run that another has overtaken neither puts the group back nor counts what the other cleared."""
+    topic = headers.create(2)
+    for number in (0, 1):
+        headers.judge.produce(topic, number, 300)
+
+    def other_run(_: object) -> bool:
+        headers.judge.commit(topic, headers.group, {0: 300, 1: 100})
+        return True
+
+    result = headers.clear(Callbacks(confirm=other_run), max_messages=None)
+    counted = {item.partition: item.messages for item in result.partitions}
+    assert counted == {0: 0, 1: 200}
+    assert {key: item.lag for key, item in kafka.group_offsets(headers.group).items()} == {
+        (topic, 0): 0,
+        (topic, 1): 0,
+    }

@@ -1,0 +1,106 @@
+"""Every way that a real Kafka lets clients in, with both readers, and what happens where it does not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from core.options.kafka import Reader
+from tests.brokers.kafka_judge import Judge, unique
+from tests.real.kafka_case import Case
+from tests.real.kafka_cli import cleaner
+from tests.real.kafka_server import PASSWORD, KafkaCluster
+from tests.support import free_port
+
+LOGINS = (
+    ("SSL", ""),
+    ("SASL_PLAINTEXT", "PLAIN"),
+    ("SASL_PLAINTEXT", "SCRAM-SHA-256"),
+    ("SASL_PLAINTEXT", "SCRAM-SHA-512"),
+    ("SASL_PLAINTEXT", "OAUTHBEARER"),
+    ("SASL_SSL", "PLAIN"),
+    ("SASL_SSL", "SCRAM-SHA-512"),
+)
+
+
+def connection(servers: str, settings: dict[str, str]) -> list[str]:
+    """Command line options that reach a listener."""
+    options = ["--bootstrap-servers", servers]
+    for key, value in settings.items():
+        options += ["-X", f"{key}={value}"]
+    return options
+
+
+@pytest.mark.parametrize(("listener", "mechanism"), LOGINS)
+def test_each_login_clears(case: Case, kafka: KafkaCluster, listener: str, mechanism: str) -> None:
+    """The backlog behind each listener and mechanism is cleared by the reader that was asked for."""
+    topic = case.create(2)
+    for number in (0, 1):
+        case.judge.produce(topic, number, 400)
+    ran = cleaner(
+        "kafka",
+        *connection(kafka.bootstrap(listener), kafka.login(listener, mechanism)),
+        *("--topic", topic, "--group-id", case.group, "--reader", case.reader.value),
+        *("--stop-when-empty", "--receipt-dir", str(case.folder)),
+    )
+    assert (ran.code, ran.result["totals"]["messages"]) == (0, 800), ran.stderr
+    assert case.committed() == {0: 400, 1: 400}
+    everything = (
+        ran.stdout + ran.stderr + "".join(path.read_text() for path in case.folder.rglob("*.json"))
+    )
+    assert PASSWORD not in everything
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
+def test_wrong_password_is_told_quickly(
+    judge: Judge, kafka: KafkaCluster, tmp_path: Path, mechanism: str
+) -> None:
+    """A wrong password: exit 1 in under 15 s, what to check, no password shown, nothing committed."""
+    topic, group = judge.create(unique("login")), unique("group")
+    judge.produce(topic, 0, 10)
+    settings = {**kafka.login("SASL_PLAINTEXT", mechanism), "sasl.password": "${env:WRONG}"}
+    started = time.monotonic()
+    ran = cleaner(
+        "kafka",
+        *connection(kafka.bootstrap("SASL_PLAINTEXT"), settings),
+        *("--topic", topic, "--group-id", group, "--stop-when-empty"),
+        *("--receipt-dir", str(tmp_path)),
+        env={"WRONG": "not-the-password"},
+    )
+    assert ran.code == 1
+    assert time.monotonic() - started < 15
+    assert "sasl.password" in ran.result["error"]
+    assert "not-the-password" not in ran.stdout + ran.stderr
+    assert judge.committed(topic, group) == {0: None}
+
+
+def test_foreign_authority_is_refused(judge: Judge, kafka: KafkaCluster, tmp_path: Path) -> None:
+    """A server certificate of an unknown authority ends the run before anything changes."""
+    topic, group = judge.create(unique("tls")), unique("group")
+    judge.produce(topic, 0, 10)
+    ran = cleaner(
+        "kafka",
+        *connection(kafka.bootstrap("SSL"), {"security.protocol": "SSL"}),
+        *("--topic", topic, "--group-id", group, "--stop-when-empty"),
+        *("--receipt-dir", str(tmp_path)),
+    )
+    assert ran.code == 1
+    assert "ssl.ca.location" in ran.result["error"]
+    assert judge.committed(topic, group) == {0: None}
+
+
+@pytest.mark.parametrize("reader", [Reader.HEADERS, Reader.CLIENT], ids=str)
+def test_unreachable_broker_is_told_quickly(tmp_path: Path, reader: Reader) -> None:
+    """Nobody listens: exit 1 in under 15 s with the address, and no receipt is left behind."""
+    address = f"127.0.0.1:{free_port()}"
+    started = time.monotonic()
+    ran = cleaner(
+        *("kafka", "--bootstrap-servers", address, "--topic", "any", "--group-id", "any"),
+        *("--reader", reader.value, "--receipt-dir", str(tmp_path)),
+    )
+    assert ran.code == 1
+    assert time.monotonic() - started < 15
+    assert address in ran.result["error"]
+    assert not list(tmp_path.rglob("*.json"))
