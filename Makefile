@@ -33,7 +33,7 @@ format: $(INSTALLED) ## Let ruff format the code
 	$(BIN)/ruff format .
 
 bench-%: $(INSTALLED) ## Side-by-side benchmark: engine, kafka, pulsar, pubsub, eventhubs, iggy, fanout
-	$(BIN)/python bench/$*.py $(BENCH_ARGS)
+	$(BIN)/python -m bench.$* $(BENCH_ARGS)
 
 schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models
 	$(BIN)/python -m tools.schemas

@@ -8,11 +8,7 @@ of each is compared, so that the machine's other work does not decide.
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from core.brokers.memory import MemoryBroker, MemorySource
 from core.engine import READ_WAIT_S, drain

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ COORDINATES = (
 LISTENERS = ("PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL", "SSL")
 USER, PASSWORD = "clara", "clara-s3cret"
 
-_JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")  # starts fast
+SERVER_JAVA = ("java", "-Xmx1g", "-XX:+UseG1GC")  # runs fast: as Kafka's own start script has it
 
 
 class GroupOffset(NamedTuple):
@@ -67,7 +68,13 @@ def _tls(folder: Path) -> None:
 class KafkaCluster:
     """1..n nodes on 127.0.0.1, in one folder; stop it, or use it with `running_kafka`."""
 
-    def __init__(self, folder: Path, nodes: int = 1, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 1,
+        settings: Mapping[str, str] | None = None,
+        java: Sequence[str] = _JAVA,
+    ) -> None:
         self.folder = folder
         self.jars = maven_jars(f"kafka-{VERSION}", COORDINATES)
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +96,7 @@ class KafkaCluster:
                 "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config),
                 "--add-scram", scram[0], "--add-scram", scram[1],
             )  # fmt: skip
-            command = [*_JAVA, "-cp", f"{self.jars}/*", "kafka.Kafka", str(config)]
+            command = [*java, "-cp", f"{self.jars}/*", "kafka.Kafka", str(config)]
             server = Server(command, port=mine["PLAINTEXT"], log=home / "kafka.log", cwd=home)
             self.nodes.append(Node(number, mine, server))
 
@@ -219,10 +226,13 @@ def _number(text: str) -> int | None:
 
 @contextmanager
 def running_kafka(
-    folder: Path, nodes: int = 1, settings: Mapping[str, str] | None = None
+    folder: Path,
+    nodes: int = 1,
+    settings: Mapping[str, str] | None = None,
+    java: Sequence[str] = _JAVA,
 ) -> Iterator[KafkaCluster]:
     """A cluster that runs for a `with` block."""
-    cluster = KafkaCluster(folder, nodes, settings)
+    cluster = KafkaCluster(folder, nodes, settings, java)
     try:
         cluster.start()
         yield cluster

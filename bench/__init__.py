@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a ratio against peers run in the same minute; `make bench-NAME`."""
