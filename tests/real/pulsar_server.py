@@ -1,0 +1,146 @@
+"""Apache Pulsar as its project releases it: one standalone broker, with or without TLS and tokens."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jwt
+import requests
+
+from tests.support import Server, free_port, maven_jars, need, wait_until
+
+VERSION = "4.0.7"
+COORDINATES = (f"org.apache.pulsar:pulsar-broker:{VERSION}",)
+KEY = b"a key of thirty-two bytes or more, known to the test broker alone"
+
+_OPENS = ("java.lang", "sun.net", "java.io", "jdk.internal.misc", "jdk.internal.platform")
+_JAVA = (
+    "java",
+    "-Xmx640m",
+    "-XX:MaxDirectMemorySize=768m",
+    "-XX:+UseSerialGC",
+    *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENS),
+)
+
+
+def token(subject: str = "admin", *, expires_in_s: float = 3600, key: bytes = KEY) -> str:
+    """A signed token; negative times give one that has expired."""
+    return jwt.encode({"sub": subject, "exp": int(time.time() + expires_in_s)}, key, "HS256")
+
+
+def _tls(folder: Path) -> None:
+    """An authority `ca.pem`, and the key and certificate of 127.0.0.1 and localhost that it signs."""
+    need("openssl")
+
+    def openssl(command: str) -> None:
+        subprocess.run(
+            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
+        )
+
+    (folder / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem")
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr")
+    openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
+        " -extfile san.cnf -out server.pem"
+    )
+
+
+class PulsarServer:
+    """One standalone broker on 127.0.0.1, in one folder."""
+
+    def __init__(self, folder: Path, *, secure: bool = False) -> None:
+        jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.secure = secure
+        self.ca = folder / "ca.pem"
+        self.port, self.web = free_port(), free_port()
+        settings = {
+            "bindAddress": "127.0.0.1",
+            "advertisedAddress": "127.0.0.1",
+            "brokerServicePort": str(self.port),
+            "webServicePort": str(self.web),
+            "clusterName": "standalone",
+            "managedLedgerDefaultEnsembleSize": "1",
+            "managedLedgerDefaultWriteQuorum": "1",
+            "managedLedgerDefaultAckQuorum": "1",
+            "functionsWorkerEnabled": "false",
+            "brokerDeleteInactiveTopicsEnabled": "false",
+            "loadBalancerEnabled": "false",
+            "allowAutoTopicCreation": "true",  # the worst case: a mistyped name could come into being
+            "acknowledgmentAtBatchIndexLevelEnabled": "true",
+        }
+        if secure:
+            _tls(folder)
+            self.secure_port, self.secure_web = free_port(), free_port()
+            settings |= {
+                "brokerServicePortTls": str(self.secure_port),
+                "webServicePortTls": str(self.secure_web),
+                "tlsCertificateFilePath": str(folder / "server.pem"),
+                "tlsKeyFilePath": str(folder / "server.key"),
+                "tlsTrustCertsFilePath": str(self.ca),
+                "authenticationEnabled": "true",
+                "authenticationProviders": (
+                    "org.apache.pulsar.broker.authentication.AuthenticationProviderToken"
+                ),
+                "authorizationEnabled": "true",
+                "superUserRoles": "admin",
+                "tokenSecretKey": str(folder / "token.key"),
+                "brokerClientAuthenticationPlugin": (
+                    "org.apache.pulsar.client.impl.auth.AuthenticationToken"
+                ),
+                "brokerClientAuthenticationParameters": f"token:{token()}",
+            }
+            (folder / "token.key").write_bytes(KEY)
+        config = folder / "standalone.conf"
+        config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        command = [*_JAVA, "-cp", f"{jars}/*", "org.apache.pulsar.PulsarStandaloneStarter",
+                   "-c", str(config), "-nfw", "-nss", "-a", "127.0.0.1",
+                   "--zookeeper-dir", str(folder / "zk"), "--bookkeeper-dir", str(folder / "bk"),
+                   "--bookkeeper-port", str(free_port())]  # fmt: skip
+        env = {"PATH": "/usr/bin:/bin:/usr/local/bin", "PULSAR_STANDALONE_USE_ZOOKEEPER": "0"}
+        self.server = Server(command, port=self.port, log=folder / "pulsar.log", cwd=folder, env=env)
+
+    @property
+    def service_url(self) -> str:
+        """Where clients connect without TLS."""
+        return f"pulsar://127.0.0.1:{self.port}"
+
+    @property
+    def admin_url(self) -> str:
+        """The admin API without TLS."""
+        return f"http://127.0.0.1:{self.web}"
+
+    def start(self) -> None:
+        """Start and wait until the namespace for tests can be used."""
+        self.server.start()
+        headers = {"Authorization": f"Bearer {token()}"} if self.secure else {}
+
+        def ready() -> bool:
+            url = f"{self.admin_url}/admin/v2/namespaces/public/default"
+            try:
+                return requests.get(url, headers=headers, timeout=5).ok
+            except requests.RequestException:
+                return False
+
+        wait_until(ready, "the namespace public/default", 90)
+
+    def stop(self) -> None:
+        """Stop it by its process id."""
+        self.server.stop(signal.SIGKILL)
+
+
+@contextmanager
+def running_pulsar(folder: Path, *, secure: bool = False) -> Iterator[PulsarServer]:
+    """A broker that runs for a `with` block."""
+    server = PulsarServer(folder, secure=secure)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
