@@ -46,6 +46,10 @@ class OffsetCommitter:
         self._owned: Consumer | None = None
         self._complaints = Complaints(options)
 
+    def warm_up(self) -> None:
+        """Begin to look for the group's coordinator, in librdkafka's own thread."""
+        self._client()
+
     def committed(
         self, partitions: Iterable[Partition]
     ) -> tuple[dict[Partition, int], dict[Partition, str]]:

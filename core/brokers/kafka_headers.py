@@ -82,6 +82,7 @@ class HeaderLane:
         self._source: dict[Partition, int] = {}  # the node each partition is read from
         if self._ledger.open:
             try:
+                self._committer.warm_up()
                 self._located = locate(options, security, sorted(self._ledger.open))
                 self._source = dict(self._located.leaders)
                 for node in set(self._source.values()):
