@@ -1,6 +1,7 @@
 """Serves one Event Hub of the AMQP test server in a process of its own, for benchmarks.
 
-`python -m tests.brokers.eventhubs_serve PORT HUB PARTITIONS EVENTS SIZE`, until standard input ends.
+`python -m tests.brokers.eventhubs_serve PORT HUB PARTITIONS EVENTS SIZE` prints the connection string
+and serves until standard input ends.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> None:
     server.create(name, int(partitions), size=int(size))
     for number in range(int(partitions)):
         server.produce(name, number, int(events))
-    sys.stdout.write("ready\n")
+    sys.stdout.write(server.connection_string() + "\n")
     sys.stdout.flush()
     sys.stdin.read()
     server.stop()
