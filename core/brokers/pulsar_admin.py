@@ -132,10 +132,10 @@ class Admin:
             f"{_path(topic)}/subscription/{quote(subscription, safe='')}/resetcursor",
             body={
                 "ledgerId": after.ledger,
-                "entryId": max(0, after.entry),
+                "entryId": after.entry + 1,  # `isExcluded` is ignored for whole entries
                 "partitionIndex": int(number[1]) if number else -1,
                 "batchIndex": -1,
-                "isExcluded": after.entry >= 0,
+                "isExcluded": False,
                 "properties": {},
             },
         )

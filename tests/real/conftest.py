@@ -11,6 +11,8 @@ from core.options.kafka import Reader
 from tests.brokers.kafka_judge import READERS, Judge
 from tests.real.kafka_case import Case
 from tests.real.kafka_server import KafkaCluster, running_kafka
+from tests.real.pulsar_judge import Judge as PulsarJudge
+from tests.real.pulsar_server import running_pulsar
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,12 @@ def reader(request: pytest.FixtureRequest) -> Reader:
 def case(judge: Judge, tmp_path: Path, reader: Reader) -> Case:
     """A topic and a group, not created yet."""
     return Case(judge, tmp_path, reader)
+
+
+@pytest.fixture(scope="session")
+def pulsar_judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulsarJudge]:
+    """Plain clients of one real Pulsar; tests make topics of their own, and never stop it."""
+    with running_pulsar(tmp_path_factory.mktemp("pulsar")) as server:
+        judge = PulsarJudge(server)
+        yield judge
+        judge.close()

@@ -66,6 +66,8 @@ class PulsarServer:
             "brokerServicePort": str(self.port),
             "webServicePort": str(self.web),
             "clusterName": "standalone",
+            "listeningInterface": "lo",  # the bookie would listen everywhere
+            "allowLoopback": "true",
             "managedLedgerDefaultEnsembleSize": "1",
             "managedLedgerDefaultWriteQuorum": "1",
             "managedLedgerDefaultAckQuorum": "1",
