@@ -48,18 +48,6 @@ SYSTEMS: dict[str, System] = {
         "core.brokers.pulsar:open_source",
         "pulsar",
     ),
-    "pulsar": System(
-        "a subscription on Apache Pulsar",
-        "core.options.pulsar:PulsarOptions",
-        "core.brokers.pulsar:open_source",
-        "pulsar",
-    ),
-    "streamnative": System(
-        "a subscription on StreamNative Cloud (Pulsar with TLS and a token)",
-        "core.options.pulsar:StreamNativeOptions",
-        "core.brokers.pulsar:open_source",
-        "pulsar",
-    ),
     "googlepubsub": System(
         "a subscription on Google Cloud Pub/Sub",
         "core.options.googlepubsub:PubSubOptions",

@@ -37,6 +37,10 @@ from core.options.pulsar import PulsarOptions, SubscriptionType
 
 _QUEUE = 50_000  # messages held ready for one consumer, at most
 _QUEUE_BYTES = 64 * 1024 * 1024  # and about so many bytes
+_BLIND = (
+    "Without --admin-url these are not known: position, backlog and attached consumers;"
+    " a subscription that did not exist exists now."
+)
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
 
 
@@ -172,10 +176,7 @@ class PulsarSource:
             subscription=f"subscription {options.subscription} on {options.topic}",
             identity={"topic": options.topic, "subscription": options.subscription},
             partitions=tuple(states),
-            notes=(
-                "Without --admin-url these are not known: position, backlog and attached consumers;"
-                " a subscription that did not exist exists now.",
-            ),
+            notes=(_BLIND,),
         )
 
     @contextmanager

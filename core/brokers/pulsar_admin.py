@@ -38,7 +38,7 @@ class Admin:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, object] | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> Any:
         """Ask, and return the JSON answered (None: no content).
 
@@ -72,7 +72,7 @@ class Admin:
             raise NotFoundError(f"{self.url}: {_reason(answer)}")
         if status in _BUSY:
             raise TransientError(f"{self.url} answered {status} to {method} {path}: {_reason(answer)}")
-        if status >= requests.codes.bad_request:
+        if not answer.ok:
             raise BrokerError(f"{self.url} answered {status} to {method} {path}: {_reason(answer)}")
         try:
             return answer.json() if answer.content else None

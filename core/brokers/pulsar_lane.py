@@ -257,7 +257,7 @@ class _Share:
         within = id_.batch_index()
         if within < 0:
             return index + 1
-        guess = min(len(messages), index + max(1, _batch_size(id_) - within))
+        guess: int = min(len(messages), index + max(1, _batch_size(id_) - within))
         if _place(messages[guess - 1]) == at:
             return guess
         end = index + 1  # some of the batch were acknowledged before

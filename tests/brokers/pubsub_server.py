@@ -150,6 +150,8 @@ class PubSubServer:
         self.faults: dict[str, deque[tuple[grpc.StatusCode, dict[str, str]]]] = {}
         self.denied: set[str] = set()  # permissions
         self.reset_after: int | None = None  # responses, after which a stream breaks
+        self.put_off = 0  # the next acknowledgements put off every other id (exactly-once)
+        self.before_acknowledge: Callable[[list[str]], None] = lambda _: None
         self.refuse_snapshots: str | None = None
         self.sample: Callable[[str, Sub], tuple[int, datetime] | None] = lambda _metric, _sub: None
         self._ids = itertools.count()
@@ -363,8 +365,14 @@ class PubSubServer:
     def _acknowledge(self, request: Any, context: grpc.ServicerContext) -> Any:
         sub = self._sub(request.subscription, context)
         sub.expire()
+        self.before_acknowledge(list(request.ack_ids))
         lost = {}
+        late = set(request.ack_ids[::2]) if self.put_off else set()
+        self.put_off = max(0, self.put_off - 1)
         for ack_id in request.ack_ids:
+            if ack_id in late:
+                lost[ack_id] = "TRANSIENT_FAILURE_OTHER"
+                continue
             item = sub.leased.pop(ack_id, None)
             if item is None:
                 lost[ack_id] = "PERMANENT_FAILURE_INVALID_ACK_ID"

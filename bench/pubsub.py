@@ -1,0 +1,235 @@
+"""Draining a Pub/Sub subscription, beside the official client's two ways, on one server.
+
+The server is a process of its own that sends responses made beforehand, a thousand messages each, to
+whoever streams or pulls, honours flow control, and takes every acknowledgement. Each reader runs as a
+process of its own until it has acknowledged what was asked for. The last part lets a stream have
+10 MB/s at most, as the service does, and shows how many streams fill a pipe and what that costs.
+
+    make bench-pubsub [BENCH_ARGS=--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+import grpc
+from google.pubsub_v1 import types as pubsub
+
+SUBSCRIPTION = "projects/test/subscriptions/bench"
+BATCH, SIZE = 1000, 100
+ACK_BYTES = 160  # an acknowledgement id of 157 characters in a request
+
+OURS = """
+import json, sys, time
+sys.path.insert(0, ".")
+from core.engine import drain
+from core.model import Claim
+from core.options.base import RunOptions
+from core.options.googlepubsub import PubSubOptions
+from core.registry import open_source
+run = RunOptions(workers=int(sys.argv[2]), max_messages=int(sys.argv[1]), batch_size=2000)
+options = PubSubOptions(subscription_id="projects/test/subscriptions/bench")
+source = open_source("googlepubsub", options, run, "bench")
+(state,) = source.survey().partitions
+begun = time.perf_counter()
+done = drain(source, [Claim(state, None, None)], run)
+seconds = time.perf_counter() - begun
+print(json.dumps([sum(item.messages for item in done.partitions.values()), seconds]))
+"""
+CALLBACK = """
+import json, sys, threading, time
+from google.cloud import pubsub_v1
+count, wanted, begun, done = 0, int(sys.argv[1]), None, threading.Event()
+lock = threading.Lock()
+def take(message):
+    global count, begun
+    message.ack()
+    with lock:
+        begun = begun or time.perf_counter()
+        count += 1
+        if count == wanted:
+            done.set()
+client = pubsub_v1.SubscriberClient()
+future = client.subscribe("projects/test/subscriptions/bench", take,
+                          flow_control=pubsub_v1.types.FlowControl(max_messages=20000))
+done.wait()
+print(json.dumps([count, time.perf_counter() - begun]), flush=True)
+import os
+os._exit(0)
+"""
+PULL = """
+import json, sys, time
+from google.pubsub_v1 import SubscriberClient
+from google.cloud import pubsub_v1
+client = pubsub_v1.SubscriberClient()
+name, count, wanted = "projects/test/subscriptions/bench", 0, int(sys.argv[1])
+begun = time.perf_counter()
+while count < wanted:
+    got = client.pull(subscription=name, max_messages=1000).received_messages
+    client.acknowledge(subscription=name, ack_ids=[item.ack_id for item in got])
+    count += len(got)
+print(json.dumps([count, time.perf_counter() - begun]))
+"""
+
+
+def responses() -> bytes:
+    """One response of `BATCH` messages, as it goes over the wire; pull and streaming have one shape."""
+    now = datetime.now(timezone.utc)
+    received = [
+        pubsub.ReceivedMessage(
+            ack_id=f"{'a' * 150}-{number:06}",  # about as long as the service's
+            message=pubsub.PubsubMessage(
+                data=bytes(SIZE), message_id=f"{10**15 + number}", publish_time=now
+            ),
+        )
+        for number in range(BATCH)
+    ]
+    made = pubsub.StreamingPullResponse(received_messages=received)
+    return bytes(pubsub.StreamingPullResponse.serialize(made))
+
+
+def serve(rate: float) -> None:
+    """Serve until standard input ends; a stream gets at most `rate` bytes a second (0: no limit)."""
+    body = responses()
+    state = {"streamed": 0, "acknowledged": 0, "streams": 0}
+    lock = threading.Lock()
+
+    def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        first = pubsub.StreamingPullRequest.deserialize(next(requests))
+        begun, sent = time.monotonic(), 0
+        with lock:
+            state["streams"] += 1
+        try:
+            while context.is_active():
+                with lock:
+                    room = first.max_outstanding_messages * state["streams"]
+                    full = state["streamed"] - state["acknowledged"] + BATCH > room
+                    state["streamed"] += 0 if full else BATCH
+                if full:
+                    time.sleep(0.001)
+                    continue
+                yield body
+                sent += len(body)
+                if rate:
+                    time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+        finally:
+            with lock:
+                state["streams"] -= 1
+
+    def acknowledge(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        with lock:  # by its length, since decoding it would cost more than all the rest
+            state["acknowledged"] += round(len(request) / ACK_BYTES)
+        return b""
+
+    def config(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        made = pubsub.Subscription(
+            name=SUBSCRIPTION, topic="projects/test/topics/bench", ack_deadline_seconds=60
+        )
+        return bytes(pubsub.Subscription.serialize(made))
+
+    unary: dict[str, Any] = {
+        "GetSubscription": config,
+        "Acknowledge": acknowledge,
+        "ModifyAckDeadline": lambda _request, _context: b"",
+        "Pull": lambda _request, _context: body,
+    }
+    methods = {name: grpc.unary_unary_rpc_method_handler(each) for name, each in unary.items()}
+    methods["StreamingPull"] = grpc.stream_stream_rpc_method_handler(stream)
+    server = grpc.server(ThreadPoolExecutor(128))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("google.pubsub.v1.Subscriber", methods),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    sys.stdin.read()
+    server.stop(0).wait()
+
+
+@contextmanager
+def serving(rate: float = 0.0) -> Iterator[dict[str, str]]:
+    """A server process; yields the environment that leads the official library to it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.pubsub", "--serve", str(rate)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None  # noqa: S101 narrows the types
+    assert process.stdout is not None  # noqa: S101
+    try:
+        port = int(process.stdout.readline())
+        yield {**os.environ, "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}"}
+    finally:
+        process.stdin.close()
+        process.wait(30)
+
+
+def run(script: str, env: dict[str, str], *args: int) -> tuple[float, float, float]:
+    """A reader to its end: (messages a second, CPU seconds, peak MB)."""
+    command = [sys.executable, "-c", script, *map(str, args)]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=env)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        output.seek(0)
+        errors.seek(0)
+        if status:
+            raise SystemExit(errors.read()[-1000:].decode())
+        count, seconds = json.loads(output.read().splitlines()[-1])
+    return count / seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def show(name: str, figures: tuple[float, float, float], ours: float) -> None:
+    """One line of the table."""
+    rate, cpu, peak = figures
+    print(
+        f"  {name:24} {rate:12,.0f}/s  ratio {ours / rate:5.1f}  cpu {cpu:5.1f} s  peak {peak:4.0f} MB",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
+    parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve is not None:
+        serve(args.serve)
+        return
+    scale = 10 if args.quick else 1
+    with serving() as env:
+        print(f"{SIZE} B messages, responses of {BATCH}")
+        ours = run(OURS, env, 2_000_000 // scale, 2)
+        show("streams (this tool, 2)", ours, ours[0])
+        show("pull + acknowledge", run(PULL, env, 200_000 // scale), ours[0])
+        show("subscribe(callback)", run(CALLBACK, env, 100_000 // scale), ours[0])
+    print("10 MB/s a stream")
+    bytes_each = len(responses()) / BATCH
+    with serving(10e6) as env:
+        for streams in (1, 4, 16) if args.quick else (1, 4, 16, 60):
+            messages = int(streams * 10e6 / bytes_each) * (2 if args.quick else 4)
+            rate, cpu, peak = run(OURS, env, messages, streams)
+            seconds = messages / rate
+            print(
+                f"  {streams:3} streams {rate * bytes_each / 1e6:7.1f} MB/s  {rate:10,.0f}/s"
+                f"  {cpu / seconds:5.2f} cores  peak {peak:4.0f} MB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""What Pub/Sub may do to a drain, and what may be refused, over real gRPC; the server is the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from core.errors import BrokerError, RefusedError
+from core.options.base import RunOptions
+from core.options.googlepubsub import PubSubOptions
+from core.receipt import load, original_positions
+from core.report import RunResult
+from core.run import Job, clear, restore
+from tests.brokers.pubsub_server import PROJECT, PubSubServer
+from tests.brokers.test_googlepubsub import PubSubBench, server
+
+__all__ = ["server"]
+
+DEAD_LETTERS = {"dead_letter_topic": f"{PROJECT}/topics/dead", "max_delivery_attempts": 5}
+
+
+def job(bench: PubSubBench, tmp_path: Path, run: dict[str, Any] | None = None, **options: Any) -> Job:
+    """A run that clears what is there."""
+    values = {
+        "project_id": "test",
+        "subscription_id": "billing",
+        "monitoring_endpoint": f"http://{bench.server.address}",
+        **options,
+    }
+    given = {
+        "stop_when_empty": True, "receipt_dir": str(tmp_path), "quiet_seconds": 1, "workers": 2,
+        **(run or {}),
+    }  # fmt: skip
+    return Job("googlepubsub", PubSubOptions(**values), RunOptions(**given))
+
+
+def delivered_twice(bench: PubSubBench) -> int:
+    """Deliveries beyond the first of each message."""
+    return len(bench.sub.delivered) - len({item.id for item in bench.sub.delivered})
+
+
+def put_back(bench: PubSubBench, tmp_path: Path, result: RunResult, **options: Any) -> RunResult:
+    """Restore from the receipt of a run."""
+    receipt = load(str(result.receipt))
+    undo = job(bench, tmp_path, {"force": True}, **options)
+    return restore(undo, original_positions([receipt]), receipt.identity)
+
+
+def test_streams_that_break_lose_and_double_nothing(server: PubSubServer, tmp_path: Path) -> None:
+    """The service resets streams every half hour or sooner: all is cleared, each message counted once."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 2000)
+    server.reset_after = 5
+    result = clear(job(bench, tmp_path, {"max_retries": 30}))
+    assert (result.verified, bench.sub.unacked()) == (True, 0)
+    assert result.totals.messages == 2000
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED])
+@pytest.mark.parametrize("method", ["StreamingPull", "Acknowledge"])
+def test_passing_errors_are_retried(
+    server: PubSubServer, tmp_path: Path, method: str, code: grpc.StatusCode
+) -> None:
+    """UNAVAILABLE and ABORTED, of streams and acknowledgements, cost retries and no message."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 500)
+    server.fail(method, code, times=2)
+    result = clear(job(bench, tmp_path))
+    assert (result.verified, result.totals.messages, bench.sub.unacked()) == (True, 500, 0)
+
+
+def test_exactly_once_ids_put_off_are_acknowledged_again(server: PubSubServer, tmp_path: Path) -> None:
+    """TRANSIENT_* for some ids: those alone are tried again, and each counts once when confirmed."""
+    bench = PubSubBench(server, figures=True, enable_exactly_once_delivery=True)
+    server.publish(bench.sub, 600)
+    server.put_off = 3
+    result = clear(job(bench, tmp_path))
+    assert (result.verified, result.totals.messages, bench.sub.unacked()) == (True, 600, 0)
+
+
+def test_exactly_once_leases_that_ended_are_not_counted(
+    server: PubSubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PERMANENT_*: a message whose lease was over is not counted, said, and counted when redelivered."""
+    bench = PubSubBench(server, figures=True, enable_exactly_once_delivery=True)
+    server.publish(bench.sub, 300)
+    spoiled: list[str] = []
+
+    def spoil(ack_ids: Sequence[str]) -> None:
+        if not spoiled:  # the first acknowledgement comes too late for ten of its messages
+            spoiled.extend(ack_ids[:10])
+            for ack_id in spoiled:
+                bench.sub.release(bench.sub.leased[ack_id])
+
+    server.before_acknowledge = spoil
+    result = clear(job(bench, tmp_path))
+    assert spoiled
+    assert (result.totals.messages, bench.sub.unacked()) == (300, 0)
+    assert "PERMANENT_FAILURE_INVALID_ACK_ID" in caplog.text
+
+
+def test_leases_need_no_extension(server: PubSubServer, tmp_path: Path) -> None:
+    """Messages are acknowledged long before their lease ends: none is extended or delivered twice."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 5000)
+    result = clear(job(bench, tmp_path))
+    assert (result.totals.messages, bench.sub.unacked()) == (5000, 0)
+    assert bench.sub.modacks == []
+    assert delivered_twice(bench) == 0
+
+
+def test_nothing_goes_to_the_dead_letter_topic(server: PubSubServer, tmp_path: Path) -> None:
+    """A dead-letter policy of five attempts, and streams that break: no message becomes a dead letter."""
+    bench = PubSubBench(server, figures=True, dead_letter_policy=DEAD_LETTERS)
+    server.publish(bench.sub, 1000)
+    server.reset_after = 4
+    result = clear(job(bench, tmp_path, {"max_retries": 30}))
+    assert (result.totals.messages, bench.sub.unacked()) == (1000, 0)
+    assert bench.sub.dead_letters == []
+
+
+def test_messages_of_ten_megabytes(server: PubSubServer, tmp_path: Path) -> None:
+    """The largest messages that Pub/Sub takes are cleared, one response after the other."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 12, size=10_000_000)
+    result = clear(job(bench, tmp_path))
+    assert (result.verified, result.totals.messages, bench.sub.unacked()) == (True, 12, 0)
+
+
+def test_without_figures_nothing_is_claimed(server: PubSubServer, tmp_path: Path) -> None:
+    """No Monitoring: all is cleared, but neither verified nor called empty."""
+    bench = PubSubBench(server, figures=False)
+    server.publish(bench.sub, 100)
+    result = clear(job(bench, tmp_path))
+    assert (result.totals.messages, bench.sub.unacked()) == (100, 0)
+    assert (result.verified, result.cleared, result.totals.remaining) == (None, False, None)
+
+
+def test_old_figures_are_no_proof(server: PubSubServer, tmp_path: Path) -> None:
+    """A sample of 0 from before the last acknowledgement proves nothing."""
+    bench = PubSubBench(server, figures=False)
+    server.truthful(later_s=-120.0)
+    server.publish(bench.sub, 100)
+    result = clear(job(bench, tmp_path))
+    assert (result.totals.messages, result.verified) == (100, None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "permission"),
+    [
+        ("consume", "pubsub.subscriptions.consume"),
+        ("skip", "pubsub.subscriptions.consume"),
+        ("consume", "pubsub.snapshots.create"),
+        ("skip", "pubsub.snapshots.create"),
+    ],
+)
+def test_missing_permissions_are_named(
+    server: PubSubServer, tmp_path: Path, mode: str, permission: str
+) -> None:
+    """A permission that is missing is named, and every message stays."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 50)
+    server.denied.add(permission)
+    try:
+        said = clear(job(bench, tmp_path, {"mode": mode})).model_dump_json()
+    except (BrokerError, RefusedError) as error:
+        said = str(error)
+    assert permission in said
+    assert bench.sub.unacked() == 50
+
+
+def test_skip_takes_a_snapshot_and_restore_seeks_to_it(server: PubSubServer, tmp_path: Path) -> None:
+    """Skip acknowledges by a seek, restore brings everything back and deletes the snapshot when told."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 80)
+    result = clear(job(bench, tmp_path, {"mode": "skip"}))
+    assert (result.cleared, bench.sub.unacked(), len(server.snapshots)) == (True, 0, 1)
+    (taken,) = server.snapshots
+    put_back(bench, tmp_path, result, delete_snapshot=True)
+    assert bench.sub.unacked() == 80
+    assert taken not in server.snapshots  # the restore has one of its own, to be undone by
+
+
+def test_without_a_snapshot_there_is_no_way_back(server: PubSubServer, tmp_path: Path) -> None:
+    """--no-snapshot takes none, and restoring from that receipt is an error that moves nothing."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 80)
+    result = clear(job(bench, tmp_path, {"mode": "skip"}, no_snapshot=True))
+    assert (result.cleared, bench.sub.unacked(), server.count("CreateSnapshot")) == (True, 0, 0)
+    try:
+        undone = put_back(bench, tmp_path, result)
+        assert not undone.cleared
+    except RefusedError:
+        pass
+    assert (bench.sub.unacked(), len(bench.sub.seeks)) == (0, 1)
+
+
+def test_refused_snapshot_stops_the_run(server: PubSubServer, tmp_path: Path) -> None:
+    """Where the service takes no snapshot nothing is changed, and --no-snapshot is offered."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 20)
+    server.refuse_snapshots = "The oldest message is too old."
+    with pytest.raises(RefusedError, match="--no-snapshot"):
+        clear(job(bench, tmp_path, {"mode": "skip"}))
+    assert bench.sub.unacked() == 20
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"push_config": {"push_endpoint": "https://example.test/push"}},
+        {"bigquery_config": {"table": "p.d.t"}},
+        {"cloud_storage_config": {"bucket": "archive"}},
+    ],
+    ids=["push", "bigquery", "cloud-storage"],
+)
+def test_subscriptions_that_deliver_elsewhere(
+    server: PubSubServer, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """What Pub/Sub delivers by itself cannot be read, which is said; skip clears it all the same."""
+    bench = PubSubBench(server, figures=True, **settings)
+    server.publish(bench.sub, 30)
+    refused = clear(job(bench, tmp_path))
+    assert not refused.cleared
+    assert "--mode skip" in str(refused.partitions[0].error)
+    assert bench.sub.unacked() == 30
+    assert clear(job(bench, tmp_path, {"mode": "skip"})).cleared
+    assert bench.sub.unacked() == 0
+
+
+def test_detached_subscription_is_refused(server: PubSubServer, tmp_path: Path) -> None:
+    """A detached subscription keeps nothing: either mode says so, and asks for no change."""
+    bench = PubSubBench(server, figures=True, detached=True)
+    for mode in ("consume", "skip"):
+        refused = clear(job(bench, tmp_path, {"mode": mode}))
+        assert not refused.cleared
+        assert "detached" in str(refused.partitions[0].error)
+    assert server.count("Seek") == 0
+
+
+def test_full_name_is_accepted(server: PubSubServer, tmp_path: Path) -> None:
+    """projects/P/subscriptions/S says all, without a project option."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 10)
+    full = f"{PROJECT}/subscriptions/billing"
+    result = clear(job(bench, tmp_path, project_id=None, subscription_id=full))
+    assert (result.cleared, bench.sub.unacked()) == (True, 0)
