@@ -45,6 +45,7 @@ class Bench(ABC):
     exact_limit: bool = True  # max_messages can be kept exactly
     unit_is_messages: bool = True  # backlog counts messages, one by one
     detects_live: bool = True  # consumers attached can be made and are told
+    survives_skip: bool = True  # a skip that leaves messages does not end the broker's process
 
     @abstractmethod
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
@@ -170,6 +171,8 @@ class Contract:
 
     def test_skip_stops_at_the_frozen_target(self, bench: Bench, tmp_path: Path) -> None:
         """Skip, too, leaves alone what is published after the start."""
+        if not bench.survives_skip:
+            pytest.skip("this test server crashes when a skip leaves messages behind its target")
         self.fill(bench)
 
         def publish_late(_: object) -> bool:

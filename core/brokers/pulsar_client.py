@@ -19,6 +19,8 @@ OPERATION_TIMEOUT_S = 10
 CONNECT_TIMEOUT_MS = 5_000
 
 _LOGIN = ("AuthenticationError", "AuthorizationError", "ErrorGettingAuthenticationData")
+_SILENT = ("Timeout", "ConnectError", "Disconnected", "LookupError")
+_ACCESS = ", that it is up, and that --token or the oauth2 options are right (has it expired?)"
 _FINAL = {
     "TopicNotFound": "the topic does not exist (any more)",
     "SubscriptionNotFound": "the subscription does not exist (any more)",
@@ -81,7 +83,9 @@ def failure(
         )
     if name in _FINAL:
         return BrokerError(f"{where}: {_FINAL[name]} ({name}).", partition)
-    return TransientError(f"{where}: Pulsar's client says {error} ({name}).", partition)
+    # The library goes on trying where a broker closes the connection on a bad login.
+    silent = f" Check --service-url{_ACCESS}." if name in _SILENT else ""
+    return TransientError(f"{where}: Pulsar's client says {error} ({name}).{silent}", partition)
 
 
 def subscribe(

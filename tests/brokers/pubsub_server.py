@@ -85,15 +85,15 @@ class Sub:
         """Messages not acknowledged, leased ones included."""
         return sum(not item.acked for item in self.stored.values())
 
-    def take(self, room: int) -> list[Stored]:
-        """The next messages to deliver, at most `room`."""
+    def take(self, room: int, room_bytes: int) -> list[Stored]:
+        """The next messages to deliver, at most `room`, and `room_bytes` but for one message."""
         taken: list[Stored] = []
         later: list[Stored] = []
         busy = (
             {item.key for item in self.leased.values()} if self.config.enable_message_ordering else ()
         )
         policy = self.config.dead_letter_policy
-        while self.ready and len(taken) < room:
+        while self.ready and len(taken) < room and room_bytes > 0:
             item = self.ready.popleft()
             if item.acked or item.ack_id:
                 continue
@@ -105,6 +105,7 @@ class Sub:
                 self.dead_letters.append(item)
                 continue
             taken.append(item)
+            room_bytes -= len(item.data)
             if item.key and self.config.enable_message_ordering:
                 busy.add(item.key)  # type: ignore[union-attr] # a set where ordering is enabled
         self.ready.extendleft(reversed(later))
@@ -325,7 +326,9 @@ class PubSubServer:
                 sub.expire()
                 stream.leases &= sub.leased.keys()
                 room = min(BATCH, first.max_outstanding_messages - len(stream.leases))
-                taken = [] if stream.ended else sub.take(room)
+                out = sum(len(sub.leased[ack_id].data) for ack_id in stream.leases)
+                room_bytes = (first.max_outstanding_bytes or 1 << 62) - out
+                taken = [] if stream.ended else sub.take(room, room_bytes)
                 if not taken:
                     if stream.ended:
                         return

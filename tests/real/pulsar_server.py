@@ -71,6 +71,7 @@ class PulsarServer:
             "managedLedgerDefaultEnsembleSize": "1",
             "managedLedgerDefaultWriteQuorum": "1",
             "managedLedgerDefaultAckQuorum": "1",
+            "bookkeeperClientHealthCheckEnabled": "false",  # would shun the one bookie after a restart
             "functionsWorkerEnabled": "false",
             "brokerDeleteInactiveTopicsEnabled": "false",
             "loadBalancerEnabled": "false",

@@ -14,7 +14,7 @@ from core.model import Claim
 from core.options.base import RunOptions
 from core.options.kafka import KafkaOptions, Reader
 from tests.brokers.kafka_judge import READERS, Judge, unique
-from tests.real.kafka_cli import ended, started
+from tests.command import ended, started
 from tests.real.kafka_server import KafkaCluster, running_kafka
 from tests.support import wait_until
 

@@ -14,7 +14,7 @@ import pytest
 
 from core.options.kafka import Reader
 from tests.brokers.kafka_judge import Judge, unique
-from tests.real.kafka_cli import ended, started
+from tests.command import ended, started
 from tests.real.kafka_server import KafkaCluster, running_kafka
 from tests.support import wait_until
 

@@ -9,8 +9,8 @@ import pytest
 
 from core.options.kafka import Reader
 from tests.brokers.kafka_judge import Judge, unique
+from tests.command import cleaner
 from tests.real.kafka_case import Case
-from tests.real.kafka_cli import cleaner
 from tests.real.kafka_server import PASSWORD, KafkaCluster
 from tests.support import free_port
 

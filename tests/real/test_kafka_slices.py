@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.brokers.kafka_judge import Judge, unique
-from tests.real.kafka_cli import cleaner, ended, started
+from tests.command import cleaner, ended, started
 from tests.real.kafka_server import KafkaCluster
 
 PARTITIONS, EACH = 5, 2000

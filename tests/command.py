@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CLEANER = Path(__file__).resolve().parents[2] / "cleaner.py"
+CLEANER = Path(__file__).resolve().parents[1] / "cleaner.py"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""A real Pulsar that dies, and a process told to stop, in the middle of a drain.
+
+The broker limits how fast it delivers (a dispatch rate), so that there is a middle to act in.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command import ended, started
+from tests.real.pulsar_judge import KEPT, SUBSCRIPTION, Judge, unique
+from tests.real.pulsar_server import running_pulsar
+from tests.support import wait_until
+
+MESSAGES = 16_000  # unbatched: the broker's rate is in messages, but applied to entries
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    """Plain clients of a broker that delivers 2,000 messages a second, and that may be killed."""
+    with running_pulsar(tmp_path_factory.mktemp("slow")) as server:
+        judge = Judge(server)
+        judge.admin(
+            "POST",
+            f"namespaces/{KEPT}/subscriptionDispatchRate",
+            {
+                "dispatchThrottlingRateInMsg": 2000,
+                "dispatchThrottlingRateInByte": -1,
+                "ratePeriodInSecond": 1,
+            },
+        )
+        yield judge
+        judge.close()
+
+
+class Slow:
+    """A backlog that takes seconds to clear, and the command that clears it."""
+
+    def __init__(self, judge: Judge, kind: str, receipts: Path) -> None:
+        self.judge = judge
+        self.topic = judge.create(f"persistent://{KEPT}/{unique('slow')}")
+        judge.produce(self.topic, MESSAGES)
+        self.args = (
+            "pulsar", "--service-url", judge.server.service_url, "--admin-url", judge.server.admin_url,
+            "--topic", self.topic, "--subscription", SUBSCRIPTION, "--subscription-type", kind,
+            "--workers", "2", "--stop-when-empty", "--receipt-dir", str(receipts), "--max-retries", "40",
+        )  # fmt: skip
+
+    def left(self) -> int:
+        """Messages that the broker still has to deliver."""
+        return self.judge.backlog(self.topic)
+
+    def wait_for_the_middle(self, process: subprocess.Popen[str]) -> None:
+        """Wait until something, and not everything, is acknowledged."""
+
+        def begun() -> bool:
+            assert process.poll() is None, process.communicate()
+            return self.left() < MESSAGES
+
+        wait_until(begun, "a first acknowledgement")
+        assert self.left() > 0
+
+
+@pytest.fixture(params=["failover", "shared"])
+def backlog(slow: Judge, tmp_path: Path, request: pytest.FixtureRequest) -> Slow:
+    """A topic and a subscription of their own on the slow broker, in order and competing."""
+    return Slow(slow, request.param, tmp_path)
+
+
+def test_sigterm_then_resume_adds_up(backlog: Slow) -> None:
+    """SIGTERM acknowledges what was counted and exits 1; the next run counts exactly the rest."""
+    with started(*backlog.args) as process:
+        backlog.wait_for_the_middle(process)
+        process.send_signal(signal.SIGTERM)
+        first = ended(process)
+    assert (first.code, first.result["stop_reason"]) == (1, "signal")
+    assert first.result["totals"]["messages"] == MESSAGES - backlog.left()
+    assert 0 < backlog.left() < MESSAGES
+    with started(*backlog.args) as process:
+        second = ended(process)
+    assert (second.code, second.result["verified"]) == (0, True)
+    assert backlog.left() == 0
+    assert first.result["totals"]["messages"] + second.result["totals"]["messages"] == MESSAGES
+
+
+def test_broker_killed_and_restarted_mid_drain(backlog: Slow) -> None:
+    """What a killed broker forgot is delivered again and acknowledged, but counted once."""
+    with started(*backlog.args) as process:
+        backlog.wait_for_the_middle(process)
+        backlog.judge.server.stop()
+        backlog.judge.server.start()
+        ran = ended(process, 200)
+    assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
+    assert ran.result["totals"]["messages"] == MESSAGES
+    assert backlog.left() == 0

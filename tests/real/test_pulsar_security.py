@@ -1,0 +1,198 @@
+"""Real Pulsar with TLS, tokens and permissions: who gets in, and what the others are told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+
+from tests.command import Ran, cleaner
+from tests.real.pulsar_judge import SUBSCRIPTION, Judge, unique
+from tests.real.pulsar_server import PulsarServer, running_pulsar, token
+
+MESSAGES = 700
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    """Plain clients of a Pulsar that wants TLS and a token."""
+    with running_pulsar(tmp_path_factory.mktemp("secure"), secure=True) as server:
+        judge = Judge(server)
+        yield judge
+        judge.close()
+
+
+@pytest.fixture
+def topic(secure: Judge) -> str:
+    """A topic of two partitions with a backlog."""
+    name = secure.create(f"persistent://public/default/{unique('safe')}", 2)
+    for number in range(2):
+        secure.produce(f"{name}-partition-{number}", MESSAGES // 2, batch=50)
+    return name
+
+
+def left(judge: Judge, topic: str) -> int:
+    """Entries that the broker still has to deliver."""
+    return sum(judge.backlog(f"{topic}-partition-{number}") for number in range(2))
+
+
+def arguments(server: PulsarServer, topic: str, receipts: Path, *more: str) -> list[str]:
+    """The command line of the StreamNative profile, without its login."""
+    return [
+        "streamnative", "--service-url", f"pulsar+ssl://localhost:{server.secure_port}",
+        "--admin-url", f"https://localhost:{server.secure_web}", "--topic", topic,
+        "--subscription", SUBSCRIPTION, "--workers", "10", "--stop-when-empty",
+        "--receipt-dir", str(receipts), *more,
+    ]  # fmt: skip
+
+
+def everything(ran: Ran, receipts: Path) -> str:
+    """All that a run left behind for eyes."""
+    stored = "".join(path.read_text() for path in receipts.rglob("*") if path.is_file())
+    return ran.stdout + ran.stderr + stored
+
+
+@contextmanager
+def issuer(secret: str) -> Iterator[str]:
+    """An OAuth2 issuer that gives the administrator's token for the client "tool" and this secret."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(200, {"token_endpoint": f"{address}/token"})
+
+        def do_POST(self) -> None:
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            if form["client_id"] == ["tool"] and form["client_secret"] == [secret]:
+                self._answer(200, {"access_token": token(), "expires_in": 3600})
+            else:
+                self._answer(401, {"error": "access_denied"})
+
+        def _answer(self, status: int, body: dict[str, object]) -> None:
+            text = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield address
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _in_the_environment(_: Path) -> list[str]:
+    return ["--token", "${env:PULSAR_TOKEN}"]
+
+
+def _in_a_file(folder: Path) -> list[str]:
+    (folder / "token.jwt").write_text(token() + "\n")
+    return ["--token-file", str(folder / "token.jwt")]
+
+
+@pytest.mark.parametrize("login", [_in_the_environment, _in_a_file])
+def test_streamnative_profile_clears(
+    secure: Judge, topic: str, tmp_path: Path, login: Callable[[Path], list[str]]
+) -> None:
+    """Over TLS and with a token the backlog is cleared, and the token appears nowhere."""
+    receipts, files = tmp_path / "receipts", tmp_path / "files"
+    files.mkdir()
+    secret = token()
+    ran = cleaner(
+        *arguments(secure.server, topic, receipts, *login(files)),
+        *("--tls-trust-certs", str(secure.server.ca)),
+        env={"PULSAR_TOKEN": secret},
+    )
+    assert (ran.code, ran.result["totals"]["messages"]) == (0, MESSAGES), ran.stderr
+    assert left(secure, topic) == 0
+    assert secret.rpartition(".")[2] not in everything(ran, receipts)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_oauth2_client_credentials(secure: Judge, topic: str, tmp_path: Path, *, good: bool) -> None:
+    """A key file's client gets a token from its issuer; a wrong secret is told and never shown."""
+    receipts, key = tmp_path / "receipts", tmp_path / "key.json"
+    secret = "s3cret-of-tool" if good else "s3cret-of-nobody"
+    key.write_text(json.dumps({"client_id": "tool", "client_secret": secret}))
+    with issuer("s3cret-of-tool") as address:
+        ran = cleaner(
+            *arguments(secure.server, topic, receipts, "--oauth2-key-file", str(key)),
+            *("--oauth2-issuer-url", address, "--oauth2-audience", "urn:sn:pulsar:o:i"),
+            *("--tls-trust-certs", str(secure.server.ca)),
+        )
+    assert ran.code == (0 if good else 1), ran.stderr
+    assert (left(secure, topic) == 0) is good
+    assert good or "--oauth2-audience" in ran.result["error"]
+    assert secret not in everything(ran, receipts)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(token(expires_in_s=-3600), id="expired"),
+        pytest.param(
+            token(key=b"a key of thirty-two bytes or more, but not the broker's"), id="forged"
+        ),
+        pytest.param("bm8gdG9rZW4=.YXQ.YWxs", id="garbage"),
+        pytest.param(token("stranger"), id="without permission"),
+    ],
+)
+def test_who_may_not_is_told_and_changes_nothing(
+    secure: Judge, topic: str, tmp_path: Path, wrong: str
+) -> None:
+    """A token that is expired, forged, garbage or without permission: exit 1, why, nothing cleared."""
+    before = left(secure, topic)
+    ran = cleaner(
+        *arguments(secure.server, topic, tmp_path, "--token", "${env:PULSAR_TOKEN}"),
+        *("--tls-trust-certs", str(secure.server.ca)),
+        env={"PULSAR_TOKEN": wrong},
+    )
+    assert ran.code == 1
+    assert any(hint in ran.result["error"] for hint in ("--token", "permission"))
+    assert left(secure, topic) == before > 0
+    assert wrong not in everything(ran, tmp_path)
+
+
+def test_no_token_is_refused_by_the_broker(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """Without a login the plain profile is told what is missing."""
+    args = arguments(secure.server, topic, tmp_path, "--tls-trust-certs", str(secure.server.ca))
+    ran = cleaner("pulsar", *args[1:])
+    assert (ran.code, "--token" in ran.result["error"]) == (1, True), ran.stderr
+
+
+def test_foreign_authority_is_refused(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """A certificate of an unknown authority ends the run before the token is sent."""
+    before = left(secure, topic)
+    ran = cleaner(
+        *arguments(secure.server, topic, tmp_path, "--token", "${env:PULSAR_TOKEN}"),
+        env={"PULSAR_TOKEN": token()},
+    )
+    assert (ran.code, "--tls-trust-certs" in ran.result["error"]) == (1, True), ran.stderr
+    assert left(secure, topic) == before
+
+
+def test_expired_token_without_the_admin_api(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """Where no admin API is asked, a bad login ends the run in seconds, too, and is pointed at."""
+    args = arguments(secure.server, topic, tmp_path, "--token", "${env:PULSAR_TOKEN}")
+    at = args.index("--admin-url")
+    del args[at : at + 2]
+    ran = cleaner(
+        *args, "--assume-exists", "--tls-trust-certs", str(secure.server.ca),
+        env={"PULSAR_TOKEN": token(expires_in_s=-60)},
+    )  # fmt: skip
+    assert (ran.code, "has it expired?" in ran.result["error"]) == (1, True), ran.stderr
