@@ -30,9 +30,10 @@ from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from google.pubsub_v1.types import Snapshot, Subscription
 
+from core.brokers.googlepubsub_acks import PERMISSION, Requests
 from core.brokers.googlepubsub_errors import Call, code_of, translated, unreachable
 from core.brokers.googlepubsub_monitoring import Figures, Monitoring, described, left_up_to
-from core.brokers.googlepubsub_stream import PERMISSION, Requests, Shared, StreamLane
+from core.brokers.googlepubsub_stream import Shared, StreamLane
 from core.errors import BrokerError, ClearerError, RefusedError, UsageError
 from core.model import (
     Claim,
@@ -51,6 +52,7 @@ from core.options.googlepubsub import PubSubOptions
 _LOG = logging.getLogger("backlog_clearer")
 
 TIMEOUT_S = 10.0  # of every request but a stream
+_SETTLE_S = 0.2  # acknowledgements go out with every read; this is how often they are counted
 SNAPSHOT_LIFE = timedelta(days=7)  # less the age of the oldest unacknowledged message
 _LABEL = "backlog-clearer-subscription"  # on a snapshot: whose it is
 _RETRY = retries.Retry(
@@ -125,7 +127,7 @@ class PubSubSource:
     @property
     def traits(self) -> Traits:
         """See `core.source.Source`."""
-        return Traits(unit="messages", competing=True, settle_interval_s=0.0)
+        return Traits(unit="messages", competing=True, settle_interval_s=_SETTLE_S)
 
     def _connect(self) -> SubscriberClient:
         """A client of the official library, on a connection that it shares with no other."""

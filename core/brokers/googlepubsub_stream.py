@@ -1,7 +1,4 @@
-"""The StreamingPull lane: leaves payloads unparsed, makes no Python object per message but the id.
-
-Protocol: https://github.com/googleapis/googleapis/blob/master/google/pubsub/v1/pubsub.proto.
-"""
+"""The StreamingPull lane: leaves payloads unparsed, makes no Python object per message but the id."""
 
 from __future__ import annotations
 
@@ -10,119 +7,27 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import NamedTuple
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.types import StreamingPullRequest
 
-from core.brokers.googlepubsub_errors import Call, error_info, translated
+from core.brokers.googlepubsub_acks import ACK_IDS, SERVICE, Requests, Sent, answers, judge
+from core.brokers.googlepubsub_errors import translated
+from core.brokers.googlepubsub_wire import instant, split
 from core.errors import BrokerError, TransientError
 from core.model import Advance, Claim, Partition, Settled
 from core.options.googlepubsub import PubSubOptions
 
 _LOG = logging.getLogger("backlog_clearer")
 
-ACK_IDS = 1000  # of one request: an id has up to about 220 bytes, a request 512 KiB
-ACK_TIMEOUT_S = 10.0
 CLOSE_WAIT_S = 1.0  # for the server to end a stream that we ended
 LEASE_USED = 0.9  # of a lease, after which it is not relied on any more
 HEARTBEAT_S = 30.0  # an empty request, as the official clients send, keeps a quiet stream open
-PERMISSION = "pubsub.subscriptions.consume"
-_SERVICE = "/google.pubsub.v1.Subscriber/"
-
-
-def _message_types() -> Callable[[str], Any]:
-    """Wire-compatible cuts of Pub/Sub's messages, by name.
-
-    In `Merged`, fields that repeat on the wire are declared single, and what is inside them
-    repeated. A protobuf parser must merge the occurrences of a single embedded message
-    (https://protobuf.dev/programming-guides/encoding/#last-one-wins), so one parse in C collects the
-    ids, and the seconds, of a whole response into flat lists. Ids are bytes, so that nothing
-    decodes them. `Each` keeps messages apart, for responses in which some lie beyond the target.
-    """
-    proto = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="backlog_clearer_pubsub.proto", package="backlog_clearer", syntax="proto2"
-    )
-
-    def declare(name: str, *fields: tuple[str, int, Any, bool]) -> None:
-        message = file.message_type.add(name=name)
-        for field_name, number, kind, repeated in fields:
-            label = proto.LABEL_REPEATED if repeated else proto.LABEL_OPTIONAL
-            one = message.field.add(name=field_name, number=number, label=label)
-            if isinstance(kind, str):
-                one.type, one.type_name = proto.TYPE_MESSAGE, f".backlog_clearer.{kind}"
-            else:
-                one.type = kind
-
-    declare("MergedTime", ("seconds", 1, proto.TYPE_INT64, True))
-    declare("MergedMessage", ("publish_time", 4, "MergedTime", False))
-    declare(
-        "MergedReceived", ("ack_id", 1, proto.TYPE_BYTES, True), ("message", 2, "MergedMessage", False)
-    )
-    declare("Merged", ("received_messages", 1, "MergedReceived", False))
-    declare("MergedIds", ("ack_id", 1, proto.TYPE_BYTES, True))
-    declare("Ids", ("received_messages", 1, "MergedIds", False))
-    declare("Time", ("seconds", 1, proto.TYPE_INT64, False), ("nanos", 2, proto.TYPE_INT32, False))
-    declare("Message", ("publish_time", 4, "Time", False))
-    declare("Received", ("ack_id", 1, proto.TYPE_BYTES, False), ("message", 2, "Message", False))
-    declare("Each", ("received_messages", 1, "Received", True))
-    declare(
-        "Acknowledge",
-        ("subscription", 1, proto.TYPE_STRING, False),
-        ("ack_ids", 2, proto.TYPE_BYTES, True),
-    )
-    declare(
-        "ModifyAckDeadline",
-        ("subscription", 1, proto.TYPE_STRING, False),
-        ("ack_deadline_seconds", 3, proto.TYPE_INT32, False),
-        ("ack_ids", 4, proto.TYPE_BYTES, True),
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return lambda name: message_factory.GetMessageClass(
-        pool.FindMessageTypeByName(f"backlog_clearer.{name}")
-    )
-
-
-_type = _message_types()
-_MERGED, _IDS, _EACH = _type("Merged"), _type("Ids"), _type("Each")
-_ACKNOWLEDGE, _MODIFY = _type("Acknowledge"), _type("ModifyAckDeadline")
-
-
-class Instant(NamedTuple):
-    """A publish time or target; compares as time does."""
-
-    seconds: int
-    nanos: int
-
-
-def instant(text: str) -> Instant:
-    """The instant that an RFC 3339 text in UTC names, as `PartitionState.end` spells it."""
-    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
-    return Instant(int(moment.replace(microsecond=0).timestamp()), moment.microsecond * 1000)
-
-
-def split(response: bytes, target: Instant | None) -> tuple[list[bytes], list[bytes]]:
-    """The ids in a StreamingPullResponse: published before the target, and at or after it."""
-    if target is None:
-        return _IDS.FromString(response).received_messages.ack_id[:], []
-    received = _MERGED.FromString(response).received_messages
-    # Whole seconds decide for a response as a whole, but for those at the very edge of the target.
-    if max(received.message.publish_time.seconds, default=target.seconds) < target.seconds:
-        return received.ack_id[:], []
-    before: list[bytes] = []
-    beyond: list[bytes] = []
-    for item in _EACH.FromString(response).received_messages:
-        at = item.message.publish_time
-        (before if (at.seconds, at.nanos) < target else beyond).append(item.ack_id)
-    return before, beyond
 
 
 class Batch(NamedTuple):
@@ -165,105 +70,6 @@ class Shared:
             self.changed_at = datetime.now(timezone.utc)
 
 
-class Requests:
-    """Acknowledge and ModifyAckDeadline with many ids, over a client's own channel."""
-
-    def __init__(self, client: SubscriberClient, subscription: str) -> None:
-        self.transport: Any = client.transport  # of the gRPC kind, which the client does not declare
-        self.subscription = subscription
-        self.metadata = (("x-goog-request-params", f"subscription={quote(subscription, safe='')}"),)
-        self._acknowledge = self._method("Acknowledge")
-        self._modify = self._method("ModifyAckDeadline")
-
-    def _method(self, name: str) -> Any:
-        return self.transport.grpc_channel.unary_unary(
-            _SERVICE + name, request_serializer=lambda message: message.SerializeToString()
-        )
-
-    def call(self, what: str) -> Call:
-        """How errors name a request."""
-        return Call(what, self.subscription, PERMISSION, self.transport.host)
-
-    def acknowledge(self, ids: Sequence[bytes]) -> list[tuple[Sequence[bytes], Exception | None]]:
-        """Acknowledge all, in parallel requests; (ids, error) of each request."""
-        return self._all(
-            self._acknowledge,
-            ids,
-            lambda part: _ACKNOWLEDGE(subscription=self.subscription, ack_ids=part),
-        )
-
-    def set_deadline(
-        self, ids: Sequence[bytes], seconds: int
-    ) -> list[tuple[Sequence[bytes], Exception | None]]:
-        """Lease all for so long from now; 0 gives them back. (ids, error) of each request."""
-        return self._all(
-            self._modify,
-            ids,
-            lambda part: _MODIFY(
-                subscription=self.subscription, ack_deadline_seconds=seconds, ack_ids=part
-            ),
-        )
-
-    def _all(
-        self, method: Any, ids: Sequence[bytes], request: Callable[[Sequence[bytes]], Any]
-    ) -> list[tuple[Sequence[bytes], Exception | None]]:
-        parts = [ids[first : first + ACK_IDS] for first in range(0, len(ids), ACK_IDS)]
-        futures = [
-            method.future(request(part), timeout=ACK_TIMEOUT_S, metadata=self.metadata)
-            for part in parts
-        ]
-        return [(part, future.exception()) for part, future in zip(parts, futures, strict=True)]
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What a broker said of acknowledgements."""
-
-    confirmed: int = 0
-    again: list[bytes] = field(default_factory=list)  # failed for now
-    lost: int = 0  # the lease was over: these messages will be delivered again
-    transient: BrokerError | None = None
-    refused: BrokerError | None = None
-
-
-def judge(results: Sequence[tuple[Sequence[bytes], Exception | None]], call: Call) -> Verdict:
-    """Add up the answers to acknowledgements.
-
-    With exactly-once delivery an error lists single ids (TRANSIENT_*, PERMANENT_*); the ids it does
-    not list were acknowledged (https://cloud.google.com/pubsub/docs/exactly-once-delivery).
-    """
-    verdict = Verdict()
-    for ids, error in results:
-        if error is None:
-            verdict.confirmed += len(ids)
-            continue
-        said = error_info(error)
-        by_id = {
-            key.encode(): value
-            for key, value in said.items()
-            if value.startswith(("TRANSIENT_", "PERMANENT_"))
-        }
-        if by_id:
-            again = [one for one in ids if by_id.get(one, "").startswith("TRANSIENT_")]
-            lost = sum(by_id.get(one, "").startswith("PERMANENT_") for one in ids)
-            verdict.again += again
-            verdict.lost += lost
-            verdict.confirmed += len(ids) - len(again) - lost
-            if again:
-                verdict.transient = TransientError(
-                    f"{call.host} put off {len(again)} acknowledgements of {call.resource}:"
-                    f" {by_id[again[0]]}."
-                )
-            continue
-        failure = translated(error, call)
-        verdict.again += ids
-        if isinstance(failure, TransientError):
-            verdict.transient = failure
-        else:
-            verdict.refused = failure
-    return verdict
-
-
 class StreamLane:
     """One StreamingPull stream, on a channel of its own.
 
@@ -289,7 +95,9 @@ class StreamLane:
         self._requests = Requests(client, options.subscription)
         unread, self._held = shared.take()
         self._unread = deque(unread)
-        self._unsettled: list[Batch] = []
+        self._unsettled: list[Batch] = []  # read, and not yet sent
+        self._sent: list[Sent] = []  # acknowledgements under way
+        self._sent_at = time.monotonic()  # when the first lease of those began
         self._put_off: BrokerError | None = None
         self._heartbeat_at = time.monotonic() + HEARTBEAT_S
         self._closed = False
@@ -311,7 +119,7 @@ class StreamLane:
             )
         )
         self._call = self._requests.transport.grpc_channel.stream_stream(
-            _SERVICE + "StreamingPull", request_serializer=StreamingPullRequest.serialize
+            SERVICE + "StreamingPull", request_serializer=StreamingPullRequest.serialize
         )(iter(self._outgoing.get, None), metadata=self._requests.metadata)
         self._reader = threading.Thread(target=self._receive, name="streaming-pull", daemon=True)
         self._reader.start()
@@ -347,6 +155,7 @@ class StreamLane:
             self._heartbeat_at = now + HEARTBEAT_S
         if self._held:
             self._hold(now)
+        self._send_unsettled(all_of_it=not self._unread and not self._arrived)
         limit = self._batch_size if max_messages is None else min(self._batch_size, max_messages)
         messages = size = 0
         while messages < limit and self._next(0.0 if messages else max_wait_s):
@@ -414,16 +223,30 @@ class StreamLane:
             return error
         return translated(error, self._requests.call("StreamingPull"))
 
-    def settle(self) -> Sequence[Settled]:
-        """Acknowledge by requests that are answered, not on the stream, which confirms nothing."""
-        if not self._unsettled:
-            return ()
-        batches, self._unsettled = self._unsettled, []
+    def _send_unsettled(self, *, all_of_it: bool) -> None:
+        """Begin to acknowledge what earlier reads returned, so that reading need not wait for it.
+
+        By requests that are answered, not on the stream, which confirms nothing; full ones, unless
+        the stream may be waiting for these very acknowledgements.
+        """
+        batches = self._unsettled
+        if not batches or (not all_of_it and sum(len(batch.ids) for batch in batches) < ACK_IDS):
+            return
+        self._unsettled = []
+        began = min(batch.at for batch in batches)
+        self._sent_at = min(began, self._sent_at) if self._sent else began
         ids = batches[0].ids if len(batches) == 1 else [one for batch in batches for one in batch.ids]
-        call = self._requests.call("acknowledge")
-        verdict = judge(self._requests.acknowledge(ids), call)
+        self._sent += self._requests.acknowledge(ids)
+
+    def settle(self) -> Sequence[Settled]:
+        """Acknowledge the rest, and count what was confirmed."""
+        self._send_unsettled(all_of_it=True)
+        if not self._sent:
+            return ()
+        sent, self._sent = self._sent, []
+        verdict = judge(answers(sent), self._requests.call("acknowledge"))
         if verdict.again:
-            self._unsettled.append(Batch(verdict.again, 0, min(batch.at for batch in batches)))
+            self._unsettled.append(Batch(verdict.again, 0, self._sent_at))
         if verdict.confirmed:
             self._shared.changed()
         if verdict.lost:
@@ -449,6 +272,7 @@ class StreamLane:
         with self._news:
             self._closed = True
             self._news.notify_all()
+        answers(self._sent)  # closing would cancel them
         self._outgoing.put(None)  # ends our side; what is under way to us still arrives
         self._reader.join(CLOSE_WAIT_S)
         self._call.cancel()

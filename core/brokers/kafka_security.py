@@ -219,10 +219,11 @@ def unsecured_token(config: str, now: float) -> str:
     `config` is `sasl.oauthbearer.config`: "principal=alice scope=a,b lifeSeconds=3600".
     """
     values = _pairs(config, None)
+    issued = int(now)  # a fraction, rounded by the broker, may lie in its future, which it refuses
     claims: dict[str, Any] = {
         values.get("principalClaimName", "sub"): values.get("principal", ""),
-        "iat": now,
-        "exp": now + int(values.get("lifeSeconds", "3600")),
+        "iat": issued,
+        "exp": issued + int(values.get("lifeSeconds", "3600")),
     }
     if "scope" in values:
         claims[values.get("scopeClaimName", "scope")] = values["scope"].split(",")

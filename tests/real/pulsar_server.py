@@ -72,6 +72,7 @@ class PulsarServer:
             "managedLedgerDefaultWriteQuorum": "1",
             "managedLedgerDefaultAckQuorum": "1",
             "bookkeeperClientHealthCheckEnabled": "false",  # would shun the one bookie after a restart
+            "diskUsageThreshold": "0.99",  # a full disk turns it read-only, in a storm of log lines
             "functionsWorkerEnabled": "false",
             "brokerDeleteInactiveTopicsEnabled": "false",
             "loadBalancerEnabled": "false",
