@@ -127,6 +127,8 @@ def serve(rate: float) -> None:
         finally:
             with lock:
                 state["streams"] -= 1
+                if not state["streams"]:  # what was under way belongs to nobody any more
+                    state["streamed"] = state["acknowledged"] = 0
 
     def acknowledge(request: bytes, _context: grpc.ServicerContext) -> bytes:
         with lock:  # by its length, since decoding it would cost more than all the rest
