@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bench.processes import Ran, ended, show
 from tests.support import free_port
 
 PARTITIONS, SIZE = 4, 100
@@ -56,35 +56,19 @@ def serving(events: int) -> Iterator[str]:
         process.wait(30)
 
 
-def run(*command: str, code: int = 0) -> tuple[str, float, float]:
-    """A program to its end: (what it printed, CPU seconds, peak MB)."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        if process.returncode != code:
-            raise SystemExit(f"{' '.join(command)[:120]} failed: {output.read()[-500:]!r}")
-        return (
-            output.read().decode(),
-            usage.ru_utime + usage.ru_stime,
-            usage.ru_maxrss / 1024,
-        )
-
-
-def ours(text: str, events: int) -> tuple[float, float, float]:
-    """Events a second, CPU seconds and peak MB of the command line, one worker."""
+def ours(text: str, events: int) -> Ran:
+    """The command line with one worker."""
     with tempfile.TemporaryDirectory() as receipts:
-        printed, cpu, peak = run(
+        done = ended(
             sys.executable, "cleaner.py", "eventhubs", "--connection-string", text,
             "--eventhub-name", "bench", "--reader", "amqp", "--no-checkpoint", "--workers", "1",
             "--stop-when-empty", "--receipt-dir", receipts, "--output", "json",
             code=1,  # without a checkpoint store nothing is cleared
         )  # fmt: skip
-    result = json.loads(printed)
+    result = json.loads(done.output)
     if result["totals"]["messages"] != events:
         raise SystemExit(f"not all events were counted: {result['totals']}")
-    return events / result["seconds"], cpu, peak
+    return Ran(events / result["seconds"], done.cpu, done.peak)
 
 
 def main() -> None:
@@ -94,18 +78,16 @@ def main() -> None:
     scale = 10 if parser.parse_args().quick else 1
     few, many = 500_000 // scale, 5_000_000 // scale
     with serving(few) as text:
-        rate, cpu, small = ours(text, few)
-        printed, sdk_cpu, sdk_peak = run(sys.executable, "-c", SDK, text, str(few))
-    sdk = few / float(printed)
+        small = ours(text, few)
+        done = ended(sys.executable, "-c", SDK, text, str(few))
     print(f"{few:,} events of {SIZE} B in {PARTITIONS} partitions, one process each")
-    print(f"  amqp reader (this tool) {rate:12,.0f}/s  cpu {cpu:5.1f} s  peak {small:4.0f} MB")
-    print(f"  SDK receive_batch       {sdk:12,.0f}/s  cpu {sdk_cpu:5.1f} s  peak {sdk_peak:4.0f} MB")
-    print(f"  ratio {rate / sdk:.1f}")
+    show("amqp reader (this tool)", small, small)
+    show("SDK receive_batch", Ran(few / float(done.output), done.cpu, done.peak), small)
     with serving(many) as text:
-        rate, cpu, large = ours(text, many)
+        large = ours(text, many)
     print(f"{many:,} events")
-    print(f"  amqp reader (this tool) {rate:12,.0f}/s  cpu {cpu:5.1f} s  peak {large:4.0f} MB")
-    print(f"  memory: {large - small:+.0f} MB for ten times the events")
+    show("amqp reader (this tool)", large, large)
+    print(f"  memory: {large.peak - small.peak:+.0f} MB for ten times the events")
 
 
 if __name__ == "__main__":

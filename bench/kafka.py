@@ -13,24 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from bench.processes import Ended, Ran, best, ended, show
 from tests.brokers.kafka_judge import Judge
 from tests.real.kafka_server import SERVER_JAVA, KafkaCluster, running_kafka
-
-ROOT = Path(__file__).resolve().parent.parent
 
 LOOP = """
 import sys, time, json
@@ -45,17 +40,6 @@ while count < messages:
     begun = begun or time.perf_counter()
 print(time.perf_counter() - begun)
 """
-
-
-@dataclass(frozen=True)
-class Ran:
-    """One run of one program."""
-
-    rate: float  # messages a second
-    cpu: float  # seconds of the process
-    broker: float  # seconds of the broker meanwhile
-    wall: float
-    peak: float  # MB
 
 
 @dataclass(frozen=True)
@@ -82,54 +66,39 @@ class Field:
             if str(cluster.folder) in " ".join(process.info["cmdline"] or [])
         )
 
-    @contextmanager
-    def process(self, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], list[float]]]:
-        """A program that runs to its end; then: [wall, CPU, broker's CPU, peak MB]."""
-        figures: list[float] = []
-        before, begun = sum(self.broker.cpu_times()[:2]), time.perf_counter()
-        with tempfile.TemporaryFile() as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, cwd=ROOT)
-            _, status, usage = os.wait4(process.pid, 0)
-            wall = time.perf_counter() - begun
-            if status:
-                raise SystemExit(f"{' '.join(command)[:200]} exited with {status}")
-            cpu = usage.ru_utime + usage.ru_stime
-            broker = sum(self.broker.cpu_times()[:2]) - before
-            figures += [wall, cpu, broker, usage.ru_maxrss / 1024]
-            output.seek(0)
-            process.returncode = 0
-            self.output = output.read().decode()
-        yield process, figures
+    def process(self, *command: str) -> tuple[Ended, float]:
+        """A program that runs to its end, and the broker's CPU seconds meanwhile."""
+        before = sum(self.broker.cpu_times()[:2])
+        done = ended(*command)
+        return done, sum(self.broker.cpu_times()[:2]) - before
 
     def ours(self, backlog: Backlog, reader: str, workers: int = 1) -> Ran:
         """What this project is, as a user runs it; the whole backlog must be verified as cleared."""
         settings = [part for key, value in self.login.items() for part in ("-X", f"{key}={value}")]
-        with (
-            tempfile.TemporaryDirectory() as receipts,
-            self.process(
+        with tempfile.TemporaryDirectory() as receipts:
+            done, broker = self.process(
                 sys.executable, "cleaner.py", "kafka", "--bootstrap-servers", self.servers,
                 "--topic", backlog.topic, "--group-id", f"bench-{uuid.uuid4().hex}",
                 "--reader", reader, "--workers", str(workers), "--stop-when-empty",
                 "--receipt-dir", receipts, "--output", "json", *settings,
-            ) as (_, (wall, cpu, broker, peak)),
-        ):  # fmt: skip
-            result = json.loads(self.output)
+            )  # fmt: skip
+        result = json.loads(done.output)
         if not result["verified"] or result["totals"]["messages"] != backlog.messages:
             raise SystemExit(f"not cleared: {result}")
-        return Ran(backlog.messages / result["seconds"], cpu, broker, wall, peak)
+        return Ran(backlog.messages / result["seconds"], done.cpu, done.peak, broker, done.wall)
 
     def kcat(self, backlog: Backlog, empty: str) -> Ran:
         """`kcat -C -e -q -f ''`."""
         settings = [part for key, value in self.login.items() for part in ("-X", f"{key}={value}")]
-        walls = []
-        for topic in (empty, backlog.topic):
-            with self.process(
+        (start, _), (done, broker) = (
+            self.process(
                 "kcat", "-C", "-e", "-q", "-f", "", "-b", self.servers, "-t", topic,
                 "-o", "beginning", *settings,
-            ) as (_, figures):  # fmt: skip
-                walls.append(figures)
-        start, (wall, cpu, broker, peak) = walls[0][0], walls[1]
-        return Ran(backlog.messages / max(0.001, wall - start), cpu, broker, wall, peak)
+            )
+            for topic in (empty, backlog.topic)
+        )  # fmt: skip
+        rate = backlog.messages / max(0.001, done.wall - start.wall)
+        return Ran(rate, done.cpu, done.peak, broker, done.wall)
 
     def perf(self, backlog: Backlog) -> Ran:
         """Kafka's own ConsumerPerformance, by its own figure for fetching."""
@@ -137,24 +106,24 @@ class Field:
         names = {"ssl.ca.location": "ssl.truststore.location"}
         lines = [f"{names.get(key, key)}={value}" for key, value in self.login.items()]
         config.write_text("\n".join([*lines, "ssl.truststore.type=PEM", ""]))
-        with self.process(
+        done, broker = self.process(
             "java", "-Xmx512m", "-cp", f"{self.cluster.jars}/*",
             "org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", self.servers,
             "--topic", backlog.topic, "--messages", str(backlog.messages), "--group",
             uuid.uuid4().hex, "--consumer.config", str(config), "--timeout", "60000",
-        ) as (_, (wall, cpu, broker, peak)):  # fmt: skip
-            rows = [line.split(", ") for line in self.output.splitlines() if ", " in line]
+        )  # fmt: skip
+        rows = [line.split(", ") for line in done.output.splitlines() if ", " in line]
         named = dict(zip(rows[0], rows[1], strict=True))
-        return Ran(float(named["fetch.nMsg.sec"]), cpu, broker, wall, peak)
+        return Ran(float(named["fetch.nMsg.sec"]), done.cpu, done.peak, broker, done.wall)
 
     def loop(self, backlog: Backlog) -> Ran:
         """confluent-kafka's `consume` in a bare loop."""
-        with self.process(
+        done, broker = self.process(
             sys.executable, "-c", LOOP, self.servers, backlog.topic, str(backlog.partitions),
             str(backlog.messages), json.dumps(self.login),
-        ) as (_, (wall, cpu, broker, peak)):  # fmt: skip
-            seconds = float(self.output)
-        return Ran(backlog.messages / seconds, cpu, broker, wall, peak)
+        )  # fmt: skip
+        rate = backlog.messages / float(done.output)
+        return Ran(rate, done.cpu, done.peak, broker, done.wall)
 
 
 def publish(cluster: KafkaCluster, judge: Judge, backlog: Backlog) -> None:
@@ -170,24 +139,6 @@ def publish(cluster: KafkaCluster, judge: Judge, backlog: Backlog) -> None:
         ],
         check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-
-
-def show(name: str, ran: Ran | None, ours: Ran) -> None:
-    """One line of the table."""
-    if ran is None:
-        print(f"  {name:22} not installed")
-        return
-    print(
-        f"  {name:22} {ran.rate / 1e6:7.2f}M/s  ratio {ours.rate / ran.rate:5.1f}"
-        f"  cpu {ran.cpu:5.1f} s  broker {ran.broker:4.1f} s  wall {ran.wall:5.1f} s"
-        f"  peak {ran.peak:4.0f} MB",
-        flush=True,
-    )
-
-
-def best(run: Callable[[], Ran]) -> Ran:
-    """The better of two runs, so that the machine's other work does not decide."""
-    return max((run() for _ in range(2)), key=lambda ran: ran.rate)
 
 
 def compare(field: Field, backlog: Backlog, empty: str) -> None:
@@ -218,6 +169,12 @@ def main() -> None:
         judge.wait_for_coordinators()
         empty = judge.create("empty")
         plain, tls = Field(cluster, "PLAINTEXT"), Field(cluster, "SSL")
+        warm = Backlog("warm", 4, 1_000_000 // scale, 100, "none")  # the broker's code gets compiled
+        publish(cluster, judge, warm)
+        for _ in range(2):
+            for run in (plain.ours, tls.ours):
+                run(warm, "headers")
+            plain.loop(warm)
         for size, codec, messages in (
             (100, "none", 5_000_000),
             (100, "lz4", 5_000_000),

@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +25,8 @@ from typing import Any
 
 import grpc
 from google.pubsub_v1 import types as pubsub
+
+from bench.processes import Ran, ended, show
 
 SUBSCRIPTION = "projects/test/subscriptions/bench"
 BATCH, SIZE = 1000, 100
@@ -179,28 +180,11 @@ def serving(rate: float = 0.0) -> Iterator[dict[str, str]]:
         process.wait(30)
 
 
-def run(script: str, env: dict[str, str], *args: int) -> tuple[float, float, float]:
-    """A reader to its end: (messages a second, CPU seconds, peak MB)."""
-    command = [sys.executable, "-c", script, *map(str, args)]
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=env)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        output.seek(0)
-        errors.seek(0)
-        if status:
-            raise SystemExit(errors.read()[-1000:].decode())
-        count, seconds = json.loads(output.read().splitlines()[-1])
-    return count / seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
-def show(name: str, figures: tuple[float, float, float], ours: float) -> None:
-    """One line of the table."""
-    rate, cpu, peak = figures
-    print(
-        f"  {name:24} {rate:12,.0f}/s  ratio {ours / rate:5.1f}  cpu {cpu:5.1f} s  peak {peak:4.0f} MB",
-        flush=True,
-    )
+def run(script: str, env: dict[str, str], *args: int) -> Ran:
+    """A reader to its end."""
+    done = ended(sys.executable, "-c", script, *map(str, args), env=env)
+    count, seconds = json.loads(done.output.splitlines()[-1])
+    return Ran(count / seconds, done.cpu, done.peak)
 
 
 def main() -> None:
@@ -216,19 +200,19 @@ def main() -> None:
     with serving() as env:
         print(f"{SIZE} B messages, responses of {BATCH}")
         ours = run(OURS, env, 2_000_000 // scale, 2)
-        show("streams (this tool, 2)", ours, ours[0])
-        show("pull + acknowledge", run(PULL, env, 200_000 // scale), ours[0])
-        show("subscribe(callback)", run(CALLBACK, env, 100_000 // scale), ours[0])
+        show("streams (this tool, 2)", ours, ours)
+        show("pull + acknowledge", run(PULL, env, 200_000 // scale), ours)
+        show("subscribe(callback)", run(CALLBACK, env, 100_000 // scale), ours)
     print("10 MB/s a stream")
     bytes_each = len(responses()) / BATCH
     with serving(10e6) as env:
         for streams in (1, 4, 16) if args.quick else (1, 4, 16, 60):
             messages = int(streams * 10e6 / bytes_each) * (2 if args.quick else 4)
-            rate, cpu, peak = run(OURS, env, messages, streams)
-            seconds = messages / rate
+            ran = run(OURS, env, messages, streams)
+            seconds = messages / ran.rate
             print(
-                f"  {streams:3} streams {rate * bytes_each / 1e6:7.1f} MB/s  {rate:10,.0f}/s"
-                f"  {cpu / seconds:5.2f} cores  peak {peak:4.0f} MB",
+                f"  {streams:3} streams {ran.rate * bytes_each / 1e6:7.1f} MB/s  {ran.rate:10,.0f}/s"
+                f"  {ran.cpu / seconds:5.2f} cores  peak {ran.peak:4.0f} MB",
                 flush=True,
             )
 

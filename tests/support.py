@@ -143,18 +143,23 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0
 <dependencies>{dependencies}</dependencies></project>"""
 
 _DEPENDENCY = """<dependency><groupId>{0}</groupId><artifactId>{1}</artifactId>
-<version>{2}</version></dependency>"""
+<version>{2}</version>{3}</dependency>"""
+
+_ALONE = """<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion>
+</exclusions>"""
 
 
-def maven_jars(name: str, coordinates: Sequence[str]) -> Path:
-    """The folder with these artifacts ("group:artifact:version") and all that they depend on.
+def maven_jars(name: str, coordinates: Sequence[str], *, alone: bool = False) -> Path:
+    """The folder with these artifacts ("group:artifact:version") and, unless `alone`, what they need.
 
     Downloaded from Maven Central once and cached; skips where Java or Maven is missing.
     """
     need("java", "mvn")
     with cached(name) as (folder, complete):
         if not complete:
-            dependencies = "".join(_DEPENDENCY.format(*item.split(":")) for item in coordinates)
+            dependencies = "".join(
+                _DEPENDENCY.format(*item.split(":"), _ALONE if alone else "") for item in coordinates
+            )
             (folder / "pom.xml").write_text(_POM.format(name=name, dependencies=dependencies))
             subprocess.run(
                 ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"],

@@ -1,0 +1,68 @@
+"""Programs run to their end, and what they cost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Ended(NamedTuple):
+    """A program that has ended."""
+
+    output: str  # what it printed
+    wall: float  # seconds
+    cpu: float  # seconds
+    peak: float  # MB resident at most
+
+
+def ended(*command: str, env: Mapping[str, str] | None = None, code: int = 0) -> Ended:
+    """Run a program in the project's folder; ends the benchmark if it does not exit with `code`."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        begun = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT, env=env)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begun
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode != code:
+            said = (output.read() + errors.read()).decode(errors="replace")[-2000:]
+            raise SystemExit(f"{' '.join(command)[:200]} exited with {process.returncode}:\n{said}")
+        cpu = usage.ru_utime + usage.ru_stime
+        return Ended(output.read().decode(), wall, cpu, usage.ru_maxrss / 1024)
+
+
+class Ran(NamedTuple):
+    """One run of one reader."""
+
+    rate: float  # messages a second
+    cpu: float  # seconds of the process
+    peak: float  # MB
+    broker: float | None = None  # seconds of the broker's CPU meanwhile
+    wall: float | None = None  # seconds
+
+
+def best(run: Callable[[], Ran]) -> Ran:
+    """The better of two runs, so that the machine's other work does not decide."""
+    return max((run() for _ in range(2)), key=lambda ran: ran.rate)
+
+
+def show(name: str, ran: Ran | None, ours: Ran) -> None:
+    """One line of a table; `ratio` is of ours to this one."""
+    if ran is None:
+        print(f"  {name:24} not installed")
+        return
+    broker = "" if ran.broker is None else f"  broker {ran.broker:4.1f} s"
+    wall = "" if ran.wall is None else f"  wall {ran.wall:5.1f} s"
+    print(
+        f"  {name:24} {ran.rate:12,.0f}/s  ratio {ours.rate / ran.rate:5.1f}"
+        f"  cpu {ran.cpu:5.1f} s{broker}{wall}  peak {ran.peak:4.0f} MB",
+        flush=True,
+    )
