@@ -72,6 +72,9 @@ class PulsarServer:
             "managedLedgerDefaultWriteQuorum": "1",
             "managedLedgerDefaultAckQuorum": "1",
             "bookkeeperClientHealthCheckEnabled": "false",  # would shun the one bookie after a restart
+            "nettyMaxFrameSizeBytes": str(
+                5 * 1024 * 1024 + 10_240
+            ),  # of the bookie: a message and a head
             "diskUsageThreshold": "0.99",  # a full disk turns it read-only, in a storm of log lines
             "functionsWorkerEnabled": "false",
             "brokerDeleteInactiveTopicsEnabled": "false",
