@@ -60,6 +60,12 @@ SYSTEMS: dict[str, System] = {
         "core.brokers.eventhubs:open_source",
         "eventhubs",
     ),
+    "iggy": System(
+        "a consumer's or a group's offsets on Apache Iggy",
+        "core.options.iggy:IggyOptions",
+        "core.brokers.iggy:open_source",
+        "iggy",
+    ),
 }
 
 

@@ -1,0 +1,98 @@
+"""Iggy's commands for polling and offsets: bytes to send, and the few bytes of a reply that count.
+
+Layouts: `iggy_binary_protocol` 0.11.0 (requests/messages, requests/consumer_offsets, batch.rs),
+which apache-iggy 0.9.0 speaks. All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+POLL, GET_OFFSET, STORE_OFFSET, DELETE_OFFSET = 100, 120, 121, 122
+CONSUMER, GROUP = 1, 2
+
+_NUMERIC, _NAME = 1, 2
+_PARTITION = struct.Struct("<BI")  # a flag that one is named, and its id
+_POLL = struct.Struct("<BQIB")  # strategy, value, count, auto commit
+_BY_OFFSET = 1
+_STORE = struct.Struct("<QB")  # offset, acknowledgement
+_ACKNOWLEDGED = 1  # by a quorum; 0: not at all
+
+_HEAD = struct.Struct("<IQI")  # partition, its current offset, messages in this reply
+_BATCH_BYTES = 256  # header of a batch
+_BASE_OFFSET_AT = 8  # in it, behind the partition's id
+_DELTA_AT = 24  # in a message's header, behind checksum and id
+_OFFSETS = struct.Struct("<IQQ")  # partition, its current offset, the stored one
+_NOBODY = 0xFFFFFFFF  # the partition in a reply that could not be routed
+
+
+class ReplyError(ValueError):
+    """A reply that is not what the protocol says."""
+
+
+class Polled(NamedTuple):
+    """What a poll's reply says of itself."""
+
+    partition: int | None  # None: the server did not look at any
+    current: int  # offset of the partition's last message
+    messages: int
+    first: int | None  # offset of the first message in it; None: there is none
+
+
+def identifier(value: str) -> bytes:
+    """A number or a name as the protocol spells it."""
+    if value.isdecimal():
+        return struct.pack("<BBI", _NUMERIC, 4, int(value))
+    name = value.encode()
+    return bytes((_NAME, len(name))) + name
+
+
+def subject(kind: int, consumer: str, stream: str, topic: str) -> bytes:
+    """Who asks for what, as every command of this file begins."""
+    return bytes((kind,)) + b"".join(map(identifier, (consumer, stream, topic)))
+
+
+def poll(who: bytes, partition: int, offset: int, count: int) -> bytes:
+    """Ask for `count` messages from `offset` on; nothing is stored for it."""
+    return who + _PARTITION.pack(1, partition) + _POLL.pack(_BY_OFFSET, offset, count, 0)
+
+
+def get_offset(who: bytes, partition: int) -> bytes:
+    """Ask for the stored offset."""
+    return who + _PARTITION.pack(1, partition)
+
+
+def store_offset(who: bytes, partition: int, offset: int) -> bytes:
+    """Store an offset, to be acknowledged."""
+    return who + _PARTITION.pack(1, partition) + _STORE.pack(offset, _ACKNOWLEDGED)
+
+
+def delete_offset(who: bytes, partition: int) -> bytes:
+    """Forget the stored offset, to be acknowledged."""
+    return who + _PARTITION.pack(1, partition) + bytes((_ACKNOWLEDGED,))
+
+
+def polled(reply: bytes) -> Polled:
+    """The head of a poll's reply, and where its messages begin; raises `ReplyError`."""
+    try:
+        partition, current, messages = _HEAD.unpack_from(reply)
+        first = None
+        if messages:
+            (base,) = struct.unpack_from("<Q", reply, _HEAD.size + _BASE_OFFSET_AT)
+            (delta,) = struct.unpack_from("<I", reply, _HEAD.size + _BATCH_BYTES + _DELTA_AT)
+            first = base + delta
+    except struct.error:
+        raise ReplyError(f"a poll's reply of {len(reply)} bytes ends too early") from None
+    return Polled(None if partition == _NOBODY else partition, current, messages, first)
+
+
+def stored(reply: bytes) -> int | None:
+    """The stored offset in a reply, which is that of the last message consumed; None: there is none."""
+    if not reply:
+        return None
+    try:
+        offset: int = _OFFSETS.unpack(reply)[2]
+    except struct.error:
+        raise ReplyError(f"an offset's reply has {len(reply)} bytes") from None
+    return offset

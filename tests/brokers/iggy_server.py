@@ -1,0 +1,505 @@
+"""An Iggy server for the tests: the wire protocol of 0.9, as apache-iggy 0.9.0 speaks it, in memory.
+
+Layouts: crate `iggy_binary_protocol` 0.11.0. It does what tests need: log in, streams, topics, groups,
+sending, polling by every strategy, offsets, purging, deleting segments; and faults on demand. What a
+test asserts on it must hold on a real server, too: see `IGGY_ADDRESS` in `tests/brokers/test_iggy.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+HEADER = 256
+_REPLY, _EVICTION = 8, 13
+_REGISTER, _READ, _LOGOUT = 1, 2, 3
+_CREATE_STREAM, _CREATE_TOPIC, _PURGE_TOPIC, _CREATE_GROUP = 128, 132, 135, 139
+_JOIN, _LEAVE, _SEND, _STORE, _DELETE = 148, 149, 160, 161, 162
+_INVALID_CREDENTIALS, _INVALID_TOKEN, _INCOMPATIBLE = 9, 10, 14  # reasons of an eviction
+_OK, _INVALID_COMMAND, _UNAUTHENTICATED = 0, 3, 40
+_NO_TOPIC, _NO_PARTITION, _NO_OFFSET, _INVALID_OFFSET, _NO_GROUP = 2010, 3007, 3021, 4100, 5000
+
+USER, PASSWORD, TOKEN = "iggy", "iggy-password", "iggypat-token"
+
+
+class WireError(Exception):
+    """A request that is answered with a status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Reader:
+    """Fields of a request, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, layout: str) -> int:
+        """One number."""
+        (value,) = struct.unpack_from("<" + layout, self.data, self.at)
+        self.at += struct.calcsize("<" + layout)
+        return int(value)
+
+    def text(self) -> str:
+        """A name behind its length."""
+        size = self.take("B")
+        self.at += size
+        return self.data[self.at - size : self.at].decode()
+
+    def ident(self) -> int | str:
+        """A number or a name."""
+        kind = self.take("B")
+        if kind == 1:
+            self.at += 1
+            return self.take("I")
+        return self.text()
+
+
+@dataclass
+class Log:
+    """One partition: batches of messages of one size."""
+
+    messages: deque[tuple[int, int]] = field(default_factory=deque)  # (first offset, count)
+    first: int = 0
+    next: int = 0
+    size: int = 100  # bytes of a payload
+    offsets: dict[tuple[int, str], int] = field(default_factory=dict)
+
+    @property
+    def current(self) -> int:
+        """Offset of the last message; 0 also for none."""
+        return max(0, self.next - 1)
+
+
+@dataclass
+class Topic:
+    """A topic with its groups."""
+
+    id: int
+    name: str
+    logs: dict[int, Log]
+    groups: dict[str, dict[int, list[int]]] = field(default_factory=dict)  # members' partitions
+
+
+@dataclass
+class Stream:
+    """A stream with its topics."""
+
+    id: int
+    name: str
+    topics: dict[str, Topic] = field(default_factory=dict)
+
+
+def _name(text: str) -> bytes:
+    raw = text.encode()
+    return bytes((len(raw),)) + raw
+
+
+class IggyServer:
+    """The server, on a thread of its own; `port` is where it listens."""
+
+    def __init__(self, *, first_partition: int = 0) -> None:
+        self.first_partition = first_partition
+        self.lock = threading.RLock()
+        self.streams: dict[str, Stream] = {}
+        self.requests: list[int] = []  # codes of reads, operations of the rest
+        self.stored: list[tuple[int, int]] = []  # (partition, offset) of every store
+        self.faults: dict[int, deque[int]] = {}  # operation or code -> statuses to answer next
+        self.cuts: set[int] = set()  # polls, counted over all connections, that cut theirs
+        self.polls = 0
+        self.forget_store = False  # answer a store without storing
+        self.unrouted = 0  # polls to answer as if no partition had been looked at
+        self.silent = False  # accept connections and say nothing
+        self.old = False  # speak the framing of servers before 0.9
+        self.version = (0, 11, 0)
+        self._client_ids = iter(range(1, 1 << 30))
+        self._started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._started.wait(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port = server.sockets[0].getsockname()[1]
+        self._started.set()
+        self._loop.run_forever()
+        server.close()
+        for writer in self._writers:
+            writer.close()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        client = Session(next(self._client_ids))
+        try:
+            if self.old:
+                await self._serve_old(reader, writer)
+                return
+            while True:
+                head = await reader.readexactly(HEADER)
+                body = await reader.readexactly(struct.unpack_from("<I", head, 48)[0] - HEADER)
+                if self.silent:
+                    continue
+                with self.lock:
+                    answer = self._answer(client, head, body)
+                    if self.polls in self.cuts:
+                        self.cuts.discard(self.polls)
+                        return
+                writer.write(answer)
+                await writer.drain()
+                if answer[60] == _EVICTION:
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            with self.lock:
+                self._leave_all(client)
+            writer.close()
+
+    async def _serve_old(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            (size,) = struct.unpack("<I", await reader.readexactly(4))
+            if not size:  # what a newer client begins with means nothing here
+                await reader.read()
+                return
+            await reader.readexactly(size)
+            writer.write(bytes(8))
+            await writer.drain()
+
+    def _leave_all(self, client: Session) -> None:
+        for stream in self.streams.values():
+            for topic in stream.topics.values():
+                for members in topic.groups.values():
+                    members.pop(client.id, None)
+
+    def _answer(self, client: Session, head: bytes, body: bytes) -> bytes:
+        operation = head[176]
+        (code,) = struct.unpack_from("<I", head, 196)
+        kind = code if operation == _READ else operation
+        self.requests.append(kind)
+        if operation == _REGISTER:
+            return self._login(client, head, body)
+        try:
+            self._admit(client, kind)
+            found = self._handle(client, kind, Reader(body))
+        except WireError as error:
+            return self._reply(head, b"", error.status)
+        framed = operation in (_STORE, _DELETE) or 128 <= operation < _SEND
+        return self._reply(head, (struct.pack("<I", 0) if framed else b"") + found, _OK)
+
+    def _admit(self, client: Session, kind: int) -> None:
+        if not client.logged_in and kind not in (1, 12, _LOGOUT):
+            raise WireError(_UNAUTHENTICATED)
+        faults = self.faults.get(kind)
+        if faults:
+            raise WireError(faults.popleft())
+
+    @staticmethod
+    def _reply(head: bytes, body: bytes, status: int) -> bytes:
+        out = bytearray(HEADER)
+        struct.pack_into("<I", out, 48, HEADER + len(body))
+        out[60] = _REPLY
+        out[160:176] = head[128:144]
+        struct.pack_into("<Q", out, 200, struct.unpack_from("<Q", head, 168)[0])
+        out[208] = head[176]
+        struct.pack_into("<I", out, 216, status)
+        return bytes(out) + body
+
+    def _evict(self, head: bytes, reason: int) -> bytes:
+        out = bytearray(HEADER)
+        struct.pack_into("<I", out, 48, HEADER)
+        out[60] = _EVICTION
+        out[128:144] = head[128:144]
+        major, minor, patch = self.version
+        packed = major << 20 | minor << 10 | patch
+        struct.pack_into("<II", out, 144, packed, packed)
+        out[255] = reason
+        return bytes(out)
+
+    def _login(self, client: Session, head: bytes, body: bytes) -> bytes:
+        fields = Reader(body)
+        fields.take("I")
+        fields.text()
+        fields.text()
+        if self.version != (0, 11, 0):
+            return self._evict(head, _INCOMPATIBLE)
+        first = fields.text()
+        rest = body[fields.at :]
+        by_password = len(rest) > 4 and rest[1 : 1 + rest[0]].decode(errors="replace") == PASSWORD
+        if not (first == USER and by_password) and first != TOKEN:
+            token = len(rest) <= 4
+            return self._evict(head, _INVALID_TOKEN if token else _INVALID_CREDENTIALS)
+        client.logged_in = True
+        version = _name("0.9.0")
+        return self._reply(
+            head, struct.pack("<I", 0) + struct.pack("<IQI", 1, 7, 11 << 10) + version, _OK
+        )
+
+    def _handle(self, client: Session, kind: int, fields: Reader) -> bytes:
+        handlers: dict[int, Callable[[Session, Reader], bytes]] = {
+            1: lambda _client, _fields: b"",
+            12: self._cluster,
+            _LOGOUT: lambda _client, _fields: b"",
+            100: self._poll,
+            120: self._get_offset,
+            200: self._get_stream,
+            201: lambda _client, _fields: b"".join(map(_stream_head, self.streams.values())),
+            300: self._get_topic,
+            600: self._get_group,
+            601: self._get_groups,
+            _CREATE_STREAM: self._create_stream,
+            _CREATE_TOPIC: self._create_topic,
+            _PURGE_TOPIC: self._purge,
+            _CREATE_GROUP: self._create_group,
+            _JOIN: self._join,
+            _LEAVE: self._leave,
+            _SEND: self._send,
+            _STORE: self._store,
+            _DELETE: self._delete,
+        }
+        handler = handlers.get(kind)
+        if handler is None:
+            raise WireError(_INVALID_COMMAND)
+        return handler(client, fields)
+
+    def _cluster(self, _client: Session, _fields: Reader) -> bytes:
+        def text(value: bytes) -> bytes:
+            return struct.pack("<I", len(value)) + value
+
+        node = (
+            text(b"iggy-node") + text(b"127.0.0.1") + struct.pack("<HHHHBB", self.port, 0, 0, 0, 0, 0)
+        )
+        return text(b"single-node") + struct.pack("<I", 1) + node
+
+    def _stream(self, fields: Reader) -> Stream | None:
+        ident = fields.ident()
+        return next((item for item in self.streams.values() if ident in (item.id, item.name)), None)
+
+    def _topic(self, fields: Reader) -> Topic | None:
+        stream, ident = self._stream(fields), fields.ident()
+        topics = stream.topics.values() if stream else ()
+        return next((item for item in topics if ident in (item.id, item.name)), None)
+
+    def topic(self, fields: Reader) -> Topic:
+        """The topic that a request names."""
+        found = self._topic(fields)
+        if found is None:
+            raise WireError(_NO_TOPIC)
+        return found
+
+    def _get_stream(self, _client: Session, fields: Reader) -> bytes:
+        found = self._stream(fields)
+        if found is None:
+            return b""
+        return _stream_head(found) + b"".join(map(_topic_head, found.topics.values()))
+
+    def _get_topic(self, _client: Session, fields: Reader) -> bytes:
+        found = self._topic(fields)
+        return b"" if found is None else _topic_details(found)
+
+    def _create_stream(self, _client: Session, fields: Reader) -> bytes:
+        stream = Stream(len(self.streams), fields.text())
+        self.streams[stream.name] = stream
+        return _stream_head(stream)
+
+    def _create_topic(self, _client: Session, fields: Reader) -> bytes:
+        stream, count, name = self._stream(fields), fields.take("I"), fields.text()
+        if stream is None:
+            raise WireError(1009)
+        numbers = range(self.first_partition, self.first_partition + count)
+        topic = Topic(len(stream.topics), name, {number: Log() for number in numbers})
+        stream.topics[name] = topic
+        return _topic_details(topic)
+
+    def _purge(self, _client: Session, fields: Reader) -> bytes:
+        topic = self.topic(fields)
+        for number in topic.logs:
+            topic.logs[number] = Log()
+        return b""
+
+    def delete_up_to(self, stream: str, topic: str, number: int, offset: int) -> None:
+        """What retention does: the messages before an offset go."""
+        with self.lock:
+            log = self.streams[stream].topics[topic].logs[number]
+            log.first = max(log.first, min(offset, log.next))
+
+    def _create_group(self, _client: Session, fields: Reader) -> bytes:
+        topic, name = self.topic(fields), fields.text()
+        topic.groups[name] = {}
+        return struct.pack("<III", len(topic.groups) - 1, len(topic.logs), 0) + _name(name)
+
+    def _members(self, fields: Reader) -> tuple[Topic, int, str, dict[int, list[int]]] | None:
+        topic, ident = self.topic(fields), fields.ident()
+        for number, (name, members) in enumerate(topic.groups.items()):
+            if ident in (number, name):
+                return topic, number, name, members
+        return None
+
+    def _get_group(self, _client: Session, fields: Reader) -> bytes:
+        found = self._members(fields)
+        if found is None:
+            return b""
+        topic, number, name, members = found
+        body = struct.pack("<III", number, len(topic.logs), len(members)) + _name(name)
+        for member, partitions in members.items():
+            body += struct.pack(f"<II{len(partitions)}I", member, len(partitions), *partitions)
+        return body
+
+    def _get_groups(self, _client: Session, fields: Reader) -> bytes:
+        topic = self.topic(fields)
+        return b"".join(
+            struct.pack("<III", number, len(topic.logs), len(members)) + _name(name)
+            for number, (name, members) in enumerate(topic.groups.items())
+        )
+
+    def _join(self, client: Session, fields: Reader) -> bytes:
+        found = self._members(fields)
+        if found is None:
+            raise WireError(_NO_GROUP)
+        topic, _, _, members = found
+        members[client.id] = []
+        for index, number in enumerate(topic.logs):
+            list(members.values())[index % len(members)].append(number)
+        return b""
+
+    def _leave(self, client: Session, fields: Reader) -> bytes:
+        found = self._members(fields)
+        if found is not None:
+            found[3].pop(client.id, None)
+        return b""
+
+    def _send(self, _client: Session, fields: Reader) -> bytes:
+        fields.take("I")
+        topic = self.topic(fields)
+        kind = fields.take("B")
+        fields.take("B")
+        number = fields.take("I") if kind == 2 else next(iter(topic.logs))
+        log = topic.logs.get(number)
+        if log is None:
+            raise WireError(_NO_PARTITION)
+        count = fields.take("I")
+        (log.size,) = struct.unpack_from("<I", fields.data, fields.at + HEADER + 36)
+        base = log.next
+        log.next += count
+        return struct.pack("<IIIIQ", 1, 0, topic.id, number, base)
+
+    def _consumer(self, fields: Reader) -> tuple[Log, int, tuple[int, str]]:
+        kind, ident = fields.take("B"), fields.ident()
+        topic = self.topic(fields)
+        if kind == 2:
+            numbered = enumerate(topic.groups)
+            ident = next((name for number, name in numbered if ident in (number, name)), "")
+            if not ident:
+                raise WireError(_NO_GROUP)
+        fields.take("B")
+        number = fields.take("I")
+        if number not in topic.logs:
+            raise WireError(_NO_PARTITION)
+        return topic.logs[number], number, (kind, str(ident))
+
+    def _poll(self, _client: Session, fields: Reader) -> bytes:
+        self.polls += 1
+        log, number, key = self._consumer(fields)
+        strategy, value, count = fields.take("B"), fields.take("Q"), fields.take("I")
+        if self.unrouted:
+            self.unrouted -= 1
+            return struct.pack("<IQI", 0xFFFFFFFF, 0, 0)
+        start = {
+            1: value,
+            3: log.first,
+            4: max(log.first, log.next - count),
+            5: log.offsets.get(key, -1) + 1,
+        }[strategy]
+        start = max(start, log.first)
+        count = max(0, min(count, log.next - start))
+        head = struct.pack("<IQI", number, log.current, count)
+        return head + (_batch(number, start, count, log.size) if count else b"")
+
+    def _get_offset(self, _client: Session, fields: Reader) -> bytes:
+        log, number, key = self._consumer(fields)
+        found = log.offsets.get(key)
+        return b"" if found is None else struct.pack("<IQQ", number, log.current, found)
+
+    def _store(self, _client: Session, fields: Reader) -> bytes:
+        log, number, key = self._consumer(fields)
+        offset = fields.take("Q")
+        if offset > log.current or not log.next:
+            raise WireError(_INVALID_OFFSET)
+        self.stored.append((number, offset))
+        if not self.forget_store:
+            log.offsets[key] = offset
+        return b""
+
+    def _delete(self, _client: Session, fields: Reader) -> bytes:
+        log, _, key = self._consumer(fields)
+        if log.offsets.pop(key, None) is None:
+            raise WireError(_NO_OFFSET)
+        return b""
+
+
+@dataclass
+class Session:
+    """One connection."""
+
+    id: int
+    logged_in: bool = False
+
+
+def _stream_head(stream: Stream) -> bytes:
+    head = struct.pack("<IQIQQ", stream.id, 1, len(stream.topics), 0, 0)
+    return head + _name(stream.name) + struct.pack("<I", 0)
+
+
+def _topic_head(topic: Topic) -> bytes:
+    count = sum(log.next - log.first for log in topic.logs.values())
+    head = struct.pack("<IQIQBQQQ", topic.id, 1, len(topic.logs), 0, 1, 0, 1, count)
+    return head + _name(topic.name) + struct.pack("<II", 0, 0)
+
+
+def _topic_details(topic: Topic) -> bytes:
+    parts = [_topic_head(topic)]
+    for number, log in topic.logs.items():
+        count = log.next - log.first
+        size = count * (48 + log.size)
+        parts.append(struct.pack("<IQIQQQ", number, 1, 1, log.current, size, count))
+    return b"".join(parts)
+
+
+_FRAMES: dict[tuple[int, int], bytes] = {}
+
+
+def _batch(number: int, base: int, count: int, size: int) -> bytes:
+    """Messages as a poll's reply has them; the frames of one shape are made once."""
+    frames = _FRAMES.get((count, size))
+    if frames is None:
+        payload = bytes(size)
+        frames = b"".join(
+            struct.pack("<QQQIIIIQ", 0, index + 1, 0, index, 0, 0, size, 0) + payload
+            for index in range(count)
+        )
+        if len(_FRAMES) > 8:
+            _FRAMES.clear()
+        _FRAMES[(count, size)] = frames
+    head = bytearray(HEADER)
+    struct.pack_into("<QQQQQQI", head, 0, number, base, 1, 1, HEADER + len(frames), 0, count)
+    return bytes(head) + frames
