@@ -45,10 +45,10 @@ def ident(value: str) -> int | str:
 class Client:
     """One connection; for one thread. Raises `BrokerError` and `TransientError` alone."""
 
-    def __init__(self, options: IggyOptions) -> None:
+    def __init__(self, options: IggyOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.options = options
         self.address = f"{options.host}:{options.port}"
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop  # the caller's, who closes it
         self._client: IggyClient | None = None
 
     def connect(self) -> None:
@@ -112,15 +112,28 @@ class Client:
         try:
             return self._loop.run_until_complete(run())
         except asyncio.TimeoutError:
-            raise _SilentError(
-                f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition
-            ) from None
+            raise self.silence(partition) from None
         except (RuntimeError, ConnectionError) as error:
             raise self._failure(str(error), partition) from None
 
     def request(self, code: int, payload: bytes, partition: Partition | None = None) -> bytes:
         """Send a command as bytes, and return the reply's."""
         return self.call(self.iggy.send_binary_request, code, payload, partition=partition)
+
+    def silence(self, partition: Partition | None) -> TransientError:
+        """The error of a request that nobody answers."""
+        return _SilentError(f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition)
+
+    def begin(self, code: int, payload: bytes) -> asyncio.Future[bytes]:
+        """Begin to send a command, on the running loop; the caller minds the time."""
+        return asyncio.ensure_future(self.iggy.send_binary_request(code, payload))
+
+    def result(self, reply: asyncio.Future[bytes], partition: Partition) -> bytes:
+        """The result of a command that is done."""
+        try:
+            return reply.result()
+        except (RuntimeError, ConnectionError) as error:
+            raise self._failure(str(error), partition) from None
 
     def _failure(self, said: str, partition: Partition | None) -> BrokerError:
         where = f"{self.address}{f', {partition}' if partition else ''}"
@@ -146,10 +159,7 @@ class Client:
 
     def close(self) -> None:
         """Drop the connection; never raises."""
-        client, self._client = self._client, None
-        del client
-        if not self._loop.is_closed():
-            self._loop.close()
+        self._client = None
 
 
 class _SilentError(TransientError):

@@ -164,9 +164,10 @@ class IggyServer:
                     if self.polls in self.cuts:
                         self.cuts.discard(self.polls)
                         return
-                writer.write(answer)
+                for part in answer:
+                    writer.write(part)
                 await writer.drain()
-                if answer[60] == _EVICTION:
+                if answer[0][60] == _EVICTION:
                     return
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
@@ -192,20 +193,23 @@ class IggyServer:
                 for members in topic.groups.values():
                     members.pop(client.id, None)
 
-    def _answer(self, client: Session, head: bytes, body: bytes) -> bytes:
+    def _answer(self, client: Session, head: bytes, body: bytes) -> list[bytes]:
+        """The reply in parts, so that nothing copies the messages."""
         operation = head[176]
         (code,) = struct.unpack_from("<I", head, 196)
         kind = code if operation == _READ else operation
         self.requests.append(kind)
         if operation == _REGISTER:
-            return self._login(client, head, body)
+            return [self._login(client, head, body)]
         try:
             self._admit(client, kind)
             found = self._handle(client, kind, Reader(body))
         except WireError as error:
-            return self._reply(head, b"", error.status)
+            return [self._reply(head, b"", error.status)]
         framed = operation in (_STORE, _DELETE) or 128 <= operation < _SEND
-        return self._reply(head, (struct.pack("<I", 0) if framed else b"") + found, _OK)
+        more, client.frames = client.frames, b""
+        found = (struct.pack("<I", 0) if framed else b"") + found
+        return [self._reply(head, found, _OK, len(more)), more]
 
     def _admit(self, client: Session, kind: int) -> None:
         if not client.logged_in and kind not in (1, 12, _LOGOUT):
@@ -215,9 +219,9 @@ class IggyServer:
             raise WireError(faults.popleft())
 
     @staticmethod
-    def _reply(head: bytes, body: bytes, status: int) -> bytes:
+    def _reply(head: bytes, body: bytes, status: int, more: int = 0) -> bytes:
         out = bytearray(HEADER)
-        struct.pack_into("<I", out, 48, HEADER + len(body))
+        struct.pack_into("<I", out, 48, HEADER + len(body) + more)
         out[60] = _REPLY
         out[160:176] = head[128:144]
         struct.pack_into("<Q", out, 200, struct.unpack_from("<Q", head, 168)[0])
@@ -417,7 +421,7 @@ class IggyServer:
             raise WireError(_NO_PARTITION)
         return topic.logs[number], number, (kind, str(ident))
 
-    def _poll(self, _client: Session, fields: Reader) -> bytes:
+    def _poll(self, client: Session, fields: Reader) -> bytes:
         self.polls += 1
         log, number, key = self._consumer(fields)
         strategy, value, count = fields.take("B"), fields.take("Q"), fields.take("I")
@@ -433,7 +437,10 @@ class IggyServer:
         start = max(start, log.first)
         count = max(0, min(count, log.next - start))
         head = struct.pack("<IQI", number, log.current, count)
-        return head + (_batch(number, start, count, log.size) if count else b"")
+        if not count:
+            return head
+        client.frames = _frames(count, log.size)
+        return head + _batch_head(number, start, count, len(client.frames))
 
     def _get_offset(self, _client: Session, fields: Reader) -> bytes:
         log, number, key = self._consumer(fields)
@@ -463,6 +470,7 @@ class Session:
 
     id: int
     logged_in: bool = False
+    frames: bytes = b""  # what follows the reply that is being made
 
 
 def _stream_head(stream: Stream) -> bytes:
@@ -488,8 +496,8 @@ def _topic_details(topic: Topic) -> bytes:
 _FRAMES: dict[tuple[int, int], bytes] = {}
 
 
-def _batch(number: int, base: int, count: int, size: int) -> bytes:
-    """Messages as a poll's reply has them; the frames of one shape are made once."""
+def _frames(count: int, size: int) -> bytes:
+    """The messages of a batch; those of one shape are made once."""
     frames = _FRAMES.get((count, size))
     if frames is None:
         payload = bytes(size)
@@ -500,6 +508,11 @@ def _batch(number: int, base: int, count: int, size: int) -> bytes:
         if len(_FRAMES) > 8:
             _FRAMES.clear()
         _FRAMES[(count, size)] = frames
+    return frames
+
+
+def _batch_head(number: int, base: int, count: int, size: int) -> bytes:
+    """What precedes the messages of a batch."""
     head = bytearray(HEADER)
-    struct.pack_into("<QQQQQQI", head, 0, number, base, 1, 1, HEADER + len(frames), 0, count)
-    return bytes(head) + frames
+    struct.pack_into("<QQQQQQI", head, 0, number, base, 1, 1, HEADER + size, 0, count)
+    return bytes(head)
