@@ -20,10 +20,11 @@ from rich.console import Console
 
 from core import __version__, display, flags
 from core import receipt as receipts
+from core.config import VARIABLE, Request, load_config
 from core.engine import Halt
 from core.errors import ClearerError, RefusedError, UsageError
 from core.model import Mode, Partition, Position
-from core.options.base import RunOptions, SystemOptions
+from core.options.base import RunOptions, build
 from core.plan import Plan
 from core.registry import SYSTEMS, options_model
 from core.report import RESULT_SCHEMA, RunResult
@@ -163,16 +164,16 @@ def _show(talk: Talk, console: Console) -> Callable[[Plan], None]:
     return show
 
 
-def _clear(talk: Talk, make: Callable[[], tuple[str, SystemOptions, RunOptions]]) -> NoReturn:
+def _clear(talk: Talk, make: Callable[[], Job]) -> NoReturn:
     def work(console: Console, interrupts: Interrupts) -> RunResult:
-        system, options, run = make()
+        job = make()
         with display.progress(console, quiet=talk.quiet) as observe:
             callbacks = Callbacks(
                 show=_show(talk, console),
-                confirm=_confirmer(talk, console, interrupts, run, ask_always=False),
+                confirm=_confirmer(talk, console, interrupts, job.run, ask_always=False),
                 progress=observe,
             )
-            return clear(Job(system, options, run), callbacks, interrupts.halt)
+            return clear(job, callbacks, interrupts.halt)
 
     _conduct(talk, work)
 
@@ -180,7 +181,7 @@ def _clear(talk: Talk, make: Callable[[], tuple[str, SystemOptions, RunOptions]]
 def _system_command(name: str) -> click.Command:
     def callback(**values: Any) -> None:
         talk, rest = _split(values)
-        _clear(talk, lambda: (name, *flags.assemble(options_model(name), *_layers(rest))))
+        _clear(talk, lambda: Job(name, *flags.assemble(options_model(name), *_layers(rest))))
 
     model = options_model(name)
     params = [*flags.options_of(model), *flags.options_of(RunOptions), _CONFIG, *_TALK]
@@ -224,6 +225,27 @@ class _Systems(click.Group):
         return self.make(cmd_name) if cmd_name in SYSTEMS else super().get_command(ctx, cmd_name)
 
 
+def _run_command() -> click.Command:
+    """Clear a backlog by its name in the configuration that functions and jobs use."""
+
+    def callback(**values: Any) -> None:
+        talk, rest = _split(values)
+        given = {name: value for name, value in rest.items() if value is not None}
+
+        def make() -> Job:
+            return load_config().job(build(Request, given))
+
+        _clear(talk, make)
+
+    request = [item for item in flags.options_of(Request) if item.name != "backlog"]
+    return click.Command(
+        "run",
+        params=[click.Argument(["backlog"], metavar="NAME"), *request, *_TALK],
+        callback=callback,
+        short_help=f"Clear a backlog by its name in the file that {VARIABLE} names.",
+    )
+
+
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         click.echo(__version__)
@@ -246,6 +268,7 @@ cli.params.append(
         callback=_print_version,
     )
 )
+cli.add_command(_run_command())
 cli.add_command(_Systems(_status_command, name="status", help="Show a backlog and change nothing."))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,14 +104,14 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def assemble(
-    model: type[SystemOptions], *layers: Mapping[str, Any]
+    model: type[SystemOptions], *layers: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 ) -> tuple[SystemOptions, RunOptions]:
     """Options of a system and of the run from layers of values, the last of which wins.
 
     A value of None in a layer means "not given". Keys may be spelled with '-' or '_'; dotted keys
     are the client library's settings. Raises `UsageError` listing every fault at once.
     """
-    merged = resolve_references(_merge(model, layers))
+    merged = resolve_references(_merge(model, layers), environ)
     options, faults = _try(model, merged)
     run, more = _try(RunOptions, merged)
     if options is None or run is None:

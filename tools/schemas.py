@@ -7,12 +7,18 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from core.config import Config, Request
 from core.receipt import Receipt
 from core.report import RunResult
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schema"
 
-MODELS: dict[str, type[BaseModel]] = {"result": RunResult, "receipt": Receipt}
+MODELS: dict[str, type[BaseModel]] = {
+    "result": RunResult,
+    "receipt": Receipt,
+    "config": Config,
+    "request": Request,
+}
 
 
 def text(model: type[BaseModel]) -> str:

@@ -1,0 +1,1 @@
+"""Thin handlers: what a platform calls, turned into one call of `core`."""

@@ -1,0 +1,123 @@
+"""The container job as processes of its own, each a slice, as the platforms start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers.kafka_embedded import embedded
+from tests.brokers.kafka_judge import Judge, unique
+from tests.command import CLEANER, Ran, cleaner
+
+__all__ = ["embedded"]
+
+PARTITIONS, EACH = 6, 500
+
+
+class Deployed:
+    """A configured backlog on a broker, and the image's command."""
+
+    def __init__(self, judge: Judge, folder: Path, *, each: int = EACH, **changes: Any) -> None:
+        self.judge, self.receipts = judge, folder / "receipts"
+        self.topic, self.group = judge.create(unique("jobs"), PARTITIONS), unique("group")
+        for number in range(PARTITIONS):
+            judge.produce(self.topic, number, each)
+        options = {
+            "bootstrap_servers": judge.bootstrap_servers, "topic": self.topic, "group_id": self.group,
+        }  # fmt: skip
+        entry = {"system": "kafka", "options": options, **changes}
+        value = {"receipts": str(self.receipts), "backlogs": {"orders": entry}}
+        self.config = folder / "config.json"
+        self.config.write_text(json.dumps(value))
+
+    def start(self, environ: Mapping[str, str], *args: str) -> subprocess.Popen[str]:
+        """Start the job."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "functions.job.main", *args],
+            cwd=CLEANER.parent,
+            env={**os.environ, "BACKLOG_CLEARER_CONFIG": str(self.config), **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def left(self) -> int:
+        """What the broker says is left."""
+        return sum(self.judge.left(self.topic, self.group).values())
+
+
+def ended(process: subprocess.Popen[str]) -> Ran:
+    """Wait for a job."""
+    out, err = process.communicate(timeout=120)
+    return Ran(process.returncode, out, err)
+
+
+@pytest.fixture
+def deployed(embedded: Judge, tmp_path: Path) -> Deployed:
+    """A backlog of its own."""
+    return Deployed(embedded, tmp_path)
+
+
+PLATFORMS = {
+    "cloud run": ("CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT", "CLOUD_RUN_EXECUTION"),
+    "batch": ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE", "AWS_BATCH_JOB_ID"),
+    "kubernetes": ("JOB_COMPLETION_INDEX", "BACKLOG_CLEARER_TOTAL", "BACKLOG_CLEARER_RUN_ID"),
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_slices_side_by_side_clear_all(deployed: Deployed, platform: str) -> None:
+    """Four processes clear disjoint partitions and together everything; one restore undoes them all."""
+    index, total, run = PLATFORMS[platform]
+    jobs = [
+        deployed.start({index: str(number), total: "4", run: "run-7"}, "--backlog", "orders")
+        for number in range(4)
+    ]
+    done = [ended(job) for job in jobs]
+    assert [each.code for each in done] == [0] * 4, done[0].stderr
+    assert sum(each.result["totals"]["messages"] for each in done) == PARTITIONS * EACH
+    assert deployed.left() == 0
+    assert {each.result["run_id"] for each in done} == {"run-7"}
+    undone = cleaner("restore", "--run", "run-7", "--receipt-dir", str(deployed.receipts), "--yes")
+    assert undone.code in (0, 1), undone.stderr  # the embedded broker cannot forget an offset
+    assert len(list(deployed.receipts.rglob("slice-*.json"))) == 4
+
+
+def test_a_slice_delivered_twice_does_no_harm(deployed: Deployed) -> None:
+    """The same slice twice at the same time: cleared, and no message is acknowledged that was not."""
+    args = ("--backlog", "orders", "--slice", "0", "--total", "2", "--run-id", "again")
+    first, second = deployed.start({}, *args), deployed.start({}, *args)
+    done = [ended(first), ended(second)]
+    assert [each.result["verified"] for each in done] == [True, True], done
+    assert sum(each.result["totals"]["messages"] for each in done) >= 3 * EACH
+    left = deployed.judge.left(deployed.topic, deployed.group)
+    assert [left[number] for number in range(PARTITIONS)] == [0, EACH] * 3
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (("--backlog", "order"), "Did you mean"),
+        (("--backlog", "orders", "--mode", "skip"), "consume alone"),
+        (("--backlog", "orders", "--slice", "1"), "together"),
+    ],
+)
+def test_wrong_use_asks_for_no_retry(deployed: Deployed, args: tuple[str, ...], hint: str) -> None:
+    """What another attempt cannot mend exits with 2, says why, and changes nothing."""
+    ran = ended(deployed.start({}, *args))
+    assert (ran.code, ran.result["cleared"]) == (2, False)
+    assert hint in ran.result["error"]
+    assert deployed.left() == PARTITIONS * EACH
+
+
+def test_the_same_file_on_a_laptop(deployed: Deployed) -> None:
+    """`cleaner.py run NAME` clears what the configuration names."""
+    ran = cleaner("run", "orders", env={"BACKLOG_CLEARER_CONFIG": str(deployed.config)})
+    assert (ran.code, deployed.left()) == (0, 0), ran.stderr

@@ -1,0 +1,193 @@
+"""Named backlogs and what a request may ask of them: closed, bounded, told all at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import VARIABLE, Backlog, Config, Request, load_config, parse
+from core.errors import UsageError
+from core.model import Mode
+from core.options.base import build
+from core.slices import run_of, slice_of
+
+KAFKA = {"bootstrap_servers": "b:9092", "topic": "orders", "group_id": "billing"}
+
+
+def config(**changes: Any) -> Config:
+    """A configuration of one backlog, `orders`."""
+    return parse(
+        {"receipts": "r", "backlogs": {"orders": {"system": "kafka", "options": KAFKA, **changes}}}
+    )
+
+
+def ask(**values: Any) -> Request:
+    """A request for `orders`."""
+    return build(Request, {"backlog": "orders", **values})
+
+
+def test_found_inline_or_in_a_file(tmp_path: Path) -> None:
+    """The variable holds the object, or names a file with it; both mean the same."""
+    text = json.dumps({"backlogs": {"orders": {"system": "kafka", "options": KAFKA}}})
+    (tmp_path / "c.json").write_text(text)
+    inline = load_config({VARIABLE: text})
+    assert load_config({VARIABLE: str(tmp_path / "c.json")}) == inline
+    assert list(inline.backlogs) == ["orders"]
+
+
+@pytest.mark.parametrize("value", ["", "/no/such/file.json", "{", "{}", '{"backlogs": {}}'])
+def test_unusable_configuration_is_told(value: str) -> None:
+    """None, a missing file, no JSON, and nothing configured are wrong use, by the variable's name."""
+    with pytest.raises(UsageError):
+        load_config({VARIABLE: value})
+
+
+def test_all_faults_at_once_and_no_secret() -> None:
+    """Every fault of every backlog is listed, by name, and no value with it."""
+    value = {
+        "recipts": "r",
+        "backlogs": {
+            "a": {"system": "kafka", "options": {**KAFKA, "topik": "x"}},
+            "b": {"system": "kafak", "options": KAFKA},
+            "c": {"system": "kafka", "options": KAFKA, "workers": 0, "password": "hunter2"},
+            "d": {"system": "kafka", "options": {**KAFKA, "sasl.password": "${env:NOT_SET}"}},
+        },
+    }
+    with pytest.raises(UsageError) as raised:
+        parse(value, {})
+    said = str(raised.value)
+    for part in (
+        "backlog 'a': ",
+        "Did you mean 'topic'",
+        "'kafak'",
+        "--workers",
+        "'password'",
+        "NOT_SET",
+    ):
+        assert part in said
+    assert "'recipts'" in said
+    assert "hunter2" not in said
+
+
+def test_secrets_come_from_the_environment() -> None:
+    """References are resolved when a job is made, and the job's public options hold none."""
+    found = parse(
+        {
+            "backlogs": {
+                "orders": {"system": "kafka", "options": {**KAFKA, "sasl.password": "${env:P}"}}
+            }
+        },
+        {"P": "hunter2"},
+    )
+    job = found.job(ask(), environ={"P": "hunter2"})
+    assert "hunter2" in str(job.options.model_dump())
+    assert "hunter2" not in json.dumps(job.options.public())
+
+
+def test_a_request_makes_a_bounded_job() -> None:
+    """A slice is cleared up to the frozen target, by the lowest of all limits."""
+    found = config(workers=7, max_seconds=100, max_messages=1000)
+    job = found.job(ask(slice=2, total=8, max_seconds=60, run_id="r-1"), deadline_s=50)
+    assert (str(job.run.slice), job.run.stop_when_empty, job.run.workers) == ("2/8", True, 7)
+    assert (job.run.max_seconds, job.run.max_messages, job.run_id) == (50, 1000, "r-1")
+    assert found.job(ask(max_seconds=20, max_messages=5), deadline_s=50).run.max_messages == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "request_", "hint"),
+    [
+        ({}, {"backlog": "order"}, "Did you mean 'orders'"),
+        ({}, {"mode": "skip"}, "consume alone"),
+        ({"max_messages": 10}, {"max_messages": 11}, "10 at most"),
+        ({"max_seconds": 10}, {"max_seconds": 10.5}, "10.0 at most"),
+    ],
+)
+def test_more_than_configured_is_refused(
+    changes: dict[str, Any], request_: dict[str, Any], hint: str
+) -> None:
+    """A name, a mode or a limit beyond the configuration is refused, and told."""
+    with pytest.raises(UsageError, match=hint):
+        config(**changes).job(build(Request, {"backlog": "orders", **request_}))
+
+
+def test_an_allowed_mode_may_be_chosen() -> None:
+    """A request chooses among the modes that the configuration lists."""
+    found = config(allowed_modes=["consume", "skip"])
+    assert found.job(ask(mode="skip")).run.mode is Mode.SKIP
+    assert found.job(ask()).run.mode is Mode.CONSUME
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"bootstrap_servers": "evil:9092"},
+        {"options": {}},
+        {"force": True},
+        {"slice": 1},
+        {"slice": 8, "total": 8},
+        {"run_id": "../../etc"},
+        {"max_messages": 0},
+        {"backlog": ""},
+    ],
+)
+def test_requests_are_closed(values: dict[str, Any]) -> None:
+    """Addresses, options, half a slice, paths and nonsense are refused by the schema."""
+    with pytest.raises(UsageError):
+        ask(**values)
+
+
+@given(partitions=st.integers(0, 5000), backlog=st.none() | st.integers(0, 10**13))
+def test_slices_fit_partitions_and_backlog(partitions: int, backlog: int | None) -> None:
+    """A dispatch makes at least one slice, and no more than partitions, limit and backlog are worth."""
+    found = Backlog(system="kafka", options={}, max_slices=100, messages_per_slice=1000)
+    slices = found.slices(partitions, backlog)
+    assert 1 <= slices <= max(1, min(100, partitions))
+    if backlog is not None:
+        assert (slices - 1) * 1000 < max(1, backlog)
+
+
+@pytest.mark.parametrize(
+    ("environ", "found"),
+    [
+        ({}, None),
+        ({"CLOUD_RUN_TASK_INDEX": "3", "CLOUD_RUN_TASK_COUNT": "8"}, (3, 8)),
+        ({"AWS_BATCH_JOB_ARRAY_INDEX": "0", "AWS_BATCH_JOB_ARRAY_SIZE": "2"}, (0, 2)),
+        ({"JOB_COMPLETION_INDEX": "1", "BACKLOG_CLEARER_TOTAL": "4"}, (1, 4)),
+    ],
+)
+def test_platforms_tell_the_slice(environ: dict[str, str], found: tuple[int, int] | None) -> None:
+    """Each platform's variables name the slice."""
+    assert slice_of(environ) == found
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"JOB_COMPLETION_INDEX": "1"},
+        {"JOB_COMPLETION_INDEX": "4", "BACKLOG_CLEARER_TOTAL": "4"},
+        {"CLOUD_RUN_TASK_INDEX": "one", "CLOUD_RUN_TASK_COUNT": "8"},
+    ],
+)
+def test_half_a_slice_is_refused(environ: dict[str, str]) -> None:
+    """An index without a total, beyond it, or no number, is wrong use rather than everything."""
+    with pytest.raises(UsageError):
+        slice_of(environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "run"),
+    [
+        ({}, None),
+        ({"CLOUD_RUN_EXECUTION": "drain-x7k2p"}, "drain-x7k2p"),
+        ({"AWS_BATCH_JOB_ID": "1d7f-22:5"}, "1d7f-22"),
+        ({"BACKLOG_CLEARER_RUN_ID": "a/b", "AWS_BATCH_JOB_ID": "x"}, "a-b"),
+    ],
+)
+def test_slices_of_one_execution_share_a_run(environ: dict[str, str], run: str | None) -> None:
+    """The run id is the execution's, the same for all of its slices, and fit for a file name."""
+    assert run_of(environ) == run
