@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from bench.processes import Ran, ended, show
+from bench.processes import Ran, ended, served, show
 from tests.support import free_port
 
 PARTITIONS, SIZE = 4, 100
@@ -39,21 +37,10 @@ print(done - begun)
 """
 
 
-@contextmanager
-def serving(events: int) -> Iterator[str]:
+def serving(events: int) -> AbstractContextManager[str]:
     """A server with this many events in all; yields its connection string."""
-    command = (
-        sys.executable, "-m", "tests.brokers.eventhubs_serve", str(free_port()), "bench",
-        str(PARTITIONS), str(events // PARTITIONS), str(SIZE),
-    )  # fmt: skip
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None  # noqa: S101 narrows the types
-    assert process.stdout is not None  # noqa: S101
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.stdin.close()
-        process.wait(30)
+    each = events // PARTITIONS
+    return served("tests.brokers.eventhubs_serve", free_port(), "bench", PARTITIONS, each, SIZE)
 
 
 def ours(text: str, events: int) -> Ran:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.processes import Ran, best, ended, show
+from bench.processes import Ran, best, ended, served, show
 from tests.brokers.iggy_server import PASSWORD, USER, IggyServer, Log, Stream, Topic
 
 PARTITIONS, SIZE = 4, 100
@@ -58,19 +57,8 @@ def serve(each: int) -> None:
 @contextmanager
 def serving(each: int) -> Iterator[int]:
     """A server process with so many messages in each partition; yields its port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.iggy", "--serve", str(each)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None  # noqa: S101 narrows the types
-    assert process.stdout is not None  # noqa: S101
-    try:
-        yield int(process.stdout.readline())
-    finally:
-        process.stdin.close()
-        process.wait(30)
+    with served("bench.iggy", "--serve", each) as port:
+        yield int(port)
 
 
 def ours(port: int, each: int, batch: int) -> Ran:

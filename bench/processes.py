@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +39,25 @@ def ended(*command: str, env: Mapping[str, str] | None = None, code: int = 0) ->
             raise SystemExit(f"{' '.join(command)[:200]} exited with {process.returncode}:\n{said}")
         cpu = usage.ru_utime + usage.ru_stime
         return Ended(output.read().decode(), wall, cpu, usage.ru_maxrss / 1024)
+
+
+@contextmanager
+def served(module: str, *args: object) -> Iterator[str]:
+    """A server as a process of its own, until its standard input ends; yields the line it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdin is not None  # noqa: S101 narrows the types
+    assert process.stdout is not None  # noqa: S101
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(30)
 
 
 class Ran(NamedTuple):

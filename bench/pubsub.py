@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from typing import Any
 import grpc
 from google.pubsub_v1 import types as pubsub
 
-from bench.processes import Ran, ended, show
+from bench.processes import Ran, ended, served, show
 
 SUBSCRIPTION = "projects/test/subscriptions/bench"
 BATCH, SIZE = 1000, 100
@@ -164,20 +163,8 @@ def serve(rate: float) -> None:
 @contextmanager
 def serving(rate: float = 0.0) -> Iterator[dict[str, str]]:
     """A server process; yields the environment that leads the official library to it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.pubsub", "--serve", str(rate)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None  # noqa: S101 narrows the types
-    assert process.stdout is not None  # noqa: S101
-    try:
-        port = int(process.stdout.readline())
+    with served("bench.pubsub", "--serve", rate) as port:
         yield {**os.environ, "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}"}
-    finally:
-        process.stdin.close()
-        process.wait(30)
 
 
 def run(script: str, env: dict[str, str], *args: int) -> Ran:

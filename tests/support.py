@@ -168,3 +168,21 @@ def maven_jars(name: str, coordinates: Sequence[str], *, alone: bool = False) ->
                 timeout=900,
             )
     return folder / "lib"
+
+
+def make_certificates(folder: Path) -> None:
+    """An authority `ca.pem`, and `server.key` and `server.crt` of 127.0.0.1 and localhost that it signs."""
+    need("openssl")
+
+    def openssl(command: str) -> None:
+        subprocess.run(
+            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
+        )
+
+    (folder / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem")
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr")
+    openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
+        " -extfile san.cnf -out server.crt"
+    )

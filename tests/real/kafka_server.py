@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support import Server, free_port, maven_jars, need
+from tests.support import Server, free_port, make_certificates, maven_jars
 
 VERSION = "4.1.1"
 COORDINATES = (
@@ -46,21 +46,8 @@ class Node:
 
 
 def _tls(folder: Path) -> None:
-    """An authority `ca.pem` and a certificate of 127.0.0.1 and localhost, `server.pem` with its key."""
-    need("openssl")
-
-    def openssl(command: str) -> None:
-        subprocess.run(
-            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
-        )
-
-    (folder / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem")
-    openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr")
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
-        " -extfile san.cnf -out server.crt"
-    )
+    """Certificates, and `server.pem` with all of them, as Kafka wants it."""
+    make_certificates(folder)
     parts = ("server.key", "server.crt", "ca.pem")
     (folder / "server.pem").write_text("".join((folder / part).read_text() for part in parts))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 import jwt
 import requests
 
-from tests.support import Server, free_port, maven_jars, need, wait_until
+from tests.support import Server, free_port, make_certificates, maven_jars, wait_until
 
 VERSION = "4.0.7"
 COORDINATES = (f"org.apache.pulsar:pulsar-broker:{VERSION}",)
@@ -31,24 +30,6 @@ _JAVA = (
 def token(subject: str = "admin", *, expires_in_s: float = 3600, key: bytes = KEY) -> str:
     """A signed token; negative times give one that has expired."""
     return jwt.encode({"sub": subject, "exp": int(time.time() + expires_in_s)}, key, "HS256")
-
-
-def _tls(folder: Path) -> None:
-    """An authority `ca.pem`, and the key and certificate of 127.0.0.1 and localhost that it signs."""
-    need("openssl")
-
-    def openssl(command: str) -> None:
-        subprocess.run(
-            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
-        )
-
-    (folder / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem")
-    openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr")
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
-        " -extfile san.cnf -out server.pem"
-    )
 
 
 class PulsarServer:
@@ -83,12 +64,12 @@ class PulsarServer:
             "acknowledgmentAtBatchIndexLevelEnabled": "true",
         }
         if secure:
-            _tls(folder)
+            make_certificates(folder)
             self.secure_port, self.secure_web = free_port(), free_port()
             settings |= {
                 "brokerServicePortTls": str(self.secure_port),
                 "webServicePortTls": str(self.secure_web),
-                "tlsCertificateFilePath": str(folder / "server.pem"),
+                "tlsCertificateFilePath": str(folder / "server.crt"),
                 "tlsKeyFilePath": str(folder / "server.key"),
                 "tlsTrustCertsFilePath": str(self.ca),
                 "authenticationEnabled": "true",
