@@ -28,6 +28,8 @@ from core.stop import Moment, decide
 _LOG = logging.getLogger("backlog_clearer")
 
 READ_WAIT_S = 0.25  # how long a read may wait; also how soon a worker notices that it must stop
+GRANTED_WAIT_S = 0.05  # the same where it holds a part of max_messages that others may have a use for
+GRANT_POLL_S = 0.01  # between two looks for a part that somebody gave back
 TICK_S = 0.1  # how often the watching thread looks
 PROBE_FIRST_S = 1.0  # silence before the broker is asked what is left; doubles up to…
 PROBE_LAST_S = 10.0
@@ -229,17 +231,18 @@ class _Worker(threading.Thread):
         """The hot loop: nothing here runs once per message, and little once per batch."""
         shares, read, halted, now = self.shares, lane.read, self.halt.is_set, time.monotonic
         budget = self.budget
+        wait = GRANTED_WAIT_S if budget else READ_WAIT_S
         interval = self.source.traits.settle_interval_s
         settle_at = now() + interval
         waiting = sum(not share.reached for share in shares.values())
         while waiting and not halted():
             grant = budget.take() if budget else None
             if grant == 0:  # all of max_messages is reserved; somebody may give some back
-                self.halt.wait(0.01)
+                self.halt.wait(GRANT_POLL_S)
                 continue
             got = 0
             try:
-                advances = read(READ_WAIT_S, grant)
+                advances = read(wait, grant)
                 for partition, messages, left, size in advances:
                     share = shares[partition]
                     share.read += messages
@@ -252,6 +255,8 @@ class _Worker(threading.Thread):
             finally:
                 if budget and grant is not None:
                     budget.refund(grant - got)
+                    if not got:  # who has messages at hand, and no grant, must get its turn
+                        self.halt.wait(2 * GRANT_POLL_S)
             at = now()
             self.troubled = False
             if advances:

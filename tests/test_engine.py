@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -241,3 +242,35 @@ def test_budget_never_grants_more_than_the_limit(limit: int, workers: int) -> No
     while grant := budget.take():
         granted += grant
     assert granted == limit
+
+
+class _Idle(MemoryLane):
+    """A lane to which nothing is delivered."""
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Wait in vain."""
+        time.sleep(max_wait_s)
+        return ()
+
+
+class _OneIdle(MemorySource):
+    """A source whose first lane gets nothing."""
+
+    lanes = 0
+
+    def open_lane(self, claims: Sequence[Claim]) -> MemoryLane:
+        """An idle lane first, then real ones."""
+        lane = super().open_lane(claims)
+        self.lanes += 1
+        if self.lanes == 1:
+            lane.__class__ = _Idle
+        return lane
+
+
+def test_an_idle_lane_does_not_keep_the_last_of_a_limit() -> None:
+    """What is left of max_messages reaches the lane that has messages, whoever asks for it first."""
+    broker, _ = filled(5000, competing=True)
+    source = _OneIdle(broker, "t", "g", competing=True, batch_size=100)
+    done = drain(source, claims(source), RUN.model_copy(update={"max_messages": 333}))
+    assert (done.reason, counted(done)) == (StopReason.LIMIT, 333)
+    assert broker.position("g", Partition("t", 0)) == 333
