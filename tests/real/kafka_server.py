@@ -70,7 +70,8 @@ class KafkaCluster:
         names = (*LISTENERS, "CONTROLLER")
         ports = [{name: free_port() for name in names} for _ in range(nodes)]
         voters = ",".join(f"{n}@127.0.0.1:{p['CONTROLLER']}" for n, p in enumerate(ports, 1))
-        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # A leading zero byte: an id that began with "-" would be taken for an option.
+        cluster_id = urlsafe_b64encode(bytes(1) + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         self.nodes = []
         for number, mine in enumerate(ports, 1):
             home = folder / f"node-{number}"
