@@ -6,7 +6,6 @@ Results go to stdout, everything else to stderr. Exit 0: cleared (or shown, or r
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -27,7 +26,7 @@ from core.model import Mode, Partition, Position
 from core.options.base import RunOptions, build
 from core.plan import Plan
 from core.registry import SYSTEMS, options_model
-from core.report import RESULT_SCHEMA, RunResult
+from core.report import RunResult, failure_json
 from core.run import Callbacks, Job, clear, restore, status
 
 EXIT_CLEARED, EXIT_NOT_CLEARED, EXIT_WRONG_USE = 0, 1, 2
@@ -146,10 +145,8 @@ def _conduct(talk: Talk, work: Callable[[Console, Interrupts], RunResult]) -> No
 
 
 def _fail(talk: Talk, console: Console, error: ClearerError) -> NoReturn:
-    kind = type(error).__name__
     if talk.json:
-        failure = {"schema": RESULT_SCHEMA, "cleared": False, "error": str(error), "kind": kind}
-        click.echo(json.dumps(failure))
+        click.echo(failure_json(error))
     console.print(f"Error: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
     sys.exit(EXIT_WRONG_USE if isinstance(error, UsageError) else EXIT_NOT_CLEARED)
 

@@ -17,7 +17,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -26,7 +25,7 @@ from typing_extensions import Self
 from core import flags
 from core.errors import UsageError
 from core.model import Mode
-from core.options.base import Options, Slice, build, suggestion
+from core.options.base import Options, Slice, build, read_text, suggestion
 from core.receipt import check_run_id
 from core.registry import options_model
 from core.run import Job
@@ -181,11 +180,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> Config:
     if not text:
         raise UsageError(f"{VARIABLE} is not set: name a JSON file, or give the object itself.")
     if not text.startswith("{"):
-        try:
-            text = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text file"
-            raise UsageError(f"{VARIABLE} names {text}, which cannot be read: {reason}.") from None
+        text = read_text(text, f"{VARIABLE} names {text}, which")
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -255,8 +255,8 @@ class _Worker(threading.Thread):
             finally:
                 if budget and grant is not None:
                     budget.refund(grant - got)
-                    if not got:  # who has messages at hand, and no grant, must get its turn
-                        self.halt.wait(2 * GRANT_POLL_S)
+            if budget and not got:  # who has messages at hand, and no grant, must get its turn
+                self.halt.wait(2 * GRANT_POLL_S)
             at = now()
             self.troubled = False
             if advances:

@@ -6,6 +6,7 @@ together. Unknown figures are null, never 0.
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Literal
 
@@ -102,6 +103,18 @@ class RunResult(_Frozen):
     def to_json(self, indent: int | None = None) -> str:
         """The result as JSON text."""
         return self.model_dump_json(by_alias=True, indent=indent)
+
+
+def failure_json(error: Exception) -> str:
+    """What stands in a result's place where a run could not start: one JSON object."""
+    return json.dumps(
+        {
+            "schema": RESULT_SCHEMA,
+            "cleared": False,
+            "error": str(error),
+            "kind": type(error).__name__,
+        }
+    )
 
 
 def row(state: PartitionState, *, target: StoredPosition) -> PartitionResult:

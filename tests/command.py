@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,31 @@ class Ran:
         return value
 
 
-@contextmanager
-def started(*args: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *args: str, env: Mapping[str, str] | None = None
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """`python cleaner.py ARGS --output json`, running; killed at the end of the block if need be."""
+    return _running(str(CLEANER), *args, "--output", "json", env=env or {})
+
+
+def job_started(
+    config: str, *args: str, env: Mapping[str, str] | None = None
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """The container job with this configuration, running; killed at the end of the block if need be."""
+    env = {"BACKLOG_CLEARER_CONFIG": config, **(env or {})}
+    return _running("-m", "functions.job.main", *args, env=env)
+
+
+@contextmanager
+def _running(*args: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, str(CLEANER), *args, "--output", "json"],
+        [sys.executable, *args],
+        cwd=CLEANER.parent,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, **env},
     )
     try:
         yield process

@@ -8,17 +8,14 @@ membership, and its empty answers do not tell an end from an error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from apache_iggy import TopicDetails
-
-from core.brokers import iggy_wire as wire
-from core.brokers.iggy_client import Client, ident
+from core.brokers.iggy_client import NOT_FOUND, Client, ident
 from core.brokers.iggy_lane import IggyLane
 from core.brokers.iggy_offsets import NOTHING, Offsets, number
-from core.errors import BrokerError, TransientError, UsageError
+from core.errors import BrokerError, UsageError
 from core.model import (
     Claim,
     Mode,
@@ -74,7 +71,6 @@ class IggySource:
         self._run = run
         self._client: Client | None = None
         self._loop = asyncio.new_event_loop()
-        self._whose = wire.GROUP if options.group_id is not None else wire.CONSUMER
         self._message_bytes = 0.0
         self._stored: dict[Partition, int] = {}  # by lanes, which share no partition
         self._topic = f"{options.stream_id}/{options.topic_id}"
@@ -92,26 +88,27 @@ class IggySource:
             self._client = client
         return self._client
 
+    @property
+    def _offsets(self) -> Offsets:
+        return Offsets(self._connected, self._options)
+
     def survey(self) -> Survey:
         """See `core.source.Source`."""
         options, client = self._options, self._connected
-        found = self._details()
+        known = self._logs()
         live = self._members()
-        numbers = self._chosen(found)
-        logs = {id_: log for id_, log in _logs(found).items() if id_ in numbers}
-        size, count = (
-            sum(getattr(log, name) for log in logs.values()) for name in ("size", "messages")
-        )
-        self._message_bytes = size / count if count else 0.0
-        offsets = Offsets(client, self._options)
+        logs = {id_: known[id_] for id_ in self._chosen(known)}
+        count = sum(log.messages for log in logs.values())
+        self._message_bytes = sum(log.size for log in logs.values()) / count if count else 0.0
+        offsets = self._offsets
         states = tuple(self._state(id_, log, offsets) for id_, log in sorted(logs.items()))
-        kind = "group" if self._whose == wire.GROUP else "consumer"
-        notes = [f"Partition ids of this server: {', '.join(map(str, sorted(_logs(found))))}."]
+        kind = "consumer" if options.group_id is None else "group"
+        notes = [f"Partition ids of this server: {', '.join(map(str, sorted(known)))}."]
         if all(state.position is None and state.error is None for state in states):
             notes.append(
                 f"The {kind} {options.consumer} has stored no offset here: everything retained counts."
             )
-        if self._whose == wire.CONSUMER:
+        if options.group_id is None:
             notes.append("Iggy does not tell whether a consumer is at work: make sure that none is.")
         return Survey(
             subscription=f"{kind} {options.consumer} on {self._topic}",
@@ -126,26 +123,28 @@ class IggySource:
             notes=tuple(notes),
         )
 
-    def _details(self) -> TopicDetails:
+    def _logs(self) -> dict[int, Log]:
+        """The topic's partitions by id; raises `UsageError` where there is no such topic."""
         options, client = self._options, self._connected
         try:
             found = client.call(
                 client.iggy.get_topic, ident(options.stream_id), ident(options.topic_id)
             )
-        except TransientError:
-            raise
         except BrokerError as error:
-            if "was not found" not in str(error):
+            if NOT_FOUND not in str(error):
                 raise
             found = None
         if found is not None:
-            return found
-        streams = {item.name for item in client.call(client.iggy.get_streams)}
+            return {
+                part.id: Log(part.current_offset, part.messages_count, part.size)
+                for part in found.partitions
+            }
         stream = client.call(client.iggy.get_stream, ident(options.stream_id))
         if stream is None:
+            streams = sorted(item.name for item in client.call(client.iggy.get_streams))
             raise UsageError(
                 f"There is no stream {options.stream_id} at {client.address}."
-                f"{suggestion(options.stream_id, sorted(streams))}"
+                f"{suggestion(options.stream_id, streams)}"
             )
         names = sorted(topic.name for topic in stream.topics)
         raise UsageError(
@@ -171,8 +170,7 @@ class IggySource:
             for member in found.members
         )
 
-    def _chosen(self, found: TopicDetails) -> set[int]:
-        known = set(_logs(found))
+    def _chosen(self, known: Mapping[int, Log]) -> Iterable[int]:
         asked = self._options.partition_ids
         if asked is None:
             return known
@@ -182,7 +180,7 @@ class IggySource:
                 f"{self._topic} has no partition {', '.join(missing)}; its ids, as the server counts"
                 f" them, are {', '.join(map(str, sorted(known)))}: change --partition-ids."
             )
-        return set(asked)
+        return asked
 
     def _state(self, id_: int, log: Log, offsets: Offsets) -> PartitionState:
         partition = Partition(self._topic, id_)
@@ -190,13 +188,14 @@ class IggySource:
             stored = offsets.get(partition)
         except BrokerError as error:
             return PartitionState(partition, None, None, None, None, error=str(error))
+        backlog = log.left(stored)
         return PartitionState(
             partition,
             position=stored,
             start=log.first,
             end=log.end,
-            backlog=log.left(stored),
-            backlog_bytes=round(self._message_bytes * log.left(stored)) if log.messages else None,
+            backlog=backlog,
+            backlog_bytes=round(self._message_bytes * backlog) if log.messages else None,
         )
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
@@ -212,10 +211,10 @@ class IggySource:
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """See `core.source.Source`."""
         try:
-            logs = _logs(self._details())
+            logs = self._logs()
         except (BrokerError, UsageError) as error:
             return [Remaining(partition, None, None, str(error)) for partition in targets]
-        offsets = Offsets(self._connected, self._options)
+        offsets = self._offsets
         found = []
         for partition, target in targets.items():
             log = logs.get(partition.number)
@@ -232,12 +231,12 @@ class IggySource:
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `core.source.Source`."""
-        offsets = Offsets(self._connected, self._options)
+        offsets = self._offsets
         return [offsets.moved(claim.partition, number(claim.target), forward=True) for claim in claims]
 
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
         """See `core.source.Source`."""
-        offsets = Offsets(self._connected, self._options)
+        offsets = self._offsets
         return [
             offsets.moved(partition, number(position), forward=False)
             for partition, position in positions.items()
@@ -247,9 +246,3 @@ class IggySource:
         """See `core.source.Source`."""
         self._client = None
         self._loop.close()
-
-
-def _logs(found: TopicDetails) -> dict[int, Log]:
-    return {
-        part.id: Log(part.current_offset, part.messages_count, part.size) for part in found.partitions
-    }

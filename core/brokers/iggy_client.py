@@ -29,7 +29,7 @@ _LOGIN = (
     "Invalid password",
 )
 _FORBIDDEN = "Unauthorized"
-_GONE = "was not found"
+NOT_FOUND = "was not found"
 _VERSION = "Incompatible binary protocol version"
 INVALID_OFFSET = "Invalid offset"
 OFFSET_NOT_FOUND = "Consumer offset for consumer"
@@ -153,7 +153,7 @@ class Client:
                 f"{where} refuses the protocol of apache-iggy {version('apache-iggy')} ({said}).",
                 partition,
             )
-        if _GONE in said or INVALID_OFFSET in said:
+        if NOT_FOUND in said or INVALID_OFFSET in said:
             return BrokerError(f"{where}: {said}", partition)
         return TransientError(f"{where}: {said}", partition)
 

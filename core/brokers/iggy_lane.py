@@ -46,6 +46,11 @@ class _Share:
             return self.target
         return NOTHING if self.end is None else self.end
 
+    @property
+    def cleared(self) -> bool:
+        """Whether the target is reached."""
+        return self.target is not None and self.next > self.target
+
     def left(self) -> int:
         """Messages up to the target, or the end as last told."""
         return max(0, self.last + 1 - self.next)
@@ -78,7 +83,8 @@ class IggyLane:
         self._who = wire.subject(wire.CONSUMER, "0", options.stream_id, options.topic_id)
         self._loop = asyncio.new_event_loop()
         self._shares = [_Share(claim) for claim in claims]
-        self._turns = deque(self._shares)
+        self._cleared = deque(share for share in self._shares if share.cleared)  # not told yet
+        self._turns = deque(share for share in self._shares if not share.cleared)
         self._windows: deque[_Window] = deque()
         polls = sum(-(-share.left() // batch) for share in self._shares)
         self._clients = [Client(options, self._loop) for _ in range(max(1, min(CONNECTIONS, polls)))]
@@ -94,11 +100,11 @@ class IggyLane:
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """See `core.source.Lane`."""
         until = time.monotonic() + max_wait_s
+        if self._cleared:
+            share = self._cleared.popleft()
+            share.reached = True
+            return (Advance(share.partition, 0, 0),)
         while self._turns:
-            for share in self._turns:
-                if share.target is not None and share.next > share.target:
-                    self._reach(share)
-                    return (Advance(share.partition, 0, 0),)
             self._loop.run_until_complete(self._converse(max_messages, until))
             if self._windows and self._windows[0].reply.done():
                 advance = self._take(self._windows.popleft())
@@ -178,14 +184,10 @@ class IggyLane:
         if share.next != window.offset + window.count:
             share.ahead = share.next
         share.count += count
-        left = share.left()
-        if left == 0 and share.target is not None:
-            self._reach(share)
-        return Advance(share.partition, count, left, size)
-
-    def _reach(self, share: _Share) -> None:
-        share.reached = True
-        self._turns.remove(share)
+        if share.cleared:
+            share.reached = True
+            self._turns.remove(share)
+        return Advance(share.partition, count, share.left(), size)
 
     def settle(self) -> Sequence[Settled]:
         """See `core.source.Lane`; a higher offset that somebody else stored meanwhile stays."""
@@ -216,8 +218,6 @@ class IggyLane:
         if at > (NOTHING if stored is None else stored):
             try:
                 self._offsets.store(share.partition, at)
-            except TransientError:
-                raise
             except BrokerError as error:
                 # A partition that retention left empty takes no offset, and has nothing to clear.
                 if share.count or INVALID_OFFSET not in str(error):

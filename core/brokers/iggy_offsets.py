@@ -45,11 +45,14 @@ class Offsets:
                 return None
             raise
 
-    def store(self, partition: Partition, offset: int) -> None:
-        """Store an offset and read it back; raises `BrokerError`."""
+    def _write(self, partition: Partition, offset: int) -> None:
         self._client.request(
             wire.STORE_OFFSET, wire.store_offset(self._who, partition.number, offset), partition
         )
+
+    def store(self, partition: Partition, offset: int) -> None:
+        """Store an offset and read it back; raises `BrokerError`."""
+        self._write(partition, offset)
         now = self.get(partition)
         if now is None or now < offset:
             raise TransientError(
@@ -78,9 +81,7 @@ class Offsets:
             elif offset is None:
                 self.delete(partition)
             else:
-                self._client.request(
-                    wire.STORE_OFFSET, wire.store_offset(self._who, partition.number, offset), partition
-                )
+                self._write(partition, offset)
         except BrokerError as error:
             reason = str(error)
             if INVALID_OFFSET in reason:

@@ -20,7 +20,10 @@ CONNECT_TIMEOUT_MS = 5_000
 
 _LOGIN = ("AuthenticationError", "AuthorizationError", "ErrorGettingAuthenticationData")
 _SILENT = ("Timeout", "ConnectError", "Disconnected", "LookupError")
-_ACCESS = ", that it is up, and that --token or the oauth2 options are right (has it expired?)"
+_SILENCE = (
+    " Check --service-url, that it is up, and that --token or the oauth2 options are right (has it"
+    " expired?)."
+)
 _FINAL = {
     "TopicNotFound": "the topic does not exist (any more)",
     "SubscriptionNotFound": "the subscription does not exist (any more)",
@@ -84,8 +87,8 @@ def failure(
     if name in _FINAL:
         return BrokerError(f"{where}: {_FINAL[name]} ({name}).", partition)
     # The library goes on trying where a broker closes the connection on a bad login.
-    silent = f" Check --service-url{_ACCESS}." if name in _SILENT else ""
-    return TransientError(f"{where}: Pulsar's client says {error} ({name}).{silent}", partition)
+    hint = _SILENCE if name in _SILENT else ""
+    return TransientError(f"{where}: Pulsar's client says {error} ({name}).{hint}", partition)
 
 
 def subscribe(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -53,11 +54,21 @@ def _partition_numbers(value: object) -> object:
     return tuple(sorted(set(numbers)))
 
 
+def _is_file(name: str) -> str:
+    if not Path(name).is_file():
+        raise ValueError("there is no such file")
+    return name
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 """A comma-separated list of names."""
 
 PartitionNumbers = Annotated[tuple[int, ...], BeforeValidator(_partition_numbers)]
 """Partition numbers and ranges, as in "0,3,5-8"."""
+
+
+ExistingFile = Annotated[str, AfterValidator(_is_file)]
+"""The path of a file that exists."""
 
 
 class Slice(BaseModel):
@@ -164,6 +175,15 @@ class RunOptions(Options):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
+def read_text(path: str, called: str) -> str:
+    """The text in a file; raises `UsageError` that begins with what the file is called."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text file"
+        raise UsageError(f"{called} cannot be read: {reason}.") from None
+
+
 def resolve_references(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
     """Replace `${env:NAME}` and `${file:PATH}` in every string of a JSON value.
 
@@ -184,11 +204,7 @@ def resolve_references(value: Any, environ: Mapping[str, str] = os.environ) -> A
                     f"The environment variable {name}, referred to as {match[0]}, is not set."
                 )
             return environ[name]
-        try:
-            return Path(name).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text file"
-            raise UsageError(f"The file referred to as {match[0]} cannot be read: {reason}.") from None
+        return read_text(name, f"The file referred to as {match[0]}").strip()
 
     return _REFERENCE.sub(replace, value)
 

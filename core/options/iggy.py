@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
-from core.options.base import PartitionNumbers, SystemOptions
+from core.options.base import ExistingFile, PartitionNumbers, SystemOptions
 
 _MAX_ID = 2**32 - 1
 _MAX_NAME_BYTES = 255
@@ -35,7 +33,7 @@ class IggyOptions(SystemOptions):
         None, description="personal access token instead, better as ${env:NAME} or ${file:PATH}"
     )
     tls: bool = Field(False, description="connect with TLS")
-    tls_ca_file: str | None = Field(
+    tls_ca_file: ExistingFile | None = Field(
         None, description="PEM file with the authority to trust instead of the system's"
     )
     tls_domain: str | None = Field(
@@ -52,13 +50,6 @@ class IggyOptions(SystemOptions):
         if not 1 <= len(value.encode()) <= _MAX_NAME_BYTES:
             raise ValueError("write a number, or a name of 1 to 255 bytes")
         return value
-
-    @field_validator("tls_ca_file")
-    @classmethod
-    def _file_exists(cls, name: str | None) -> str | None:
-        if name is not None and not Path(name).is_file():
-            raise ValueError("there is no such file")
-        return name
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
 from core.model import StrEnum
-from core.options.base import SystemOptions
+from core.options.base import ExistingFile, SystemOptions
 
 _TOPIC = re.compile(r"(?:persistent://)?(?:([^/\s]+)/([^/\s]+)/)?([^/\s:]+)")
 _ADMIN_PORTS = {("pulsar", 6650): ("http", 8080), ("pulsar+ssl", 6651): ("https", 8443)}
@@ -47,10 +46,10 @@ class PulsarOptions(SystemOptions):
         " a mistyped name is then created",
     )
     token: SecretStr | None = Field(None, description="JWT, better as ${env:NAME} or ${file:PATH}")
-    token_file: str | None = Field(
+    token_file: ExistingFile | None = Field(
         None, description="file with the JWT, read again for each connection"
     )
-    oauth2_key_file: str | None = Field(
+    oauth2_key_file: ExistingFile | None = Field(
         None, description="JSON key file for OAuth2 client credentials (client_id, client_secret)"
     )
     oauth2_issuer_url: str | None = Field(None, description="OAuth2 issuer, as in https://HOST")
@@ -58,7 +57,7 @@ class PulsarOptions(SystemOptions):
         None, description="OAuth2 audience, as in urn:sn:pulsar:ORG:INSTANCE"
     )
     oauth2_scope: str | None = Field(None, description="OAuth2 scope, where the issuer wants one")
-    tls_trust_certs: str | None = Field(
+    tls_trust_certs: ExistingFile | None = Field(
         None, description="PEM file with the authorities to trust instead of the system's"
     )
 
@@ -91,13 +90,6 @@ class PulsarOptions(SystemOptions):
         if not match:
             raise ValueError("write it as persistent://TENANT/NAMESPACE/TOPIC")
         return f"persistent://{match[1] or 'public'}/{match[2] or 'default'}/{match[3]}"
-
-    @field_validator("token_file", "oauth2_key_file", "tls_trust_certs")
-    @classmethod
-    def _file_exists(cls, name: str | None) -> str | None:
-        if name is not None and not Path(name).is_file():
-            raise ValueError("there is no such file")
-        return name
 
     @model_validator(mode="after")
     def _one_login(self) -> Self:

@@ -9,7 +9,6 @@ may help; 2: wrong use, none will.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ from core.config import Request, load_config
 from core.engine import Halt
 from core.errors import ClearerError, UsageError
 from core.options.base import build
-from core.report import RESULT_SCHEMA
+from core.report import failure_json
 from core.run import clear
 from core.slices import run_of, slice_of
 
@@ -52,13 +51,7 @@ def drain(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> 
             load_config(environ).job(request_of(values, environ), environ=environ), halt=halt
         )
     except ClearerError as error:
-        failure = {
-            "schema": RESULT_SCHEMA,
-            "cleared": False,
-            "error": str(error),
-            "kind": type(error).__name__,
-        }
-        click.echo(json.dumps(failure))
+        click.echo(failure_json(error))
         return WRONG_USE if isinstance(error, UsageError) else NOT_CLEARED
     click.echo(result.to_json())
     return CLEARED if result.cleared else NOT_CLEARED

@@ -18,9 +18,9 @@ from core.options.base import RunOptions
 from core.options.pulsar import PulsarOptions
 from core.report import RunResult
 from core.run import Job, clear
+from tests.real.pulsar_judge import SUBSCRIPTION, received
 from tests.support import Server, free_port, running
 
-SUBSCRIPTION = "billing"
 TOPIC = "persistent://public/default/orders"
 
 
@@ -58,20 +58,6 @@ def fill(client: pulsar.Client, count: int, kind: pulsar.ConsumerType) -> None:
     producer.close()
 
 
-def received(client: pulsar.Client, kind: pulsar.ConsumerType) -> int:
-    """Messages that a plain consumer still gets."""
-    consumer = client.subscribe(TOPIC, SUBSCRIPTION, kind)
-    count = 0
-    try:
-        while True:
-            consumer.receive(1500)
-            count += 1
-    except pulsar.Timeout:
-        return count
-    finally:
-        consumer.close()
-
-
 def run(url: str, kind: str, receipts: Path, **more: object) -> RunResult:
     """Clear without an admin API."""
     options = PulsarOptions(
@@ -93,7 +79,7 @@ def test_drains_in_order(
     fill(client, 3000, own)
     result = run(url, kind, tmp_path)
     assert (result.totals.messages, result.verified) == (3000, True)
-    assert received(client, own) == 0
+    assert received(client, TOPIC, own) == 0
 
 
 def test_drains_shared(url: str, client: pulsar.Client, tmp_path: Path) -> None:
@@ -101,7 +87,7 @@ def test_drains_shared(url: str, client: pulsar.Client, tmp_path: Path) -> None:
     fill(client, 3000, pulsar.ConsumerType.Shared)
     result = run(url, "shared", tmp_path, workers=2)
     assert (result.totals.messages, result.verified, result.cleared) == (3000, None, False)
-    assert received(client, pulsar.ConsumerType.Shared) == 0
+    assert received(client, TOPIC, pulsar.ConsumerType.Shared) == 0
 
 
 def test_limit(url: str, client: pulsar.Client, tmp_path: Path) -> None:
@@ -109,7 +95,7 @@ def test_limit(url: str, client: pulsar.Client, tmp_path: Path) -> None:
     fill(client, 500, pulsar.ConsumerType.Failover)
     result = run(url, "failover", tmp_path, max_messages=100, workers=1)
     assert result.stop_reason is StopReason.LIMIT
-    left = received(client, pulsar.ConsumerType.Failover)
+    left = received(client, TOPIC, pulsar.ConsumerType.Failover)
     assert result.totals.messages + left == 500
     assert left >= 400
 
@@ -119,4 +105,4 @@ def test_skip(url: str, client: pulsar.Client, tmp_path: Path) -> None:
     fill(client, 500, pulsar.ConsumerType.Failover)
     result = run(url, "failover", tmp_path, mode=Mode.SKIP)
     assert (result.totals.messages, result.verified) == (0, True)
-    assert received(client, pulsar.ConsumerType.Failover) == 0
+    assert received(client, TOPIC, pulsar.ConsumerType.Failover) == 0

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.brokers.kafka_embedded import embedded
 from tests.brokers.kafka_judge import Judge, unique
-from tests.command import CLEANER, Ran, cleaner
+from tests.command import cleaner, ended, job_started
 
 __all__ = ["embedded"]
 
@@ -24,39 +22,28 @@ PARTITIONS, EACH = 6, 500
 class Deployed:
     """A configured backlog on a broker, and the image's command."""
 
-    def __init__(self, judge: Judge, folder: Path, *, each: int = EACH, **changes: Any) -> None:
+    def __init__(self, judge: Judge, folder: Path) -> None:
         self.judge, self.receipts = judge, folder / "receipts"
         self.topic, self.group = judge.create(unique("jobs"), PARTITIONS), unique("group")
         for number in range(PARTITIONS):
-            judge.produce(self.topic, number, each)
+            judge.produce(self.topic, number, EACH)
         options = {
             "bootstrap_servers": judge.bootstrap_servers, "topic": self.topic, "group_id": self.group,
         }  # fmt: skip
-        entry = {"system": "kafka", "options": options, **changes}
+        entry = {"system": "kafka", "options": options}
         value = {"receipts": str(self.receipts), "backlogs": {"orders": entry}}
         self.config = folder / "config.json"
         self.config.write_text(json.dumps(value))
 
-    def start(self, environ: Mapping[str, str], *args: str) -> subprocess.Popen[str]:
+    def start(
+        self, environ: Mapping[str, str], *args: str
+    ) -> AbstractContextManager[subprocess.Popen[str]]:
         """Start the job."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "functions.job.main", *args],
-            cwd=CLEANER.parent,
-            env={**os.environ, "BACKLOG_CLEARER_CONFIG": str(self.config), **environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return job_started(str(self.config), *args, env=environ)
 
     def left(self) -> int:
         """What the broker says is left."""
         return sum(self.judge.left(self.topic, self.group).values())
-
-
-def ended(process: subprocess.Popen[str]) -> Ran:
-    """Wait for a job."""
-    out, err = process.communicate(timeout=120)
-    return Ran(process.returncode, out, err)
 
 
 @pytest.fixture
@@ -77,11 +64,14 @@ def test_slices_side_by_side_clear_all(deployed: Deployed, platform: str) -> Non
     """Four processes clear disjoint partitions and together everything; one restore undoes them all."""
     index, total, run = PLATFORMS[platform]
     deployed.judge.commit(deployed.topic, deployed.group, dict.fromkeys(range(PARTITIONS), 10))
-    jobs = [
-        deployed.start({index: str(number), total: "4", run: "run-7"}, "--backlog", "orders")
-        for number in range(4)
-    ]
-    done = [ended(job) for job in jobs]
+    with ExitStack() as stack:
+        jobs = [
+            stack.enter_context(
+                deployed.start({index: str(number), total: "4", run: "run-7"}, "--backlog", "orders")
+            )
+            for number in range(4)
+        ]
+        done = [ended(job) for job in jobs]
     assert [each.code for each in done] == [0] * 4, done[0].stderr
     assert sum(each.result["totals"]["messages"] for each in done) == PARTITIONS * (EACH - 10)
     assert deployed.left() == 0
@@ -95,8 +85,8 @@ def test_slices_side_by_side_clear_all(deployed: Deployed, platform: str) -> Non
 def test_a_slice_delivered_twice_does_no_harm(deployed: Deployed) -> None:
     """The same slice twice at the same time: cleared, and no message is acknowledged that was not."""
     args = ("--backlog", "orders", "--slice", "0", "--total", "2", "--run-id", "again")
-    first, second = deployed.start({}, *args), deployed.start({}, *args)
-    done = [ended(first), ended(second)]
+    with deployed.start({}, *args) as first, deployed.start({}, *args) as second:
+        done = [ended(first), ended(second)]
     assert [each.result["verified"] for each in done] == [True, True], done
     assert sum(each.result["totals"]["messages"] for each in done) >= 3 * EACH
     left = deployed.judge.left(deployed.topic, deployed.group)
@@ -113,7 +103,8 @@ def test_a_slice_delivered_twice_does_no_harm(deployed: Deployed) -> None:
 )
 def test_wrong_use_asks_for_no_retry(deployed: Deployed, args: tuple[str, ...], hint: str) -> None:
     """What another attempt cannot mend exits with 2, says why, and changes nothing."""
-    ran = ended(deployed.start({}, *args))
+    with deployed.start({}, *args) as process:
+        ran = ended(process)
     assert (ran.code, ran.result["cleared"]) == (2, False)
     assert hint in ran.result["error"]
     assert deployed.left() == PARTITIONS * EACH

@@ -36,6 +36,20 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
+def received(client: pulsar.Client, topic: str, kind: Any) -> int:
+    """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""
+    consumer = client.subscribe(topic, SUBSCRIPTION, kind, receiver_queue_size=5000)
+    count = 0
+    try:
+        while True:
+            consumer.receive(1500)
+            count += 1
+    except pulsar.Timeout:
+        return count
+    finally:
+        consumer.close()
+
+
 class Judge:
     """One broker as plain clients see it."""
 
@@ -106,16 +120,7 @@ class Judge:
 
     def received(self, topic: str, kind: Any = pulsar.ConsumerType.Shared) -> int:
         """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""
-        consumer = self.client.subscribe(topic, SUBSCRIPTION, kind, receiver_queue_size=5000)
-        count = 0
-        try:
-            while True:
-                consumer.receive(1500)
-                count += 1
-        except pulsar.Timeout:
-            return count
-        finally:
-            consumer.close()
+        return received(self.client, topic, kind)
 
     @contextmanager
     def attached(self, topic: str, kind: Any = pulsar.ConsumerType.Shared) -> Iterator[Any]:

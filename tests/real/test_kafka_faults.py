@@ -6,20 +6,16 @@ The broker limits how fast it delivers (a client quota), so that there is a midd
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.options.kafka import Reader
 from tests.brokers.kafka_judge import Judge, unique
-from tests.command import CLEANER, ended, started
+from tests.command import ended, job_started, started
 from tests.real.kafka_server import KafkaCluster, running_kafka
 from tests.support import wait_until
 
@@ -106,24 +102,6 @@ def test_broker_killed_and_restarted_mid_drain(backlog: Slow, slow: KafkaCluster
     assert 0 < ran.result["totals"]["messages"] <= MESSAGES
 
 
-@contextmanager
-def job(config: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    """The container job's process, for the backlog `slow` of a configuration."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "functions.job.main", "--backlog", "slow", "--run-id", "one"],
-        cwd=CLEANER.parent,
-        env={**os.environ, "BACKLOG_CLEARER_CONFIG": json.dumps(config)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_container_job_stopped_then_retried(
     backlog: Slow, tmp_path: Path, number: signal.Signals
@@ -136,8 +114,9 @@ def test_container_job_stopped_then_retried(
         "reader": backlog.args[backlog.args.index("--reader") + 1],
     }
     entry = {"system": "kafka", "options": options, "workers": 4}
-    config = {"receipts": str(tmp_path), "backlogs": {"slow": entry}}
-    with job(config) as process:
+    config = json.dumps({"receipts": str(tmp_path), "backlogs": {"slow": entry}})
+    args = ("--backlog", "slow", "--run-id", "one")
+    with job_started(config, *args) as process:
         backlog.wait_for_the_middle(process)
         process.send_signal(number)
         first = ended(process)
@@ -146,7 +125,7 @@ def test_container_job_stopped_then_retried(
     if number is signal.SIGTERM:
         assert (first.code, first.result["stop_reason"]) == (1, "signal")
         assert first.result["totals"]["messages"] == committed
-    with job(config) as process:
+    with job_started(config, *args) as process:
         second = ended(process)
     assert (second.code, second.result["verified"]) == (0, True)
     assert second.result["totals"]["messages"] == MESSAGES - committed
