@@ -297,6 +297,8 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
         )
     except UsageError as error:
         raise click.UsageError(str(error)) from error
+    if not found:
+        raise click.UsageError(f"There is no receipt of a run {run_id!r} in {directory}.")
     first = next(iter(found.values()))
     model = options_model(first.system)
     params = [*flags.options_of(model), *flags.options_of(RunOptions, *_RESTORE), _CONFIG, *_TALK]
