@@ -35,8 +35,8 @@ class Bundle(Deployed):
     ) -> None:
         environ = dict(settings.pop("environ", {}))
         super().__init__(
-            judge, folder, partitions=PARTITIONS, each=EACH,
-            **{"messages_per_slice": EACH, **settings},
+            judge, folder, partitions=PARTITIONS,
+            **{"each": EACH, "messages_per_slice": EACH, **settings},
         )  # fmt: skip
         self.tasks = tasks
         env = {
@@ -121,10 +121,10 @@ def test_a_repeated_dispatch_adds_nothing(embedded: Judge, tmp_path: Path) -> No
 
 def test_a_deadline_is_continued_by_a_task_of_its_own(embedded: Judge, tmp_path: Path) -> None:
     """A slice that meets the deadline answers 200, is enqueued again, and all is cleared in the end."""
-    environ = {"BACKLOG_CLEARER_DEADLINE_S": "0.4"}
-    # One worker that asks for two messages at a time cannot read 3,000 of them in 0.4 s.
-    slow: dict[str, Any] = {"options": {"reader": "client"}, "batch_size": 2, "workers": 1}
-    slow |= {"max_slices": 1, "max_requeues": 1000}
+    environ = {"BACKLOG_CLEARER_DEADLINE_S": "0.2"}
+    # One worker that asks for one message at a time does not read 120,000 of them in 0.2 s.
+    slow: dict[str, Any] = {"options": {"reader": "client"}, "batch_size": 1, "workers": 1}
+    slow |= {"each": 20_000, "max_slices": 1, "max_requeues": 1000}
     with deployed(embedded, tmp_path, environ=environ, **slow) as bundle:
         made = bundle.call(bundle.dispatch, {"backlog": "orders"}).json()
         bundle.settled()
