@@ -116,6 +116,11 @@ class Taken:
         self._settled.set()
         self._thread.join()
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether it was tried as often as messages are."""
+        return self.dequeues > MAX_DEQUEUES
+
     def held(self) -> bool:
         """Whether the message is still this process's own; if so, it is renewed.
 
@@ -133,17 +138,15 @@ class Taken:
             self._receipt = renewed.pop_receipt
             return True
 
-    def delete(self) -> bool:
-        """Settle the message; False: others have it by now. Raises `BrokerError`."""
-        with self._lock, _told(f"Deleting a message of the queue {self._queue.name}"):
-            self._settled.set()
+    def delete(self) -> None:
+        """Settle the message. Where that fails it is delivered again, which does no harm: only logged."""
+        self._settled.set()
+        with self._lock:
             try:
                 self._queue.waiting.delete_message(self._id, self._receipt)
-            except HttpResponseError as error:
-                if _code(error) in _LOST:
-                    return False
-                raise
-            return True
+            except AzureError as error:
+                name = self._queue.name
+                _LOG.warning("A message of the queue %s is not deleted: %s.", name, _reason(error))
 
     def bury(self) -> None:
         """Move the message to the poison queue; raises `BrokerError`."""

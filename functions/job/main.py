@@ -1,10 +1,12 @@
 """One slice of a configured backlog, cleared by a container that then ends.
 
     python -m functions.job.main --backlog orders
+    python -m functions.job.main --from-queue
 
 The slice comes from `--slice` and `--total`, or from what Cloud Run jobs, AWS Batch arrays and indexed
-Kubernetes jobs set. Prints the result as one JSON line. Exit 0: cleared; 1: not cleared, another attempt
-may help; 2: wrong use, none will.
+Kubernetes jobs set; or it is one message of an Azure Storage queue, as Container Apps jobs take them.
+Prints the result as one JSON line. Exit 0: cleared, or put on the queue again to go on; 1: not cleared,
+another attempt goes on; 2: wrong use, no attempt will help; 3: ended at a limit, no attempt is wanted.
 """
 
 from __future__ import annotations
@@ -15,20 +17,100 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from core import flags
-from core.config import Request, load_config
+from core.config import Config, Request, load_config
 from core.engine import Halt
-from core.errors import ClearerError, UsageError
+from core.errors import BrokerError, ClearerError, UsageError
+from core.fanout import NOT_CLEARED, Ran, Verdict, drain_slice, summary
 from core.options.base import build
-from core.report import failure_json
-from core.run import clear
 from core.slices import run_of, slice_of
+from functions.answers import deadline_s, failed, failure, read_request
 
-CLEARED, NOT_CLEARED, WRONG_USE = 0, 1, 2
+if TYPE_CHECKING:
+    from functions.storage_queue import StorageQueue, Taken
+
+CLEARED, AGAIN, WRONG_USE, ENDED = 0, 1, 2, 3
+_CODES = {
+    Verdict.CLEARED: CLEARED,
+    Verdict.ENDED: ENDED,
+    Verdict.CONTINUE: AGAIN,
+    Verdict.RETRY: AGAIN,
+}
+_LOG = logging.getLogger("backlog_clearer")
+
+
+class Job:
+    """One invocation: what it has at hand, and what it has to say at its end."""
+
+    def __init__(self, environ: Mapping[str, str], halt: Halt) -> None:
+        self.environ, self.halt = environ, halt
+        self.config: Config | None = None
+        self.asked: Request | None = None
+        self.answer = ""
+
+    def arguments(self, values: Mapping[str, Any]) -> int:
+        """Clear a slice that the platform tries again where the exit code says so."""
+        config = self._start()
+        ran = self._drain(config, request_of(values, self.environ))
+        if ran.verdict is Verdict.CONTINUE:  # that is another attempt here
+            _LOG.error("%s", summary(ran.result, Verdict.RETRY))
+        return _CODES[ran.verdict]
+
+    def message(self, queue: StorageQueue, visibility_s: int) -> int:
+        """Clear the slice of one message; settle it, unless it is to be delivered again."""
+        config = self._start()
+        taken = queue.take(visibility_s)
+        if taken is None:
+            click.echo(f"There is no message on the queue {queue.name}.", err=True)
+            return CLEARED
+        with taken:
+            try:
+                self.asked = read_request(taken.body)
+                if taken.exhausted:
+                    taken.bury()
+                    error = BrokerError(
+                        "given up after too many deliveries; dispatch the backlog again"
+                    )
+                    self.failed(error)
+                    return ENDED
+                return self._settled(queue, taken, self._drain(config, self.asked))
+            except UsageError:  # no attempt will mend it
+                taken.bury()
+                raise
+
+    def failed(self, error: ClearerError) -> None:
+        """Log the error, store it with the run, and answer with it where nothing else was to say."""
+        self.answer = self.answer or failure(error)
+        if self.config is not None and self.asked is not None:
+            failed(self.config.receipts, self.asked, error)
+        else:
+            _LOG.error("%s: %s", NOT_CLEARED, error)
+
+    def _start(self) -> Config:
+        self.config = load_config(self.environ)
+        return self.config
+
+    def _drain(self, config: Config, request: Request) -> Ran:
+        self.asked = request
+        limit = deadline_s(self.environ)
+        ran = drain_slice(config, request, deadline_s=limit, halt=self.halt, environ=self.environ)
+        self.answer = ran.result.to_json()
+        return ran
+
+    def _settled(self, queue: StorageQueue, taken: Taken, ran: Ran) -> int:
+        if ran.verdict is Verdict.RETRY:
+            return AGAIN
+        if ran.following is not None:
+            if not taken.held():
+                _LOG.warning("The message was delivered again meanwhile: that delivery goes on.")
+                return AGAIN
+            queue.put([ran.following])
+        taken.delete()
+        return ENDED if ran.verdict is Verdict.ENDED else CLEARED
 
 
 def request_of(values: Mapping[str, Any], environ: Mapping[str, str]) -> Request:
@@ -44,17 +126,26 @@ def request_of(values: Mapping[str, Any], environ: Mapping[str, str]) -> Request
     return build(Request, given)
 
 
-def drain(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> int:
-    """Clear the slice, print the result, and return the exit code."""
+def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> int:
+    """Do what the arguments ask for, print the result, and return the exit code."""
+    given = dict(values)
+    from_queue, visibility_s = given.pop("from_queue"), given.pop("visibility_s")
+    job = Job(environ, halt)
     try:
-        result = clear(
-            load_config(environ).job(request_of(values, environ), environ=environ), halt=halt
-        )
+        if from_queue:
+            from functions.storage_queue import StorageQueue  # noqa: PLC0415 # needs Azure's library
+
+            if any(value is not None for value in given.values()):
+                raise UsageError("--from-queue takes everything from the message: leave the rest out.")
+            code = job.message(StorageQueue.from_environ(environ), visibility_s)
+        else:
+            code = job.arguments(given)
     except ClearerError as error:
-        click.echo(failure_json(error))
-        return WRONG_USE if isinstance(error, UsageError) else NOT_CLEARED
-    click.echo(result.to_json())
-    return CLEARED if result.cleared else NOT_CLEARED
+        job.failed(error)
+        code = WRONG_USE if isinstance(error, UsageError) else AGAIN
+    if job.answer:
+        click.echo(job.answer)
+    return code
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -69,11 +160,21 @@ def main(args: Sequence[str] | None = None) -> None:
         signal.signal(number, stop)
 
     def callback(**values: Any) -> None:
-        sys.exit(drain(values, os.environ, halt))
+        sys.exit(run(values, os.environ, halt))
 
+    queue = click.Option(
+        ["--from-queue"], is_flag=True, help="take one message of BACKLOG_CLEARER_QUEUE instead"
+    )
+    visibility = click.Option(
+        ["--visibility-s"],
+        type=click.IntRange(3, 604_800),
+        default=300,
+        show_default=True,
+        help="with --from-queue: seconds after which the message of a job that died is delivered again",
+    )
     command = click.Command(
         "job",
-        params=list(flags.options_of(Request)),
+        params=[*flags.options_of(Request), queue, visibility],
         callback=callback,
         help=(__doc__ or "").split("\n")[0],
     )
