@@ -46,8 +46,9 @@ class StorageQueue:
 
     def __init__(self, service: QueueServiceClient, name: str) -> None:
         self.name = name
-        self.waiting = service.get_queue_client(name)
-        self.poison = service.get_queue_client(f"{name}-poison")
+        encoded: dict[str, Any] = {"message_encode_policy": TextBase64EncodePolicy()}
+        self.waiting = service.get_queue_client(name, **encoded)
+        self.poison = service.get_queue_client(f"{name}-poison", **encoded)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -166,7 +167,6 @@ class Taken:
 
 def _service(environ: Mapping[str, str]) -> QueueServiceClient:
     how: dict[str, Any] = {
-        "message_encode_policy": TextBase64EncodePolicy(),
         # At worst two minutes: HTTP answers of a function app are cut at 230 s.
         "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=4),
         "connection_timeout": 10,

@@ -49,6 +49,7 @@ class Job:
     def __init__(self, environ: Mapping[str, str], halt: Halt) -> None:
         self.environ, self.halt = environ, halt
         self.config: Config | None = None
+        self.deadline_s: float | None = None
         self.asked: Request | None = None
         self.answer = ""
 
@@ -91,13 +92,15 @@ class Job:
             _LOG.error("%s: %s", NOT_CLEARED, error)
 
     def _start(self) -> Config:
+        self.deadline_s = deadline_s(self.environ)  # before a message could be blamed for it
         self.config = load_config(self.environ)
         return self.config
 
     def _drain(self, config: Config, request: Request) -> Ran:
         self.asked = request
-        limit = deadline_s(self.environ)
-        ran = drain_slice(config, request, deadline_s=limit, halt=self.halt, environ=self.environ)
+        ran = drain_slice(
+            config, request, deadline_s=self.deadline_s, halt=self.halt, environ=self.environ
+        )
         self.answer = ran.result.to_json()
         return ran
 
