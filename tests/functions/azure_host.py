@@ -91,6 +91,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
+            self.process.wait(30)
             raise RuntimeError(self.log.read_text()[-5000:])
         return json.loads(line)
 

@@ -112,7 +112,6 @@ def runtime() -> tuple[list[dict[str, Any]], Callable[[dict[str, Any]], dict[str
 
 def types() -> tuple[list[dict[str, Any]], Callable[[dict[str, Any]], dict[str, Any]]]:
     """The app's functions, and how to invoke one, by azure-functions' own types."""
-    sys.path.insert(0, str(APP))
     app = importlib.import_module("function_app").app
     func = importlib.import_module("azure.functions")
     found = {item.get_function_name(): item for item in app.get_functions()}
@@ -157,6 +156,7 @@ def types() -> tuple[list[dict[str, Any]], Callable[[dict[str, Any]], dict[str, 
 def main() -> None:
     """Answer lines of JSON on stdin by lines of JSON on stdout: first the functions, then invocations."""
     out, sys.stdout = sys.stdout, sys.stderr
+    sys.path.insert(0, str(APP))
 
     def say(value: Any) -> None:
         out.write(json.dumps(value) + "\n")
