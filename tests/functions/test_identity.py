@@ -45,7 +45,7 @@ def endpoint() -> Iterator[Endpoint]:
     """The endpoint: https://learn.microsoft.com/azure/app-service/overview-managed-identity."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 # the library's name
+        def do_GET(self) -> None:
             assert self.headers["X-IDENTITY-HEADER"] == "header-1"
             found.asked.append(parse_qs(urlsplit(self.path).query))
             value = {
