@@ -141,7 +141,7 @@ def _survey(config: Config, request: Request, now: datetime, environ: Mapping[st
 def _record(found: Dispatch, path: str) -> None:
     try:
         store.write(path, found.model_dump_json(by_alias=True, indent=2).encode())
-    except store.ERRORS as error:
+    except OSError as error:
         raise BrokerError(f"The dispatch cannot be recorded in {path}: {error}.") from error
 
 
@@ -154,7 +154,7 @@ def read_dispatch(receipts: str, run_id: str) -> Dispatch | None:
         return None
     except ValidationError as error:
         raise BrokerError(f"{path} is no dispatch of this tool.") from error
-    except store.ERRORS as error:
+    except OSError as error:
         raise BrokerError(f"The dispatch in {path} cannot be read: {error}.") from error
 
 

@@ -101,7 +101,7 @@ def save(receipt: Receipt, path: str) -> None:
     """
     try:
         store.write(path, receipt.model_dump_json(by_alias=True, indent=2).encode())
-    except store.ERRORS as error:
+    except OSError as error:
         raise BrokerError(
             f"The receipt cannot be written to {path}: {error}. Nothing was changed because of"
             " that; choose another place with --receipt-dir."
@@ -112,7 +112,7 @@ def load(path: str) -> Receipt:
     """Read a receipt; raises `UsageError` where there is none or it is not one."""
     try:
         data = store.read(path)
-    except store.ERRORS as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"The receipt {path} cannot be read: {reason}.") from error
     try:
@@ -134,7 +134,7 @@ def load_run(
     prefixes = ("whole-", "slice-") if part == "all" else (f"{part_name(part)}-",)
     try:
         paths = store.names(folder, *prefixes)
-    except store.ERRORS as error:
+    except OSError as error:
         raise UsageError(f"The receipts in {folder} cannot be listed: {error}.") from error
     receipts = {path: load(path) for path in paths}
     return dict(sorted(receipts.items(), key=lambda item: (item[1].created_at, item[0])))

@@ -221,7 +221,7 @@ def note_failure(receipts: str, request: Request, error: Exception, now: datetim
     )
     try:
         store.write(path, failure.model_dump_json(indent=2).encode())
-    except store.ERRORS as problem:
+    except OSError as problem:
         raise BrokerError(f"The failure cannot be stored in {path}: {problem}.") from problem
 
 
@@ -230,5 +230,5 @@ def _failures(folder: str) -> list[Failure]:
         return [
             Failure.model_validate_json(store.read(path)) for path in store.names(folder, "failed-")
         ]
-    except store.ERRORS as error:
+    except OSError as error:
         raise BrokerError(f"The failures in {folder} cannot be read: {error}.") from error

@@ -1,24 +1,40 @@
 """JSON files on any file system that fsspec knows: written durably, read whole, listed.
 
 On a local disk a file is written whole or not at all, and synced; object stores do the same by nature.
-Every function raises `OSError`, `ValueError` or `ImportError` (no library for the URL's scheme), which
-`ERRORS` names; the callers say what the file was for.
+Every function raises `OSError` alone, `FileNotFoundError` where there is nothing; the callers say what the
+file was for.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec.core
 
-ERRORS = (OSError, ValueError, ImportError)
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """File systems raise what their libraries raise: no login, no such scheme, a refused request."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{error}".strip() or type(error).__name__) from error
 
 
 def write(path: str, data: bytes) -> None:
     """Store a file, durably."""
-    fs, where = fsspec.core.url_to_fs(path)
+    with _as_os_error():
+        fs, where = fsspec.core.url_to_fs(path)
+        _write(fs, where, data)
+
+
+def _write(fs: fsspec.AbstractFileSystem, where: str, data: bytes) -> None:
     if "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
         _write_locally(Path(where), data)
     else:
@@ -42,19 +58,21 @@ def _write_locally(path: Path, data: bytes) -> None:
 
 def read(path: str) -> bytes:
     """The content of a file."""
-    fs, where = fsspec.core.url_to_fs(path)
-    data: bytes = fs.cat_file(where)
+    with _as_os_error():
+        fs, where = fsspec.core.url_to_fs(path)
+        data: bytes = fs.cat_file(where)
     return data
 
 
 def names(folder: str, *prefixes: str) -> list[str]:
     """Full paths of the JSON files in a folder whose names begin so; none where there is no folder."""
-    fs, where = fsspec.core.url_to_fs(folder)
-    fs.invalidate_cache(where)  # other invocations write there too
-    try:
-        found = fs.ls(where, detail=False)
-    except FileNotFoundError:
-        return []
+    with _as_os_error():
+        fs, where = fsspec.core.url_to_fs(folder)
+        fs.invalidate_cache(where)  # other invocations write there too
+        try:
+            found = fs.ls(where, detail=False)
+        except FileNotFoundError:
+            return []
     return sorted(
         fs.unstrip_protocol(path)
         for path in found

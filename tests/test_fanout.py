@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+import cleaner
 from core.brokers.memory import MemoryBroker, MemoryLane
 from core.config import Backlog, Config, Request, parse
 from core.errors import BrokerError, RefusedError, UsageError
@@ -258,6 +261,24 @@ def test_failures_are_told_until_a_later_attempt(broker: MemoryBroker, tmp_path:
     ran_all(found, queue.requests)
     assert run_status(str(tmp_path), made.run_id).cleared
     assert left(broker) == 0
+
+
+def test_the_command_line_shows_a_run(broker: MemoryBroker, tmp_path: Path) -> None:
+    """`cleaner.py runs` tells how a run stands, and exits 0 only once every slice is cleared."""
+    found, queue = config(tmp_path), Queue()
+    made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    ran_all(found, queue.requests[:4])
+    command = ("runs", made.run_id, "--receipt-dir", str(tmp_path))
+    half = CliRunner().invoke(cleaner.cli, command)
+    assert half.exit_code == 1
+    assert "slice-5-of-6" in half.stdout
+    assert "NOT cleared: 2 waiting, 4 cleared" in half.stdout
+    ran_all(found, queue.requests[4:])
+    whole = CliRunner().invoke(cleaner.cli, [*command, "--output", "json"])
+    assert whole.exit_code == 0
+    assert json.loads(whole.stdout)["gone"] == PARTITIONS * EACH
+    assert left(broker) == 0
+    assert CliRunner().invoke(cleaner.cli, ["runs", "r-9"]).exit_code == 2
 
 
 def test_an_unknown_run_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ import requests
 from google.cloud import tasks_v2
 
 from tests.functions.instances import Service
+from tests.support import Server
 
 QUEUE = "projects/shop/locations/europe-west1/queues/drains"
 
@@ -32,9 +33,10 @@ class Call:
 
     task: str
     body: dict[str, Any]
-    status: int | None  # None: the connection broke
-    answer: dict[str, Any] | None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str]
+    server: Server | None = None  # the instance that got it
+    status: int | None = None  # None: not answered yet, or the connection broke
+    answer: dict[str, Any] | None = None
 
 
 class CloudTasks:
@@ -100,25 +102,26 @@ class CloudTasks:
 
     def _work(self) -> None:
         while (task := self._waiting.get()) is not None:
+            http = task.http_request
             for attempt in range(self.attempts):
-                call = self._deliver(task)
+                call = Call(task.name, json.loads(http.body), dict(http.headers))
                 self.calls.append(call)
+                self._deliver(call, http)
                 if call.status is not None and 200 <= call.status < 300:
                     break
                 time.sleep(0.1 * 2**attempt)
             with self._lock:
                 self._open -= 1
 
-    def _deliver(self, task: tasks_v2.Task) -> Call:
-        http = task.http_request
-        call = Call(task.name, json.loads(http.body), None, None, dict(http.headers))
-        try:
-            with self.services[http.url].instance() as url:
-                answer = requests.post(url, data=http.body, headers=call.headers, timeout=120)
-            call.status, call.answer = answer.status_code, answer.json()
-        except requests.RequestException:
-            pass  # the instance died: no answer
-        return call
+    def _deliver(self, call: Call, http: tasks_v2.HttpRequest) -> None:
+        with self.services[http.url].instance() as call.server:
+            try:
+                answer = requests.post(
+                    call.server.url, data=http.body, headers=call.headers, timeout=120
+                )
+                call.status, call.answer = answer.status_code, answer.json()
+            except requests.RequestException:
+                pass  # the instance died: no answer
 
     @property
     def idle(self) -> bool:

@@ -15,10 +15,10 @@ class Deployed:
 
     def __init__(
         self, judge: Judge, folder: Path, *, partitions: int = 6, each: int = 500,
-        options: Mapping[str, Any] | None = None, **settings: Any,
+        options: Mapping[str, Any] | None = None, receipts: str | None = None, **settings: Any,
     ) -> None:  # fmt: skip
         self.judge, self.partitions, self.each = judge, partitions, each
-        self.receipts = str(folder / "receipts")
+        self.receipts = receipts or str(folder / "receipts")
         self.topic, self.group = judge.create(unique("jobs"), partitions), unique("group")
         for number in range(partitions):
             judge.produce(self.topic, number, each)

@@ -43,11 +43,11 @@ class Service:
         self._free.put(server)
 
     @contextmanager
-    def instance(self) -> Iterator[str]:
-        """The URL of an instance that has nothing else to do meanwhile."""
+    def instance(self) -> Iterator[Server]:
+        """An instance that has nothing else to do meanwhile."""
         server = self._free.get()
         try:
-            yield f"http://127.0.0.1:{server.port}/"
+            yield server
         finally:
             if server.process is not None and server.process.poll() is None:
                 self._free.put(server)
@@ -59,11 +59,6 @@ class Service:
     def log(self) -> str:
         """All that the instances have logged."""
         return "".join(path.read_text() for path in sorted(self.folder.glob(f"{self.entry}-*.log")))
-
-    def kill(self, server: Server) -> None:
-        """End an instance's processes at once."""
-        assert server.process is not None
-        os.killpg(server.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End them all."""
