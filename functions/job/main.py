@@ -129,6 +129,18 @@ def request_of(values: Mapping[str, Any], environ: Mapping[str, str]) -> Request
     return build(Request, given)
 
 
+def _queue(environ: Mapping[str, str]) -> StorageQueue:
+    """The queue that the environment names; raises `UsageError`."""
+    try:
+        from functions.storage_queue import StorageQueue  # noqa: PLC0415 # few images have its library
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--from-queue needs {error.name!r}, which is not installed; install it with:"
+            " pip install '.[azure]'"
+        ) from error
+    return StorageQueue.from_environ(environ)
+
+
 def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> int:
     """Do what the arguments ask for, print the result, and return the exit code."""
     given = dict(values)
@@ -136,11 +148,9 @@ def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> in
     job = Job(environ, halt)
     try:
         if from_queue:
-            from functions.storage_queue import StorageQueue  # noqa: PLC0415 # needs Azure's library
-
             if any(value is not None for value in given.values()):
                 raise UsageError("--from-queue takes everything from the message: leave the rest out.")
-            code = job.message(StorageQueue.from_environ(environ), visibility_s)
+            code = job.message(_queue(environ), visibility_s)
         else:
             code = job.arguments(given)
     except ClearerError as error:

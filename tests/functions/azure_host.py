@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.queue import QueueClient
 
-from tests.brokers.azurite import Azurite
+from tests.brokers.azurite import Azurite, azurite
 from tests.support import cached, unavailable, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,10 +155,7 @@ class Host:
 
     def idle(self) -> bool:
         """Whether nothing is on the queues, hidden or not."""
-        counts = [
-            each.get_queue_properties().approximate_message_count for each in (self.queue, self.poison)
-        ]
-        return counts == [0, 0]
+        return count(self.queue) == count(self.poison) == 0
 
     def settled(self) -> None:
         """Deliver until nothing is left."""
@@ -201,6 +199,18 @@ class Host:
                 body = json.loads(body)
             self.deliveries.append(Delivery(body, answer))
         return answer
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """A storage account."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as found:
+        yield found
+
+
+def count(client: QueueClient) -> int | None:
+    """How many messages there are, hidden ones too."""
+    return client.get_queue_properties().approximate_message_count
 
 
 def queues(storage: Azurite, name: str) -> tuple[QueueClient, QueueClient]:

@@ -13,14 +13,14 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from functions.storage_queue import MAX_DEQUEUES
-from tests.brokers.azurite import Azurite, azurite
+from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded
 from tests.brokers.kafka_judge import Judge, unique
 from tests.command import cleaner
-from tests.functions.azure_host import ROOT, Host, hosted
+from tests.functions.azure_host import ROOT, Host, hosted, storage
 from tests.functions.deployed import Deployed
 
-__all__ = ["embedded"]
+__all__ = ["embedded", "storage"]
 
 PARTITIONS, EACH = 6, 500
 FUNCTIONS = {
@@ -30,13 +30,6 @@ FUNCTIONS = {
     "drain": "queueTrigger",
     "poisoned": "queueTrigger",
 }
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    """A storage account."""
-    with azurite(tmp_path_factory.mktemp("azurite")) as found:
-        yield found
 
 
 @pytest.fixture(params=["types", "runtime"])
@@ -49,19 +42,14 @@ class App(Deployed):
     """A backlog, with receipts in a container of the storage account, and the app that clears it."""
 
     def __init__(self, judge: Judge, folder: Path, storage: Azurite, **settings: Any) -> None:
+        container = unique("receipts")
         super().__init__(
-            judge, folder, partitions=PARTITIONS,
+            judge, folder, partitions=PARTITIONS, receipts=f"az://{container}/drains",
             **{"each": EACH, "messages_per_slice": EACH, **settings},
         )  # fmt: skip
-        self.folder, self.storage = folder, storage
-        container = unique("receipts")
+        self.folder, self.storage, self.queue = folder, storage, unique("slices")
         blobs = BlobServiceClient.from_connection_string(storage.connection_string)
         self.blobs = blobs.create_container(container)
-        self.receipts = f"az://{container}/drains"
-        self.queue = unique("slices")
-        value = json.loads(self.config.read_text())
-        value["receipts"] = self.receipts
-        self.config.write_text(json.dumps(value))
 
     @property
     def env(self) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -174,3 +176,14 @@ def test_a_deadline_that_is_no_number(deployed: Image) -> None:
     assert ran.code == 2
     assert "BACKLOG_CLEARER_DEADLINE_S" in ran.result["error"]
     assert deployed.left() == PARTITIONS * EACH
+
+
+def test_a_library_that_is_missing_is_named() -> None:
+    """Without Azure's library `--from-queue` is wrong use that says what to install."""
+    code = (
+        "import sys; sys.modules['azure.storage.queue'] = None;"
+        "from functions.job.main import main; main(['--from-queue'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pip install '.[azure]'" in json.loads(done.stdout)["error"]

@@ -6,35 +6,26 @@ import base64
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.storage.queue import QueueClient
 
 from core.config import load_config
 from core.fanout import Dispatch, ask, dispatch
 from core.runs import run_status
 from functions.storage_queue import MAX_DEQUEUES, StorageQueue
-from tests.brokers.azurite import Azurite, azurite
+from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded
 from tests.brokers.kafka_judge import Judge, unique
 from tests.command import Ran, ended, job_started
-from tests.functions.azure_host import queues
+from tests.functions.azure_host import count, queues, storage
 from tests.functions.deployed import Deployed
 from tests.functions.test_job import EACH, NOT_CLEARED, PARTITIONS, SLOW
 from tests.support import wait_until
 
-__all__ = ["embedded"]
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    """A storage account."""
-    with azurite(tmp_path_factory.mktemp("azurite")) as found:
-        yield found
+__all__ = ["embedded", "storage"]
 
 
 class Jobs(Deployed):
@@ -78,11 +69,6 @@ class Jobs(Deployed):
     def counts(self) -> tuple[int | None, int | None]:
         """Messages on the queue and on the poison queue, hidden ones too."""
         return count(self.queue), count(self.poison)
-
-
-def count(client: QueueClient) -> int | None:
-    """How many messages there are, hidden ones too."""
-    return client.get_queue_properties().approximate_message_count
 
 
 @pytest.fixture

@@ -15,20 +15,15 @@ from azure.storage.queue import QueueClient
 from core.config import Request
 from core.errors import BrokerError, UsageError
 from functions.storage_queue import StorageQueue
-from tests.brokers.azurite import KEY, Azurite, azurite
+from tests.brokers.azurite import KEY, Azurite
 from tests.brokers.kafka_judge import unique
-from tests.functions.azure_host import queues
+from tests.functions.azure_host import count, queues, storage
 from tests.functions.flaky import flaky
 from tests.support import wait_until
 
+__all__ = ["storage"]
+
 VISIBLE_S = 4
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    """A storage account."""
-    with azurite(tmp_path_factory.mktemp("azurite")) as found:
-        yield found
 
 
 class Both:
@@ -60,11 +55,6 @@ def both(storage: Azurite) -> Both:
 def slices(total: int) -> list[Request]:
     """The requests of a run."""
     return [Request(backlog="orders", slice=index, total=total, run_id="r-1") for index in range(total)]
-
-
-def count(client: QueueClient) -> int | None:
-    """How many messages there are, hidden ones too."""
-    return client.get_queue_properties().approximate_message_count
 
 
 def bodies(client: QueueClient) -> Iterator[dict[str, object]]:
