@@ -150,6 +150,27 @@ def test_a_message_is_left_where_another_attempt_may_help(jobs: Jobs) -> None:
     assert jobs.counts() == (0, 0)
 
 
+def test_a_job_that_is_stopped_leaves_its_message(
+    embedded: Judge, storage: Azurite, tmp_path: Path
+) -> None:
+    """SIGTERM: what was read is settled, exit 1, and the same message comes again for the rest."""
+    jobs = Jobs(embedded, tmp_path, storage, **{**SLOW, "max_slices": 1})
+    jobs.visibility_s = 5
+    jobs.dispatched()
+    with jobs.start() as process:
+        wait_until(lambda: jobs.left() < PARTITIONS * 20_000, "a first commit")
+        process.send_signal(signal.SIGTERM)
+        ran = ended(process)
+    assert (ran.code, ran.result["stop_reason"]) == (1, "signal")
+    left = jobs.left()
+    assert ran.result["totals"]["messages"] == PARTITIONS * 20_000 - left
+    assert jobs.counts() == (1, 0)
+    wait_until(lambda: bool(jobs.queue.peek_messages()), "the message to be seen again")
+    again = jobs.run()
+    assert (again.code, again.result["totals"]["messages"]) == (0, left)
+    assert jobs.left() == 0
+
+
 def test_a_message_at_its_limit_is_settled(embedded: Judge, storage: Azurite, tmp_path: Path) -> None:
     """A slice that ends at max_messages exits with 3 and is not delivered again."""
     jobs = Jobs(embedded, tmp_path, storage, max_messages=700)
