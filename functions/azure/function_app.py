@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 import azure.functions as func
-from pydantic import TypeAdapter, ValidationError
 
 from core import fanout
 from core.config import Request, load_config
@@ -22,18 +21,19 @@ from core.errors import BrokerError, ClearerError, UsageError
 from core.runs import run_status
 from core.slices import scheduled_run
 from functions.answers import deadline_s, failed, failure, read_request, status_of
+from functions.azure.timer import due
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
 _LOG = logging.getLogger("backlog_clearer")
-logging.getLogger("azure").setLevel(logging.WARNING)  # the library tells of every HTTP call
+_LOG.setLevel(logging.INFO)
+logging.getLogger().setLevel(logging.WARNING)  # libraries tell of every call
 
 # At the start, so that an app with a faulty configuration does not come up.
 CONFIG = load_config()
 DEADLINE_S = deadline_s(os.environ)
 WAITING = StorageQueue.from_environ(os.environ)
-SCHEDULED = [
-    name.strip() for name in os.environ.get("BACKLOG_CLEARER_SCHEDULED", "").split(",") if name
-]
+_NAMES = os.environ.get("BACKLOG_CLEARER_SCHEDULED", "").split(",")
+SCHEDULED = [name for part in _NAMES if (name := part.strip())]
 for _name in SCHEDULED:
     CONFIG.backlog(_name)
 
@@ -44,11 +44,17 @@ def _answer(status: int, body: str) -> func.HttpResponse:
     return func.HttpResponse(body, status_code=status, mimetype="application/json")
 
 
+def _dispatched(asked: Request) -> fanout.Dispatch:
+    made = fanout.dispatch(CONFIG, asked, WAITING.put)
+    _LOG.info("Dispatched run %s of %s: %s slices", made.run_id, made.subscription, made.slices)
+    return made
+
+
 @app.route("dispatch", methods=["POST"])
 def dispatch(req: func.HttpRequest) -> func.HttpResponse:
     """Put the slices of a backlog on the queue."""
     try:
-        made = fanout.dispatch(CONFIG, read_request(req.get_body()), WAITING.put)
+        made = _dispatched(read_request(req.get_body()))
     except ClearerError as error:
         _LOG.error("%s: %s", fanout.NOT_CLEARED, error)
         return _answer(status_of(error), failure(error))
@@ -67,7 +73,7 @@ def runs(req: func.HttpRequest) -> func.HttpResponse:
 
 def scheduled(timer: func.TimerRequest) -> None:
     """Dispatch every scheduled backlog; one that fails does not stop the others."""
-    when = _due(timer, datetime.now(timezone.utc))
+    when = due(timer, datetime.now(timezone.utc))
     faults = []
     for name in SCHEDULED:
         try:
@@ -75,23 +81,12 @@ def scheduled(timer: func.TimerRequest) -> None:
                 backlog=name,
                 run_id=scheduled_run(name, f"{when:%Y%m%dT%H%MZ}"),
             )
-            fanout.dispatch(CONFIG, asked, WAITING.put)
+            _dispatched(asked)
         except ClearerError as error:
             _LOG.error("%s: %s was not dispatched: %s", fanout.NOT_CLEARED, name, error)
             faults.append(name)
     if faults:
         raise BrokerError(f"Not dispatched: {', '.join(faults)}; the log says why.")
-
-
-def _due(timer: func.TimerRequest, now: datetime) -> datetime:
-    """The moment for which the timer fires: what its monitor called the next one until then."""
-    try:
-        due = TypeAdapter(datetime).validate_python(getattr(timer, "schedule_status", {}).get("Next"))
-    except ValidationError:  # it has no monitor
-        return now
-    due = due.astimezone(timezone.utc)
-    # Started by hand, it is not due yet; and a timer may be a little early.
-    return now if due > now + timedelta(seconds=30) else due
 
 
 if SCHEDULED:  # without names no schedule is needed
@@ -112,6 +107,8 @@ def drain(message: func.QueueMessage) -> None:
         raise
     if ran.verdict is fanout.Verdict.RETRY:
         raise BrokerError(fanout.summary(ran.result, ran.verdict))
+    if ran.verdict is fanout.Verdict.CLEARED:
+        _LOG.info("%s", fanout.summary(ran.result, ran.verdict))
 
 
 @app.queue_trigger("message", f"%{QUEUE}%-poison", STORAGE)

@@ -254,7 +254,7 @@ def test_a_limit_is_the_end(limited: tuple[App, Host]) -> None:
 def test_the_timer_dispatches_once_whatever_fails(app: App, kind: str) -> None:
     """One backlog's failure does not stop the other, fails the function, and its retry adds nothing."""
     app.also("bills", topic="no-such-topic")
-    env = {"BACKLOG_CLEARER_SCHEDULED": " bills, orders"}
+    env = {"BACKLOG_CLEARER_SCHEDULED": " bills, orders, "}
     with app.hosted(kind, env) as host:
         for _ in range(2):
             answer = host.fire("2020-02-24T20:00:00+00:00")
