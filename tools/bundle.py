@@ -147,8 +147,8 @@ def install(stage: Path) -> None:
     """Install wheels/ into .python_packages, and leave nothing there that names this machine."""
     site, wheels = stage / _SITE, stage / "wheels"
     _run(
-        *("pip", "install", *_PIP_FOR_PLATFORM, "--no-compile", "--no-index", "--find-links", str(wheels)),
-        *("--target", str(site), "-r", str(stage / "requirements.txt")),
+        *("pip", "install", *_PIP_FOR_PLATFORM, "--no-compile", "--target", str(site)),
+        *("--no-index", "--find-links", str(wheels), "-r", str(stage / "requirements.txt")),
     )
     shutil.rmtree(wheels)
     shutil.rmtree(site / "bin", ignore_errors=True)  # scripts that begin with this interpreter's path
@@ -212,7 +212,7 @@ def build(platform: str, extras: Collection[str], out: Path) -> Path:
     return archive
 
 
-_BROKERS = click.option("--brokers", help="systems whose libraries are included, as in kafka,pulsar [all]")
+_BROKERS = click.option("--brokers", help="whose libraries are included, as in kafka,pulsar [all]")
 _OUT = click.option("--out", default="dist", show_default=True, help="folder of the archive")
 
 
@@ -249,7 +249,7 @@ def azure(brokers: str | None, out: str) -> None:
 @main.command()
 @_BROKERS
 @click.option(
-    "--clouds", default=",".join(CLOUDS), show_default=True, help="whose buckets take receipts; '' for none"
+    "--clouds", default=",".join(CLOUDS), show_default=True, help="where receipts go; '' for none"
 )
 @_OUT
 def image(brokers: str | None, clouds: str, out: str) -> None:
