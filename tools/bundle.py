@@ -46,9 +46,9 @@ _UV = (
 _PIP_FOR_PLATFORM = (
     *("--disable-pip-version-check", "--only-binary=:all:", "--no-deps", "--require-hashes"),
     *("--python-version", _PYTHON, "--implementation", "cp"),
-    # pip takes a tag literally: PEP 600's from this glibc down to the oldest of x86-64, and the older name
-    *(f"--platform=manylinux_2_{minor}_x86_64" for minor in range(_GLIBC, 4, -1)),
-    "--platform=manylinux2014_x86_64",
+    # pip takes a tag literally, and each costs time on every file of an index: those that wheels have
+    *(f"--platform=manylinux_2_{minor}_x86_64" for minor in (_GLIBC, 28, 27, 24, 17)),
+    "--platform=manylinux2014_x86_64",  # and what is older than that
 )
 _SITE = Path(".python_packages/lib/site-packages")
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
