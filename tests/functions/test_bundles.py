@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,12 +82,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Each of them, with Kafka alone."""
     out = tmp_path_factory.mktemp(request.param)
     archives = archive(request.param, out / "first"), archive(request.param, out / "second")
-    if request.param == "image":
-        with tarfile.open(archives[0]) as packed:
-            packed.extractall(out / "unpacked")  # noqa: S202 # built above
-    else:
-        with zipfile.ZipFile(archives[0]) as zipped:
-            zipped.extractall(out / "unpacked")  # noqa: S202
+    shutil.unpack_archive(archives[0], out / "unpacked")
     return Built(request.param, archives, out / "unpacked")
 
 
@@ -174,6 +168,7 @@ def test_what_is_installed_is_what_is_pinned(built: Built) -> None:
     assert len(lines) == len(built.libraries)
 
 
+@pytest.mark.parametrize("built", ["gcp", "azure"], indirect=True)
 def test_the_functions_load_from_their_zip(built: Built, python: str, tmp_path: Path) -> None:
     """Each platform installs it as it does and finds every entry point that its settings name."""
     if built.platform == "gcp":
@@ -193,7 +188,7 @@ def test_the_functions_load_from_their_zip(built: Built, python: str, tmp_path: 
         folders = [built.folder, tmp_path / "site"]
         code = "import main, functions_framework; print(callable(main.dispatch), callable(main.drain))"
         expected = "True True"
-    elif built.platform == "azure":
+    else:
         env = {
             "BACKLOG_CLEARER_QUEUE": "slices",
             "BACKLOG_CLEARER_STORAGE__queueServiceUri": "https://account.queue.core.windows.net",
@@ -206,8 +201,6 @@ def test_the_functions_load_from_their_zip(built: Built, python: str, tmp_path: 
             "print(*sorted(one.get_function_name() for one in function_app.app.get_functions()))"
         )
         expected = "dispatch drain poisoned runs scheduled"
-    else:
-        pytest.skip("the image has no functions")
     said = alone(python, folders, code, {**configuration(tmp_path), **env})
     assert said.split("\n")[-2] == expected
 
@@ -219,10 +212,9 @@ def instruction(dockerfile: str, name: str) -> str:
     return next(line for line in found if name != "RUN" or "pip install" in line).partition(" ")[2]
 
 
+@pytest.mark.parametrize("built", ["image"], indirect=True)
 def test_the_image_runs_from_its_context(built: Built, python: str, tmp_path: Path) -> None:
     """The Dockerfile's own install step needs no index, and its entry point then starts."""
-    if built.platform != "image":
-        pytest.skip("the functions have no Dockerfile")
     dockerfile = built.files["Dockerfile"].read_text()
     app = tmp_path / "app"
     shutil.copytree(built.folder, app)
@@ -256,7 +248,7 @@ def test_it_runs_on_the_platforms_glibc(built: Built) -> None:
         versions = [int(at) for binary in binaries for at in re.findall(rb"GLIBC_2\.(\d+)", binary)]
         if versions:
             asked[name] = max(versions)
-    assert len(asked) > 5
+    assert any("confluent_kafka" in name for name in asked)
     assert {name: version for name, version in asked.items() if version > 34} == {}
 
 
