@@ -48,5 +48,5 @@ image-context: $(INSTALLED) ## Docker build context of the job in dist/; BROKERS
 lock: $(INSTALLED) ## Renew functions/requirements.lock, the versions in the bundles
 	$(BIN)/python -m tools.bundle lock
 
-clean: ## Remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove .venv, dist and caches
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,8 +3,8 @@
 Every archive holds the code, the libraries of the chosen brokers and of the platform for CPython 3.12 on
 Linux x86-64 with glibc 2.34 or later, and a requirements.txt with the hash of each. Their versions are
 those of functions/requirements.lock (`python -m tools.bundle lock` renews it), so the same sources make
-the same bytes whenever they are built; only Azure's zip is compressed here, and another build of zlib may
-compress it to other bytes.
+the same bytes, whenever and by whichever Python they are built; only Azure's zip is compressed here, and
+another build of zlib may compress it to other bytes.
 
 - gcp: a source zip for Cloud Run functions. The build environment variable
   GOOGLE_VENDOR_PIP_DEPENDENCIES=wheels makes the buildpack install with `--no-index --find-links wheels`:
