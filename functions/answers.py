@@ -11,7 +11,6 @@ from datetime import datetime, timezone
 from core.config import Request
 from core.errors import BrokerError, ClearerError, RefusedError, UsageError
 from core.fanout import NOT_CLEARED, ask
-from core.report import failure_json
 from core.runs import note_failure
 
 DEADLINE = "BACKLOG_CLEARER_DEADLINE_S"
@@ -43,11 +42,6 @@ def status_of(error: ClearerError) -> int:
     if isinstance(error, UsageError):
         return 400
     return 409 if isinstance(error, RefusedError) else 503
-
-
-def failure(error: Exception) -> str:
-    """The JSON body of an answer that is an error."""
-    return failure_json(error)
 
 
 def read_request(body: bytes | str) -> Request:

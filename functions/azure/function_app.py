@@ -18,9 +18,10 @@ import azure.functions as func
 from core import fanout
 from core.config import Request, load_config
 from core.errors import BrokerError, ClearerError, UsageError
+from core.report import failure_json
 from core.runs import run_status
 from core.slices import scheduled_run
-from functions.answers import deadline_s, failed, failure, read_request, status_of
+from functions.answers import deadline_s, failed, read_request, status_of
 from functions.azure.timer import due
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
@@ -57,7 +58,7 @@ def dispatch(req: func.HttpRequest) -> func.HttpResponse:
         made = _dispatched(read_request(req.get_body()))
     except ClearerError as error:
         _LOG.error("%s: %s", fanout.NOT_CLEARED, error)
-        return _answer(status_of(error), failure(error))
+        return _answer(status_of(error), failure_json(error))
     return _answer(202, made.model_dump_json(by_alias=True))
 
 
@@ -67,7 +68,7 @@ def runs(req: func.HttpRequest) -> func.HttpResponse:
     try:
         status = run_status(CONFIG.receipts, req.route_params["run_id"])
     except ClearerError as error:
-        return _answer(404 if isinstance(error, UsageError) else status_of(error), failure(error))
+        return _answer(404 if isinstance(error, UsageError) else status_of(error), failure_json(error))
     return _answer(200, status.model_dump_json(by_alias=True))
 
 

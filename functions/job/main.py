@@ -27,8 +27,9 @@ from core.engine import Halt
 from core.errors import BrokerError, ClearerError, UsageError
 from core.fanout import NOT_CLEARED, Ran, Verdict, drain_slice, summary
 from core.options.base import build
+from core.report import failure_json
 from core.slices import run_of, slice_of
-from functions.answers import deadline_s, failed, failure, read_request
+from functions.answers import deadline_s, failed, read_request
 
 if TYPE_CHECKING:
     from functions.storage_queue import StorageQueue, Taken
@@ -85,7 +86,7 @@ class Job:
 
     def failed(self, error: ClearerError) -> None:
         """Log the error, store it with the run, and answer with it where nothing else was to say."""
-        self.answer = self.answer or failure(error)
+        self.answer = self.answer or failure_json(error)
         if self.config is not None and self.asked is not None:
             failed(self.config.receipts, self.asked, error)
         else:
