@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import azure.functions as func
 import pytest
 from azure.functions.queue import QueueMessage
 
-from core.brokers.memory import MemoryBroker, MemoryLane
+from core.brokers.memory import MemoryBroker
 from core.errors import BrokerError
 from core.model import Partition
 from core.registry import SYSTEMS
@@ -99,14 +98,8 @@ def test_a_continuation_that_cannot_be_put_is_not_lost(
     broker: MemoryBroker, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the queue does not take what follows, the function fails, and its own message goes on."""
-    read = MemoryLane.read
-
-    def slow(lane: MemoryLane, *args: Any) -> Any:
-        time.sleep(0.05)
-        return read(lane, *args)
-
     with monkeypatch.context() as patched:
-        patched.setattr(MemoryLane, "read", slow)
+        memory_system.slow_down(patched, 0.05)
         loaded.queue.delete_queue()
         with pytest.raises(BrokerError, match="QueueNotFound"):
             loaded.drain()
@@ -119,3 +112,17 @@ def test_a_continuation_that_cannot_be_put_is_not_lost(
     loaded.drain()
     assert position(broker) == EACH
     assert run_status(loaded.receipts, "r-1").cleared
+
+
+def test_a_run_that_cannot_be_read_is_not_unknown(loaded: Loaded) -> None:
+    """Where a receipt cannot be read the route says 503: 404 would say that there is no such run."""
+    loaded.drain()
+    folder = Path(loaded.receipts, "r-1")
+    (folder / "whole-00000000.json").write_text("{")
+    statuses = [
+        loaded.functions["runs"](
+            func.HttpRequest("GET", "/api/runs", route_params={"run_id": name}, body=b"")
+        ).status_code
+        for name in ("r-1", "r-2")
+    ]
+    assert statuses == [503, 404]

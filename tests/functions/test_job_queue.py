@@ -136,6 +136,20 @@ def test_a_deadline_is_continued_by_a_message_of_its_own(
     assert jobs.counts() == (0, 0)
 
 
+def test_who_lost_the_message_puts_nothing_on(
+    embedded: Judge, storage: Azurite, tmp_path: Path
+) -> None:
+    """A job whose message is not its own any more leaves it to others to go on: exit 1, nothing put."""
+    jobs = Jobs(embedded, tmp_path, storage, **{**SLOW, "max_slices": 1})
+    jobs.dispatched()
+    with jobs.start(BACKLOG_CLEARER_DEADLINE_S="0.2") as process:
+        wait_until(lambda: not jobs.queue.peek_messages(), "the message to be taken")
+        jobs.queue.clear_messages()
+        ran = ended(process)
+    assert (ran.code, ran.result["stop_reason"]) == (1, "deadline")
+    assert jobs.counts() == (0, 0)
+
+
 def test_a_message_is_left_where_another_attempt_may_help(jobs: Jobs) -> None:
     """Attached consumers: exit 1, and the same message comes again; without them it is cleared."""
     jobs.visibility_s = 3
