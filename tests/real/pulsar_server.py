@@ -62,6 +62,7 @@ class PulsarServer:
             "loadBalancerEnabled": "false",
             "allowAutoTopicCreation": "true",  # the worst case: a mistyped name could come into being
             "acknowledgmentAtBatchIndexLevelEnabled": "true",
+            "transactionCoordinatorEnabled": "true",
         }
         if secure:
             make_certificates(folder)
