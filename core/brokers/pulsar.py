@@ -37,7 +37,6 @@ from core.options.pulsar import PulsarOptions, SubscriptionType
 
 _QUEUE = 50_000  # messages held ready for one consumer, at most
 _QUEUE_BYTES = 64 * 1024 * 1024  # and about so many bytes for all consumers of a lane
-_QUEUE_BLIND = 1000  # messages where their size is unknown: the library's own default
 _BLIND = (
     "Without --admin-url these are not known: position, backlog and attached consumers;"
     " a subscription that did not exist exists now."
@@ -210,9 +209,10 @@ class PulsarSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> PulsarLane:
         """See `core.source.Source`."""
-        queue = _QUEUE_BLIND
-        if self._message_bytes:
-            queue = max(2, min(_QUEUE, int(_QUEUE_BYTES / len(claims) / self._message_bytes)))
+        # Where no size is known, two reads of a lane are held ready: the user can make them smaller.
+        size = self._message_bytes
+        held = int(_QUEUE_BYTES / size) if size else 2 * self._run.batch_size
+        queue = max(2, min(_QUEUE, held // max(1, len(claims))))
         return PulsarLane(
             Setting(
                 self._options,
