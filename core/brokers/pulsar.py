@@ -36,7 +36,7 @@ from core.options.base import RunOptions, SystemOptions, suggestion
 from core.options.pulsar import PulsarOptions, SubscriptionType
 
 _QUEUE = 50_000  # messages held ready for one consumer, at most
-_QUEUE_BYTES = 64 * 1024 * 1024  # and about so many bytes for all consumers of a lane
+_QUEUE_BYTES = 32 * 1024 * 1024  # and about so many bytes for all consumers of a lane
 _BLIND = (
     "Without --admin-url these are not known: position, backlog and attached consumers;"
     " a subscription that did not exist exists now."

@@ -119,10 +119,10 @@ class Judge:
         """Publish to one topic; see `produce`."""
         produce(self.client, topic, count, **settings)
 
-    def backlog(self, topic: str) -> int:
+    def backlog(self, topic: str, subscription: str = SUBSCRIPTION) -> int:
         """Entries that the broker still has to deliver, by its precise figure."""
         stats = self.admin("GET", f"{topic.replace('://', '/')}/stats", getPreciseBacklog="true")
-        return int(stats["subscriptions"][SUBSCRIPTION]["msgBacklog"])
+        return int(stats["subscriptions"][subscription]["msgBacklog"])
 
     def mark_delete(self, topic: str) -> str:
         """The subscription's mark-delete position."""

@@ -118,11 +118,24 @@ def test_limit_within_a_batch(pulsar_case: Case, kind: str) -> None:
     assert pulsar_case.clear().totals.messages == 800
 
 
-def test_nothing_to_do(pulsar_case: Case) -> None:
-    """A topic that never had a message is clear at once."""
-    pulsar_case.create(2)
+@pytest.mark.parametrize("kind", ["failover", "shared"])
+@pytest.mark.parametrize("count", [0, 30])
+def test_nothing_to_do(pulsar_case: Case, kind: str, count: int) -> None:
+    """A topic that never had a message, or whose messages are all acknowledged, is not touched."""
+    topic = pulsar_case.create()
+    pulsar_case.judge.produce(topic, count)
+    with pulsar_case.judge.attached(topic) as consumer:
+        for _ in range(count):
+            consumer.acknowledge(consumer.receive(5000))
+    wait_until(lambda: pulsar_case.judge.backlog(topic) == 0, "acknowledgements")
+    before = pulsar_case.judge.mark_delete(topic)
+    pulsar_case.changes["subscription_type"] = kind
     result = pulsar_case.clear()
     assert (result.cleared, result.verified, result.totals.messages) == (True, True, 0)
+    assert result.totals.backlog == 0
+    assert pulsar_case.judge.mark_delete(topic) == before
+    stats = pulsar_case.judge.admin("GET", f"{topic.replace('://', '/')}/stats")
+    assert stats["subscriptions"][SUBSCRIPTION]["msgOutCounter"] == count
 
 
 @pytest.mark.parametrize("mode", [Mode.SKIP, Mode.CONSUME])
@@ -227,6 +240,17 @@ def test_skip_by_force_leaves_consumers_at_work(pulsar_case: Case) -> None:
         while sizes[-1] != 7:  # what its client had received before
             sizes.append(len(consumer.receive(10_000).data()))
     assert len(sizes) <= 4
+
+
+def test_force_cannot_overtake_an_exclusive_consumer(pulsar_case: Case) -> None:
+    """A consumer that holds the subscription alone keeps it, and the error says what is possible."""
+    topic = pulsar_case.create()
+    pulsar_case.judge.produce(topic, 100)
+    with pulsar_case.judge.attached(topic, KINDS["exclusive"]):
+        result = pulsar_case.clear(force=True, max_retries=1)
+        assert pulsar_case.judge.backlog(topic) == 100
+    assert (result.stop_reason, result.totals.messages) == (StopReason.FAILED, 0)
+    assert "--mode skip" in str(result.error)
 
 
 def test_names_that_do_not_exist_stay_so(pulsar_case: Case) -> None:
