@@ -46,7 +46,7 @@ def case(judge: Judge, tmp_path: Path, reader: Reader) -> Case:
 @pytest.fixture(scope="session")
 def pulsar_judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulsarJudge]:
     """Plain clients of one real Pulsar; tests make topics of their own, and never stop it."""
-    with running_pulsar(tmp_path_factory.mktemp("pulsar")) as server:
+    with running_pulsar(tmp_path_factory.mktemp("pulsar"), transactions=True) as server:
         judge = PulsarJudge(server)
         yield judge
         judge.close()
