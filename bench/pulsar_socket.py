@@ -75,14 +75,17 @@ def main(host: str, port: str, subscription: str, permits: str, entries: str, *t
     for number, topic in enumerate(topics):
         connection.send(_frame(_LOOKUP, f1=topic, f2=number))  # loads the topic
         connection.kind()
-        subscribe = {
-            "f1": topic,
-            "f2": subscription,
-            "f3": _EXCLUSIVE,
-            "f4": number,
-            "f5": 100 + number,
-        }
-        connection.send(_frame(_SUBSCRIBE, **subscribe, f13=_EARLIEST))
+        connection.send(
+            _frame(
+                _SUBSCRIBE,
+                f1=topic,
+                f2=subscription,
+                f3=_EXCLUSIVE,
+                f4=number,
+                f5=number,
+                f13=_EARLIEST,
+            )
+        )
         connection.kind()
     begun = time.perf_counter()
     connection.send(b"".join(_frame(_FLOW, f1=n, f2=int(permits)) for n in range(len(topics))))
