@@ -21,6 +21,7 @@ ASSUMED = "assumed"
 class Known:
     """A platform, and where each of its figures comes from."""
 
+    key: str  # for `--set`
     platform: Platform
     sources: Mapping[str, str]  # by the field's name; begins with `ASSUMED` where no page says it
 
@@ -37,6 +38,7 @@ _CLOUD_RUN_LIMITS = (
 _SETTLE_S = 60  # survey, settle and verify, below the platform's time-out
 
 CLOUD_TASKS = Known(
+    "tasks",
     Platform(
         name="Cloud Tasks + Cloud Functions",
         most_slices=10_000,
@@ -63,6 +65,7 @@ CLOUD_TASKS = Known(
     },
 )
 CLOUD_RUN_JOB = Known(
+    "run",
     Platform(
         name="Cloud Run job",
         most_slices=10_000,
@@ -88,6 +91,7 @@ CLOUD_RUN_JOB = Known(
     },
 )
 AZURE_FLEX = Known(
+    "flex",
     Platform(
         name="Azure Functions Flex",
         most_slices=10_000,
@@ -121,6 +125,7 @@ AZURE_FLEX = Known(
     },
 )
 CONTAINER_APPS_JOB = Known(
+    "apps",
     Platform(
         name="Azure Container Apps job",
         most_slices=10_000,
@@ -144,6 +149,7 @@ CONTAINER_APPS_JOB = Known(
     },
 )
 BATCH_FARGATE = Known(
+    "batch",
     Platform(
         name="AWS Batch on Fargate",
         most_slices=10_000,
@@ -170,6 +176,7 @@ BATCH_FARGATE = Known(
     },
 )
 KUBERNETES = Known(
+    "k8s",
     Platform(
         name="Kubernetes indexed job",
         most_slices=100_000,

@@ -121,8 +121,8 @@ def test_a_minimum_is_billed() -> None:
 @pytest.mark.parametrize("price", ["usd_vcpu_s", "usd_gib_s", "usd_invocation"])
 def test_an_unknown_price_makes_no_cost(price: str) -> None:
     """Without one of its prices a run's cost is unknown, not 0."""
-    ran = simulate(replace(PRICED, **{price: None}), [10], rate=10, capacity=10, startup_s=0)
-    assert ran.cost is None
+    unpriced = replace(PRICED, **{price: None})  # type: ignore[arg-type] # a field by its name
+    assert simulate(unpriced, [10], rate=10, capacity=10, startup_s=0).cost is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,214 @@
+"""How far a fan-out scales: a model of 10 to 10,000 slices on six platforms, checked on eight processes.
+
+Prints what was predicted and what was measured of eight processes on a real Kafka, and then the time,
+the cost and the bound of clearing 10^9 and 10^12 messages. `--measure` measures anew and prints the
+constants to put here; without it the last measurement's are used. bench/fanout_model.py is the model,
+bench/fanout_platforms.py has every platform's figures and where they are from.
+
+    make bench-fanout [BENCH_ARGS="--measure | --plot | --broker-gb-s 1 10 --partitions 32 …"]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from bench.fanout_measure import Measured, line, literal, measure, median
+from bench.fanout_model import Bound, Outcome, Platform, shares, simulate
+from bench.fanout_platforms import PLATFORMS, Known
+from bench.processes import ROOT
+from core.config import Backlog
+from core.options.kafka import Reader
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MEASURED = (
+    Measured(Reader.HEADERS, 60_000_000, 1.0, 4.0, 10e6, 15e6, 8.0, 8.0),
+    Measured(Reader.CLIENT, 60_000_000, 1.0, 4.0, 1.5e6, 2.5e6, 28.0, 28.0),
+)
+"""Median rounds of `make bench-fanout BENCH_ARGS=--measure`, which prints these lines."""
+
+TOTALS = (10**9, 10**12)
+COUNTS = (10, 100, 1000, 10_000)
+CURVE = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+TICKS = (10, 30, 60, 300, 600, 1800, 3600, 10_800, 18_000, 36_000, 86_400, 259_200, 864_000)
+MARKERS = "osD^vx"
+PLOT = ROOT / "docs" / "fanout.svg"
+_REQUEUES = Backlog.model_fields["max_requeues"].default
+
+
+class Scene:
+    """What the platforms' slices find: a topic, a broker, a network."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.size: int = args.message_bytes
+        self.partitions: int = args.partitions
+        self.measured = MEASURED[0]
+        self.rate = min(self.measured.rate, args.slice_mb_s * 1e6 / self.size)
+
+    def run(self, platform: Platform, messages: int, slices: int, broker_gb_s: float) -> Outcome:
+        """So many slices of a topic whose partitions hold the same number of messages each."""
+        work = shares([messages / self.partitions] * self.partitions, slices)
+        capacity = broker_gb_s * 1e9 / self.size
+        return simulate(
+            platform, work, rate=self.rate, capacity=capacity, startup_s=self.measured.start_1
+        )
+
+    def cell(self, platform: Platform, messages: int, slices: int, broker_gb_s: float) -> str:
+        """Time, cost and bound of one run."""
+        if slices > platform.most_slices:
+            return f"takes {platform.most_slices:,}"
+        ran = self.run(platform, messages, slices, broker_gb_s)
+        bound: str = ran.bound.value
+        if ran.bound is Bound.SLICES and slices >= self.partitions:
+            bound = "partitions"
+        cost = "-" if ran.cost is None else f"${ran.cost:,.2f}"
+        again = f" !{ran.requeues}" if ran.requeues > _REQUEUES else ""
+        return f"{duration(ran.seconds)} {cost} {bound}{again}"
+
+
+def duration(seconds: float, digits: int = 1) -> str:
+    """A time in the unit in which one would say it."""
+    for most, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < most:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds / 86_400:,.{digits}f} d"
+
+
+def power(messages: int) -> str:
+    """A power of ten as one writes it."""
+    return "10" + str(len(str(messages)) - 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def table(scene: Scene, known: Sequence[Known], messages: int, broker_gb_s: float) -> None:
+    """All platforms for one backlog and one broker."""
+    print(
+        f"\n{power(messages)} messages of {scene.size} B in {scene.partitions:,} partitions,"
+        f" a broker of {broker_gb_s:g} GB/s: at least"
+        f" {duration(messages * scene.size / broker_gb_s / 1e9)}"
+    )
+    print(f"  {'slices':30}" + "".join(f"{count:<28,}" for count in COUNTS))
+    for item in known:
+        cells = [scene.cell(item.platform, messages, count, broker_gb_s) for count in COUNTS]
+        print(f"  {item.platform.name:30}" + "".join(f"{cell:28}" for cell in cells), flush=True)
+
+
+def notes(known: Sequence[Known]) -> None:
+    """What the tables cannot say for themselves."""
+    print(
+        "\nCost in US dollars, list prices, without network, storage, queues and broker; -: unknown."
+        "\nBound: what held the run up for most of its time."
+        f" !N: a slice is put on again N times; max_requeues is {_REQUEUES} unless configured."
+        "\n\nAssumed, since no page was found that says it (the rest: bench/fanout_platforms.py):"
+    )
+    for item in known:
+        print(
+            f"  {item.key:6} " + ", ".join(f"{n} {getattr(item.platform, n):g}" for n in item.assumed)
+        )
+
+
+def plot(scene: Scene, known: Sequence[Known], broker_gb_s: float) -> None:
+    """Time against slices, one line a platform, one panel a backlog."""
+    import matplotlib as mpl  # noqa: PLC0415 only the plot needs it
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    # The same ids at every run: the file changes where its lines do.
+    with mpl.rc_context({"svg.hashsalt": "fanout", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(8.5, 4), layout="constrained")
+        panels = figure.subplots(1, len(TOTALS))
+        for axes, messages in zip(panels, TOTALS, strict=True):
+            _panel(axes, scene, known, messages, broker_gb_s)
+        panels[0].set_ylabel("until all slices have ended")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.savefig(PLOT, metadata={"Date": None}, facecolor="white")
+    print(f"\n{PLOT.relative_to(ROOT)} is written.")
+
+
+def _panel(axes: Axes, scene: Scene, known: Sequence[Known], messages: int, broker_gb_s: float) -> None:
+    least = messages * scene.size / broker_gb_s / 1e9
+    axes.axhline(least, color="black", linewidth=0.8, linestyle=":", label="the broker's own limit")
+    for item, marker in zip(known, MARKERS, strict=True):
+        seconds = [scene.run(item.platform, messages, n, broker_gb_s).seconds for n in CURVE]
+        axes.plot(CURVE, seconds, marker=marker, markersize=4, linewidth=1.1, label=item.platform.name)
+    axes.set(xscale="log", yscale="log", xlabel="slices")
+    axes.set_title(f"{power(messages)} messages, a broker of {broker_gb_s:g} GB/s", fontsize=9)
+    low, high = axes.get_ylim()
+    ticks = [seconds for seconds in TICKS if low <= seconds <= high]
+    axes.set_yticks(ticks, [duration(seconds, 0) for seconds in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_xticks(COUNTS, [f"{count:,}" for count in COUNTS])
+    axes.grid(visible=True, linewidth=0.3)
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--measure", action="store_true", help="measure on a real Kafka first")
+    parser.add_argument("--messages", type=int, default=60_000_000, help="to measure with")
+    parser.add_argument("--rounds", type=int, default=3, help="of measurements; medians are used")
+    parser.add_argument("--plot", action="store_true", help=f"write {PLOT.relative_to(ROOT)}")
+    parser.add_argument(
+        "--broker-gb-s", type=float, nargs="+", default=[1, 10], help="it sends at most"
+    )
+    parser.add_argument(
+        "--slice-mb-s", type=float, default=125, help="a slice's network carries at most (assumed)"
+    )
+    parser.add_argument("--message-bytes", type=int, default=100)
+    parser.add_argument("--partitions", type=int, default=10_000)
+    names = ", ".join(item.key for item in PLATFORMS)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="PLATFORM.FIELD=VALUE", help=f"another figure; {names}"
+    )
+    return parser.parse_args()
+
+
+def changed(known: Sequence[Known], settings: Sequence[str]) -> list[Known]:
+    """The platforms with the figures that `--set` names; ends the program for what it does not know."""
+    numbers = {field.name for field in fields(Platform)} - {"name"}
+    found = {item.key: item for item in known}
+    for setting in settings:
+        key, _, rest = setting.partition(".")
+        name, _, value = rest.partition("=")
+        if key not in found or name not in numbers:
+            raise SystemExit(
+                f"--set {setting}: give PLATFORM.FIELD=VALUE, with PLATFORM one of"
+                f" {', '.join(found)} and FIELD one of {', '.join(sorted(numbers))}."
+            )
+        item = found[key]
+        platform = replace(item.platform, **{name: float(value)})  # type: ignore[arg-type] # by its name
+        found[key] = replace(item, platform=platform, sources={**item.sources, name: "--set"})
+    return list(found.values())
+
+
+def main() -> None:
+    """Check the model, then use it."""
+    args = options()
+    print("Eight processes on a real Kafka, 100 B, 32 partitions, as predicted and as measured:")
+    if args.measure:
+        found = measure(args.messages, args.rounds)
+        print("The median rounds, for bench/fanout.py:")
+        for reader in (Reader.HEADERS, Reader.CLIENT):
+            print(literal(median(found, reader)))
+        return
+    for item in MEASURED:
+        print(f"  {line(item)}")
+    known = changed(PLATFORMS, args.set)
+    scene = Scene(args)
+    print(
+        f"A slice reads {scene.rate / 1e6:.2f}M messages/s: the lesser of the header reader's"
+        f" {scene.measured.rate / 1e6:.1f}M/s and a network of {args.slice_mb_s:g} MB/s (assumed)."
+    )
+    for messages in TOTALS:
+        for broker_gb_s in args.broker_gb_s:
+            table(scene, known, messages, broker_gb_s)
+    notes(known)
+    if args.plot:
+        plot(scene, known, max(args.broker_gb_s))
+
+
+if __name__ == "__main__":
+    main()
