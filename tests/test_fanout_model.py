@@ -54,10 +54,10 @@ def test_a_pace_spreads_the_starts() -> None:
 
 
 def test_a_bucket_fills_no_further_than_its_burst() -> None:
-    """Four slices one after the other, 10 s each: a bucket of two never lets a third start earlier."""
-    one = replace(PLAIN, at_once=1, starts_per_s=0.05, burst=2)
-    ran = simulate(one, [100] * 4, rate=10, capacity=1e9, startup_s=0)
-    assert ran.seconds == pytest.approx(40 + 10)  # at 0, 10, 20 and, a token in 20 s, at 40
+    """Two places that get free at once after a long time, and a bucket of one: 25 s between the starts."""
+    paced = replace(PLAIN, at_once=2, starts_per_s=1 / 25, burst=1)
+    ran = simulate(paced, [1250, 1000, 10, 10], rate=10, capacity=1e9, startup_s=0)
+    assert ran.seconds == pytest.approx(125 + 25 + 1)  # the first two begin at 0 and 25
 
 
 def test_polls_start_so_many_each() -> None:
@@ -102,6 +102,13 @@ def test_a_deadline_puts_the_rest_on_again() -> None:
     assert ran.seconds == pytest.approx(1.25 + 0.5 + 1.25 + 0.5 + 0.25 + 0.5)
     assert (ran.invocations, ran.requeues) == (3, 2)
     assert ran.billed_s == pytest.approx(1.25 + 1.25 + 0.75)
+
+
+def test_rounding_makes_no_invocation() -> None:
+    """Three slices of exactly three deadlines each need nine invocations, not one more for 1e-15."""
+    paced = replace(PLAIN, deadline_s=0.3, starts_per_s=1, burst=1)
+    ran = simulate(paced, [0.3 * 7 * 3] * 3, rate=7, capacity=1e9, startup_s=0.1)
+    assert ran.invocations == 9
 
 
 def test_an_empty_slice_costs_its_start() -> None:
