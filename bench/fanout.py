@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from bench.fanout_measure import Measured, line, literal, measure, median
+from bench.fanout_measure import READERS, Measured, line, literal, measure, median
 from bench.fanout_model import Bound, Outcome, Platform, shares, simulate
-from bench.fanout_platforms import PLATFORMS, Known
+from bench.fanout_platforms import PLATFORMS, Known, figures
 from bench.processes import ROOT
 from core.config import Backlog
 from core.options.kafka import Reader
@@ -102,12 +102,9 @@ def notes(known: Sequence[Known]) -> None:
         "\nCost in US dollars, list prices, without network, storage, queues and broker; -: unknown."
         "\nBound: what held the run up for most of its time."
         f" !N: a slice is put on again N times; max_requeues is {_REQUEUES} unless configured."
-        "\n\nAssumed, since no page was found that says it (the rest: bench/fanout_platforms.py):"
+        "\nFigures (*italics*: assumed, no page was found; the pages are in bench/fanout_platforms.py):\n"
     )
-    for item in known:
-        print(
-            f"  {item.key:6} " + ", ".join(f"{n} {getattr(item.platform, n):g}" for n in item.assumed)
-        )
+    print(figures(known))
 
 
 def plot(scene: Scene, known: Sequence[Known], broker_gb_s: float) -> None:
@@ -180,7 +177,7 @@ def changed(known: Sequence[Known], settings: Sequence[str]) -> list[Known]:
             )
         item = found[key]
         platform = replace(item.platform, **{name: float(value)})  # type: ignore[arg-type] # by its name
-        found[key] = replace(item, platform=platform, sources={**item.sources, name: "--set"})
+        found[key] = replace(item, platform=platform)
     return list(found.values())
 
 
@@ -191,7 +188,7 @@ def main() -> None:
     if args.measure:
         found = measure(args.messages, args.rounds)
         print("The median rounds, for bench/fanout.py:")
-        for reader in (Reader.HEADERS, Reader.CLIENT):
+        for reader in READERS:
             print(literal(median(found, reader)))
         return
     for item in MEASURED:

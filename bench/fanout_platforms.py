@@ -9,7 +9,7 @@ in them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.fanout_model import Platform
@@ -58,7 +58,8 @@ CLOUD_TASKS = Known(
         "starts_per_s": "Cloud Tasks API, RateLimits.max_dispatches_per_second: at most 500",
         "burst": f"{ASSUMED}: RateLimits.max_burst_size is the service's choice; one second's worth",
         "cold_s": f"{ASSUMED}: a Python instance that has to be started",
-        "deadline_s": "Cloud Tasks API, Task.dispatch_deadline: 30 minutes at most, less 60 s",
+        "deadline_s": "Cloud Tasks API, Task.dispatch_deadline; run/docs/configuring/billing-settings:"
+        " up to 30 minutes; less 60 s",
         "usd_vcpu_s": "cloud.google.com/run/pricing: tier 1 (us-central1), request-based billing",
         "usd_gib_s": f"{ASSUMED}: repeated by others of that page; seen there for the vCPU alone",
         "usd_invocation": f"{ASSUMED}: as usd_gib_s, $0.40 a million requests",
@@ -87,7 +88,7 @@ CLOUD_RUN_JOB = Known(
         "deadline_s": "Cloud Run, run/docs/create-jobs: task time-out of 168 hours at most, less 60 s",
         "usd_vcpu_s": "cloud.google.com/run/pricing: tier 1 (us-central1), jobs",
         "usd_gib_s": f"{ASSUMED}: the page was seen as far as the price of the vCPU",
-        "usd_invocation": "cloud.google.com/run/pricing: jobs have no price a request",
+        "usd_invocation": "Cloud Run, run/docs/configuring/billing-settings: instance-based, not a request",
     },
 )
 AZURE_FLEX = Known(
@@ -168,11 +169,11 @@ BATCH_FARGATE = Known(
         "starts_per_s": "Amazon ECS, AmazonECS/latest/userguide/throttling: 20 a second sustained",
         "burst": "Amazon ECS, AmazonECS/latest/userguide/throttling: bucket of 100",
         "cold_s": f"{ASSUMED}: 30-45 s or longer, after an answer on repost.aws",
-        "least_billed_s": "aws.amazon.com/fargate/pricing: a second's granularity, one minute at least",
-        "usd_vcpu_s": "aws.amazon.com/ecs/pricing: Linux/x86, US East (N. Virginia), September 2026",
+        "least_billed_s": "one minute, after vantage.sh/blog/fargate-pricing",
+        "usd_vcpu_s": "aws.amazon.com/ecs/pricing: Linux/x86, US East (N. Virginia), 2026-09-20",
         "usd_gib_s": "list price of us-east-1 as of June 2026, $0.004445 a GB-hour, after"
         " factualminds.com/blog/amazon-fargate-ecs-task-pricing-2026",
-        "usd_invocation": "AWS Batch: nothing beside the tasks",
+        "usd_invocation": f"{ASSUMED}: AWS Batch has no price of its own",
     },
 )
 KUBERNETES = Known(
@@ -205,6 +206,42 @@ PLATFORMS = (
     BATCH_FARGATE,
     KUBERNETES,
 )
+
+
+def figures(known: Sequence[Known]) -> str:
+    """What platforms do and cost, as a Markdown table; *italics*: assumed."""
+    rows = ["platform | starts | at once | cold start | one invocation reads | a slice for an hour"]
+    rows.append(" | ".join(["---"] * 6))
+    rows += [" | ".join(_row(item)) for item in known]
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def _row(item: Known) -> list[str]:
+    platform = item.platform
+
+    def cell(text: str, *names: str) -> str:
+        return f"*{text}*" if set(names) & set(item.assumed) else text
+
+    starts = (
+        cell(f"{platform.starts_per_s:g} a second", "starts_per_s")
+        + ", "
+        + cell(f"the first {platform.burst:g} at once", "burst")
+    )
+    if platform.poll_s:
+        starts = f"{platform.starts_per_poll:g} every {platform.poll_s:g} s"
+    minutes = platform.deadline_s / 60
+    longest = f"{minutes:.0f} min" if minutes < 60 else f"{minutes / 60:.0f} h"
+    cost = platform.cost(3600, 1)
+    return [
+        f"{platform.name} (`{item.key}`)",
+        starts,
+        cell(f"{platform.at_once:,}", "at_once"),
+        cell(f"{platform.cold_s:g} s", "cold_s"),
+        longest if math.isfinite(minutes) else "no limit",
+        cell(
+            "unknown" if cost is None else f"${cost:.3f}", "usd_vcpu_s", "usd_gib_s", "usd_invocation"
+        ),
+    ]
 
 
 def this_machine(processes: int) -> Platform:

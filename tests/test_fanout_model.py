@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.fanout_model import Bound, Platform, shares, simulate
-from bench.fanout_platforms import PLATFORMS, Known
+from bench.fanout_platforms import PLATFORMS, Known, figures
+from bench.processes import ROOT
 
 PLAIN = Platform(name="plain", most_slices=math.inf, at_once=math.inf, cold_s=0)
 PRICED = replace(PLAIN, usd_vcpu_s=0.1, usd_gib_s=0.01, usd_invocation=0.5)
@@ -203,6 +204,11 @@ def test_every_figure_has_its_source(known: Known) -> None:
     assert given_ <= set(known.sources)
     assert set(known.sources) <= {field.name for field in fields(Platform)}
     assert all(known.sources.values())
+
+
+def test_the_page_has_the_figures() -> None:
+    """The page beside the bench shows the figures that the model uses."""
+    assert figures(PLATFORMS) in (ROOT / "bench" / "README-fanout.md").read_text()
 
 
 @pytest.mark.parametrize("known", PLATFORMS, ids=lambda known: known.platform.name)
