@@ -65,14 +65,16 @@ class Scene:
         bound: str = ran.bound.value
         if ran.bound is Bound.SLICES and slices >= self.partitions:
             bound = "partitions"
-        cost = "-" if ran.cost is None else f"${ran.cost:,.2f}"
-        again = f" !{ran.requeues}" if ran.requeues > _REQUEUES else ""
-        return f"{duration(ran.seconds)} {cost} {bound}{again}"
+        cost = "cost unknown" if ran.cost is None else f"${ran.cost:,.2f}"
+        again = f", !{ran.requeues}" if ran.requeues > _REQUEUES else ""
+        return f"{duration(ran.seconds)}, {cost}, {bound}{again}"
 
 
 def duration(seconds: float, digits: int = 1) -> str:
     """A time in the unit in which one would say it."""
-    for most, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    for most, unit, size in ((7200, "min", 60), (172_800, "h", 3600)):
         if seconds < most:
             return f"{seconds / size:.{digits}f} {unit}"
     return f"{seconds / 86_400:,.{digits}f} d"
@@ -84,22 +86,24 @@ def power(messages: int) -> str:
 
 
 def table(scene: Scene, known: Sequence[Known], messages: int, broker_gb_s: float) -> None:
-    """All platforms for one backlog and one broker."""
+    """All platforms for one backlog and one broker, as a Markdown table."""
     print(
         f"\n{power(messages)} messages of {scene.size} B in {scene.partitions:,} partitions,"
         f" a broker of {broker_gb_s:g} GB/s: at least"
-        f" {duration(messages * scene.size / broker_gb_s / 1e9)}"
+        f" {duration(messages * scene.size / broker_gb_s / 1e9)}\n"
     )
-    print(f"  {'slices':30}" + "".join(f"{count:<28,}" for count in COUNTS))
+    rows = [["platform", *(f"{count:,} slices" for count in COUNTS)], ["---"] * (len(COUNTS) + 1)]
     for item in known:
         cells = [scene.cell(item.platform, messages, count, broker_gb_s) for count in COUNTS]
-        print(f"  {item.platform.name:30}" + "".join(f"{cell:28}" for cell in cells), flush=True)
+        rows.append([item.platform.name, *cells])
+    for row in rows:
+        print("| " + " | ".join(f"{cell:29}" for cell in row) + " |", flush=True)
 
 
 def notes(known: Sequence[Known]) -> None:
     """What the tables cannot say for themselves."""
     print(
-        "\nCost in US dollars, list prices, without network, storage, queues and broker; -: unknown."
+        "\nCost in US dollars, list prices, without network, storage, queues and broker."
         "\nBound: what held the run up for most of its time."
         f" !N: a slice is put on again N times; max_requeues is {_REQUEUES} unless configured."
         "\nFigures (*italics*: assumed, no page was found; the pages are in bench/fanout_platforms.py):\n"
