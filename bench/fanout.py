@@ -162,26 +162,27 @@ def options() -> argparse.Namespace:
     parser.add_argument("--partitions", type=int, default=10_000)
     names = ", ".join(item.key for item in PLATFORMS)
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="PLATFORM.FIELD=VALUE", help=f"another figure; {names}"
+        "--set", nargs="+", default=[], metavar="PLATFORM.FIELD=NUMBER", help=f"another figure; {names}"
     )
     return parser.parse_args()
 
 
 def changed(known: Sequence[Known], settings: Sequence[str]) -> list[Known]:
     """The platforms with the figures that `--set` names; ends the program for what it does not know."""
-    numbers = {field.name for field in fields(Platform)} - {"name"}
+    named = {field.name: field for field in fields(Platform) if field.name != "name"}
     found = {item.key: item for item in known}
     for setting in settings:
         key, _, rest = setting.partition(".")
         name, _, value = rest.partition("=")
-        if key not in found or name not in numbers:
+        try:
+            figure = {named[name].name: float(value)}
+            platform = replace(found[key].platform, **figure)  # type: ignore[arg-type] # a field by its name
+        except (KeyError, ValueError):
             raise SystemExit(
-                f"--set {setting}: give PLATFORM.FIELD=VALUE, with PLATFORM one of"
-                f" {', '.join(found)} and FIELD one of {', '.join(sorted(numbers))}."
-            )
-        item = found[key]
-        platform = replace(item.platform, **{name: float(value)})  # type: ignore[arg-type] # by its name
-        found[key] = replace(item, platform=platform)
+                f"--set {setting}: give PLATFORM.FIELD=NUMBER, with PLATFORM one of"
+                f" {', '.join(found)} and FIELD one of {', '.join(named)}."
+            ) from None
+        found[key] = replace(found[key], platform=platform)
     return list(found.values())
 
 

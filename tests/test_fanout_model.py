@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.fanout import changed
 from bench.fanout_model import Bound, Platform, shares, simulate
 from bench.fanout_platforms import PLATFORMS, Known, figures
 from bench.processes import ROOT
@@ -209,6 +210,21 @@ def test_every_figure_has_its_source(known: Known) -> None:
 def test_the_page_has_the_figures() -> None:
     """The page beside the bench shows the figures that the model uses."""
     assert figures(PLATFORMS) in (ROOT / "bench" / "README-fanout.md").read_text()
+
+
+def test_a_figure_can_be_set() -> None:
+    """`--set` changes the one figure that it names."""
+    found = {item.key: item for item in changed(PLATFORMS, ["flex.at_once=250"])}
+    for item in PLATFORMS:
+        expected = replace(item.platform, at_once=250) if item.key == "flex" else item.platform
+        assert found[item.key].platform == expected
+
+
+@pytest.mark.parametrize("setting", ["lambda.at_once=1", "flex.name=x", "flex.at_once=many", "flex"])
+def test_a_wrong_setting_is_named(setting: str) -> None:
+    """`--set` with an unknown platform or field, or with no number, ends the program and says which."""
+    with pytest.raises(SystemExit, match=f"--set {setting}: give"):
+        changed(PLATFORMS, [setting])
 
 
 @pytest.mark.parametrize("known", PLATFORMS, ids=lambda known: known.platform.name)
