@@ -2,8 +2,9 @@
 
 Prints what was predicted and what was measured of eight processes on a real Kafka, and then the time,
 the cost and the bound of clearing 10^9 and 10^12 messages. `--measure` measures anew and prints the
-constants to put here; without it the last measurement's are used. bench/fanout_model.py is the model,
-bench/fanout_platforms.py has every platform's figures and where they are from.
+constants to put here; without it the last measurement's are used. `--plot` writes docs/fanout.svg and
+the results in bench/README-fanout.md. bench/fanout_model.py is the model, bench/fanout_platforms.py has
+every platform's figures and where they are from.
 
     make bench-fanout [BENCH_ARGS="--measure | --plot | --broker-gb-s 1 10 --partitions 32 …"]
 """
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from bench.fanout_measure import READERS, Measured, line, literal, measure, median
+from bench.fanout_measure import PARTITIONS, READERS, SIZE, Measured, line, literal, measure, median
 from bench.fanout_model import Bound, Outcome, Platform, shares, simulate
 from bench.fanout_platforms import PLATFORMS, Known, figures
 from bench.processes import ROOT
@@ -37,6 +38,7 @@ CURVE = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 TICKS = (10, 30, 60, 300, 600, 1800, 3600, 10_800, 18_000, 36_000, 86_400, 259_200, 864_000)
 MARKERS = "osD^vx"
 PLOT = ROOT / "docs" / "fanout.svg"
+PAGE, HEADING = ROOT / "bench" / "README-fanout.md", "## Results\n"
 _REQUEUES = Backlog.model_fields["max_requeues"].default
 
 
@@ -47,7 +49,8 @@ class Scene:
         self.size: int = args.message_bytes
         self.partitions: int = args.partitions
         self.measured = MEASURED[0]
-        self.rate = min(self.measured.rate, args.slice_mb_s * 1e6 / self.size)
+        self.slice_mb_s: float = args.slice_mb_s
+        self.rate = min(self.measured.rate * SIZE, args.slice_mb_s * 1e6) / self.size
 
     def run(self, platform: Platform, messages: int, slices: int, broker_gb_s: float) -> Outcome:
         """So many slices of a topic whose partitions hold the same number of messages each."""
@@ -85,30 +88,49 @@ def power(messages: int) -> str:
     return "10" + str(len(str(messages)) - 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def table(scene: Scene, known: Sequence[Known], messages: int, broker_gb_s: float) -> None:
+def table(scene: Scene, known: Sequence[Known], messages: int, broker_gb_s: float) -> str:
     """All platforms for one backlog and one broker, as a Markdown table."""
-    print(
-        f"\n{power(messages)} messages of {scene.size} B in {scene.partitions:,} partitions,"
-        f" a broker of {broker_gb_s:g} GB/s: at least"
-        f" {duration(messages * scene.size / broker_gb_s / 1e9)}\n"
-    )
     rows = [["platform", *(f"{count:,} slices" for count in COUNTS)], ["---"] * (len(COUNTS) + 1)]
     for item in known:
         cells = [scene.cell(item.platform, messages, count, broker_gb_s) for count in COUNTS]
         rows.append([item.platform.name, *cells])
-    for row in rows:
-        print("| " + " | ".join(f"{cell:29}" for cell in row) + " |", flush=True)
-
-
-def notes(known: Sequence[Known]) -> None:
-    """What the tables cannot say for themselves."""
-    print(
-        "\nCost in US dollars, list prices, without network, storage, queues and broker."
-        "\nBound: what held the run up for most of its time."
-        f" !N: a slice is put on again N times; max_requeues is {_REQUEUES} unless configured."
-        "\nFigures (*italics*: assumed, no page was found; the pages are in bench/fanout_platforms.py):\n"
+    lines = ["| " + " | ".join(f"{cell:29}" for cell in row) + " |" for row in rows]
+    return (
+        f"{power(messages)} messages of {scene.size} B in {scene.partitions:,} partitions,"
+        f" a broker of {broker_gb_s:g} GB/s, which needs"
+        f" {duration(messages * scene.size / broker_gb_s / 1e9)} at least:\n\n" + "\n".join(lines)
     )
-    print(figures(known))
+
+
+def report(scene: Scene, known: Sequence[Known], brokers: Sequence[float]) -> str:
+    """Everything that the bench says."""
+    measured = f"{scene.measured.rate / 1e6:.1f}M of {SIZE} B"
+    rate = (
+        f"A slice reads {scene.rate / 1e6:.2f}M messages a second: the lesser of what the header reader"
+        f" was measured at, {measured}, and of a network of {scene.slice_mb_s:g} MB/s (*assumed*)."
+    )
+    legend = (
+        "Time until all slices have ended; cost in US dollars, list prices, without network, storage,"
+        " queues and broker; what held the run up for most of its time. !N: a slice is put on again N"
+        f" times, and `max_requeues` is {_REQUEUES} unless configured."
+    )
+    parts = [
+        "Predicted and measured, the median rounds:",
+        "\n".join(f"- {line(item)}" for item in MEASURED),
+        rate,
+        *(table(scene, known, messages, broker) for messages in TOTALS for broker in brokers),
+        legend,
+        "The figures behind it; *italics*: assumed, since no page was found.",
+        figures(known),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(text: str) -> None:
+    """Put the report on its page, below the heading that is the page's last."""
+    before, _, _ = PAGE.read_text().partition(HEADING)
+    PAGE.write_text(f"{before}{HEADING}\n{text}")
+    print(f"{PAGE.relative_to(ROOT)} is written.")
 
 
 def plot(scene: Scene, known: Sequence[Known], broker_gb_s: float) -> None:
@@ -126,7 +148,7 @@ def plot(scene: Scene, known: Sequence[Known], broker_gb_s: float) -> None:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         figure.savefig(PLOT, metadata={"Date": None}, facecolor="white")
-    print(f"\n{PLOT.relative_to(ROOT)} is written.")
+    print(f"{PLOT.relative_to(ROOT)} is written.")
 
 
 def _panel(axes: Axes, scene: Scene, known: Sequence[Known], messages: int, broker_gb_s: float) -> None:
@@ -151,7 +173,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--measure", action="store_true", help="measure on a real Kafka first")
     parser.add_argument("--messages", type=int, default=60_000_000, help="to measure with")
     parser.add_argument("--rounds", type=int, default=3, help="of measurements; medians are used")
-    parser.add_argument("--plot", action="store_true", help=f"write {PLOT.relative_to(ROOT)}")
+    parser.add_argument("--plot", action="store_true", help="write docs/fanout.svg and the page")
     parser.add_argument(
         "--broker-gb-s", type=float, nargs="+", default=[1, 10], help="it sends at most"
     )
@@ -189,26 +211,19 @@ def changed(known: Sequence[Known], settings: Sequence[str]) -> list[Known]:
 def main() -> None:
     """Check the model, then use it."""
     args = options()
-    print("Eight processes on a real Kafka, 100 B, 32 partitions, as predicted and as measured:")
     if args.measure:
+        print(f"Eight processes on a real Kafka, {SIZE} B, {PARTITIONS} partitions:")
         found = measure(args.messages, args.rounds)
         print("The median rounds, for bench/fanout.py:")
         for reader in READERS:
             print(literal(median(found, reader)))
         return
-    for item in MEASURED:
-        print(f"  {line(item)}")
     known = changed(PLATFORMS, args.set)
     scene = Scene(args)
-    print(
-        f"A slice reads {scene.rate / 1e6:.2f}M messages/s: the lesser of the header reader's"
-        f" {scene.measured.rate / 1e6:.1f}M/s and a network of {args.slice_mb_s:g} MB/s (assumed)."
-    )
-    for messages in TOTALS:
-        for broker_gb_s in args.broker_gb_s:
-            table(scene, known, messages, broker_gb_s)
-    notes(known)
+    text = report(scene, known, args.broker_gb_s)
+    print(text)
     if args.plot:
+        write(text)
         plot(scene, known, max(args.broker_gb_s))
 
 

@@ -132,6 +132,10 @@ class Field:
         runs += [(full, 1), (full, CORES), (full, SLICES)]
         walls = [[self.wall(topic, count, reader) for topic, count in runs] for _ in range(2)]
         start_1, start_2, start_8, full_1, full_2, full_8 = map(min, *walls)
+        if full_1 <= start_1 or full_2 <= start_2:
+            raise SystemExit(
+                "Reading took no longer than starting: measure on a quieter machine, or with more --messages."
+            )
         messages = sum(full.sizes)
         rate = messages / (full_1 - start_1)
         capacity = messages / (full_2 - start_2)
@@ -161,10 +165,10 @@ def measure(messages: int, rounds: int) -> list[Measured]:
 def line(item: Measured) -> str:
     """One round in one line."""
     return (
-        f"{item.reader:7}  1 process {item.rate / 1e6:5.2f}M/s  2 processes {item.capacity / 1e6:5.2f}M/s"
-        f"  start-up {item.start_1:4.2f} s, of 8 {item.start_8:5.2f} s"
-        f"  8 processes: predicted {item.predicted:5.2f} s, measured {item.measured:5.2f} s,"
-        f" ratio {item.ratio:4.2f}"
+        f"{item.reader}, {item.messages:,} messages: 1 process {item.rate / 1e6:.2f}M/s, 2 processes"
+        f" {item.capacity / 1e6:.2f}M/s, start-up {item.start_1:.2f} s, of 8 {item.start_8:.2f} s;"
+        f" 8 processes: predicted {item.predicted:.2f} s, measured {item.measured:.2f} s,"
+        f" ratio {item.ratio:.2f}"
     )
 
 
