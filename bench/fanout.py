@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MEASURED = (
-    Measured(Reader.HEADERS, 60_000_000, 1.0, 4.0, 10e6, 15e6, 8.0, 8.0),
-    Measured(Reader.CLIENT, 60_000_000, 1.0, 4.0, 1.5e6, 2.5e6, 28.0, 28.0),
+    Measured(Reader.HEADERS, 60_000_000, 1.18, 6.84, 1.25e07, 9.51e06, 13.15, 20.15),
+    Measured(Reader.CLIENT, 15_000_000, 2.74, 15.86, 4.38e05, 8.21e05, 34.17, 29.27),
 )
 """Median rounds of `make bench-fanout BENCH_ARGS=--measure`, which prints these lines."""
 
