@@ -7,7 +7,7 @@ test asserts on it must hold on a real server, too: see `IGGY_ADDRESS` in `tests
 
 from __future__ import annotations
 
-import asyncio
+import socket
 import struct
 import threading
 from collections import deque
@@ -119,44 +119,39 @@ class IggyServer:
         self.old = False  # speak the framing of servers before 0.9
         self.version = (0, 11, 0)
         self._client_ids = iter(range(1, 1 << 30))
-        self._started = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._started.wait(10)
+        self._connections: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = server.sockets[0].getsockname()[1]
-        self._started.set()
-        self._loop.run_forever()
-        server.close()
-        for writer in self._writers:
-            writer.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self.lock:
+                self._connections.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def stop(self) -> None:
         """Stop serving."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self.lock:
+            for connection in self._connections:
+                connection.shutdown(socket.SHUT_RDWR)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+    def _serve(self, connection: socket.socket) -> None:
         client = Session(next(self._client_ids))
         try:
             if self.old:
-                await self._serve_old(reader, writer)
+                _serve_old(connection)
                 return
             while True:
-                head = await reader.readexactly(HEADER)
-                body = await reader.readexactly(struct.unpack_from("<I", head, 48)[0] - HEADER)
+                head = _receive(connection, HEADER)
+                body = _receive(connection, struct.unpack_from("<I", head, 48)[0] - HEADER)
                 if self.silent:
                     continue
                 with self.lock:
@@ -164,28 +159,16 @@ class IggyServer:
                     if self.polls in self.cuts:
                         self.cuts.discard(self.polls)
                         return
-                for part in answer:
-                    writer.write(part)
-                await writer.drain()
+                _send(connection, answer)
                 if answer[0][60] == _EVICTION:
                     return
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except OSError:
             pass
         finally:
-            self._writers.discard(writer)
             with self.lock:
+                self._connections.discard(connection)
                 self._leave_all(client)
-            writer.close()
-
-    async def _serve_old(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            (size,) = struct.unpack("<I", await reader.readexactly(4))
-            if not size:  # what a newer client begins with means nothing here
-                await reader.read()
-                return
-            await reader.readexactly(size)
-            writer.write(bytes(8))
-            await writer.drain()
+            connection.close()
 
     def _leave_all(self, client: Session) -> None:
         for stream in self.streams.values():
@@ -462,6 +445,36 @@ class IggyServer:
         if log.offsets.pop(key, None) is None:
             raise WireError(_NO_OFFSET)
         return b""
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    """So many bytes; raises `ConnectionError` where they end before."""
+    data = connection.recv(size, socket.MSG_WAITALL) if size else b""
+    if len(data) < size:
+        raise ConnectionError
+    return data
+
+
+def _send(connection: socket.socket, parts: list[bytes]) -> None:
+    """All parts, none of them copied: what is sent over and over is a benchmark's backlog."""
+    left = [memoryview(part) for part in parts if part]
+    while left:
+        sent = connection.sendmsg(left)
+        while left and sent >= len(left[0]):
+            sent -= len(left.pop(0))
+        if left:
+            left[0] = left[0][sent:]
+
+
+def _serve_old(connection: socket.socket) -> None:
+    while True:
+        (size,) = struct.unpack("<I", _receive(connection, 4))
+        if not size:  # what a newer client begins with means nothing here
+            while connection.recv(4096):
+                pass
+            return
+        _receive(connection, size)
+        connection.sendall(bytes(8))
 
 
 @dataclass
