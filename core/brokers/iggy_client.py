@@ -7,10 +7,11 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 
+from core.brokers import iggy_wire as wire
 from core.errors import BrokerError, TransientError
 from core.model import Partition
 from core.options.iggy import IggyOptions
@@ -37,6 +38,16 @@ OFFSET_NOT_FOUND = "Consumer offset for consumer"
 _Result = TypeVar("_Result")
 
 
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str  # an IP address, where the library is to connect
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 def ident(value: str) -> int | str:
     """A number or a name as the client takes it."""
     return int(value) if value.isdecimal() else value
@@ -54,11 +65,11 @@ class Client:
     def connect(self) -> None:
         """Connect and log in; tells a server of another protocol apart from one that is away."""
         options = self.options
-        address = _resolved(options.host, options.port)
+        self._server = _resolved(options.host, options.port)
         try:
             self._client = IggyClient(
                 TcpConfig(
-                    server_address=address,
+                    server_address=str(self._server),
                     auto_login=_login(options),
                     # The default waits without end; the engine alone tries again.
                     reconnection=TcpReconnectionConfig(enabled=False, max_retries=0),
@@ -112,7 +123,9 @@ class Client:
         try:
             return self._loop.run_until_complete(run())
         except asyncio.TimeoutError:
-            raise self.silence(partition) from None
+            raise _SilentError(
+                f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition
+            ) from None
         except (RuntimeError, ConnectionError) as error:
             raise self._failure(str(error), partition) from None
 
@@ -120,20 +133,13 @@ class Client:
         """Send a command as bytes, and return the reply's."""
         return self.call(self.iggy.send_binary_request, code, payload, partition=partition)
 
-    def silence(self, partition: Partition | None) -> TransientError:
-        """The error of a request that nobody answers."""
-        return _SilentError(f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition)
-
-    def begin(self, code: int, payload: bytes) -> asyncio.Future[bytes]:
-        """Begin to send a command, on the running loop; the caller minds the time."""
-        return asyncio.ensure_future(self.iggy.send_binary_request(code, payload))
-
-    def result(self, reply: asyncio.Future[bytes], partition: Partition) -> bytes:
-        """The result of a command that is done."""
+    def leader(self) -> Address:
+        """Where the library is connected to: a cluster's leader, or the server as it was named."""
         try:
-            return reply.result()
-        except (RuntimeError, ConnectionError) as error:
-            raise self._failure(str(error), partition) from None
+            found = wire.leader(self.request(wire.CLUSTER, b""))
+        except wire.ReplyError as error:
+            raise BrokerError(f"{self.address}: {error}.") from None
+        return self._server if found is None else Address(*found)
 
     def _failure(self, said: str, partition: Partition | None) -> BrokerError:
         where = f"{self.address}{f', {partition}' if partition else ''}"
@@ -174,15 +180,15 @@ def _login(options: IggyOptions) -> AutoLogin:
     return AutoLogin.disabled()
 
 
-def _resolved(host: str, port: int) -> str:
+def _resolved(host: str, port: int) -> Address:
     """IP address and port, since the client resolves no names; raises `BrokerError`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         raise BrokerError(f"The name {host} cannot be resolved: check --host.") from None
     # IPv4 first: servers listen on 0.0.0.0 unless told otherwise.
-    family, *_, address = min(found, key=lambda item: item[0] != socket.AF_INET)
-    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
+    _, *_, address = min(found, key=lambda item: item[0] != socket.AF_INET)
+    return Address(str(address[0]), port)
 
 
 def _speaks_old_protocol(host: str, port: int) -> bool:
