@@ -1,13 +1,14 @@
-"""Iggy's own client on one thread: bounded in time, its errors in the tool's terms."""
+"""Iggy's own client, for one call at a time: bounded in time, its errors in the tool's terms."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 
@@ -29,11 +30,13 @@ _LOGIN = (
     "Invalid username",
     "Invalid password",
 )
+_GONE = ("Disconnected", "Not connected", "Client shutdown")
 _FORBIDDEN = "Unauthorized"
 NOT_FOUND = "was not found"
 _VERSION = "Incompatible binary protocol version"
 INVALID_OFFSET = "Invalid offset"
 OFFSET_NOT_FOUND = "Consumer offset for consumer"
+NOT_OWNED = "does not own partition"
 
 _Result = TypeVar("_Result")
 
@@ -54,12 +57,13 @@ def ident(value: str) -> int | str:
 
 
 class Client:
-    """One connection; for one thread. Raises `BrokerError` and `TransientError` alone."""
+    """One connection, shared by threads. Raises `BrokerError` and `TransientError` alone."""
 
-    def __init__(self, options: IggyOptions, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, options: IggyOptions) -> None:
         self.options = options
         self.address = f"{options.host}:{options.port}"
-        self._loop = loop  # the caller's, who closes it
+        self.lock = threading.RLock()  # held over calls that belong together
+        self._loop = asyncio.new_event_loop()
         self._client: IggyClient | None = None
 
     def connect(self) -> None:
@@ -67,7 +71,7 @@ class Client:
         options = self.options
         self._server = _resolved(options.host, options.port)
         try:
-            self._client = IggyClient(
+            client = IggyClient(
                 TcpConfig(
                     server_address=str(self._server),
                     auto_login=_login(options),
@@ -81,10 +85,11 @@ class Client:
         except (ValueError, RuntimeError) as error:
             raise BrokerError(f"{self.address}: {error}") from None
         try:
-            self.call(self._client.connect)
-            self.call(self._client.ping)
+            self._run(client.connect, None)
+            self._run(client.ping, None)
         except TransientError as error:
             raise self._unreachable(error) from None
+        self._client = client
 
     def _unreachable(self, error: TransientError) -> BrokerError:
         mine = f"apache-iggy {version('apache-iggy')}, which speaks to servers 0.9"
@@ -102,26 +107,26 @@ class Client:
             f"{error} Check --host, --port and --tls: nothing there speaks to {mine}."
         )
 
-    @property
-    def iggy(self) -> IggyClient:
-        """The library's client."""
-        if self._client is None:
-            raise BrokerError(f"{self.address}: the connection is closed.")
-        return self._client
-
     def call(
-        self,
-        method: Callable[..., Awaitable[_Result]],
-        *args: Any,
-        partition: Partition | None = None,
+        self, begin: Callable[[IggyClient], Awaitable[_Result]], partition: Partition | None = None
     ) -> _Result:
-        """Run one of the library's calls to its end."""
+        """Run one of the library's calls to its end, over a new connection if the last one broke."""
+        with self.lock:
+            if self._client is None:
+                self.connect()
+            client = cast("IggyClient", self._client)
+            try:
+                return self._run(lambda: begin(client), partition)
+            except _GoneError:
+                self._client = None
+                raise
 
-        async def run() -> _Result:
-            return await asyncio.wait_for(method(*args), TIMEOUT_S)
+    def _run(self, begin: Callable[[], Awaitable[_Result]], partition: Partition | None) -> _Result:
+        async def bounded() -> _Result:
+            return await asyncio.wait_for(begin(), TIMEOUT_S)
 
         try:
-            return self._loop.run_until_complete(run())
+            return self._loop.run_until_complete(bounded())
         except asyncio.TimeoutError:
             raise _SilentError(
                 f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition
@@ -131,7 +136,7 @@ class Client:
 
     def request(self, code: int, payload: bytes, partition: Partition | None = None) -> bytes:
         """Send a command as bytes, and return the reply's."""
-        return self.call(self.iggy.send_binary_request, code, payload, partition=partition)
+        return self.call(lambda iggy: iggy.send_binary_request(code, payload), partition)
 
     def leader(self) -> Address:
         """Where the library is connected to: a cluster's leader, or the server as it was named."""
@@ -159,13 +164,19 @@ class Client:
                 f"{where} refuses the protocol of apache-iggy {version('apache-iggy')} ({said}).",
                 partition,
             )
-        if NOT_FOUND in said or INVALID_OFFSET in said:
+        if NOT_FOUND in said or INVALID_OFFSET in said or NOT_OWNED in said:
             return BrokerError(f"{where}: {said}", partition)
-        return TransientError(f"{where}: {said}", partition)
+        kind = _GoneError if said in _GONE else TransientError
+        return kind(f"{where}: {said}", partition)
 
     def close(self) -> None:
-        """Drop the connection; never raises."""
+        """Drop the connection, for good; never raises."""
         self._client = None
+        self._loop.close()
+
+
+class _GoneError(TransientError):
+    """The library has no connection any more, and was told to open none by itself."""
 
 
 class _SilentError(TransientError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.brokers import iggy_wire as wire
-from core.brokers.iggy_client import INVALID_OFFSET, Client
+from core.brokers.iggy_client import INVALID_OFFSET, Client, ident
 from core.brokers.iggy_offsets import NOTHING, Offsets, number, required
 from core.brokers.iggy_poll import PollConnection
 from core.errors import BrokerError, TransientError
@@ -72,22 +71,22 @@ class IggyLane:
         claims: Sequence[Claim],
         batch: int,
         stored: dict[Partition, int],
+        client: Client,
     ) -> None:
+        self._options = options
         self._stored = stored
         self._batch = batch
         self._who = wire.subject(wire.CONSUMER, "0", options.stream_id, options.topic_id)
-        self._loop = asyncio.new_event_loop()
         self._shares = [_Share(claim) for claim in claims]
         self._cleared = deque(share for share in self._shares if share.cleared)  # not told yet
         self._turns = deque(share for share in self._shares if not share.cleared)
         self._windows: deque[_Window] = deque()
-        self._client = Client(options, self._loop)
+        self._client = client
         self._offsets = Offsets(self._client, options)
         self._connections: list[PollConnection] = []
         polls = sum(-(-share.left() // batch) for share in self._shares)
         try:
-            self._client.connect()
-            address = self._client.leader()
+            address = client.leader()
             for _ in range(max(1, min(CONNECTIONS, polls))):
                 self._connections.append(PollConnection(options, address))
         except BrokerError:
@@ -159,16 +158,31 @@ class IggyLane:
                 f"{share.partition}: the server did not look at this partition.", share.partition
             )
         if share.end is not None and polled.current < share.end:
-            raise BrokerError(
-                f"{share.partition} ends at {polled.current} now, and ended at {share.end} before: the"
-                " topic was purged or created anew during the run.",
-                share.partition,
-            )
+            raise self._lost(share, share.end, polled.current)
         share.end = max(polled.current, NOTHING if share.end is None else share.end)
         if polled.first is None:
             share.ahead, share.idle_at = share.next, time.monotonic()
             return None
         return self._counted(share, window, polled.first, polled.messages, reply.size)
+
+    def _lost(self, share: _Share, end: int, current: int) -> BrokerError:
+        """Why a partition is said to end before where it ended.
+
+        The server says so of an empty partition, and also where it failed to read a full one
+        (`handle_poll_messages` in its dispatch.rs): what it says of the topic tells which it is.
+        """
+        topic = ident(self._options.stream_id), ident(self._options.topic_id)
+        found = self._client.call(lambda iggy: iggy.get_topic(*topic), share.partition)
+        parts = found.partitions if found is not None else ()
+        if any(part.id == share.partition.number and part.current_offset >= end for part in parts):
+            return TransientError(
+                f"{share.partition}: the server did not read this partition.", share.partition
+            )
+        return BrokerError(
+            f"{share.partition} ends at {current} now, and ended at {end} before: the topic was purged or"
+            " created anew during the run.",
+            share.partition,
+        )
 
     def _counted(self, share: _Share, window: _Window, first: int, messages: int, size: int) -> Advance:
         """Count what came; retention may have moved the log's start beyond what was asked for."""
@@ -189,21 +203,23 @@ class IggyLane:
 
     def settle(self) -> Sequence[Settled]:
         """See `core.source.Lane`; a higher offset that somebody else stored meanwhile stays."""
+        due = [share for share in self._shares if share.count or share.reached]
+        if not due:
+            return ()
         done = []
-        for share in self._shares:
-            if not (share.count or share.reached):
-                continue
-            try:
-                messages = self._acknowledged(share)
-            except TransientError:
-                raise
-            except BrokerError as error:
-                done.append(Settled(share.partition, 0, None, str(error)))
-                continue
-            share.count = 0
-            if share.reached:
-                self._shares = [each for each in self._shares if each is not share]
-            done.append(Settled(share.partition, messages, share.next - 1))
+        with self._offsets.writing():
+            for share in due:
+                try:
+                    messages = self._acknowledged(share)
+                except TransientError:
+                    raise
+                except BrokerError as error:
+                    done.append(Settled(share.partition, 0, None, str(error)))
+                    continue
+                share.count = 0
+                if share.reached:
+                    self._shares = [each for each in self._shares if each is not share]
+                done.append(Settled(share.partition, messages, share.next - 1))
         return done
 
     def _acknowledged(self, share: _Share) -> int:
@@ -225,9 +241,5 @@ class IggyLane:
 
     def close(self) -> None:
         """See `core.source.Lane`."""
-        if self._loop.is_closed():
-            return
         for connection in self._connections:
             connection.close()
-        self._client.close()
-        self._loop.close()

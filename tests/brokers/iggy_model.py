@@ -72,6 +72,34 @@ class Stream:
     topics: dict[str, Topic] = field(default_factory=dict)
 
 
+def join(members: dict[int, list[int]], client: int, partitions: list[int]) -> None:
+    """What the server does with a group's partitions when somebody joins (stm/consumer_group.rs).
+
+    Those that nobody owns go to who has none, and so does what others have beyond their share.
+    """
+    if client in members:
+        return
+    mine = members[client] = []
+    owned = {number for numbers in members.values() for number in numbers}
+    mine += [number for number in partitions if number not in owned]
+    if mine:
+        return
+    share, more = divmod(len(partitions), len(members))
+    for numbers in members.values():
+        allowed = share + (more > 0)
+        if len(numbers) > share:
+            more -= 1
+        while numbers is not mine and len(numbers) > allowed:
+            mine.append(numbers.pop())
+
+
+def leave(members: dict[int, list[int]], client: int, partitions: list[int]) -> None:
+    """What it does when somebody leaves: all are dealt out anew."""
+    if members.pop(client, None) is not None:
+        for index, member in enumerate(members):
+            members[member] = partitions[index :: len(members)]
+
+
 def named(text: str) -> bytes:
     """A name behind its length."""
     raw = text.encode()

@@ -27,6 +27,8 @@ from tests.brokers.iggy_model import (
     Topic,
     batch_head,
     frames,
+    join,
+    leave,
     named,
     stream_head,
     topic_details,
@@ -39,7 +41,8 @@ _CREATE_STREAM, _CREATE_TOPIC, _PURGE_TOPIC, _CREATE_GROUP = 128, 132, 135, 139
 _JOIN, _LEAVE, _SEND, _STORE, _DELETE = 148, 149, 160, 161, 162
 _INVALID_CREDENTIALS, _INVALID_TOKEN, _INCOMPATIBLE = 9, 10, 14  # reasons of an eviction
 _OK, _INVALID_COMMAND, _UNAUTHENTICATED = 0, 3, 40
-_NO_TOPIC, _NO_PARTITION, _NO_OFFSET, _INVALID_OFFSET, _NO_GROUP = 2010, 3007, 3021, 4100, 5000
+_NO_TOPIC, _NO_PARTITION, _NO_OFFSET, _INVALID_OFFSET = 2010, 3007, 3021, 4100
+_NO_GROUP, _NO_MEMBER, _NOT_OWNED = 5000, 5006, 5009
 
 USER, PASSWORD, TOKEN = "iggy", "iggy-password", "iggypat-token"
 
@@ -67,6 +70,7 @@ class IggyServer:
         self.polls = 0
         self.forget_store = False  # answer a store without storing
         self.unrouted = 0  # polls to answer as if no partition had been looked at
+        self.unread = 0  # polls to answer as if their partition were empty: reading it failed
         self.halt: threading.Event | None = None  # what polls wait for in the middle of their replies
         self.silent = False  # accept connections and say nothing
         self.old = False  # speak the framing of servers before 0.9
@@ -140,7 +144,7 @@ class IggyServer:
         for stream in self.streams.values():
             for topic in stream.topics.values():
                 for members in topic.groups.values():
-                    members.pop(client.id, None)
+                    leave(members, client.id, list(topic.logs))
 
     def _answer(self, client: Session, head: bytes, body: bytes) -> list[bytes]:
         """The reply in parts, so that nothing copies the messages."""
@@ -330,20 +334,22 @@ class IggyServer:
             for number, (name, members) in enumerate(topic.groups.items())
         )
 
-    def _join(self, client: Session, fields: Reader) -> bytes:
+    def _group(self, fields: Reader) -> tuple[Topic, dict[int, list[int]]]:
         found = self._members(fields)
         if found is None:
             raise WireError(_NO_GROUP)
-        topic, _, _, members = found
-        members[client.id] = []
-        for index, number in enumerate(topic.logs):
-            list(members.values())[index % len(members)].append(number)
+        return found[0], found[3]
+
+    def _join(self, client: Session, fields: Reader) -> bytes:
+        topic, members = self._group(fields)
+        join(members, client.id, list(topic.logs))
         return b""
 
     def _leave(self, client: Session, fields: Reader) -> bytes:
-        found = self._members(fields)
-        if found is not None:
-            found[3].pop(client.id, None)
+        topic, members = self._group(fields)
+        if client.id not in members:
+            raise WireError(_NO_MEMBER)
+        leave(members, client.id, list(topic.logs))
         return b""
 
     def _send(self, _client: Session, fields: Reader) -> bytes:
@@ -361,16 +367,21 @@ class IggyServer:
         log.next += count
         return struct.pack("<IIIIQ", 1, 0, topic.id, number, base)
 
-    def _consumer(self, fields: Reader) -> tuple[Log, int, tuple[int, str]]:
+    def _consumer(
+        self, fields: Reader, writer: Session | None = None
+    ) -> tuple[Log, int, tuple[int, str]]:
+        """Whose offset of which partition; a group's is written by the partition's owner alone."""
         kind, ident = fields.take("B"), fields.ident()
         topic = self.topic(fields)
+        fields.take("B")
+        number = fields.take("I")
         if kind == 2:
             numbered = enumerate(topic.groups)
             ident = next((name for number, name in numbered if ident in (number, name)), "")
             if not ident:
                 raise WireError(_NO_GROUP)
-        fields.take("B")
-        number = fields.take("I")
+            if writer is not None and number not in topic.groups[ident].get(writer.id, ()):
+                raise WireError(_NOT_OWNED)
         if number not in topic.logs:
             raise WireError(_NO_PARTITION)
         return topic.logs[number], number, (kind, str(ident))
@@ -382,6 +393,9 @@ class IggyServer:
         if self.unrouted:
             self.unrouted -= 1
             return struct.pack("<IQI", 0xFFFFFFFF, 0, 0)
+        if self.unread:
+            self.unread -= 1
+            return struct.pack("<IQI", number, 0, 0)
         start = {
             1: value,
             3: log.first,
@@ -401,8 +415,8 @@ class IggyServer:
         found = log.offsets.get(key)
         return b"" if found is None else struct.pack("<IQQ", number, log.current, found)
 
-    def _store(self, _client: Session, fields: Reader) -> bytes:
-        log, number, key = self._consumer(fields)
+    def _store(self, client: Session, fields: Reader) -> bytes:
+        log, number, key = self._consumer(fields, client)
         offset = fields.take("Q")
         if offset > log.current or not log.next:
             raise WireError(_INVALID_OFFSET)
@@ -411,8 +425,8 @@ class IggyServer:
             log.offsets[key] = offset
         return b""
 
-    def _delete(self, _client: Session, fields: Reader) -> bytes:
-        log, _, key = self._consumer(fields)
+    def _delete(self, client: Session, fields: Reader) -> bytes:
+        log, _, key = self._consumer(fields, client)
         if log.offsets.pop(key, None) is None:
             raise WireError(_NO_OFFSET)
         return b""

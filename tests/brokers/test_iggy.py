@@ -105,13 +105,20 @@ def test_partition_ids_are_the_servers(bench: IggyBench, tmp_path: Path) -> None
 
 
 def test_live_group_is_refused_unless_forced(bench: IggyBench, tmp_path: Path) -> None:
-    """A group with members is left alone, unless forced."""
+    """A group with members is left alone, unless forced: then all that no member keeps is cleared."""
     bench.produce(0, 10)
+    bench.produce(2, 10)
     with bench.attach():
         with pytest.raises(RefusedError, match="member"):
             clear(job(bench, tmp_path))
-        assert bench.stored()[0] is None
-        assert clear(job(bench, tmp_path, force=True)).verified
+        assert bench.stored() == dict.fromkeys(range(3))
+        forced = clear(job(bench, tmp_path, force=True, mode=Mode.SKIP))
+        # The member keeps the first partitions, and gives the last to whoever joins.
+        assert bench.stored() == {0: None, 1: None, 2: 9}
+    told = {row.partition: row.error for row in forced.partitions}
+    assert "another member" in str(told[bench.numbers[0]])
+    assert told[bench.numbers[2]] is None
+    assert clear(job(bench, tmp_path)).verified
     assert bench.stored()[0] == 9
 
 

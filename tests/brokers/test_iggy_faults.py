@@ -111,6 +111,15 @@ def test_unrouted_polls_are_no_end(server: IggyServer, bench: IggyBench, tmp_pat
     assert result.totals.retries > 0
 
 
+def test_unread_polls_are_no_purge(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
+    """An answer as of an empty partition, which a failed read gives, too, is tried again."""
+    bench.produce(0, 100)
+    server.unread = 2
+    result = clear(job(bench, tmp_path, workers=1))
+    assert (result.verified, result.totals.messages) == (True, 100)
+    assert result.totals.retries > 0
+
+
 @pytest.mark.parametrize("deleted", [400, 1000])
 def test_retention_moves_the_start(
     server: IggyServer, bench: IggyBench, tmp_path: Path, deleted: int
