@@ -67,6 +67,7 @@ class IggyServer:
         self.stored: list[tuple[int, int]] = []  # (partition, offset) of every store
         self.faults: dict[int, deque[int]] = {}  # operation or code -> statuses to answer next
         self.cuts: set[int] = set()  # polls, counted over all connections, that cut theirs
+        self.hang_ups: deque[int] = deque()  # operations or codes, in order, that cut their connection
         self.polls = 0
         self.forget_store = False  # answer a store without storing
         self.unrouted = 0  # polls to answer as if no partition had been looked at
@@ -152,6 +153,9 @@ class IggyServer:
         (code,) = struct.unpack_from("<I", head, 196)
         kind = code if operation == _READ else operation
         self.requests.append(kind)
+        if self.hang_ups and kind == self.hang_ups[0]:
+            self.hang_ups.popleft()
+            raise ConnectionError
         if operation == _REGISTER:
             return [self._login(client, head, body)]
         try:

@@ -80,6 +80,18 @@ def test_connections_that_break_are_opened_again(
     assert bench.stored() == dict.fromkeys(range(3), 2999)
 
 
+def test_the_librarys_connection_is_opened_again(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """A connection cut while a group is joined, or its offset stored, costs retries alone."""
+    bench.produce(0, 100)
+    server.hang_ups = deque([161, 148, 161])  # store, join, store
+    result = clear(job(bench, tmp_path, workers=1))
+    assert (result.verified, result.totals.messages, list(server.hang_ups)) == (True, 100, [])
+    assert result.totals.retries > 0
+    assert bench.stored()[0] == 99
+
+
 def test_store_that_is_not_kept_is_noticed(
     server: IggyServer, bench: IggyBench, tmp_path: Path
 ) -> None:
