@@ -114,19 +114,13 @@ def test_store_fails_after_another_partition(
     assert (result.verified, result.totals.messages) == (True, 300)
 
 
-def test_unrouted_polls_are_no_end(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
-    """An empty answer that looked at no partition is an error to try again, not emptiness."""
+@pytest.mark.parametrize("fault", ["unrouted", "unread"])
+def test_failed_polls_are_no_end(
+    server: IggyServer, bench: IggyBench, tmp_path: Path, fault: str
+) -> None:
+    """Empty answers for no partition, or for one that was not read, are tried again: no end, no purge."""
     bench.produce(0, 100)
-    server.unrouted = 3
-    result = clear(job(bench, tmp_path, workers=1))
-    assert (result.verified, result.totals.messages) == (True, 100)
-    assert result.totals.retries > 0
-
-
-def test_unread_polls_are_no_purge(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
-    """An answer as of an empty partition, which a failed read gives, too, is tried again."""
-    bench.produce(0, 100)
-    server.unread = 2
+    setattr(server, fault, 2)
     result = clear(job(bench, tmp_path, workers=1))
     assert (result.verified, result.totals.messages) == (True, 100)
     assert result.totals.retries > 0
