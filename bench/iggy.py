@@ -25,7 +25,8 @@ from typing import NamedTuple
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig
 
 from bench.processes import Ran, best, ended, served, show
-from tests.brokers.iggy_server import PASSWORD, USER, IggyServer, Log, Stream, Topic
+from tests.brokers.iggy_model import Log, Stream, Topic
+from tests.brokers.iggy_server import PASSWORD, USER, IggyServer
 
 ADDRESS = os.environ.get("IGGY_ADDRESS")
 SECRET = os.environ.get("IGGY_PASSWORD", "iggy") if ADDRESS else PASSWORD
