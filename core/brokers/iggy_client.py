@@ -36,7 +36,8 @@ NOT_FOUND = "was not found"
 _VERSION = "Incompatible binary protocol version"
 INVALID_OFFSET = "Invalid offset"
 OFFSET_NOT_FOUND = "Consumer offset for consumer"
-NOT_OWNED = "does not own partition"
+# What the server says to who is no member, or not the owner: the first by its source, the second in fact.
+NOT_OWNED = ("does not own partition", "Resource with key")
 
 _Result = TypeVar("_Result")
 
@@ -164,7 +165,7 @@ class Client:
                 f"{where} refuses the protocol of apache-iggy {version('apache-iggy')} ({said}).",
                 partition,
             )
-        if NOT_FOUND in said or INVALID_OFFSET in said or NOT_OWNED in said:
+        if any(text in said for text in (NOT_FOUND, INVALID_OFFSET, *NOT_OWNED)):
             return BrokerError(f"{where}: {said}", partition)
         kind = _GoneError if said in _GONE else TransientError
         return kind(f"{where}: {said}", partition)

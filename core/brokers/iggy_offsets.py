@@ -89,7 +89,7 @@ class Offsets:
             try:
                 self._client.request(code, payload, partition)
             except BrokerError as error:
-                if NOT_OWNED not in str(error):
+                if self._group is None or not any(text in str(error) for text in NOT_OWNED):
                     raise
                 if turn == _TURNS - 1:
                     raise BrokerError(
