@@ -15,7 +15,7 @@ from core.errors import BrokerError, TransientError
 from core.model import Advance, Claim, Partition, Settled
 from core.options.iggy import IggyOptions
 
-CONNECTIONS = 4
+CONNECTIONS = 2
 _PAUSE_S = 0.02  # between polls of a partition at whose end nothing new has arrived
 
 
