@@ -2,13 +2,7 @@
 # timeouts that fit into one another, names that an upgrade keeps.
 
 mock_provider "google" {
-  mock_resource "google_service_account" {
-    defaults = {
-      email  = "clearer@my-project.iam.gserviceaccount.com"
-      member = "serviceAccount:clearer@my-project.iam.gserviceaccount.com"
-      name   = "projects/my-project/serviceAccounts/clearer@my-project.iam.gserviceaccount.com"
-    }
-  }
+  source = "./tests/mocks"
 }
 
 variables {

@@ -1,13 +1,7 @@
 # Every validation refuses what it is for.
 
-mock_provider "google" {}
-
-variables {
-  project_id     = "my-project"
-  project_number = "123456789012"
-  region         = "europe-west1"
-  bundle         = "tests/bundle.zip"
-  backlogs       = { orders = { system = "kafka", options = { topic = "orders" } } }
+mock_provider "google" {
+  source = "./tests/mocks"
 }
 
 run "project_by_its_number" {

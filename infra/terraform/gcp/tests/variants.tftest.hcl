@@ -1,13 +1,7 @@
 # What is made when it is asked for.
 
 mock_provider "google" {
-  mock_resource "google_service_account" {
-    defaults = {
-      email  = "clearer@my-project.iam.gserviceaccount.com"
-      member = "serviceAccount:clearer@my-project.iam.gserviceaccount.com"
-      name   = "projects/my-project/serviceAccounts/clearer@my-project.iam.gserviceaccount.com"
-    }
-  }
+  source = "./tests/mocks"
 }
 
 variables {
@@ -167,5 +161,33 @@ run "receipts_are_kept_as_asked" {
   assert {
     condition     = google_cloud_run_v2_service_iam_member.calls_dispatch["group:oncall@example.com"].member == "group:oncall@example.com"
     error_message = "the dispatcher may not call the function"
+  }
+}
+
+run "every_key_of_a_backlog" {
+  command = apply
+
+  variables {
+    backlogs = {
+      orders = {
+        system             = "kafka"
+        options            = { bootstrap_servers = "broker:9093", topic = "orders", group_id = "billing", "sasl.password" = "$${env:KAFKA_PASSWORD}" }
+        mode               = "consume"
+        allowed_modes      = ["consume", "skip"]
+        workers            = 8
+        batch_size         = 5000
+        max_messages       = 1000000000
+        max_seconds        = 1200
+        force              = true
+        max_slices         = 16
+        messages_per_slice = 20000000
+        max_requeues       = 3
+      }
+    }
+  }
+
+  assert {
+    condition     = jsondecode(google_cloudfunctions2_function.this["drain"].service_config[0].environment_variables.BACKLOG_CLEARER_CONFIG).backlogs.orders.max_requeues == 3
+    error_message = "a key does not reach the bundle"
   }
 }

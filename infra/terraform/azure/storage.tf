@@ -1,0 +1,63 @@
+locals {
+  receipts_container = "receipts"
+}
+
+# The functions' host keeps its locks, keys and packages here, and owns every blob of this account:
+# hence an account of its own, without queue and receipts.
+resource "azurerm_storage_account" "host" {
+  name                = "${var.storage_name}host"
+  resource_group_name = var.resource_group.name
+  location            = var.resource_group.location
+  tags                = var.tags
+
+  account_tier                    = "Standard"
+  account_replication_type        = "LRS" # nothing that a deployment would not bring back
+  min_tls_version                 = "TLS1_2"
+  https_traffic_only_enabled      = true
+  shared_access_key_enabled       = false
+  default_to_oauth_authentication = true
+  allow_nested_items_to_be_public = false
+  local_user_enabled              = false
+  public_network_access_enabled   = var.public_access.storage
+}
+
+resource "azurerm_storage_container" "packages" {
+  name                  = "packages"
+  storage_account_id    = azurerm_storage_account.host.id
+  container_access_type = "private"
+}
+
+resource "azurerm_storage_account" "data" {
+  name                = "${var.storage_name}data"
+  resource_group_name = var.resource_group.name
+  location            = var.resource_group.location
+  tags                = var.tags
+
+  account_tier                    = "Standard"
+  account_replication_type        = var.receipts.replication
+  min_tls_version                 = "TLS1_2"
+  https_traffic_only_enabled      = true
+  shared_access_key_enabled       = false
+  default_to_oauth_authentication = true
+  allow_nested_items_to_be_public = false
+  local_user_enabled              = false
+  public_network_access_enabled   = var.public_access.storage
+
+  blob_properties {
+    versioning_enabled = true
+
+    delete_retention_policy {
+      days = var.receipts.recover_days
+    }
+
+    container_delete_retention_policy {
+      days = var.receipts.recover_days
+    }
+  }
+}
+
+resource "azurerm_storage_container" "receipts" {
+  name                  = local.receipts_container
+  storage_account_id    = azurerm_storage_account.data.id
+  container_access_type = "private"
+}

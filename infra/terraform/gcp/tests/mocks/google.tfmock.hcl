@@ -1,0 +1,7 @@
+mock_resource "google_service_account" {
+  defaults = {
+    email  = "clearer@my-project.iam.gserviceaccount.com"
+    member = "serviceAccount:clearer@my-project.iam.gserviceaccount.com"
+    name   = "projects/my-project/serviceAccounts/clearer@my-project.iam.gserviceaccount.com"
+  }
+}
