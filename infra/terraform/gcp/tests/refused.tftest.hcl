@@ -4,6 +4,14 @@ mock_provider "google" {
   source = "./tests/mocks"
 }
 
+variables {
+  project_id     = "my-project"
+  project_number = "123456789012"
+  region         = "europe-west1"
+  bundle         = "tests/bundle.zip"
+  backlogs       = { orders = { system = "kafka", options = { topic = "orders" } } }
+}
+
 run "project_by_its_number" {
   command = plan
   variables {
