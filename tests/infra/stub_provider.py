@@ -61,7 +61,7 @@ def _schemas(blocks: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plugin.Schema(block=_block(block)) for name, block in blocks.items()}
 
 
-class _Provider(plugin_rpc.ProviderServicer):
+class _Provider(plugin_rpc.ProviderServicer):  # type: ignore[misc] # generated, without types
     """Answers with the schema, and accepts every configuration that Terraform found to fit it."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class _Provider(plugin_rpc.ProviderServicer):
         return plugin.StopProvider.Response()
 
 
-class _Controller(controller_rpc.GRPCControllerServicer):
+class _Controller(controller_rpc.GRPCControllerServicer):  # type: ignore[misc]
     """Ends the process when Terraform asks for it."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _Controller(controller_rpc.GRPCControllerServicer):
         return controller.Empty()
 
 
-class _Stdio(stdio_rpc.GRPCStdioServicer):
+class _Stdio(stdio_rpc.GRPCStdioServicer):  # type: ignore[misc]
     """go-plugin asks for a stream of output; there is none."""
 
     def StreamStdio(self, _request: Any, _context: Any) -> Iterator[Any]:  # noqa: N802

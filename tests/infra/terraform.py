@@ -36,7 +36,9 @@ def environment(name: str, *packages: str) -> Path:
         python = folder / "venv" / "bin" / "python"
         if not complete:
             shutil.rmtree(folder / "venv", ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=120)
+            subprocess.run(
+                [sys.executable, "-m", "venv", str(folder / "venv")], check=True, timeout=120
+            )
             command = [
                 python,
                 "-m",
