@@ -22,6 +22,11 @@ variable "project_number" {
   type        = string
 }
 
+variable "bundle" {
+  description = "Path of dist/backlog-clearer-gcp.zip."
+  type        = string
+}
+
 variable "image" {
   description = "The job's image, by digest."
   type        = string
@@ -73,7 +78,7 @@ module "backlog_clearer" {
   project_id     = var.project_id
   project_number = var.project_number
   region         = "europe-west1"
-  bundle         = "${path.root}/../../../../../dist/backlog-clearer-gcp.zip"
+  bundle         = var.bundle
   labels         = { team = "platform" }
 
   backlogs = {
