@@ -47,8 +47,11 @@ variables {
   schedule = { backlogs = ["orders"] }
 }
 
-run "nothing_is_public" {
+# One run, since each starts the provider anew.
+run "defaults" {
   command = apply
+
+  # nothing is public
 
   assert {
     condition     = !azurerm_function_app_flex_consumption.this.public_network_access_enabled && azurerm_function_app_flex_consumption.this.https_only
@@ -83,10 +86,8 @@ run "nothing_is_public" {
     )
     error_message = "the functions have no private way to their storage, or the network none to the functions"
   }
-}
 
-run "rights_are_on_single_resources" {
-  command = apply
+  # rights are on single resources
 
   assert {
     condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name } == {
@@ -124,10 +125,8 @@ run "rights_are_on_single_resources" {
     )
     error_message = "the app may read more of the vault than its secret"
   }
-}
 
-run "keys_are_not_used" {
-  command = apply
+  # keys are not used
 
   assert {
     condition = (
@@ -154,10 +153,8 @@ run "keys_are_not_used" {
     condition     = azurerm_function_app_flex_consumption.this.app_settings.KAFKA_PASSWORD == "@Microsoft.KeyVault(SecretUri=https://brokers.vault.azure.net/secrets/kafka-password)"
     error_message = "the secret is given otherwise than as a reference"
   }
-}
 
-run "timeouts_fit" {
-  command = apply
+  # timeouts fit
 
   assert {
     condition = (
@@ -166,23 +163,8 @@ run "timeouts_fit" {
     )
     error_message = "the deadline leaves less than two minutes to settle and verify"
   }
-}
 
-run "a_timeout_of_minutes_and_seconds" {
-  command = apply
-
-  variables {
-    timeout_seconds = 3599
-  }
-
-  assert {
-    condition     = azurerm_function_app_flex_consumption.this.app_settings.AzureFunctionsJobHost__functionTimeout == "00:59:59"
-    error_message = "the timeout is written otherwise"
-  }
-}
-
-run "the_schedule_is_paused" {
-  command = apply
+  # the schedule is paused
 
   assert {
     condition = (
@@ -192,10 +174,8 @@ run "the_schedule_is_paused" {
     )
     error_message = "the timer runs, or names other backlogs"
   }
-}
 
-run "slices_are_limited_and_retried" {
-  command = apply
+  # slices are limited and retried
 
   assert {
     condition = (
@@ -207,10 +187,8 @@ run "slices_are_limited_and_retried" {
     )
     error_message = "the limits are others, or the poison queue has another name than the host looks for"
   }
-}
 
-run "the_app_is_what_the_bundle_needs" {
-  command = apply
+  # the app is what the bundle needs
 
   assert {
     condition = (
@@ -241,10 +219,8 @@ run "the_app_is_what_the_bundle_needs" {
     condition     = azurerm_storage_account.data.blob_properties[0].versioning_enabled && azurerm_storage_account.data.blob_properties[0].delete_retention_policy[0].days == 30
     error_message = "a deleted or overwritten receipt is lost"
   }
-}
 
-run "failures_are_told" {
-  command = apply
+  # failures are told
 
   assert {
     condition = (
@@ -256,10 +232,8 @@ run "failures_are_told" {
     )
     error_message = "a slice that was not cleared raises no alert"
   }
-}
 
-run "outputs_say_what_comes_next" {
-  command = apply
+  # outputs say what comes next
 
   assert {
     condition     = output.deploy_command == "az functionapp deployment source config-zip --resource-group drains --name contoso-clearer --src dist/backlog-clearer-azure.zip"
@@ -273,5 +247,18 @@ run "outputs_say_what_comes_next" {
       && strcontains(output.secrets_command, "/sites/contoso-clearer/config/configreferences/appsettings/refresh")
     )
     error_message = "the run command, the receipts or the refresh of secrets are others"
+  }
+}
+
+run "a_timeout_of_minutes_and_seconds" {
+  command = apply
+
+  variables {
+    timeout_seconds = 3599
+  }
+
+  assert {
+    condition     = azurerm_function_app_flex_consumption.this.app_settings.AzureFunctionsJobHost__functionTimeout == "00:59:59"
+    error_message = "the timeout is written otherwise"
   }
 }

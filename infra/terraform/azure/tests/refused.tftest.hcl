@@ -12,268 +12,225 @@ variables {
   backlogs       = { orders = { system = "kafka", options = { topic = "orders" } } }
 }
 
-run "location_by_its_code" {
+# A run refuses one value of each of several variables, since each run starts the provider anew.
+
+run "refused_1" {
   command = plan
+
   variables {
+    # location by its code
     resource_group = { name = "drains", location = "west_europe" }
-  }
-  expect_failures = [var.resource_group]
-}
-
-run "name_with_capitals" {
-  command = plan
-  variables {
+    # name with capitals
     name = "Contoso"
-  }
-  expect_failures = [var.name]
-}
-
-run "storage_name_with_hyphens" {
-  command = plan
-  variables {
+    # storage name with hyphens
     storage_name = "contoso-clearer"
-  }
-  expect_failures = [var.storage_name]
-}
-
-run "no_backlog" {
-  command = plan
-  variables {
+    # no backlog
     backlogs = {}
-  }
-  expect_failures = [var.backlogs]
-}
-
-run "backlog_name_with_capitals" {
-  command = plan
-  variables {
-    backlogs = { Orders = { system = "kafka", options = {} } }
-  }
-  expect_failures = [var.backlogs]
-}
-
-run "unknown_system" {
-  command = plan
-  variables {
-    backlogs = { orders = { system = "rabbitmq", options = {} } }
-  }
-  expect_failures = [var.backlogs]
-}
-
-run "unknown_mode" {
-  command = plan
-  variables {
-    backlogs = { orders = { system = "kafka", options = {}, mode = "delete" } }
-  }
-  expect_failures = [var.backlogs]
-}
-
-run "unknown_allowed_mode" {
-  command = plan
-  variables {
-    backlogs = { orders = { system = "kafka", options = {}, allowed_modes = ["delete"] } }
-  }
-  expect_failures = [var.backlogs]
-}
-
-run "reserved_variable" {
-  command = plan
-  variables {
-    secrets = { AZURE_CLIENT_ID = { key_vault_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/brokers", name = "id" } }
-  }
-  expect_failures = [var.secrets]
-}
-
-run "vault_by_its_url" {
-  command = plan
-  variables {
-    secrets = { KAFKA_PASSWORD = { key_vault_id = "https://brokers.vault.azure.net", name = "kafka-password" } }
-  }
-  expect_failures = [var.secrets]
-}
-
-run "secret_without_entry" {
-  command = plan
-  variables {
-    backlogs = { orders = { system = "kafka", options = { "sasl.password" = "$${env:KAFKA_PASSWORD}" } } }
-  }
-  expect_failures = [var.secrets]
-}
-
-run "slice_longer_than_an_instance_may_end" {
-  command = plan
-  variables {
+    # slice longer than an instance may end
     timeout_seconds = 7200
-  }
-  expect_failures = [var.timeout_seconds]
-}
-
-run "no_time_to_settle" {
-  command = plan
-  variables {
-    timeout_seconds = 120
-  }
-  expect_failures = [var.timeout_seconds]
-}
-
-run "no_slice_at_a_time" {
-  command = plan
-  variables {
+    # no slice at a time
     max_parallel_slices = 0
-  }
-  expect_failures = [var.max_parallel_slices]
-}
-
-run "no_attempt" {
-  command = plan
-  variables {
+    # no attempt
     max_dequeue_count = 0
-  }
-  expect_failures = [var.max_dequeue_count]
-}
-
-run "memory_of_another_size" {
-  command = plan
-  variables {
+    # memory of another size
     instance_memory_in_mb = 1024
-  }
-  expect_failures = [var.instance_memory_in_mb]
-}
-
-run "schedule_without_seconds" {
-  command = plan
-  variables {
-    schedule = { ncrontab = "0 3 * * *", backlogs = ["orders"] }
-  }
-  expect_failures = [var.schedule]
-}
-
-run "schedule_of_no_backlog" {
-  command = plan
-  variables {
-    schedule = { backlogs = ["payments"] }
-  }
-  expect_failures = [var.schedule]
-}
-
-run "schedule_of_nothing_runs" {
-  command = plan
-  variables {
-    schedule = { paused = false }
-  }
-  expect_failures = [var.schedule]
-}
-
-run "subnet_by_its_name" {
-  command = plan
-  variables {
+    # subnet by its name
     network = { subnet_id = "functions", private_endpoint_subnet_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/endpoints" }
+    # logs for a week
+    log_retention_days = 7
+    # unknown replication
+    receipts = { replication = "RAGRS" }
+    # action group by its name
+    action_group_ids = ["oncall"]
   }
-  expect_failures = [var.network]
+
+  expect_failures = [
+    var.resource_group,
+    var.name,
+    var.storage_name,
+    var.backlogs,
+    var.timeout_seconds,
+    var.max_parallel_slices,
+    var.max_dequeue_count,
+    var.instance_memory_in_mb,
+    var.network,
+    var.log_retention_days,
+    var.receipts,
+    var.action_group_ids,
+  ]
 }
 
-run "unknown_zone" {
+run "refused_2" {
   command = plan
+
   variables {
+    # backlog name with capitals
+    backlogs = { Orders = { system = "kafka", options = {} } }
+    # no time to settle
+    timeout_seconds = 120
+    # unknown zone
     network = { subnet_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/f", private_endpoint_subnet_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/e", private_dns_zone_ids = { vault = "zone" } }
+    # receipts gone at once
+    receipts = { recover_days = 1 }
   }
-  expect_failures = [var.network]
+
+  expect_failures = [
+    var.backlogs,
+    var.timeout_seconds,
+    var.network,
+    var.receipts,
+  ]
 }
 
-run "no_way_to_the_storage" {
+run "refused_3" {
   command = plan
+
   variables {
+    # unknown system
+    backlogs = { orders = { system = "rabbitmq", options = {} } }
+    # no way to the storage
     public_access = {}
   }
-  expect_failures = [var.public_access]
+
+  expect_failures = [
+    var.backlogs,
+    var.public_access,
+  ]
 }
 
-run "hub_of_another_system" {
+run "refused_4" {
   command = plan
+
   variables {
-    event_hubs = { orders = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso/eventhubs/orders" } }
+    # unknown mode
+    backlogs = { orders = { system = "kafka", options = {}, mode = "delete" } }
   }
-  expect_failures = [var.event_hubs]
+
+  expect_failures = [
+    var.backlogs,
+  ]
 }
 
-run "a_whole_namespace" {
+run "refused_5" {
   command = plan
+
   variables {
+    # unknown allowed mode
+    backlogs = { orders = { system = "kafka", options = {}, allowed_modes = ["delete"] } }
+  }
+
+  expect_failures = [
+    var.backlogs,
+  ]
+}
+
+run "refused_6" {
+  command = plan
+
+  variables {
+    # reserved variable
+    secrets = { AZURE_CLIENT_ID = { key_vault_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/brokers", name = "id" } }
+    # schedule without seconds
+    schedule = { ncrontab = "0 3 * * *", backlogs = ["orders"] }
+    # hub of another system
+    event_hubs = { orders = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso/eventhubs/orders" } }
+    # image without tag
+    job = { image = "contoso.azurecr.io/backlog-clearer" }
+  }
+
+  expect_failures = [
+    var.secrets,
+    var.schedule,
+    var.event_hubs,
+    var.job,
+  ]
+}
+
+run "refused_7" {
+  command = plan
+
+  variables {
+    # vault by its url
+    secrets = { KAFKA_PASSWORD = { key_vault_id = "https://brokers.vault.azure.net", name = "kafka-password" } }
+    # schedule of no backlog
+    schedule = { backlogs = ["payments"] }
+    # job longer than a week
+    job = { image = "image:1", timeout_seconds = 604801 }
+  }
+
+  expect_failures = [
+    var.secrets,
+    var.schedule,
+    var.job,
+  ]
+}
+
+run "refused_8" {
+  command = plan
+
+  variables {
+    # secret without entry
+    backlogs = { orders = { system = "kafka", options = { "sasl.password" = "$${env:KAFKA_PASSWORD}" } } }
+  }
+
+  expect_failures = [
+    var.secrets,
+  ]
+}
+
+run "refused_9" {
+  command = plan
+
+  variables {
+    # schedule of nothing runs
+    schedule = { paused = false }
+    # memory that does not go with the cpu
+    job = { image = "image:1", cpu = 1, memory = "4Gi" }
+  }
+
+  expect_failures = [
+    var.schedule,
+    var.job,
+  ]
+}
+
+run "refused_10" {
+  command = plan
+
+  variables {
+    # a whole namespace
     backlogs   = { telemetry = { system = "eventhubs", options = { fully_qualified_namespace = "contoso.servicebus.windows.net", eventhub_name = "telemetry" } } }
     event_hubs = { telemetry = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso" } }
   }
-  expect_failures = [var.event_hubs]
+
+  expect_failures = [
+    var.event_hubs,
+  ]
 }
 
-run "a_whole_checkpoint_account" {
+run "refused_11" {
   command = plan
+
   variables {
+    # a whole checkpoint account
     backlogs   = { telemetry = { system = "eventhubs", options = { fully_qualified_namespace = "contoso.servicebus.windows.net", eventhub_name = "telemetry" } } }
     event_hubs = { telemetry = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso/eventhubs/telemetry", checkpoint_container_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/brokers" } }
   }
-  expect_failures = [var.event_hubs]
+
+  expect_failures = [
+    var.event_hubs,
+  ]
 }
 
-run "image_without_tag" {
+run "refused_12" {
   command = plan
-  variables {
-    job = { image = "contoso.azurecr.io/backlog-clearer" }
-  }
-  expect_failures = [var.job]
-}
 
-run "job_longer_than_a_week" {
-  command = plan
   variables {
-    job = { image = "image:1", timeout_seconds = 604801 }
-  }
-  expect_failures = [var.job]
-}
-
-run "memory_that_does_not_go_with_the_cpu" {
-  command = plan
-  variables {
-    job = { image = "image:1", cpu = 1, memory = "4Gi" }
-  }
-  expect_failures = [var.job]
-}
-
-run "registry_by_its_name" {
-  command = plan
-  variables {
+    # registry by its name
     job = { image = "image:1", registry = { id = "contoso", server = "contoso.azurecr.io" } }
   }
-  expect_failures = [var.job]
-}
 
-run "logs_for_a_week" {
-  command = plan
-  variables {
-    log_retention_days = 7
-  }
-  expect_failures = [var.log_retention_days]
-}
-
-run "unknown_replication" {
-  command = plan
-  variables {
-    receipts = { replication = "RAGRS" }
-  }
-  expect_failures = [var.receipts]
-}
-
-run "receipts_gone_at_once" {
-  command = plan
-  variables {
-    receipts = { recover_days = 1 }
-  }
-  expect_failures = [var.receipts]
-}
-
-run "action_group_by_its_name" {
-  command = plan
-  variables {
-    action_group_ids = ["oncall"]
-  }
-  expect_failures = [var.action_group_ids]
+  expect_failures = [
+    var.job,
+  ]
 }

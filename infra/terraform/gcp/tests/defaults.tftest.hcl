@@ -29,8 +29,11 @@ variables {
   schedules = { orders = { cron = "0 3 * * *" } }
 }
 
-run "nothing_is_public" {
+# One run, since each starts the provider anew.
+run "defaults" {
   command = apply
+
+  # nothing is public
 
   assert {
     condition     = alltrue([for function in google_cloudfunctions2_function.this : function.service_config[0].ingress_settings == "ALLOW_INTERNAL_ONLY"])
@@ -58,10 +61,8 @@ run "nothing_is_public" {
     condition     = google_storage_bucket.receipts.force_destroy == false
     error_message = "terraform destroy would delete receipts"
   }
-}
 
-run "no_role_is_on_the_project" {
-  command = apply
+  # no role is on the project
 
   assert {
     condition = (
@@ -86,19 +87,15 @@ run "no_role_is_on_the_project" {
     ])
     error_message = "a secret is readable by another account than the two that use it, or bound twice"
   }
-}
 
-run "every_task_has_its_account" {
-  command = plan
+  # every task has its account
 
   assert {
     condition     = toset([for account in google_service_account.this : account.account_id]) == toset(["backlog-clearer-build", "backlog-clearer-dispatch", "backlog-clearer-drain", "backlog-clearer-invoker", "backlog-clearer-scheduler"])
     error_message = "the accounts are others"
   }
-}
 
-run "timeouts_fit" {
-  command = apply
+  # timeouts fit
 
   assert {
     condition     = google_cloudfunctions2_function.this["drain"].service_config[0].timeout_seconds == 1800
@@ -115,10 +112,8 @@ run "timeouts_fit" {
     condition     = tonumber(trimsuffix(google_cloud_scheduler_job.this["orders"].attempt_deadline, "s")) > google_cloudfunctions2_function.this["dispatch"].service_config[0].timeout_seconds
     error_message = "a schedule gives up before the function does"
   }
-}
 
-run "schedules_are_paused_and_repeat_safely" {
-  command = apply
+  # schedules are paused and repeat safely
 
   assert {
     condition     = google_cloud_scheduler_job.this["orders"].paused && google_cloud_scheduler_job.this["orders"].retry_config[0].retry_count == 3
@@ -132,10 +127,8 @@ run "schedules_are_paused_and_repeat_safely" {
     )
     error_message = "the schedule calls something else than the dispatch function"
   }
-}
 
-run "slices_are_limited_and_retried" {
-  command = plan
+  # slices are limited and retried
 
   assert {
     condition = (
@@ -149,10 +142,8 @@ run "slices_are_limited_and_retried" {
     condition     = google_cloud_tasks_queue.slices.retry_config[0].max_attempts == 5 && google_cloud_tasks_queue.slices.retry_config[0].min_backoff == "10s"
     error_message = "the retries are others"
   }
-}
 
-run "the_bundle_gets_its_configuration" {
-  command = apply
+  # the bundle gets its configuration
 
   assert {
     condition = jsondecode(google_cloudfunctions2_function.this["drain"].service_config[0].environment_variables.BACKLOG_CLEARER_CONFIG) == {
@@ -198,10 +189,8 @@ run "the_bundle_gets_its_configuration" {
     condition     = google_storage_bucket_object.bundle.name == "backlog-clearer-gcp-${filesha256("tests/bundle.zip")}.zip"
     error_message = "the bundle's object is not named after its content"
   }
-}
 
-run "failures_are_told" {
-  command = apply
+  # failures are told
 
   assert {
     condition = (
@@ -212,10 +201,8 @@ run "failures_are_told" {
     )
     error_message = "a slice that was not cleared raises no alert"
   }
-}
 
-run "outputs_say_what_comes_next" {
-  command = apply
+  # outputs say what comes next
 
   assert {
     condition = output.dispatch_commands.orders == join(" ", [
