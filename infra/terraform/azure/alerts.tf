@@ -41,7 +41,6 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "not_cleared" {
       union isfuzzy=true
         (AppTraces | where Message has "backlog-clearer: not cleared" | project TimeGenerated, Entry = Message),
         (AppExceptions | where OperationName in~ ("drain", "dispatch", "scheduled", "poisoned") | project TimeGenerated, Entry = OuterMessage),
-        (AppRequests | where OperationName =~ "poisoned" | project TimeGenerated, Entry = "a message in the poison queue"),
         (ContainerAppConsoleLogs_CL | where Log_s has "backlog-clearer: not cleared" | project TimeGenerated, Entry = Log_s)
     KQL
 

@@ -22,13 +22,12 @@ locals {
       APPLICATIONINSIGHTS_AUTHENTICATION_STRING = "ClientId=${azurerm_user_assigned_identity.this["functions"].client_id};Authorization=AAD"
 
       # The timeout and the deadline below it come from one variable.
-      AzureFunctionsJobHost__functionTimeout                     = format("%02d:%02d:%02d", floor(var.timeout_seconds / 3600), floor(var.timeout_seconds % 3600 / 60), var.timeout_seconds % 60)
-      AzureFunctionsJobHost__extensions__queues__maxDequeueCount = tostring(var.max_dequeue_count)
-      BACKLOG_CLEARER_DEADLINE_S                                 = tostring(var.timeout_seconds - local.settle_seconds)
+      AzureFunctionsJobHost__functionTimeout = format("%02d:%02d:%02d", floor(var.timeout_seconds / 3600), floor(var.timeout_seconds % 3600 / 60), var.timeout_seconds % 60)
+      BACKLOG_CLEARER_DEADLINE_S             = tostring(var.timeout_seconds - local.settle_seconds)
 
       BACKLOG_CLEARER_SCHEDULE          = var.schedule.ncrontab
       BACKLOG_CLEARER_SCHEDULED         = join(",", var.schedule.backlogs)
-      "AzureWebJobs.scheduled.Disabled" = tostring(var.schedule.paused)
+      "AzureWebJobs.scheduled.Disabled" = tostring(!var.schedule.enabled)
       # Where a job takes the slices, the function leaves them alone.
       "AzureWebJobs.drain.Disabled" = tostring(var.job != null)
     },

@@ -11,7 +11,7 @@ resource "azurerm_storage_queue" "slices" {
   storage_account_id = azurerm_storage_account.data.id
 }
 
-# The host moves a message here after max_dequeue_count attempts, to exactly this name. It exists
+# The host moves a message here after five deliveries, to exactly this name. It exists
 # beforehand, so that nothing needs the right to create queues.
 resource "azurerm_storage_queue" "poison" {
   name               = "${azurerm_storage_queue.slices.name}-poison"

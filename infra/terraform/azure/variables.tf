@@ -125,18 +125,6 @@ variable "max_parallel_slices" {
   }
 }
 
-variable "max_dequeue_count" {
-  description = "How often a slice is tried before its message is moved to the poison queue, which raises the alert."
-  type        = number
-  default     = 5
-  nullable    = false
-
-  validation {
-    condition     = var.max_dequeue_count >= 1 && var.max_dequeue_count <= 100
-    error_message = "max_dequeue_count is 1-100, as in 5."
-  }
-}
-
 variable "instance_memory_in_mb" {
   description = "Memory of one function instance."
   type        = number
@@ -150,11 +138,11 @@ variable "instance_memory_in_mb" {
 }
 
 variable "schedule" {
-  description = "When which backlogs are cleared: six NCRONTAB fields in UTC, seconds first. Paused until `paused = false`."
+  description = "When which backlogs are cleared: six NCRONTAB fields in UTC, seconds first. Paused unless `enabled`."
   type = object({
     ncrontab = optional(string, "0 0 3 * * *")
     backlogs = optional(list(string), [])
-    paused   = optional(bool, true)
+    enabled  = optional(bool, false)
   })
   default  = {}
   nullable = false
@@ -170,8 +158,8 @@ variable "schedule" {
   }
 
   validation {
-    condition     = var.schedule.paused || length(var.schedule.backlogs) > 0
-    error_message = "a schedule that is not paused names its backlogs, as in { backlogs = [\"orders\"], paused = false }."
+    condition     = !var.schedule.enabled || length(var.schedule.backlogs) > 0
+    error_message = "a schedule that is enabled names its backlogs, as in { backlogs = [\"orders\"], enabled = true }."
   }
 }
 

@@ -16,7 +16,7 @@ output "dispatch_commands" {
 }
 
 output "resume_commands" {
-  description = "Let a paused schedule run, by backlog; set paused = false to keep it so."
+  description = "Let a paused schedule run, by backlog; set enabled = true to keep it so."
   value = {
     for name, job in google_cloud_scheduler_job.this : name => "gcloud scheduler jobs resume ${job.name} --project=${var.project_id} --location=${var.region}"
   }

@@ -7,11 +7,12 @@ resource "google_cloud_scheduler_job" "this" {
   name             = "${var.name}-${each.key}"
   description      = "Clears the backlog ${each.key}"
   schedule         = each.value.cron
-  time_zone        = each.value.time_zone
-  paused           = each.value.paused
+  time_zone        = each.value.timezone
+  paused           = !each.value.enabled
   attempt_deadline = "${local.functions.dispatch.timeout_seconds + 30}s" # longer than the function, so that no attempt overlaps
 
-  # A repeated attempt has the same run id, so it adds nothing.
+  # A repeated attempt at the dispatch function has the same run id and adds nothing; a job that is started
+  # twice reads twice, which does no harm.
   retry_config {
     retry_count          = 3
     min_backoff_duration = "30s"

@@ -216,12 +216,12 @@ variable "dispatchers" {
 }
 
 variable "schedules" {
-  description = "When backlogs are cleared, by backlog. Paused until `paused = false`. target: \"functions\" sends the backlog to the dispatcher, \"job\" starts its Cloud Run job."
+  description = "When backlogs are cleared, by backlog. Paused unless `enabled`. target: \"functions\" sends the backlog to the dispatcher, \"job\" starts its Cloud Run job."
   type = map(object({
-    cron      = string
-    time_zone = optional(string, "Etc/UTC")
-    paused    = optional(bool, true)
-    target    = optional(string, "functions")
+    cron     = string
+    timezone = optional(string, "Etc/UTC")
+    enabled  = optional(bool, false)
+    target   = optional(string, "functions")
   }))
   default  = {}
   nullable = false

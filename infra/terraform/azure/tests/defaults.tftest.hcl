@@ -180,7 +180,6 @@ run "defaults" {
   assert {
     condition = (
       azurerm_function_app_flex_consumption.this.maximum_instance_count == 40
-      && azurerm_function_app_flex_consumption.this.app_settings.AzureFunctionsJobHost__extensions__queues__maxDequeueCount == "5"
       && azurerm_function_app_flex_consumption.this.app_settings["AzureWebJobs.drain.Disabled"] == "false"
       && azurerm_storage_queue.poison.name == "${azurerm_storage_queue.slices.name}-poison"
       && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_QUEUE == azurerm_storage_queue.slices.name

@@ -30,8 +30,6 @@ run "refused_1" {
     timeout_seconds = 7200
     # no slice at a time
     max_parallel_slices = 0
-    # no attempt
-    max_dequeue_count = 0
     # memory of another size
     instance_memory_in_mb = 1024
     # subnet by its name
@@ -51,7 +49,6 @@ run "refused_1" {
     var.backlogs,
     var.timeout_seconds,
     var.max_parallel_slices,
-    var.max_dequeue_count,
     var.instance_memory_in_mb,
     var.network,
     var.log_retention_days,
@@ -183,7 +180,7 @@ run "refused_9" {
 
   variables {
     # schedule of nothing runs
-    schedule = { paused = false }
+    schedule = { enabled = true }
     # memory that does not go with the cpu
     job = { image = "image:1", cpu = 1, memory = "4Gi" }
   }

@@ -131,7 +131,7 @@ run "no_secret_no_second_identity" {
   variables {
     secrets    = {}
     event_hubs = {}
-    schedule   = { backlogs = ["orders"], ncrontab = "0 30 2 * * 1-5", paused = false }
+    schedule   = { backlogs = ["orders"], ncrontab = "0 30 2 * * 1-5", enabled = true }
     backlogs = {
       orders = { system = "kafka", options = { bootstrap_servers = "broker:9092", topic = "orders", group_id = "billing" } }
     }

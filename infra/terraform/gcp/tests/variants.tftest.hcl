@@ -27,7 +27,7 @@ run "one_job_a_backlog" {
 
   variables {
     job       = { image = "europe-west1-docker.pkg.dev/my-project/tools/backlog-clearer:1", backlogs = ["orders"], task_count = 16, parallelism = 4 }
-    schedules = { orders = { cron = "0 3 * * *", target = "job", paused = false } }
+    schedules = { orders = { cron = "0 3 * * *", target = "job", enabled = true } }
     network   = { connector = "projects/my-project/locations/europe-west1/connectors/brokers" }
   }
 

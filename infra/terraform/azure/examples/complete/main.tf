@@ -161,7 +161,7 @@ module "backlog_clearer" {
 
   # The secret is added by hand, so that it is in no state: az keyvault secret set --vault-name contoso-brokers …
   secrets  = { KAFKA_PASSWORD = { key_vault_id = azurerm_key_vault.brokers.id, name = "kafka-password" } }
-  schedule = { ncrontab = "0 0 3 * * *", backlogs = ["orders"], paused = false }
+  schedule = { ncrontab = "0 0 3 * * *", backlogs = ["orders"], enabled = true }
 
   network = {
     subnet_id                  = azurerm_subnet.delegated["functions"].id

@@ -103,7 +103,7 @@ module "backlog_clearer" {
   }
 
   secrets   = { KAFKA_PASSWORD = { secret = google_secret_manager_secret.kafka_password.secret_id } }
-  schedules = { orders = { cron = "0 3 * * *", time_zone = "Europe/Berlin", paused = false } }
+  schedules = { orders = { cron = "0 3 * * *", timezone = "Europe/Berlin", enabled = true } }
 
   job = {
     image      = var.image
