@@ -13,7 +13,6 @@ resource "azurerm_application_insights" "this" {
   location            = var.resource_group.location
   application_type    = "web"
   workspace_id        = azurerm_log_analytics_workspace.this.id
-  retention_in_days   = var.log_retention_days
   tags                = var.tags
 }
 

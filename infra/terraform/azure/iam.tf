@@ -21,16 +21,14 @@ locals {
     ]...),
     merge(flatten([
       for name in keys(local.identities) : [
-        for backlog, hub in var.event_hubs : merge(
-          { "${name}:${backlog}:hub" = { identity = name, role = "Azure Event Hubs Data Receiver", scope = hub.hub_id } },
-          hub.checkpoint_container_id == null ? {} : {
-            "${name}:${backlog}:checkpoints" = { identity = name, role = "Storage Blob Data Contributor", scope = hub.checkpoint_container_id }
-          },
-        )
+        for backlog, hub in var.event_hubs : {
+          "${name}:${backlog}:hub"         = { identity = name, role = "Azure Event Hubs Data Receiver", scope = hub.hub_id }
+          "${name}:${backlog}:checkpoints" = { identity = name, role = "Storage Blob Data Contributor", scope = hub.checkpoint_container_id }
+        }
       ]
     ])...),
     var.job == null ? {} : merge(
-      { for id, scope in local.secret_scopes : "job:secret:${id}" => { identity = "job", role = "Key Vault Secrets User", scope = scope } },
+      { for name, scope in local.secret_scopes : "job:secret:${name}" => { identity = "job", role = "Key Vault Secrets User", scope = scope } },
       try(var.job.registry, null) == null ? {} : { "job:registry" = { identity = "job", role = "AcrPull", scope = var.job.registry.id } },
     ),
   )

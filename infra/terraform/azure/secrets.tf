@@ -1,5 +1,6 @@
 locals {
-  secret_scopes = { for id in toset([for secret in var.secrets : "${secret.key_vault_id}/secrets/${secret.name}"]) : join(":", [split("/", id)[8], split("/", id)[10]]) => id }
+  # Keyed by the variables, which are known before a vault exists.
+  secret_scopes = { for name, secret in var.secrets : name => "${secret.key_vault_id}/secrets/${secret.name}" }
 
   secret_uris = {
     for name, secret in var.secrets : name => join("/", compact([

@@ -18,8 +18,8 @@ variable "name" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{1,22}[a-z0-9]$", var.name))
-    error_message = "name has 3-24 lower-case letters, digits and hyphens, as in \"contoso-backlog-clearer\"."
+    condition     = can(regex("^[a-z][a-z0-9-]{1,22}[a-z0-9]$", var.name)) && !strcontains(var.name, "--")
+    error_message = "name has 3-24 lower-case letters, digits and single hyphens, as in \"contoso-backlog-clearer\"."
   }
 }
 
@@ -93,6 +93,11 @@ variable "secrets" {
   validation {
     condition     = alltrue([for secret in var.secrets : can(regex("^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.KeyVault/vaults/[^/]+$", secret.key_vault_id)) && can(regex("^[A-Za-z0-9-]+$", secret.name))])
     error_message = "a secret has its vault's resource id and its name, as in { key_vault_id = \"/subscriptions/…/resourceGroups/…/providers/Microsoft.KeyVault/vaults/brokers\", name = \"kafka-password\" }."
+  }
+
+  validation {
+    condition     = length(distinct([for secret in var.secrets : "${secret.key_vault_id}/${secret.name}"])) == length(var.secrets)
+    error_message = "a secret is shown by one variable, as in { KAFKA_PASSWORD = { key_vault_id = azurerm_key_vault.this.id, name = \"kafka-password\" } }: use its variable twice instead."
   }
 
   validation {
@@ -206,14 +211,14 @@ variable "event_hubs" {
   description = "Event Hubs that backlogs clear, by backlog: resource ids of the hub, which the runtime may receive from, and of the container of its checkpoints, which it may write."
   type = map(object({
     hub_id                  = string
-    checkpoint_container_id = optional(string)
+    checkpoint_container_id = string
   }))
   default  = {}
   nullable = false
 
   validation {
     condition     = alltrue([for name in keys(var.event_hubs) : try(var.backlogs[name].system == "eventhubs", false)])
-    error_message = "event_hubs is keyed by backlogs whose system is eventhubs, as in { telemetry = { hub_id = azurerm_eventhub.telemetry.id } }."
+    error_message = "event_hubs is keyed by backlogs whose system is eventhubs, as in { telemetry = { hub_id = azurerm_eventhub.telemetry.id, checkpoint_container_id = … } }."
   }
 
   validation {
@@ -222,7 +227,7 @@ variable "event_hubs" {
   }
 
   validation {
-    condition     = alltrue([for hub in var.event_hubs : hub.checkpoint_container_id == null || can(regex("/blobServices/default/containers/[^/]+$", hub.checkpoint_container_id))])
+    condition     = alltrue([for hub in var.event_hubs : can(regex("/blobServices/default/containers/[^/]+$", hub.checkpoint_container_id))])
     error_message = "event_hubs.checkpoint_container_id is a container's resource id, as in \"$${azurerm_storage_account.brokers.id}/blobServices/default/containers/checkpoints\"."
   }
 }

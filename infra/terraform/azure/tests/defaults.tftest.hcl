@@ -120,8 +120,8 @@ run "defaults" {
   }
   assert {
     condition = (
-      azurerm_role_assignment.app_reads_secret["brokers:kafka-password"].role_definition_name == "Key Vault Secrets User"
-      && endswith(azurerm_role_assignment.app_reads_secret["brokers:kafka-password"].scope, "/vaults/brokers/secrets/kafka-password")
+      azurerm_role_assignment.app_reads_secret["KAFKA_PASSWORD"].role_definition_name == "Key Vault Secrets User"
+      && endswith(azurerm_role_assignment.app_reads_secret["KAFKA_PASSWORD"].scope, "/vaults/brokers/secrets/kafka-password")
     )
     error_message = "the app may read more of the vault than its secret"
   }

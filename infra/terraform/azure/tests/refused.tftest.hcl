@@ -130,7 +130,7 @@ run "refused_6" {
     # schedule without seconds
     schedule = { ncrontab = "0 3 * * *", backlogs = ["orders"] }
     # hub of another system
-    event_hubs = { orders = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso/eventhubs/orders" } }
+    event_hubs = { orders = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso/eventhubs/orders", checkpoint_container_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/brokers/blobServices/default/containers/checkpoints" } }
     # image without tag
     job = { image = "contoso.azurecr.io/backlog-clearer" }
   }
@@ -197,7 +197,7 @@ run "refused_10" {
   variables {
     # a whole namespace
     backlogs   = { telemetry = { system = "eventhubs", options = { fully_qualified_namespace = "contoso.servicebus.windows.net", eventhub_name = "telemetry" } } }
-    event_hubs = { telemetry = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso" } }
+    event_hubs = { telemetry = { hub_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.EventHub/namespaces/contoso", checkpoint_container_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/brokers/blobServices/default/containers/checkpoints" } }
   }
 
   expect_failures = [
@@ -229,5 +229,23 @@ run "refused_12" {
 
   expect_failures = [
     var.job,
+  ]
+}
+
+run "one_secret_twice" {
+  command = plan
+
+  variables {
+    # a name with two hyphens
+    name = "contoso--clearer"
+    secrets = {
+      KAFKA_PASSWORD = { key_vault_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/brokers", name = "kafka-password" }
+      KAFKA_SECRET   = { key_vault_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/brokers", name = "kafka-password" }
+    }
+  }
+
+  expect_failures = [
+    var.name,
+    var.secrets,
   ]
 }

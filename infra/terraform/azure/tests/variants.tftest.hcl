@@ -89,13 +89,13 @@ run "a_job_takes_the_slices" {
   }
   assert {
     condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name if startswith(key, "job:") } == {
-      "job:slices"                        = "Storage Queue Data Contributor"
-      "job:poison"                        = "Storage Queue Data Message Sender"
-      "job:receipts"                      = "Storage Blob Data Contributor"
-      "job:telemetry:hub"                 = "Azure Event Hubs Data Receiver"
-      "job:telemetry:checkpoints"         = "Storage Blob Data Contributor"
-      "job:secret:brokers:kafka-password" = "Key Vault Secrets User"
-      "job:registry"                      = "AcrPull"
+      "job:slices"                = "Storage Queue Data Contributor"
+      "job:poison"                = "Storage Queue Data Message Sender"
+      "job:receipts"              = "Storage Blob Data Contributor"
+      "job:telemetry:hub"         = "Azure Event Hubs Data Receiver"
+      "job:telemetry:checkpoints" = "Storage Blob Data Contributor"
+      "job:secret:KAFKA_PASSWORD" = "Key Vault Secrets User"
+      "job:registry"              = "AcrPull"
     }
     error_message = "the job's roles are others"
   }

@@ -32,3 +32,21 @@ mock_resource "azurerm_log_analytics_workspace" {
     id = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/drains/providers/Microsoft.OperationalInsights/workspaces/contoso-clearer-logs"
   }
 }
+
+mock_resource "azurerm_key_vault" {
+  defaults = {
+    id = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/drains/providers/Microsoft.KeyVault/vaults/contoso-brokers"
+  }
+}
+
+mock_resource "azurerm_subnet" {
+  defaults = {
+    id = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/drains/providers/Microsoft.Network/virtualNetworks/contoso/subnets/one"
+  }
+}
+
+mock_resource "azurerm_monitor_action_group" {
+  defaults = {
+    id = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/drains/providers/Microsoft.Insights/actionGroups/oncall"
+  }
+}

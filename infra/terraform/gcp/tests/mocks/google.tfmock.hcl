@@ -5,3 +5,9 @@ mock_resource "google_service_account" {
     name   = "projects/my-project/serviceAccounts/clearer@my-project.iam.gserviceaccount.com"
   }
 }
+
+mock_resource "google_monitoring_notification_channel" {
+  defaults = {
+    name = "projects/my-project/notificationChannels/1234567890"
+  }
+}
