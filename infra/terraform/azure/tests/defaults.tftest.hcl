@@ -223,7 +223,7 @@ run "defaults" {
 
   assert {
     condition = (
-      strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.criteria[0].query, "backlog-clearer: not cleared")
+      strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.criteria[0].query, "AppTraces | where Message has \"backlog-clearer: not cleared\"")
       && strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.criteria[0].query, "poisoned")
       && azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.scopes == tolist([azurerm_log_analytics_workspace.this.id])
       && azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.criteria[0].threshold == 0

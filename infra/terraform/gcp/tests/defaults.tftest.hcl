@@ -194,7 +194,7 @@ run "defaults" {
 
   assert {
     condition = (
-      strcontains(google_monitoring_alert_policy.not_cleared.conditions[0].condition_matched_log[0].filter, "backlog-clearer: not cleared")
+      strcontains(google_monitoring_alert_policy.not_cleared.conditions[0].condition_matched_log[0].filter, "(jsonPayload.message:\"backlog-clearer: not cleared\" OR textPayload:\"backlog-clearer: not cleared\" OR httpRequest.status>=500)")
       && strcontains(google_monitoring_alert_policy.not_cleared.conditions[0].condition_matched_log[0].filter, "\"backlog-clearer-drain\"")
       && google_monitoring_alert_policy.not_cleared.alert_strategy[0].notification_rate_limit[0].period == "900s"
       && google_logging_metric.not_cleared.filter == google_monitoring_alert_policy.not_cleared.conditions[0].condition_matched_log[0].filter
