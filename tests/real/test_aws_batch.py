@@ -139,7 +139,7 @@ def clear(account: Account, emulator: Mapping[str, str], drain: Mapping[str, Any
             for index in range(size)
         ]
         done = [ended(each) for each in jobs]
-    assert [each.code for each in done] == [0] * 4, done[0].stderr
+    assert [each.code for each in done] == [0] * 4, done
     assert sum(each.result["totals"]["messages"] for each in done) == PARTITIONS * (EACH - 10)
     stored = account.client("s3").list_objects_v2(Bucket=drain["receipts_bucket"])["Contents"]
     names = sorted(item["Key"] for item in stored)
