@@ -31,7 +31,7 @@ STUBS: dict[str, tuple[Bindings | None, ...]] = {
     "kubernetes": (KUBERNETES_3,),
 }
 CASES = [
-    pytest.param(name, stub, id=f"{name}-{stub.version}" if stub else name)
+    pytest.param((name, stub), id=f"{name}-{stub.version}" if stub else name)
     for name in NAMES
     for stub in STUBS[name]
 ]
