@@ -46,6 +46,22 @@ variables {
   runs = { outage = { backlog = "orders", slices = 8 } }
 }
 
+# Before anything is applied, so that the plan has what is asked for alone.
+run "claim" {
+  command = plan
+  variables {
+    receipts = { claim = "receipts" }
+  }
+  assert {
+    condition     = kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].volume_mount[0].mount_path == jsondecode(kubernetes_config_map_v1.this.data["BACKLOG_CLEARER_CONFIG"]).receipts
+    error_message = "Receipts go to the volume."
+  }
+  assert {
+    condition     = kubernetes_cron_job_v1.this["events"].spec[0].job_template[0].spec[0].template[0].spec[0].volume[0].persistent_volume_claim[0].claim_name == "receipts"
+    error_message = "The volume is the claim's."
+  }
+}
+
 run "defaults" {
   # Configuration
   assert {
@@ -131,21 +147,6 @@ run "defaults" {
   assert {
     condition     = [for rule in kubernetes_network_policy_v1.this.spec[0].egress : rule.ports[0].port] == ["53", "443", "9092"]
     error_message = "DNS and what is named go out."
-  }
-}
-
-run "claim" {
-  command = plan
-  variables {
-    receipts = { claim = "receipts" }
-  }
-  assert {
-    condition     = kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].volume_mount[0].mount_path == jsondecode(kubernetes_config_map_v1.this.data["BACKLOG_CLEARER_CONFIG"]).receipts
-    error_message = "Receipts go to the volume."
-  }
-  assert {
-    condition     = kubernetes_cron_job_v1.this["events"].spec[0].job_template[0].spec[0].template[0].spec[0].volume[0].persistent_volume_claim[0].claim_name == "receipts"
-    error_message = "The volume is the claim's."
   }
 }
 
