@@ -34,6 +34,7 @@ class Bindings:
         return zipfile.ZipFile(path)
 
 
+AWS_6 = Bindings("aws", "6.69.1", "cdktn-provider-aws==25.8.1")
 GOOGLE_7 = Bindings("google", "7.46.1", "cdktn-provider-google==20.3.1")
 GOOGLE_8 = Bindings("google", "8.7.0", "cdktn-provider-google==21.1.0")
 AZURERM_4 = Bindings("azurerm", "4.81.0", "cdktn-provider-azurerm==17.0.0")
