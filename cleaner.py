@@ -28,6 +28,7 @@ from core.plan import Plan
 from core.registry import SYSTEMS, options_model
 from core.report import RunResult, failure_json
 from core.run import Callbacks, Job, clear, restore, status
+from core.runs import run_status
 
 EXIT_CLEARED, EXIT_NOT_CLEARED, EXIT_WRONG_USE = 0, 1, 2
 
@@ -297,6 +298,8 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
         )
     except UsageError as error:
         raise click.UsageError(str(error)) from error
+    if not found:
+        raise click.UsageError(f"There is no receipt of a run {run_id!r} in {directory}.")
     first = next(iter(found.values()))
     model = options_model(first.system)
     params = [*flags.options_of(model), *flags.options_of(RunOptions, *_RESTORE), _CONFIG, *_TALK]
@@ -315,6 +318,29 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
         return restore(job, _chosen(positions, run), first.identity, callbacks)
 
     _conduct(talk, work)
+
+
+@cli.command("runs", short_help="Show how a run of many slices stands.")
+@click.argument("run_id")
+@click.option(
+    "--receipt-dir", default=RunOptions().receipt_dir, help="directory or URL with its receipts"
+)
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", help="what stdout gets")
+def runs_command(run_id: str, receipt_dir: str, output: str) -> None:
+    """Show how a run stands, slice by slice, from what its invocations stored.
+
+    Exit 0 if every slice is cleared, otherwise 1.
+    """
+    talk = Talk(yes=False, output=output, quiet=True, log_level="warning")
+    try:
+        found = run_status(receipt_dir, run_id)
+    except ClearerError as error:
+        _fail(talk, Console(stderr=True), error)
+    if talk.json:
+        click.echo(found.model_dump_json(by_alias=True, indent=2))
+    else:
+        display.show_run(Console(), found)
+    sys.exit(EXIT_CLEARED if found.cleared else EXIT_NOT_CLEARED)
 
 
 def _value_after(args: list[str], name: str) -> str | None:

@@ -86,6 +86,7 @@ class Request(Options):
     max_messages: int | None = Field(None, ge=1, description="at most what is configured")
     max_seconds: float | None = Field(None, gt=0, description="at most what is configured")
     run_id: str | None = Field(None, description="of the run that the slice belongs to")
+    requeued: int = Field(0, ge=0, le=1000, description="how often the slice was put on again already")
 
     @model_validator(mode="after")
     def _slice_exists(self) -> Self:

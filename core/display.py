@@ -13,9 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from core.engine import Snapshot
-from core.model import StopReason
+from core.model import Partition, StopReason
 from core.plan import Plan
 from core.report import Action, PartitionResult, RunResult
+from core.runs import RunStatus, State
 
 PLAIN_EVERY_S = 5.0  # how often a line is written where stderr is no terminal
 _ROWS = 40  # partitions shown before a table is cut; JSON always has all
@@ -44,16 +45,21 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _table(rows: Sequence[PartitionResult], columns: dict[str, list[str]]) -> Table:
+def _table(rows: Sequence[object], columns: dict[str, list[str]], first: str = "partition") -> Table:
+    """A row for each of `rows`, which `str` names, up to `_ROWS` of them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("partition", no_wrap=True)
+    table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", overflow="fold")
     for index, item in enumerate(rows[:_ROWS]):
-        table.add_row(str(item.id), *(cells[index] for cells in columns.values()))
+        table.add_row(str(item), *(cells[index] for cells in columns.values()))
     if len(rows) > _ROWS:
         table.add_row(f"… and {len(rows) - _ROWS} more (--output json has all)")
     return table
+
+
+def _ids(rows: Sequence[PartitionResult]) -> list[Partition]:
+    return [item.id for item in rows]
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -67,7 +73,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     }
     if any(item.error for item in plan.rows):
         columns["error"] = [item.error or "" for item in plan.rows]
-    console.print(_table(plan.rows, columns), markup=False)
+    console.print(_table(_ids(plan.rows), columns), markup=False)
     console.print(f"Plan: {plan.cost}.", highlight=False, markup=False)
     show_notes(console, plan.notes)
     if plan.receipt:
@@ -103,7 +109,7 @@ def _show_status(console: Console, result: RunResult) -> None:
     }
     if result.totals.errors:
         columns["error"] = [item.error or "" for item in result.partitions]
-    console.print(_table(result.partitions, columns), markup=False)
+    console.print(_table(_ids(result.partitions), columns), markup=False)
     _say(console, f"Backlog: {number(result.totals.backlog)} {result.unit}")
     show_notes(console, result.notes)
 
@@ -118,7 +124,7 @@ def _show_outcome(console: Console, result: RunResult) -> None:
             "verified": [_verdict(item.verified) for item in troubled],
             "error": [item.error or "" for item in troubled],
         }
-        console.print(_table(troubled, columns), markup=False)
+        console.print(_table(_ids(troubled), columns), markup=False)
     left = "Backlog" if result.action is Action.RESTORE else "Remaining"
     lines = {left: f"{number(totals.remaining)} {result.unit}"}
     if totals.unacknowledged:
@@ -152,6 +158,22 @@ def _headline(result: RunResult) -> str:
     return f"{lead}{reason}: {result.totals.messages:,} messages in {result.seconds:.2f} s" + (
         f", {rate:,.0f} messages/s" if rate else ""
     )
+
+
+def show_run(console: Console, run: RunStatus) -> None:
+    """How a run of many slices stands: slices with something to say, counts, what is gone."""
+    others = [item for item in run.slices if item.state is not State.CLEARED]
+    if others:
+        columns = {
+            "state": [item.state.value for item in others],
+            "invocations": [number(item.invocations) for item in others],
+            "error": [item.error or "" for item in others],
+        }
+        console.print(_table([item.slice for item in others], columns, "slice"), markup=False)
+    counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
+    lead = "Cleared" if run.cleared else "NOT cleared"
+    _say(console, f"{lead}: {counts}", "bold green" if run.cleared else "bold red")
+    _say(console, f"Gone: {number(run.gone)} of {number(run.total)} {run.unit or ''}".rstrip())
 
 
 class Observer(Protocol):

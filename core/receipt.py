@@ -7,17 +7,15 @@ is the audit record too.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
-import fsspec.core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core import store
 from core.errors import BrokerError, UsageError
 from core.model import Mode, Partition, Position
 from core.options.base import Slice
@@ -81,52 +79,40 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
+def run_folder(directory: str, run_id: str) -> str:
+    """Where the files of a run are; raises `UsageError` for what is no run id."""
+    return f"{directory.rstrip('/')}/{check_run_id(run_id)}"
+
+
+def part_name(part: Slice | None) -> str:
+    """What files call a slice, or the whole: "slice-2-of-8", "whole"."""
+    return "whole" if part is None else f"slice-{part.index}-of-{part.total}"
+
+
 def place(directory: str, run_id: str, part: Slice | None) -> str:
     """A fresh path for a receipt; two invocations of one slice never share it."""
-    name = "whole" if part is None else f"slice-{part.index}-of-{part.total}"
-    return f"{directory.rstrip('/')}/{check_run_id(run_id)}/{name}-{secrets.token_hex(4)}.json"
+    return f"{run_folder(directory, run_id)}/{part_name(part)}-{secrets.token_hex(4)}.json"
 
 
 def save(receipt: Receipt, path: str) -> None:
-    """Store a receipt durably (written whole or not at all, and synced, on a local disk).
+    """Store a receipt durably.
 
     Raises `BrokerError` naming the path where that fails: a run must not start without it.
     """
-    data = receipt.model_dump_json(by_alias=True, indent=2).encode()
     try:
-        fs, where = fsspec.core.url_to_fs(path)
-        if "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
-            _save_locally(Path(where), data)
-        else:
-            fs.pipe_file(where, data)
-    except (OSError, ValueError, ImportError) as error:
+        store.write(path, receipt.model_dump_json(by_alias=True, indent=2).encode())
+    except OSError as error:
         raise BrokerError(
             f"The receipt cannot be written to {path}: {error}. Nothing was changed because of"
             " that; choose another place with --receipt-dir."
         ) from error
 
 
-def _save_locally(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def load(path: str) -> Receipt:
     """Read a receipt; raises `UsageError` where there is none or it is not one."""
     try:
-        fs, where = fsspec.core.url_to_fs(path)
-        data = fs.cat_file(where)
-    except (OSError, ValueError, ImportError) as error:
+        data = store.read(path)
+    except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"The receipt {path} cannot be read: {reason}.") from error
     try:
@@ -137,17 +123,20 @@ def load(path: str) -> Receipt:
         raise UsageError(f"{path} is not a receipt of this tool: {where}: {first['msg']}.") from error
 
 
-def load_run(directory: str, run_id: str) -> dict[str, Receipt]:
-    """All receipts of a run by path, oldest first; raises `UsageError` where there is none."""
-    folder = f"{directory.rstrip('/')}/{check_run_id(run_id)}"
+def load_run(
+    directory: str, run_id: str, part: Slice | Literal["all"] | None = "all"
+) -> dict[str, Receipt]:
+    """Receipts of a run by path, oldest first: all, or those of one slice (None: of unsliced runs).
+
+    Empty where there are none; raises `UsageError` where they cannot be read.
+    """
+    folder = run_folder(directory, run_id)
+    prefixes = ("whole-", "slice-") if part == "all" else (f"{part_name(part)}-",)
     try:
-        fs, where = fsspec.core.url_to_fs(folder)
-        names = [fs.unstrip_protocol(name) for name in fs.glob(f"{where}/*.json")]
-    except (OSError, ValueError, ImportError) as error:
+        paths = store.names(folder, *prefixes)
+    except OSError as error:
         raise UsageError(f"The receipts in {folder} cannot be listed: {error}.") from error
-    if not names:
-        raise UsageError(f"There is no receipt of a run {run_id!r} in {directory}.")
-    receipts = {name: load(name) for name in names}
+    receipts = {path: load(path) for path in paths}
     return dict(sorted(receipts.items(), key=lambda item: (item[1].created_at, item[0])))
 
 
@@ -158,3 +147,13 @@ def original_positions(receipts: Iterable[Receipt]) -> dict[Partition, Position 
         for entry in receipt.partitions:
             positions.setdefault(entry.id, entry.position)
     return positions
+
+
+def original_targets(receipts: Iterable[Receipt]) -> dict[Partition, Position]:
+    """Up to where the first of these receipts (oldest first) meant to clear each partition."""
+    targets: dict[Partition, Position] = {}
+    for receipt in receipts:
+        for entry in receipt.partitions:
+            if entry.target is not None:
+                targets.setdefault(entry.id, entry.target)
+    return targets

@@ -10,9 +10,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from core import __version__
 from core import receipt as receipts
@@ -76,6 +76,20 @@ def clear(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None
         return clear_source(source, job, callbacks or Callbacks(), halt or Halt())
 
 
+class Seen(NamedTuple):
+    """A subscription before anything changes."""
+
+    survey: Survey
+    states: tuple[PartitionState, ...]  # those that --partitions and --slice leave
+    unit: str  # what their backlogs count
+
+
+def look(job: Job) -> Seen:
+    """What the broker says now; changes nothing. Raises like `clear`."""
+    with closing(open_source(job.system, job.options, job.run, job.run_id)) as source:
+        return Seen(*_chosen(source, job.run), source.traits.unit)
+
+
 def status(job: Job) -> RunResult:
     """What the backlog is now; changes nothing. Raises like `clear`."""
     with closing(open_source(job.system, job.options, job.run, job.run_id)) as source:
@@ -102,7 +116,10 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     if survey.live and not run.force and not run.dry_run:
         raise RefusedError(live_text(survey) + " Stop them, or say --force.")
     frozen = run.mode is Mode.SKIP or (run.stop_when_empty and not run.follow)
-    claims = claim(states, run.mode, frozen=frozen)
+    reached: frozenset[Partition] = frozenset()
+    if frozen:
+        states, reached = _refrozen(source, job, survey, states)
+    claims = [item for item in claim(states, run.mode, frozen=frozen) if item.partition not in reached]
     rows = tuple(row(state, target=_json(state.end) if frozen else None) for state in states)
     notes = notes_for(survey, states, run, claims)
     path = None if run.dry_run else receipts.place(run.receipt_dir, job.run_id, run.slice)
@@ -236,6 +253,48 @@ def restore_source(
 def _chosen(source: Source, run: RunOptions) -> tuple[Survey, tuple[PartitionState, ...]]:
     survey = source.survey()
     return survey, choose(survey.partitions, run)
+
+
+def _refrozen(
+    source: Source, job: Job, survey: Survey, states: tuple[PartitionState, ...]
+) -> tuple[tuple[PartitionState, ...], frozenset[Partition]]:
+    """The states up to the targets of this run's earlier invocations, and what has reached them.
+
+    A run's slice is frozen once: another attempt, or its continuation after a deadline, goes on to
+    where the first was to end, and does not run after what arrived since. Raises `RefusedError` where
+    the run id is another subscription's.
+    """
+    try:
+        found = receipts.load_run(job.run.receipt_dir, job.run_id, job.run.slice)
+    except UsageError as error:
+        raise BrokerError(
+            f"{error} Nothing was changed; choose another place with --receipt-dir."
+        ) from error
+    earlier = [item for item in found.values() if item.action is Action.CLEAR]
+    for receipt in earlier:
+        _check_identity(receipt.identity, survey)
+    targets = receipts.original_targets(earlier)
+    moved = {
+        state.partition: targets[state.partition]
+        for state in states
+        if state.error is None and targets.get(state.partition, state.end) != state.end
+    }
+    if not moved:
+        return states, frozenset()
+    left = {item.partition: item for item in source.remaining(moved)}
+    again = tuple(
+        replace(
+            state,
+            end=moved[state.partition],
+            backlog=left[state.partition].left,
+            backlog_bytes=None,
+            error=left[state.partition].error,
+        )
+        if state.partition in moved
+        else state
+        for state in states
+    )
+    return again, frozenset(partition for partition in moved if left[partition].left == 0)
 
 
 def _check_identity(identity: Mapping[str, str], survey: Survey) -> None:

@@ -51,6 +51,11 @@ def run_of(environ: Mapping[str, str]) -> str | None:
     return None
 
 
+def scheduled_run(backlog: str, when: str) -> str:
+    """The run id of what a scheduler starts for a moment: the same however often it tries."""
+    return _NOT_IN_A_NAME.sub("-", f"{when}-{backlog}").lstrip("._-")[:100]
+
+
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ[name].strip()
     if not text.isdecimal():

@@ -169,6 +169,17 @@ class Contract:
         self.run(bench, run, Callbacks(confirm=publish_late))
         assert bench.left() == dict.fromkeys(range(bench.partitions), 11)
 
+    def test_a_run_is_frozen_once(self, bench: Bench, tmp_path: Path) -> None:
+        """Another attempt of the same run goes on to the first one's target, not to today's end."""
+        self.fill(bench)
+        first = self.run(bench, bench.options(tmp_path, max_messages=300))
+        for number in range(bench.partitions):
+            bench.produce(number, 11)
+        again = self.run(bench, bench.options(tmp_path))
+        assert bench.left() == dict.fromkeys(range(bench.partitions), 11)
+        assert first.totals.messages + again.totals.messages == MESSAGES * bench.partitions
+        assert again.verified is not False
+
     def test_skip_stops_at_the_frozen_target(self, bench: Bench, tmp_path: Path) -> None:
         """Skip, too, leaves alone what is published after the start."""
         if not bench.survives_skip:

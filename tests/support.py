@@ -103,6 +103,11 @@ class Server:
 
         wait_until(up, f"{self.command[0]} listening on port {self.port}", self.start_timeout_s)
 
+    @property
+    def url(self) -> str:
+        """Where it is reached by HTTP, with a slash at the end."""
+        return f"http://127.0.0.1:{self.port}/"
+
     def stop(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """Stop this very process group and wait for it."""
         process, self.process = self.process, None

@@ -62,10 +62,21 @@ def test_two_invocations_of_a_slice_do_not_share_a_receipt(tmp_path: Path) -> No
 
 def test_the_oldest_position_wins(tmp_path: Path) -> None:
     """Restoring a run goes back to before its first invocation, whatever later ones saw."""
-    save(receipt({0: 900}, minute=9), f"{tmp_path}/r1/b.json")
-    save(receipt({0: 5, 1: None}, minute=1), f"{tmp_path}/r1/z.json")
+    save(receipt({0: 900}, minute=9), f"{tmp_path}/r1/whole-b.json")
+    save(receipt({0: 5, 1: None}, minute=1), f"{tmp_path}/r1/slice-0-of-2-z.json")
     found = load_run(str(tmp_path), "r1")
     assert original_positions(found.values()) == {Partition("t", 0): 5, Partition("t", 1): None}
+
+
+def test_a_slice_finds_its_own_receipts(tmp_path: Path) -> None:
+    """Asked for one slice, those of others, and other files of the run, are left out."""
+    for name in ("slice-1-of-3-a", "slice-1-of-30-a", "slice-11-of-3-a", "whole-a"):
+        save(receipt({0: 1}), f"{tmp_path}/r1/{name}.json")
+    (tmp_path / "r1/dispatch.json").write_text("{}")
+    found = load_run(str(tmp_path), "r1", Slice(index=1, total=3))
+    assert [Path(path).name for path in found] == ["slice-1-of-3-a.json"]
+    assert len(load_run(str(tmp_path), "r1")) == 4
+    assert load_run(str(tmp_path), "r2") == {}
 
 
 def test_run_ids_sort_by_time() -> None:

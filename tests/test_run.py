@@ -124,6 +124,18 @@ def test_a_position_below_log_start_is_cleared_too(tmp_path: Path) -> None:
     assert (result.totals.messages, result.cleared) == (0, True)
 
 
+def test_a_run_id_of_another_subscription_is_refused(tmp_path: Path) -> None:
+    """A run id that has receipts of another subscription is refused, and nothing moves."""
+    broker, source = filled()
+    run(source, tmp_path, max_messages=10)
+    moved = stored(broker)
+    other = MemorySource(broker, "t", "h")
+    with pytest.raises(RefusedError, match="nothing was changed"):
+        run(other, tmp_path)
+    assert stored(broker) == moved
+    assert broker.position("h", Partition("t", 0)) is None
+
+
 def test_restore_reports_a_partition_that_is_gone(tmp_path: Path) -> None:
     """A partition of the receipt that no longer exists is said, and the rest is restored."""
     broker, source = filled()

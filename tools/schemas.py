@@ -8,8 +8,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from core.config import Config, Request
+from core.fanout import Dispatch
 from core.receipt import Receipt
 from core.report import RunResult
+from core.runs import RunStatus
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schema"
 
@@ -18,6 +20,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "receipt": Receipt,
     "config": Config,
     "request": Request,
+    "dispatch": Dispatch,
+    "run": RunStatus,
 }
 
 

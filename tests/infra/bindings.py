@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import cached, unavailable
+from tests.infra.packages import download
+from tests.support import cached
 
 _KEPT = re.compile(r"package/lib/(?P<path>[\w-]+/(?:[\w-]+/)?[\w-]+\.js)$")
 
@@ -31,25 +30,16 @@ class Bindings:
         with cached(f"bindings-{self.provider}-{self.version}") as (folder, complete):
             path = folder / "lib.zip"
             if not complete:
-                _repack(_download(self.wheel, folder), path)
+                _repack(download(self.wheel, folder), path)
         return zipfile.ZipFile(path)
 
 
+AWS_6 = Bindings("aws", "6.69.1", "cdktn-provider-aws==25.8.1")
 GOOGLE_7 = Bindings("google", "7.46.1", "cdktn-provider-google==20.3.1")
 GOOGLE_8 = Bindings("google", "8.7.0", "cdktn-provider-google==21.1.0")
 AZURERM_4 = Bindings("azurerm", "4.81.0", "cdktn-provider-azurerm==17.0.0")
 AZURERM_5 = Bindings("azurerm", "5.10.0", "cdktn-provider-azurerm==18.9.0")
 KUBERNETES_3 = Bindings("kubernetes", "3.4.0", "cdktn-provider-kubernetes==17.1.0")
-
-
-def _download(wheel: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    if done.returncode != 0:
-        last = (done.stderr.strip() or "pip said nothing").splitlines()[-1]
-        unavailable(f"needs {wheel} from PyPI: {last}")
-    return next(folder.glob("*.whl"))
 
 
 def _repack(wheel: Path, target: Path) -> None:

@@ -9,15 +9,15 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.infra.bindings import Bindings
+from tests.infra.packages import environment
 from tests.infra.provider_schema import derive
-from tests.support import cached, need, unavailable
+from tests.support import need, unavailable
 
 PROTOCOL = "tf==1.2.0"
 """The package with the plugin protocol's generated code. It pins an old protobuf: hence its own venv."""
@@ -28,31 +28,6 @@ USED: set[tuple[str, str]] = set()
 _SOURCE = re.compile(r'source\s*=\s*"hashicorp/([a-z]+)"')
 _TYPE = re.compile(r'\b(resource|data|mock_resource|mock_data)\s+"(\w+)"')
 _PROVIDERS = "*/hashicorp/{name}/*/{platform}/terraform-provider-{name}*"
-
-
-def environment(name: str, *packages: str) -> Path:
-    """The Python of a virtual environment with these packages, made once; skips where they are not had."""
-    with cached(f"venv-{name}-{sys.version_info[0]}.{sys.version_info[1]}") as (folder, complete):
-        python = folder / "venv" / "bin" / "python"
-        if not complete:
-            shutil.rmtree(folder / "venv", ignore_errors=True)
-            subprocess.run(
-                [sys.executable, "-m", "venv", str(folder / "venv")], check=True, timeout=120
-            )
-            command = [
-                python,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                *packages,
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-            if done.returncode != 0:
-                last = (done.stderr.strip() or "pip said nothing").splitlines()[-1]
-                unavailable(f"needs {' '.join(packages)} from PyPI: {last}")
-    return python
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Every Terraform module: its form, its fit to the providers, its plans, its README, its configuration.
 
-google, azurerm and kubernetes are schema-checked against stubs of both ends of the versions that a module
-admits, unless the machine has the provider itself; nothing is applied here.
+AWS is planned with the provider itself; the other providers, and AWS's next version, are schema-checked
+against stubs unless the machine has the provider itself. Nothing is applied here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 from pydantic_core import PydanticUndefined
 
 from core.config import VARIABLE, Backlog, parse
-from tests.infra.bindings import AZURERM_4, AZURERM_5, GOOGLE_7, GOOGLE_8, KUBERNETES_3, Bindings
+from tests.infra.bindings import AWS_6, AZURERM_4, AZURERM_5, GOOGLE_7, GOOGLE_8, KUBERNETES_3, Bindings
+from tests.infra.manifests import manifests
 from tests.infra.terraform import Terraform, prepare
 from tests.support import need
 
@@ -26,7 +28,7 @@ MODULES = Path(__file__).parents[2] / "infra" / "terraform"
 NAMES = sorted(path.parent.name for path in MODULES.glob("*/versions.tf"))
 
 STUBS: dict[str, tuple[Bindings | None, ...]] = {
-    "aws": (None,),
+    "aws": (None, AWS_6),  # 5: the provider itself
     "azure": (AZURERM_4, AZURERM_5),
     "gcp": (GOOGLE_7, GOOGLE_8),
     "kubernetes": (KUBERNETES_3,),
@@ -159,6 +161,31 @@ def test_backlogs_have_the_shape_of_the_configuration(name: str) -> None:
     assert declared == {
         key: _type(properties[key], field) for key, field in Backlog.model_fields.items()
     }
+
+
+@pytest.mark.parametrize(
+    "module", [case for case in CASES if str(case.id).startswith("kubernetes")], indirect=True
+)
+def test_manifests_fit_kubernetes(tested: tuple[list[str], dict[str, Any]]) -> None:
+    """What the provider would send has no field, type or lack that the published schemas forbid."""
+    _, plans = tested
+    found = list(manifests(plans["claim"], KUBERNETES_3))
+    kinds = {item["kind"] for item in found}
+    assert kinds == {"ConfigMap", "CronJob", "Job", "NetworkPolicy", "ServiceAccount"}
+    for item in found:
+        for version in ("1.33", kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(item, version, strict=True)
+    pods = [_pod(item) for item in found if item["kind"] in {"CronJob", "Job"}]
+    assert all(pod == pods[0] for pod in pods), "a run and a schedule start the same pod"
+
+
+def _pod(job: dict[str, Any]) -> dict[str, Any]:
+    """A job's pod without what tells the backlog and the number of slices."""
+    spec = job["spec"].get("jobTemplate", job)["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    assert container.pop("args")[0] == "--backlog"
+    container["env"] = [item for item in container["env"] if item["name"] != "BACKLOG_CLEARER_TOTAL"]
+    return dict(spec)
 
 
 def _write_bundle(path: Path) -> None:

@@ -203,18 +203,16 @@ run "refused" {
     schedules = { order = { expression = "rate(1 hour)" } }                           # of no backlog
     size      = { vcpu = 1, memory = 1024 }                                           # not Fargate's
     brokers   = { msk = { from_port = 9096 } }                                        # to nowhere
-    backlogs  = { events = { system = "kafka", mode = "purge", options = {} } }       # no mode
   }
-  expect_failures = [var.image, var.secrets, var.schedules, var.size, var.brokers, var.backlogs]
+  expect_failures = [var.image, var.secrets, var.schedules, var.size, var.brokers]
 }
 
 run "refused_too" {
   command = plan
   variables {
-    secrets         = {}                                                           # references without one
-    schedules       = { orders = { expression = "rate(1 hour)", slices = 10001 } } # more than an array has
-    attempt_seconds = 60                                                           # no time to drain
     name            = "Backlog Clearer"
+    backlogs        = { orders = { system = "kafka", mode = "purge", options = {} } }
+    attempt_seconds = 60 # no time to drain
   }
-  expect_failures = [var.secrets, var.schedules, var.attempt_seconds, var.name]
+  expect_failures = [var.name, var.backlogs, var.attempt_seconds]
 }

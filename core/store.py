@@ -1,0 +1,80 @@
+"""JSON files on any file system that fsspec knows: written durably, read whole, listed.
+
+On a local disk a file is written whole or not at all, and synced; object stores do the same by nature.
+Every function raises `OSError` alone, `FileNotFoundError` where there is nothing; the callers say what the
+file was for.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec.core
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """File systems raise what their libraries raise: no login, no such scheme, a refused request."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{error}".strip() or type(error).__name__) from error
+
+
+def write(path: str, data: bytes) -> None:
+    """Store a file, durably."""
+    with _as_os_error():
+        fs, where = fsspec.core.url_to_fs(path)
+        _write(fs, where, data)
+
+
+def _write(fs: fsspec.AbstractFileSystem, where: str, data: bytes) -> None:
+    if "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
+        _write_locally(Path(where), data)
+    else:
+        fs.pipe_file(where, data)
+
+
+def _write_locally(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read(path: str) -> bytes:
+    """The content of a file."""
+    with _as_os_error():
+        fs, where = fsspec.core.url_to_fs(path)
+        data: bytes = fs.cat_file(where)
+    return data
+
+
+def names(folder: str, *prefixes: str) -> list[str]:
+    """Full paths of the JSON files in a folder whose names begin so; none where there is no folder."""
+    with _as_os_error():
+        fs, where = fsspec.core.url_to_fs(folder)
+        fs.invalidate_cache(where)  # other invocations write there too
+        try:
+            found = fs.ls(where, detail=False)
+        except FileNotFoundError:
+            return []
+    return sorted(
+        fs.unstrip_protocol(path)
+        for path in found
+        if path.endswith(".json") and posixpath.basename(path).startswith(prefixes)
+    )

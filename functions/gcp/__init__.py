@@ -1,0 +1,1 @@
+"""The bundle on Google Cloud: HTTP functions, and Cloud Tasks between them."""

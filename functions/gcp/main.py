@@ -1,0 +1,102 @@
+"""Google Cloud: `dispatch` makes slices of a backlog as Cloud Tasks, each of which calls `drain`.
+
+    POST /             {"backlog": "orders"}                                    dispatch: 202, the dispatch
+    GET  /runs/RUN_ID                                                           dispatch: how the run stands
+    POST /             {"backlog": "orders", "slice": 2, "total": 8, "run_id": …}  drain: 200, the result
+
+Cloud Tasks delivers again what is not answered with 2xx. So 200 is for a slice that is cleared, was
+continued as a task of its own, or ended at a limit; 503 for what may pass; 4xx for a caller's fault.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime, timezone
+from typing import TypeAlias
+
+import flask
+import functions_framework
+from google.cloud.logging_v2.handlers import StructuredLogHandler
+
+from core.config import Request, load_config
+from core.errors import ClearerError, UsageError
+from core.fanout import NOT_CLEARED, Verdict, ask, drain_slice
+from core.fanout import dispatch as dispatch_slices
+from core.runs import note_failure, run_status
+from core.slices import scheduled_run
+from functions.answers import deadline_s, failure, status_of
+from functions.gcp.tasks import QUEUE, Tasks
+
+_JSON = {"Content-Type": "application/json"}
+_LOG = logging.getLogger("backlog_clearer")
+CONFIG = load_config()  # at the start, so that a deployment with a faulty one does not come up
+DEADLINE_S = deadline_s(os.environ)
+TASKS = Tasks(os.environ)
+
+Answer: TypeAlias = tuple[str, int, dict[str, str]]
+
+# Severity, and the trace of the request, as Cloud Logging reads them from a line of JSON.
+_HANDLER = StructuredLogHandler(project_id=os.environ[QUEUE].split("/")[1])  # type: ignore[no-untyped-call] # has no types
+logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_HANDLER])
+
+
+def _body(request: flask.Request) -> Request:
+    """The request's body; raises `UsageError`."""
+    if request.method != "POST":
+        raise UsageError("Send a request as POST, with a JSON object.")
+    return ask(request.get_json(force=True, silent=True))
+
+
+def _refused(error: ClearerError, asked: Request | None) -> Answer:
+    """The answer to what went wrong before anything changed."""
+    _LOG.error("%s: %s", NOT_CLEARED, error)
+    if asked is not None:
+        try:
+            note_failure(CONFIG.receipts, asked, error, datetime.now(timezone.utc))
+        except ClearerError as second:
+            _LOG.error("%s", second)
+    return failure(error), status_of(error), _JSON
+
+
+@functions_framework.http
+def dispatch(request: flask.Request) -> Answer:
+    """Enqueue the slices of a backlog, or tell how a run stands."""
+    try:
+        if request.method == "GET":
+            return _run(request.path)
+        asked = _body(request)
+        # Cloud Scheduler's retries carry the same time: they dispatch the same run.
+        when = request.headers.get("X-CloudScheduler-ScheduleTime")
+        if when and asked.run_id is None:
+            asked = asked.model_copy(update={"run_id": scheduled_run(asked.backlog, when)})
+        made = dispatch_slices(CONFIG, asked, TASKS.put)
+    except ClearerError as error:
+        return _refused(error, None)
+    _LOG.info("Dispatched run %s of %s: %s slices", made.run_id, made.subscription, made.slices)
+    return made.model_dump_json(by_alias=True), 202, _JSON
+
+
+def _run(path: str) -> Answer:
+    match path.strip("/").split("/"):
+        case ["runs", run_id]:
+            try:
+                return run_status(CONFIG.receipts, run_id).model_dump_json(by_alias=True), 200, _JSON
+            except UsageError as error:
+                return failure(error), 404, _JSON
+        case _:
+            raise UsageError("GET has one path here: /runs/RUN_ID.")
+
+
+@functions_framework.http
+def drain(request: flask.Request) -> Answer:
+    """Clear one slice."""
+    asked = None
+    try:
+        asked = _body(request)
+        ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
+        if ran.following is not None:
+            TASKS.put([ran.following])
+    except ClearerError as error:
+        return _refused(error, asked)
+    return ran.result.to_json(), 503 if ran.verdict is Verdict.RETRY else 200, _JSON

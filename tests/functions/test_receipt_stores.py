@@ -1,0 +1,89 @@
+"""Receipts in a bucket: what runs store and read there, through the file systems users install."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import gcsfs
+import pytest
+
+from core import store
+from core.config import Request
+from core.errors import BrokerError, UsageError
+from core.receipt import load_run
+from core.runs import note_failure, run_status
+from tests.brokers.kafka_embedded import embedded
+from tests.brokers.kafka_judge import Judge
+from tests.command import cleaner
+from tests.functions.deployed import Deployed
+from tests.support import Server, free_port, running
+
+__all__ = ["embedded"]
+
+BUCKET = "ops-receipts"
+
+
+@pytest.fixture
+def gcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The receipts' place in a bucket of a Cloud Storage emulator."""
+    port = free_port()
+    server = Server(
+        [
+            sys.executable, "-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1",
+            "--port", str(port), "--in-memory", "--default-bucket", BUCKET,
+        ],
+        port=port,
+        log=tmp_path / "gcs.log",
+    )  # fmt: skip
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    with running(server):
+        yield f"gs://{BUCKET}/drains"
+    gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+def test_a_run_and_its_undo_by_receipts_in_a_bucket(embedded: Judge, gcs: str, tmp_path: Path) -> None:
+    """Two slices keep their receipts in Cloud Storage; the account and the undo are read from there."""
+    found = Deployed(embedded, tmp_path, partitions=4, each=300, receipts=gcs)
+    embedded.commit(found.topic, found.group, dict.fromkeys(range(4), 7))
+    env = {"BACKLOG_CLEARER_CONFIG": str(found.config)}
+    for index in range(2):
+        slice_ = ("--slice", str(index), "--total", "2", "--run-id", "r-1")
+        ran = cleaner("run", "orders", *slice_, env=env)
+        assert ran.code == 0, ran.stderr
+    assert found.left() == 0
+    account = run_status(gcs, "r-1")
+    assert (account.cleared, account.gone) == (True, 4 * 293)
+    undone = cleaner("restore", "--run", "r-1", "--receipt-dir", gcs, "--yes", env=env)
+    assert undone.code == 0, undone.stderr
+    assert embedded.committed(found.topic, found.group) == dict.fromkeys(range(4), 7)
+
+
+def test_failures_are_stored_beside_the_receipts(gcs: str) -> None:
+    """A failure is kept in the bucket, is told, and is no receipt."""
+    now = datetime.now(timezone.utc)
+    note_failure(gcs, Request(backlog="orders", slice=0, total=2, run_id="r-2"), UsageError("no"), now)
+    assert [item.error for item in run_status(gcs, "r-2").slices] == ["no", None]
+    assert load_run(gcs, "r-2") == {}
+
+
+def test_a_bucket_that_is_not_there_stops_the_run(embedded: Judge, gcs: str, tmp_path: Path) -> None:
+    """Where the receipt cannot be stored, the job says so by its place, and nothing is changed."""
+    del gcs
+    found = Deployed(embedded, tmp_path, partitions=2, each=10, receipts="gs://no-such-bucket/x")
+    ran = cleaner("run", "orders", env={"BACKLOG_CLEARER_CONFIG": str(found.config)})
+    assert ran.code == 1
+    assert "gs://no-such-bucket/x" in ran.result["error"]
+    assert found.left() == 20
+
+
+def test_a_place_of_no_known_kind_is_one_kind_of_error() -> None:
+    """Whatever a file system's library raises comes out as an OSError, and as words of this project."""
+    place, request = "nonsense://bucket/x", Request(backlog="o", run_id="r")
+    with pytest.raises(OSError, match="nonsense"):
+        store.write(f"{place}/r/a.json", b"{}")
+    with pytest.raises(BrokerError, match=place):
+        note_failure(place, request, UsageError("x"), datetime.now(timezone.utc))

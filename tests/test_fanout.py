@@ -1,0 +1,288 @@
+"""Dispatch, slices, continuation and the account of a run, on the reference broker."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import cleaner
+from core.brokers.memory import MemoryBroker, MemoryLane
+from core.config import Backlog, Config, Request, parse
+from core.errors import BrokerError, RefusedError, UsageError
+from core.fanout import Dispatch, Verdict, ask, dispatch, drain_slice, judge, read_dispatch
+from core.model import Partition, StopReason
+from core.options.base import build
+from core.receipt import load_run, original_positions
+from core.registry import SYSTEMS
+from core.report import RunResult
+from core.runs import RunStatus, State, note_failure, run_status
+from tests import memory_system
+
+PARTITIONS, EACH = 6, 500
+NOTHING: dict[str, str] = {}
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
+    """The reference broker as a registered system, with a backlog."""
+    monkeypatch.setitem(SYSTEMS, "memory", memory_system.SYSTEM)
+    broker = memory_system.reset()
+    broker.create("t", PARTITIONS)
+    for number in range(PARTITIONS):
+        broker.produce("t", number, EACH)
+    yield broker
+    memory_system.reset()
+
+
+def config(folder: Path, **changes: Any) -> Config:
+    """One backlog, worth six slices."""
+    backlog = {
+        "system": "memory",
+        "options": {"topic": "t", "group_id": "g"},
+        "messages_per_slice": EACH,
+        **changes,
+    }
+    return parse({"receipts": str(folder), "backlogs": {"orders": backlog}}, NOTHING)
+
+
+class Queue:
+    """A queue in memory; `fails` makes it refuse."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.fails = False
+
+    def put(self, requests: Sequence[Request]) -> None:
+        """Take them all, or, where it fails, the first alone."""
+        self.requests += requests[:1] if self.fails else requests
+        if self.fails:
+            raise BrokerError("the queue is away")
+
+
+def left(broker: MemoryBroker) -> int:
+    """What the broker has left for the group."""
+    positions = [broker.position("g", Partition("t", number)) for number in range(PARTITIONS)]
+    return sum(
+        broker.logs[Partition("t", number)].end - (position or 0)
+        for number, position in enumerate(positions)
+    )
+
+
+def ran_all(found: Config, requests: Sequence[Request]) -> list[Verdict]:
+    """Every request once."""
+    return [drain_slice(found, item, deadline_s=None, environ=NOTHING).verdict for item in requests]
+
+
+def test_a_dispatch_makes_slices_that_clear_all(broker: MemoryBroker, tmp_path: Path) -> None:
+    """The slices of a dispatch, in any order, leave nothing; the run's account is exact."""
+    found, queue = config(tmp_path), Queue()
+    made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    assert (made.slices, made.backlog, len(queue.requests)) == (6, PARTITIONS * EACH, 6)
+    assert left(broker) == PARTITIONS * EACH
+    assert run_status(str(tmp_path), made.run_id).counts[State.WAITING] == 6
+    assert ran_all(found, queue.requests[::-1]) == [Verdict.CLEARED] * 6
+    assert left(broker) == 0
+    account = run_status(str(tmp_path), made.run_id)
+    assert (account.cleared, account.total, account.gone) == (
+        True,
+        PARTITIONS * EACH,
+        PARTITIONS * EACH,
+    )
+    assert [item.cleared for item in account.partitions] == [EACH] * PARTITIONS
+
+
+def test_a_slice_delivered_twice_is_counted_once(broker: MemoryBroker, tmp_path: Path) -> None:
+    """A duplicate changes nothing on the broker, nor in the run's account, also after new messages."""
+    found, queue = config(tmp_path), Queue()
+    made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    ran_all(found, queue.requests)
+    broker.produce("t", 2, 70)
+    assert ran_all(found, queue.requests) == [Verdict.CLEARED] * 6
+    assert left(broker) == 70
+    account = run_status(str(tmp_path), made.run_id)
+    assert (account.cleared, account.gone) == (True, PARTITIONS * EACH)
+    assert {item.invocations for item in account.slices} == {2}
+
+
+def test_a_repeated_dispatch_goes_on_with_the_record(broker: MemoryBroker, tmp_path: Path) -> None:
+    """Where the queue took a part, a repeat puts all slices as first decided; then it puts nothing."""
+    found, queue = config(tmp_path), Queue()
+    request = ask({"backlog": "orders", "run_id": "r-1"})
+    queue.fails = True
+    with pytest.raises(BrokerError):
+        dispatch(found, request, queue.put, NOTHING)
+    queue.fails = False
+    broker.positions["g", Partition("t", 0)] = EACH  # the backlog is worth five slices now
+    assert dispatch(found, request, queue.put, NOTHING).slices == 6
+    assert len(queue.requests) == 1 + 6
+    dispatch(found, request, queue.put, NOTHING)
+    assert len(queue.requests) == 1 + 6
+    recorded = read_dispatch(str(tmp_path), "r-1")
+    assert recorded is not None
+    assert recorded.enqueued
+
+
+def test_what_a_dispatch_refuses(broker: MemoryBroker, tmp_path: Path) -> None:
+    """Slices given, unknown names, attached consumers and a run of another backlog: nothing is enqueued."""
+    found, queue = config(tmp_path), Queue()
+    with pytest.raises(UsageError, match="leave out slice"):
+        dispatch(found, ask({"backlog": "orders", "slice": 0, "total": 2}), queue.put, NOTHING)
+    with pytest.raises(UsageError, match="Did you mean 'orders'"):
+        dispatch(found, ask({"backlog": "order"}), queue.put, NOTHING)
+    broker.members["g"] = ("consumer-1",)
+    with pytest.raises(RefusedError, match="consumer-1"):
+        dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    broker.members.clear()
+    dispatch(found, ask({"backlog": "orders", "run_id": "r"}), queue.put, NOTHING)
+    other = parse(
+        {"receipts": str(tmp_path), "backlogs": {"bills": found.backlogs["orders"].model_dump()}},
+        NOTHING,
+    )
+    with pytest.raises(RefusedError, match="'orders'"):
+        dispatch(other, ask({"backlog": "bills", "run_id": "r"}), queue.put, NOTHING)
+    assert len(queue.requests) == 6
+    assert left(broker) == PARTITIONS * EACH
+
+
+@pytest.mark.parametrize("body", [None, [], "orders", {"backlog": 1, "brokers": "evil:9092"}, {}])
+def test_requests_are_objects_and_closed(body: object) -> None:
+    """Anything but a closed object is a caller's fault."""
+    with pytest.raises(UsageError):
+        ask(body)
+
+
+def test_a_deadline_is_continued_until_all_is_gone(
+    broker: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice that meets its deadline goes on as a request with one requeue more, to the same target."""
+    read = MemoryLane.read
+
+    def slow(lane: MemoryLane, *args: Any) -> Any:
+        time.sleep(0.01)
+        return read(lane, *args)
+
+    monkeypatch.setattr(MemoryLane, "read", slow)
+    found = config(tmp_path, batch_size=10, workers=1)
+    request: Request | None = ask({"backlog": "orders", "run_id": "r"})
+    invocations = 0
+    while request is not None:
+        invocations += 1
+        ran = drain_slice(found, request, deadline_s=1.0, environ=NOTHING)
+        if invocations == 1:
+            broker.produce("t", 0, 33)
+        request = ran.following
+    assert ran.verdict is Verdict.CLEARED
+    assert invocations > 1
+    assert left(broker) == 33
+    account = run_status(str(tmp_path), "r")
+    assert (account.cleared, account.gone) == (True, PARTITIONS * EACH)
+    positions = original_positions(load_run(str(tmp_path), "r").values())
+    assert set(positions.values()) == {None}
+
+
+def result_of(reason: StopReason | None, **changes: Any) -> RunResult:
+    """A result that ended so."""
+    values: dict[str, Any] = {
+        "version": "1", "run_id": "r", "system": "memory", "subscription": "s", "action": "clear",
+        "unit": "messages", "started_at": "2026-11-24T00:00:00Z", "finished_at": "2026-11-24T00:00:00Z",
+        "seconds": 40.0, "partitions": (), "cleared": False, "stop_reason": reason,
+        "totals": {
+            "partitions": 0, "backlog": 0, "messages": 600, "unacknowledged": 0, "bytes": 0,
+            "remaining": None, "errors": 0, "retries": 0, "messages_per_second": None,
+        },
+        **changes,
+    }  # fmt: skip
+    return RunResult.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict"),
+    [
+        (StopReason.EMPTY, Verdict.RETRY),  # not verified
+        (StopReason.QUIET, Verdict.ENDED),
+        (StopReason.LIMIT, Verdict.ENDED),
+        (StopReason.DEADLINE, Verdict.CONTINUE),
+        (StopReason.SIGNAL, Verdict.RETRY),
+        (StopReason.STALLED, Verdict.RETRY),
+        (StopReason.FAILED, Verdict.RETRY),
+    ],
+)
+def test_what_follows_a_result(reason: StopReason, verdict: Verdict) -> None:
+    """Each way to end without being cleared has one answer."""
+    backlog = Backlog(system="memory", options={})
+    assert judge(ask({"backlog": "o"}), backlog, result_of(reason))[0] is verdict
+    assert judge(ask({"backlog": "o"}), backlog, result_of(reason, cleared=True))[0] is Verdict.CLEARED
+
+
+@pytest.mark.parametrize(
+    ("asked", "configured", "following"),
+    [
+        ({}, {}, {"max_messages": None, "max_seconds": None, "requeued": 1}),
+        ({"max_messages": 1000}, {}, {"max_messages": 400, "max_seconds": None, "requeued": 1}),
+        ({}, {"max_messages": 1000}, {"max_messages": 400, "max_seconds": None, "requeued": 1}),
+        ({"max_seconds": 100}, {"max_seconds": 300}, {"max_messages": None, "max_seconds": 60.0}),
+        ({"max_messages": 600}, {}, None),
+        ({"max_seconds": 40.5}, {}, None),
+        ({"requeued": 3}, {"max_requeues": 3}, None),
+    ],
+)
+def test_a_continuation_has_what_is_left(
+    asked: dict[str, Any], configured: dict[str, Any], following: dict[str, Any] | None
+) -> None:
+    """Messages and seconds used up are taken off; where nothing is left, or too often, none follows."""
+    request = ask({"backlog": "o", "slice": 1, "total": 4, **asked})
+    backlog = Backlog(system="memory", options={}, **configured)
+    verdict, found = judge(request, backlog, result_of(StopReason.DEADLINE))
+    if following is None:
+        assert (verdict, found) == (Verdict.ENDED, None)
+        return
+    assert found is not None
+    assert (found.slice, found.total, found.run_id) == (1, 4, "r")
+    assert following.items() <= found.model_dump().items()
+    assert build(Request, found.model_dump(mode="json", exclude_none=True)) == found
+
+
+def test_failures_are_told_until_a_later_attempt(broker: MemoryBroker, tmp_path: Path) -> None:
+    """A slice that was refused is failed in the run's account, until an attempt of it is verified."""
+    found, queue = config(tmp_path), Queue()
+    made: Dispatch = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    note_failure(
+        str(tmp_path), queue.requests[3], RefusedError("group g has consumers"), made.created_at
+    )
+    account: RunStatus = run_status(str(tmp_path), made.run_id)
+    assert [item.state for item in account.slices].count(State.FAILED) == 1
+    assert account.slices[3].error == "group g has consumers"
+    ran_all(found, queue.requests)
+    assert run_status(str(tmp_path), made.run_id).cleared
+    assert left(broker) == 0
+
+
+def test_the_command_line_shows_a_run(broker: MemoryBroker, tmp_path: Path) -> None:
+    """`cleaner.py runs` tells how a run stands, and exits 0 only once every slice is cleared."""
+    found, queue = config(tmp_path), Queue()
+    made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    ran_all(found, queue.requests[:4])
+    command = ("runs", made.run_id, "--receipt-dir", str(tmp_path))
+    half = CliRunner().invoke(cleaner.cli, command)
+    assert half.exit_code == 1
+    assert "slice-5-of-6" in half.stdout
+    assert "NOT cleared: 2 waiting, 4 cleared" in half.stdout
+    ran_all(found, queue.requests[4:])
+    whole = CliRunner().invoke(cleaner.cli, [*command, "--output", "json"])
+    assert whole.exit_code == 0
+    assert json.loads(whole.stdout)["gone"] == PARTITIONS * EACH
+    assert left(broker) == 0
+    assert CliRunner().invoke(cleaner.cli, ["runs", "r-9"]).exit_code == 2
+
+
+def test_an_unknown_run_is_told(tmp_path: Path) -> None:
+    """A run of which nothing is stored, and a path instead of an id, are wrong use."""
+    for run_id in ("r-9", "../etc"):
+        with pytest.raises(UsageError):
+            run_status(str(tmp_path), run_id)
