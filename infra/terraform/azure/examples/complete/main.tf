@@ -62,14 +62,27 @@ resource "azurerm_virtual_network" "this" {
   address_space       = ["10.20.0.0/22"]
 }
 
-# The functions' and the job's subnets are both delegated to Container Apps' environments, and are two.
-resource "azurerm_subnet" "delegated" {
-  for_each = { functions = "10.20.0.0/24", jobs = "10.20.1.0/24" }
-
-  name                 = each.key
+# Both are delegated to Container Apps' environments, and have to be two.
+resource "azurerm_subnet" "functions" {
+  name                 = "functions"
   resource_group_name  = azurerm_resource_group.this.name
   virtual_network_name = azurerm_virtual_network.this.name
-  address_prefixes     = [each.value]
+  address_prefixes     = ["10.20.0.0/24"]
+
+  delegation {
+    name = "environments"
+    service_delegation {
+      name    = "Microsoft.App/environments"
+      actions = ["Microsoft.Network/virtualNetworks/subnets/join/action"]
+    }
+  }
+}
+
+resource "azurerm_subnet" "jobs" {
+  name                 = "jobs"
+  resource_group_name  = azurerm_resource_group.this.name
+  virtual_network_name = azurerm_virtual_network.this.name
+  address_prefixes     = ["10.20.1.0/24"]
 
   delegation {
     name = "environments"
@@ -87,12 +100,35 @@ resource "azurerm_subnet" "endpoints" {
   address_prefixes     = ["10.20.2.0/24"]
 }
 
+# Azure's own rules: what comes from the network itself is let in, nothing else.
+resource "azurerm_network_security_group" "this" {
+  name                = "contoso-drains"
+  resource_group_name = azurerm_resource_group.this.name
+  location            = azurerm_resource_group.this.location
+}
+
+resource "azurerm_subnet_network_security_group_association" "functions" {
+  subnet_id                 = azurerm_subnet.functions.id
+  network_security_group_id = azurerm_network_security_group.this.id
+}
+
+resource "azurerm_subnet_network_security_group_association" "jobs" {
+  subnet_id                 = azurerm_subnet.jobs.id
+  network_security_group_id = azurerm_network_security_group.this.id
+}
+
+resource "azurerm_subnet_network_security_group_association" "endpoints" {
+  subnet_id                 = azurerm_subnet.endpoints.id
+  network_security_group_id = azurerm_network_security_group.this.id
+}
+
 # Their links to the network are left out: azurerm 4 and 5 name the zone with different arguments.
 resource "azurerm_private_dns_zone" "this" {
   for_each = {
     blob  = "privatelink.blob.core.windows.net"
     queue = "privatelink.queue.core.windows.net"
     sites = "privatelink.azurewebsites.net"
+    vault = "privatelink.vaultcore.azure.net"
   }
 
   name                = each.value
@@ -107,6 +143,32 @@ resource "azurerm_key_vault" "brokers" {
   sku_name                   = "standard"
   rbac_authorization_enabled = true
   purge_protection_enabled   = true
+
+  public_network_access_enabled = false
+
+  network_acls {
+    bypass         = "None"
+    default_action = "Deny"
+  }
+}
+
+resource "azurerm_private_endpoint" "brokers" {
+  name                = "contoso-brokers"
+  resource_group_name = azurerm_resource_group.this.name
+  location            = azurerm_resource_group.this.location
+  subnet_id           = azurerm_subnet.endpoints.id
+
+  private_service_connection {
+    name                           = "contoso-brokers"
+    private_connection_resource_id = azurerm_key_vault.brokers.id
+    subresource_names              = ["vault"]
+    is_manual_connection           = false
+  }
+
+  private_dns_zone_group {
+    name                 = "vault"
+    private_dns_zone_ids = [azurerm_private_dns_zone.this["vault"].id]
+  }
 }
 
 resource "azurerm_monitor_action_group" "oncall" {
@@ -164,10 +226,10 @@ module "backlog_clearer" {
   schedule = { ncrontab = "0 0 3 * * *", backlogs = ["orders"], enabled = true }
 
   network = {
-    subnet_id                  = azurerm_subnet.delegated["functions"].id
-    job_subnet_id              = azurerm_subnet.delegated["jobs"].id
+    subnet_id                  = azurerm_subnet.functions.id
+    job_subnet_id              = azurerm_subnet.jobs.id
     private_endpoint_subnet_id = azurerm_subnet.endpoints.id
-    private_dns_zone_ids       = { for name, zone in azurerm_private_dns_zone.this : name => zone.id }
+    private_dns_zone_ids       = { for name in ["blob", "queue", "sites"] : name => azurerm_private_dns_zone.this[name].id }
   }
 
   job              = { image = var.image }
