@@ -1,0 +1,158 @@
+# One cron job a schedule, suspended at first. A run that is not through when the next is due goes on alone.
+resource "kubernetes_cron_job_v1" "this" {
+  for_each = var.schedules
+
+  metadata {
+    name      = "${var.name}-${each.key}"
+    namespace = var.namespace
+    labels    = local.labels
+  }
+
+  spec {
+    schedule                      = each.value.cron
+    timezone                      = each.value.timezone
+    suspend                       = !each.value.enabled
+    concurrency_policy            = "Forbid"
+    starting_deadline_seconds     = 3600
+    successful_jobs_history_limit = 3
+    failed_jobs_history_limit     = 3
+
+    job_template {
+      metadata {
+        labels = local.labels
+      }
+
+      spec {
+        completion_mode         = "Indexed"
+        completions             = local.jobs["schedule/${each.key}"].slices
+        parallelism             = min(local.jobs["schedule/${each.key}"].slices, var.parallelism)
+        active_deadline_seconds = local.jobs["schedule/${each.key}"].seconds
+        backoff_limit_per_index = var.attempts - 1
+        # The limit of all pods together: it must not end the job before those of the indexes do.
+        backoff_limit              = local.jobs["schedule/${each.key}"].slices * var.attempts
+        ttl_seconds_after_finished = 604800 # a week for whoever wants to read the logs
+        # Wrong use (2) no attempt mends; after a configured limit (3) none is wanted. What befalls a pod from
+        # outside (a drained node, a preemption) is no attempt.
+        pod_failure_policy {
+          rule {
+            action = "FailIndex"
+            on_exit_codes {
+              container_name = "drain"
+              operator       = "In"
+              values         = [2, 3]
+            }
+          }
+          rule {
+            action = "Ignore"
+            on_pod_condition {
+              type   = "DisruptionTarget"
+              status = "True"
+            }
+          }
+        }
+
+        template {
+          metadata {
+            labels = local.labels
+          }
+
+          spec {
+            restart_policy                   = "Never"
+            active_deadline_seconds          = var.attempt_seconds
+            termination_grace_period_seconds = local.settle_seconds
+            service_account_name             = kubernetes_service_account_v1.this.metadata[0].name
+            automount_service_account_token  = false
+            enable_service_links             = false
+
+            security_context {
+              run_as_non_root = true
+              run_as_user     = "10001"
+              run_as_group    = "10001"
+              fs_group        = "10001"
+              seccomp_profile {
+                type = "RuntimeDefault"
+              }
+            }
+
+            dynamic "image_pull_secrets" {
+              for_each = var.image_pull_secrets
+              content {
+                name = image_pull_secrets.value
+              }
+            }
+
+            container {
+              name  = "drain"
+              image = var.image
+              args  = ["--backlog", each.key]
+
+              env_from {
+                config_map_ref {
+                  name = kubernetes_config_map_v1.this.metadata[0].name
+                }
+              }
+              env {
+                name  = "BACKLOG_CLEARER_TOTAL"
+                value = tostring(local.jobs["schedule/${each.key}"].slices)
+              }
+              # All slices of a run share the job's name.
+              env {
+                name = "BACKLOG_CLEARER_RUN_ID"
+                value_from {
+                  field_ref {
+                    field_path = "metadata.labels['batch.kubernetes.io/job-name']"
+                  }
+                }
+              }
+              dynamic "env" {
+                for_each = var.secrets
+                content {
+                  name = env.key
+                  value_from {
+                    secret_key_ref {
+                      name = env.value.name
+                      key  = env.value.key
+                    }
+                  }
+                }
+              }
+
+              resources {
+                requests = { cpu = var.resources.cpu, memory = var.resources.memory }
+                limits   = { cpu = var.resources.cpu, memory = var.resources.memory }
+              }
+
+              security_context {
+                allow_privilege_escalation = false
+                privileged                 = false
+                read_only_root_filesystem  = true
+                run_as_non_root            = true
+                capabilities {
+                  drop = ["ALL"]
+                }
+              }
+
+              dynamic "volume_mount" {
+                for_each = var.receipts.claim[*]
+                content {
+                  name       = "receipts"
+                  mount_path = local.volume
+                }
+              }
+            }
+
+            dynamic "volume" {
+              for_each = var.receipts.claim[*]
+              content {
+                name = "receipts"
+                persistent_volume_claim {
+                  claim_name = volume.value
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
