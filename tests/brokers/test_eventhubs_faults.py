@@ -136,7 +136,7 @@ def test_a_refused_checkpoint_is_its_partitions_error(
         blob.upload_blob(b"", metadata={"offset": offset_of(3), "sequencenumber": "3"})
     before = blob.get_blob_properties().metadata
     blob.acquire_lease()
-    result = clear(bench, run_options(tmp_path, mode=mode, workers=3))
+    result = clear(bench, run_options(tmp_path / "another-run", mode=mode, workers=3))
     assert "leaseidmissing" in (result.partitions[1].error or "")
     assert not result.cleared
     assert blob.get_blob_properties().metadata == before
