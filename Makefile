@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CHOSEN = $(if $(filter undefined,$(origin BROKERS)),,--brokers '$(BROKERS)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format schemas clean
+.PHONY: help install demo test lint format schemas image-context lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -38,5 +39,14 @@ bench-%: $(INSTALLED) ## Side-by-side benchmark: engine, kafka, pulsar, pubsub, 
 schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models
 	$(BIN)/python -m tools.schemas
 
-clean: ## Remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bundle-%: $(INSTALLED) ## gcp, azure: a function bundle in dist/; BROKERS=kafka,pulsar for these alone
+	$(BIN)/python -m tools.bundle $* $(CHOSEN)
+
+image-context: $(INSTALLED) ## Docker build context of the job in dist/; BROKERS as above, CLOUDS=aws
+	$(BIN)/python -m tools.bundle image $(CHOSEN) $(if $(filter undefined,$(origin CLOUDS)),,--clouds '$(CLOUDS)')
+
+lock: $(INSTALLED) ## Renew functions/requirements.lock, the versions in the bundles
+	$(BIN)/python -m tools.bundle lock
+
+clean: ## Remove .venv, dist and caches
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,7 +26,7 @@ from tests.support import maven_jars
 
 PERF = "org.apache.pulsar:pulsar-testclient:4.0.8"  # the nearest to the broker's that can be had
 RUNS = 2
-NAMES = ("in-order", "shared", "perf", "loop")
+NAMES = ("in-order", "shared", "perf", "loop", "socket")
 
 LOOP = """
 import sys, time, pulsar
@@ -49,15 +49,14 @@ class Field:
     def __init__(self, judge: Judge, partitions: int, size: int, messages: int) -> None:
         self.judge, self.messages = judge, messages
         self.topic = f"persistent://{KEPT}/bench-{uuid.uuid4().hex[:8]}"
+        self._parts = [f"{self.topic}-partition-{number}" for number in range(partitions)]
         path = self.topic.replace("://", "/")
         judge.admin("PUT", f"{path}/partitions", partitions)
         for name in NAMES:
             for run in range(RUNS):
                 judge.admin("PUT", f"{path}/subscription/{name}-{run}")
-        for number in range(partitions):
-            judge.produce(
-                f"{self.topic}-partition-{number}", messages // partitions, size=size, batch=1000
-            )
+        for part in self._parts:  # a batch: 1,000 messages or 128 KiB
+            judge.produce(part, messages // partitions, size=size, batch=1000)
         self._runs = dict.fromkeys(NAMES, 0)
 
     def _subscription(self, name: str) -> str:
@@ -79,6 +78,16 @@ class Field:
         if not result["verified"] or result["totals"]["messages"] != self.messages:
             raise SystemExit(f"not cleared: {result}")
         return Ran(self.messages / result["seconds"], done.cpu, done.peak, wall=done.wall)
+
+    def socket(self) -> Ran:
+        """The broker's bytes alone."""
+        name = self._subscription("socket")
+        entries = sum(self.judge.backlog(part, name) for part in self._parts)
+        done = ended(
+            sys.executable, "-m", "bench.pulsar_socket", "127.0.0.1", str(self.judge.server.port), name,
+            str(self.messages), str(entries), *self._parts,
+        )  # fmt: skip
+        return Ran(self.messages / float(done.output), done.cpu, done.peak, wall=done.wall)
 
     def perf(self, classpath: str, config: Path) -> Ran:
         """`pulsar-perf consume`."""
@@ -109,6 +118,7 @@ def compare(field: Field, classpath: str, config: Path) -> None:
     show("shared (this tool)", best(lambda: field.ours("shared", "shared")), ours)
     show("pulsar-perf consume", best(lambda: field.perf(classpath, config)), ours)
     show("receive + acknowledge", best(field.loop), ours)
+    show("bare socket", best(field.socket), ours)
 
 
 def main() -> None:
@@ -127,7 +137,7 @@ def main() -> None:
         for size, messages in ((100, 5_000_000 // scale), (1000, 1_000_000 // scale)):
             for partitions in (1, 4):
                 field = Field(judge, partitions, size, messages)
-                print(f"{size} B, batches of 1,000, {partitions} partitions, {messages:,} messages")
+                print(f"{size} B, batched, {partitions} partitions, {messages:,} messages")
                 compare(field, f"{perf}/*:{broker}/*", config)
         judge.close()
 

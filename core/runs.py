@@ -101,7 +101,11 @@ class RunStatus(_Frozen):
 def run_status(receipts: str, run_id: str) -> RunStatus:
     """How a run stands; raises `UsageError` where nothing is known of it, `BrokerError`."""
     dispatched = read_dispatch(receipts, run_id)
-    found = [item for item in load_run(receipts, run_id).values() if item.action is Action.CLEAR]
+    try:
+        loaded = load_run(receipts, run_id)
+    except UsageError as error:  # the run may well be there
+        raise BrokerError(str(error)) from error
+    found = [item for item in loaded.values() if item.action is Action.CLEAR]
     failures = _failures(run_folder(receipts, run_id))
     if dispatched is None and not found and not failures:
         raise UsageError(f"There is no run {run_id!r} in {receipts}.")

@@ -1,14 +1,21 @@
-"""What every platform's handler needs to answer: the deadline, an error's HTTP status, its JSON body."""
+"""What every platform's handler needs: the deadline, requests from bodies, answers to errors."""
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Mapping
+from datetime import datetime, timezone
 
-from core.errors import ClearerError, RefusedError, UsageError
-from core.report import failure_json
+from core.config import Request
+from core.errors import BrokerError, ClearerError, RefusedError, UsageError
+from core.fanout import NOT_CLEARED, ask
+from core.runs import note_failure
 
 DEADLINE = "BACKLOG_CLEARER_DEADLINE_S"
+
+_LOG = logging.getLogger("backlog_clearer")
 
 
 def deadline_s(environ: Mapping[str, str]) -> float | None:
@@ -37,6 +44,22 @@ def status_of(error: ClearerError) -> int:
     return 409 if isinstance(error, RefusedError) else 503
 
 
-def failure(error: Exception) -> str:
-    """The JSON body of an answer that is an error."""
-    return failure_json(error)
+def read_request(body: bytes | str) -> Request:
+    """The request in an HTTP body or a message; raises `UsageError` without showing any value."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise UsageError('The body is not JSON; send an object, as in {"backlog": "orders"}.') from None
+    return ask(value)
+
+
+def failed(receipts: str, request: Request, error: Exception) -> None:
+    """Log that a slice came to nothing, and store that with its run; raises nothing of its own."""
+    part = "whole" if request.slice is None else f"{request.slice}/{request.total}"
+    _LOG.error(
+        "%s: run %s, slice %s of %s: %s", NOT_CLEARED, request.run_id, part, request.backlog, error
+    )
+    try:
+        note_failure(receipts, request, error, datetime.now(timezone.utc))
+    except BrokerError as problem:
+        _LOG.error("%s: %s", NOT_CLEARED, problem)

@@ -45,6 +45,8 @@ class Bench(ABC):
     exact_limit: bool = True  # max_messages can be kept exactly
     unit_is_messages: bool = True  # backlog counts messages, one by one
     detects_live: bool = True  # consumers attached can be made and are told
+    refuses_missing: bool = True  # it can be asked whether a subscription exists
+    answers_empty: bool = True  # a topic that never had a message can be surveyed
     survives_skip: bool = True  # a skip that leaves messages does not end the broker's process
 
     @abstractmethod
@@ -197,6 +199,8 @@ class Contract:
 
     def test_empty_backlog_is_cleared_at_once(self, bench: Bench, tmp_path: Path) -> None:
         """With nothing to do, the run ends, reads nothing and says that it is cleared."""
+        if not bench.answers_empty:
+            pytest.skip("this test server answers with an error where a topic has no message")
         result = self.run(bench, bench.options(tmp_path))
         assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
         assert result.totals.messages == 0
@@ -296,6 +300,8 @@ class Contract:
         self, bench: Bench, tmp_path: Path
     ) -> None:
         """A mistyped name is refused by that name, and does not come into being."""
+        if not bench.refuses_missing:
+            pytest.skip("this broker cannot be asked whether a subscription exists")
         with pytest.raises(UsageError, match=bench.missing_name):
             closing_survey(lambda: bench.missing_source(bench.options(tmp_path)))
         assert not bench.exists(bench.missing_name)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+import pytest
 from pydantic import Field, SecretStr
 
-from core.brokers.memory import MemoryBroker, MemorySource
+from core.brokers.memory import MemoryBroker, MemoryLane, MemorySource
 from core.options.base import Names, RunOptions, SystemOptions
 from core.registry import System
 from core.source import Source
@@ -38,6 +42,17 @@ def reset() -> MemoryBroker:
     """An empty broker."""
     BROKER.__init__()  # type: ignore[misc] # the module keeps one object that open_source sees
     return BROKER
+
+
+def slow_down(patched: pytest.MonkeyPatch, seconds: float) -> None:
+    """Make every read take so long."""
+    read = MemoryLane.read
+
+    def slow(lane: MemoryLane, *args: Any) -> Any:
+        time.sleep(seconds)
+        return read(lane, *args)
+
+    patched.setattr(MemoryLane, "read", slow)
 
 
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> Source:

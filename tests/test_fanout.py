@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import cleaner
-from core.brokers.memory import MemoryBroker, MemoryLane
+from core.brokers.memory import MemoryBroker
 from core.config import Backlog, Config, Request, parse
 from core.errors import BrokerError, RefusedError, UsageError
 from core.fanout import Dispatch, Verdict, ask, dispatch, drain_slice, judge, read_dispatch
@@ -161,13 +160,7 @@ def test_a_deadline_is_continued_until_all_is_gone(
     broker: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slice that meets its deadline goes on as a request with one requeue more, to the same target."""
-    read = MemoryLane.read
-
-    def slow(lane: MemoryLane, *args: Any) -> Any:
-        time.sleep(0.01)
-        return read(lane, *args)
-
-    monkeypatch.setattr(MemoryLane, "read", slow)
+    memory_system.slow_down(monkeypatch, 0.01)
     found = config(tmp_path, batch_size=10, workers=1)
     request: Request | None = ask({"backlog": "orders", "run_id": "r"})
     invocations = 0

@@ -51,7 +51,7 @@ class Token(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no 
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"{MECHANISM} needs the Python package that provides {error.name!r}, which is not"
-                " installed; install it with: pip install '.[msk]'"
+                " installed; install it with: pip install '.[kafka,aws]'"
             ) from None
         self._signer = MSKAuthTokenProvider
 

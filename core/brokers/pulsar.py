@@ -36,7 +36,7 @@ from core.options.base import RunOptions, SystemOptions, suggestion
 from core.options.pulsar import PulsarOptions, SubscriptionType
 
 _QUEUE = 50_000  # messages held ready for one consumer, at most
-_QUEUE_BYTES = 64 * 1024 * 1024  # and about so many bytes
+_QUEUE_BYTES = 32 * 1024 * 1024  # and about so many bytes for all consumers of a lane
 _BLIND = (
     "Without --admin-url these are not known: position, backlog and attached consumers;"
     " a subscription that did not exist exists now."
@@ -56,6 +56,7 @@ class _Look:
     stats: Mapping[str, Any]  # of the topic
     mine: Mapping[str, Any]  # of the subscription
     layout: Layout
+    acknowledging: int | None  # open transactions with acknowledgements; None: not told
 
 
 class PulsarSource:
@@ -108,6 +109,7 @@ class PulsarSource:
         except NotFoundError:
             raise self._missing_topic(admin) from None
         looks: dict[Partition, _Look | str] = {}
+        acknowledging: int | None = 0
         for partition, topic in self._name(numbered(options.topic, count)).items():
             try:
                 stats = admin.stats(topic)
@@ -123,7 +125,10 @@ class PulsarSource:
                     f" created.{suggestion(options.subscription, list(names))}"
                 )
             mine = names[options.subscription]
-            looks[partition] = _Look(stats, mine, admin.layout(topic, options.subscription))
+            if acknowledging is not None:  # one broker that does not tell is not asked again
+                acknowledging = admin.acknowledging(topic, options.subscription)
+            layout = admin.layout(topic, options.subscription)
+            looks[partition] = _Look(stats, mine, layout, acknowledging)
         found = {key: look for key, look in looks.items() if isinstance(look, _Look)}
         self._layouts = {key: look.layout for key, look in found.items()}
         self._message_bytes = _message_bytes(found.values())
@@ -204,9 +209,10 @@ class PulsarSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> PulsarLane:
         """See `core.source.Source`."""
-        queue = _QUEUE
-        if self._message_bytes:
-            queue = max(10, min(_QUEUE, int(_QUEUE_BYTES / self._message_bytes)))
+        # Where no size is known, two reads of a lane are held ready: the user can make them smaller.
+        size = self._message_bytes
+        held = int(_QUEUE_BYTES / size) if size else 2 * self._run.batch_size
+        queue = max(2, min(_QUEUE, held // max(1, len(claims))))
         return PulsarLane(
             Setting(
                 self._options,
@@ -353,8 +359,14 @@ def _notes(kind: SubscriptionType, looks: Mapping[Partition, _Look]) -> Iterator
     pending = sum(look.stats.get("ongoingTxnCount", 0) for look in looks.values())
     if pending:
         yield (
-            f"{pending:,} transactions are open: their messages cannot be read yet; skip would pass"
-            " over them."
+            f"Open transactions with messages: {pending:,}. Until they end, consume stalls before the"
+            " first of those messages; skip passes over them, so that they are never delivered."
+        )
+    acknowledging = sum(look.acknowledging or 0 for look in looks.values())
+    if acknowledging:
+        yield (
+            f"Open transactions with acknowledgements: {acknowledging:,}. Until they end, consume does"
+            " not get what they acknowledged, and stalls; skip passes over it."
         )
     with_holes = [str(key) for key, look in looks.items() if look.layout.holes]
     if with_holes:

@@ -39,6 +39,7 @@ class Admin:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        version: str = "v2",
     ) -> Any:
         """Ask, and return the JSON answered (None: no content).
 
@@ -46,7 +47,7 @@ class Admin:
         check, never with a token.
         """
         headers = {"Authorization": f"Bearer {self._bearer()}"} if self._bearer else {}
-        url = f"{self.url}/admin/v2/{path}"
+        url = f"{self.url}/admin/{version}/{path}"
         try:
             answer = self._http.request(
                 method, url, params=query, json=body, headers=headers, timeout=TIMEOUT_S
@@ -98,6 +99,18 @@ class Admin:
             return layout(found, subscription)
         except (KeyError, ValueError, TypeError):
             raise BrokerError(f"{self.url} told nothing of the ledgers of {topic}.") from None
+
+    def acknowledging(self, topic: str, subscription: str) -> int | None:
+        """Open transactions that have acknowledged messages; None: not told.
+
+        A broker without a transaction coordinator answers with an error, and there are none.
+        """
+        path = f"transactions/pendingAckStats/{_path(topic).removeprefix('persistent/')}"
+        try:
+            found = self.call("GET", f"{path}/{quote(subscription, safe='')}", version="v3")
+            return int(found["ongoingTxnSize"])
+        except (BrokerError, KeyError, ValueError, TypeError):
+            return None
 
     def topics(self, topic: str) -> list[str]:
         """The topics of this topic's namespace, partitions not listed one by one."""

@@ -24,6 +24,10 @@ _SILENCE = (
     " Check --service-url, that it is up, and that --token or the oauth2 options are right (has it"
     " expired?)."
 )
+_HELD = (
+    " Another consumer holds the subscription alone, or as another type: stop it, or give its"
+    " --subscription-type, or --mode skip --force."
+)
 _FINAL = {
     "TopicNotFound": "the topic does not exist (any more)",
     "SubscriptionNotFound": "the subscription does not exist (any more)",
@@ -87,7 +91,7 @@ def failure(
     if name in _FINAL:
         return BrokerError(f"{where}: {_FINAL[name]} ({name}).", partition)
     # The library goes on trying where a broker closes the connection on a bad login.
-    hint = _SILENCE if name in _SILENT else ""
+    hint = _SILENCE if name in _SILENT else _HELD if name == "ConsumerBusy" else ""
     return TransientError(f"{where}: Pulsar's client says {error} ({name}).{hint}", partition)
 
 

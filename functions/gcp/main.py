@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-from datetime import datetime, timezone
 from typing import TypeAlias
 
 import flask
@@ -21,11 +20,12 @@ from google.cloud.logging_v2.handlers import StructuredLogHandler
 
 from core.config import Request, load_config
 from core.errors import ClearerError, UsageError
-from core.fanout import NOT_CLEARED, Verdict, ask, drain_slice
+from core.fanout import NOT_CLEARED, Verdict, drain_slice
 from core.fanout import dispatch as dispatch_slices
-from core.runs import note_failure, run_status
+from core.report import failure_json
+from core.runs import run_status
 from core.slices import scheduled_run
-from functions.answers import deadline_s, failure, status_of
+from functions.answers import deadline_s, failed, read_request, status_of
 from functions.gcp.tasks import QUEUE, Tasks
 
 _JSON = {"Content-Type": "application/json"}
@@ -45,18 +45,7 @@ def _body(request: flask.Request) -> Request:
     """The request's body; raises `UsageError`."""
     if request.method != "POST":
         raise UsageError("Send a request as POST, with a JSON object.")
-    return ask(request.get_json(force=True, silent=True))
-
-
-def _refused(error: ClearerError, asked: Request | None) -> Answer:
-    """The answer to what went wrong before anything changed."""
-    _LOG.error("%s: %s", NOT_CLEARED, error)
-    if asked is not None:
-        try:
-            note_failure(CONFIG.receipts, asked, error, datetime.now(timezone.utc))
-        except ClearerError as second:
-            _LOG.error("%s", second)
-    return failure(error), status_of(error), _JSON
+    return read_request(request.get_data())
 
 
 @functions_framework.http
@@ -72,9 +61,14 @@ def dispatch(request: flask.Request) -> Answer:
             asked = asked.model_copy(update={"run_id": scheduled_run(asked.backlog, when)})
         made = dispatch_slices(CONFIG, asked, TASKS.put)
     except ClearerError as error:
-        return _refused(error, None)
+        return _refused(error)
     _LOG.info("Dispatched run %s of %s: %s slices", made.run_id, made.subscription, made.slices)
     return made.model_dump_json(by_alias=True), 202, _JSON
+
+
+def _refused(error: ClearerError) -> Answer:
+    _LOG.error("%s: %s", NOT_CLEARED, error)
+    return failure_json(error), status_of(error), _JSON
 
 
 def _run(path: str) -> Answer:
@@ -83,7 +77,7 @@ def _run(path: str) -> Answer:
             try:
                 return run_status(CONFIG.receipts, run_id).model_dump_json(by_alias=True), 200, _JSON
             except UsageError as error:
-                return failure(error), 404, _JSON
+                return failure_json(error), 404, _JSON
         case _:
             raise UsageError("GET has one path here: /runs/RUN_ID.")
 
@@ -91,12 +85,15 @@ def _run(path: str) -> Answer:
 @functions_framework.http
 def drain(request: flask.Request) -> Answer:
     """Clear one slice."""
-    asked = None
     try:
         asked = _body(request)
+    except UsageError as error:
+        return _refused(error)
+    try:
         ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
         if ran.following is not None:
             TASKS.put([ran.following])
     except ClearerError as error:
-        return _refused(error, asked)
+        failed(CONFIG.receipts, asked, error)
+        return failure_json(error), status_of(error), _JSON
     return ran.result.to_json(), 503 if ran.verdict is Verdict.RETRY else 200, _JSON

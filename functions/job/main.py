@@ -1,10 +1,12 @@
 """One slice of a configured backlog, cleared by a container that then ends.
 
     python -m functions.job.main --backlog orders
+    python -m functions.job.main --from-queue
 
 The slice comes from `--slice` and `--total`, or from what Cloud Run jobs, AWS Batch arrays and indexed
-Kubernetes jobs set. Prints the result as one JSON line. Exit 0: cleared; 1: not cleared, another attempt
-may help; 2: wrong use, none will.
+Kubernetes jobs set; or it is one message of an Azure Storage queue, as Container Apps jobs take them.
+Prints the result as one JSON line. Exit 0: cleared, or put on the queue again to go on; 1: not cleared,
+another attempt goes on; 2: wrong use, no attempt will help; 3: ended at a limit, no attempt is wanted.
 """
 
 from __future__ import annotations
@@ -20,41 +22,30 @@ from typing import Any
 import click
 
 from core import flags
-from core.config import Request, load_config
+from core.config import Request
 from core.engine import Halt
 from core.errors import ClearerError, UsageError
-from core.options.base import build
-from core.report import failure_json
-from core.run import clear
-from core.slices import run_of, slice_of
-
-CLEARED, NOT_CLEARED, WRONG_USE = 0, 1, 2
+from functions.job.invocation import AGAIN, WRONG_USE, Job, open_queue
 
 
-def request_of(values: Mapping[str, Any], environ: Mapping[str, str]) -> Request:
-    """The arguments, completed by what the platform tells; raises `UsageError`."""
-    given = {name: value for name, value in values.items() if value is not None}
-    if not {"slice", "total"} & given.keys():
-        found = slice_of(environ)
-        if found is not None:
-            given["slice"], given["total"] = found
-    run = run_of(environ)
-    if "run_id" not in given and run is not None:
-        given["run_id"] = run
-    return build(Request, given)
-
-
-def drain(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> int:
-    """Clear the slice, print the result, and return the exit code."""
+def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> int:
+    """Do what the arguments ask for, print the result, and return the exit code."""
+    given = dict(values)
+    from_queue, visibility_s = given.pop("from_queue"), given.pop("visibility_s")
+    job = Job(environ, halt)
     try:
-        result = clear(
-            load_config(environ).job(request_of(values, environ), environ=environ), halt=halt
-        )
+        if from_queue:
+            if any(value is not None for value in given.values()):
+                raise UsageError("--from-queue takes everything from the message: leave the rest out.")
+            code = job.message(open_queue(environ), visibility_s)
+        else:
+            code = job.arguments(given)
     except ClearerError as error:
-        click.echo(failure_json(error))
-        return WRONG_USE if isinstance(error, UsageError) else NOT_CLEARED
-    click.echo(result.to_json())
-    return CLEARED if result.cleared else NOT_CLEARED
+        job.failed(error)
+        code = WRONG_USE if isinstance(error, UsageError) else AGAIN
+    if job.answer:
+        click.echo(job.answer)
+    return code
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -69,11 +60,21 @@ def main(args: Sequence[str] | None = None) -> None:
         signal.signal(number, stop)
 
     def callback(**values: Any) -> None:
-        sys.exit(drain(values, os.environ, halt))
+        sys.exit(run(values, os.environ, halt))
 
+    queue = click.Option(
+        ["--from-queue"], is_flag=True, help="take one message of BACKLOG_CLEARER_QUEUE instead"
+    )
+    visibility = click.Option(
+        ["--visibility-s"],
+        type=click.IntRange(3, 604_800),
+        default=300,
+        show_default=True,
+        help="with --from-queue: seconds after which the message of a job that died is delivered again",
+    )
     command = click.Command(
         "job",
-        params=list(flags.options_of(Request)),
+        params=[*flags.options_of(Request), queue, visibility],
         callback=callback,
         help=(__doc__ or "").split("\n")[0],
     )

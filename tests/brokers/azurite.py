@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import Server, cached, free_port, listens, need, running, wait_until
+from tests.support import (
+    Server,
+    cached,
+    free_port,
+    listens,
+    make_certificates,
+    need,
+    running,
+    wait_until,
+)
 
 VERSION = "3.37.0"
 ACCOUNT = "devstoreaccount1"
@@ -22,22 +31,23 @@ class Azurite:
 
     blob_port: int
     queue_port: int
+    scheme: str = "http"
 
     @property
     def blob_url(self) -> str:
         """The account's Blob endpoint."""
-        return f"http://127.0.0.1:{self.blob_port}/{ACCOUNT}"
+        return f"{self.scheme}://127.0.0.1:{self.blob_port}/{ACCOUNT}"
 
     @property
     def queue_url(self) -> str:
         """The account's Queue endpoint."""
-        return f"http://127.0.0.1:{self.queue_port}/{ACCOUNT}"
+        return f"{self.scheme}://127.0.0.1:{self.queue_port}/{ACCOUNT}"
 
     @property
     def connection_string(self) -> str:
         """A storage connection string for both services."""
         return (
-            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
+            f"DefaultEndpointsProtocol={self.scheme};AccountName={ACCOUNT};AccountKey={KEY};"
             f"BlobEndpoint={self.blob_url};QueueEndpoint={self.queue_url}"
         )
 
@@ -57,15 +67,23 @@ def _installed() -> Path:
 
 
 @contextmanager
-def azurite(folder: Path) -> Iterator[Azurite]:
-    """Azurite for a `with` block, everything in memory; its log goes to `folder`."""
+def azurite(folder: Path, *, tls: bool = False) -> Iterator[Azurite]:
+    """Azurite for a `with` block, everything in memory; its log goes to `folder`.
+
+    With `tls` it has a certificate of `folder/ca.pem` and takes tokens of an identity too, of which it
+    checks all but the signature.
+    """
     program = _installed()
     blob, queue, table = free_port(), free_port(), free_port()
     command = ["node", str(program), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
     command += ["--inMemoryPersistence", "--loose"]
     for service, port in (("blob", blob), ("queue", queue), ("table", table)):
         command += [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
+    if tls:
+        make_certificates(folder)
+        command += ["--oauth", "basic", "--cert", str(folder / "server.crt")]
+        command += ["--key", str(folder / "server.key")]
     server = Server(command, port=blob, log=folder / "azurite.log", cwd=folder)
     with running(server):
         wait_until(lambda: listens(queue), "Azurite's Queue service")
-        yield Azurite(blob, queue)
+        yield Azurite(blob, queue, "https" if tls else "http")

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core.runs import State, run_status
 from tests.brokers.kafka_embedded import embedded
-from tests.brokers.kafka_judge import Judge, unique
-from tests.command import cleaner, ended, job_started
+from tests.brokers.kafka_judge import Judge
+from tests.command import Ran, cleaner, ended, job_started
+from tests.functions.deployed import Deployed
+from tests.support import wait_until
 
 __all__ = ["embedded"]
 
 PARTITIONS, EACH = 6, 500
+NOT_CLEARED = "ERROR backlog-clearer: not cleared"
+# One worker that asks for one message at a time does not read 120,000 of them in 0.2 s.
+SLOW: dict[str, Any] = {"options": {"reader": "client"}, "batch_size": 1, "workers": 1, "each": 20_000}
 
 
-class Deployed:
-    """A configured backlog on a broker, and the image's command."""
-
-    def __init__(self, judge: Judge, folder: Path) -> None:
-        self.judge, self.receipts = judge, folder / "receipts"
-        self.topic, self.group = judge.create(unique("jobs"), PARTITIONS), unique("group")
-        for number in range(PARTITIONS):
-            judge.produce(self.topic, number, EACH)
-        options = {
-            "bootstrap_servers": judge.bootstrap_servers, "topic": self.topic, "group_id": self.group,
-        }  # fmt: skip
-        entry = {"system": "kafka", "options": options}
-        value = {"receipts": str(self.receipts), "backlogs": {"orders": entry}}
-        self.config = folder / "config.json"
-        self.config.write_text(json.dumps(value))
+class Image(Deployed):
+    """The image's command beside its configured backlog."""
 
     def start(
         self, environ: Mapping[str, str], *args: str
@@ -41,15 +37,16 @@ class Deployed:
         """Start the job."""
         return job_started(str(self.config), *args, env=environ)
 
-    def left(self) -> int:
-        """What the broker says is left."""
-        return sum(self.judge.left(self.topic, self.group).values())
+    def run(self, environ: Mapping[str, str], *args: str) -> Ran:
+        """Run the job to its end."""
+        with self.start(environ, *args) as process:
+            return ended(process)
 
 
 @pytest.fixture
-def deployed(embedded: Judge, tmp_path: Path) -> Deployed:
+def deployed(embedded: Judge, tmp_path: Path) -> Image:
     """A backlog of its own."""
-    return Deployed(embedded, tmp_path)
+    return Image(embedded, tmp_path, partitions=PARTITIONS, each=EACH)
 
 
 PLATFORMS = {
@@ -60,7 +57,7 @@ PLATFORMS = {
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_slices_side_by_side_clear_all(deployed: Deployed, platform: str) -> None:
+def test_slices_side_by_side_clear_all(deployed: Image, platform: str) -> None:
     """Four processes clear disjoint partitions and together everything; one restore undoes them all."""
     index, total, run = PLATFORMS[platform]
     deployed.judge.commit(deployed.topic, deployed.group, dict.fromkeys(range(PARTITIONS), 10))
@@ -82,7 +79,7 @@ def test_slices_side_by_side_clear_all(deployed: Deployed, platform: str) -> Non
     assert committed == dict.fromkeys(range(PARTITIONS), 10)
 
 
-def test_a_slice_delivered_twice_does_no_harm(deployed: Deployed) -> None:
+def test_a_slice_delivered_twice_does_no_harm(deployed: Image) -> None:
     """The same slice twice at the same time: cleared, and no message is acknowledged that was not."""
     args = ("--backlog", "orders", "--slice", "0", "--total", "2", "--run-id", "again")
     with deployed.start({}, *args) as first, deployed.start({}, *args) as second:
@@ -101,16 +98,92 @@ def test_a_slice_delivered_twice_does_no_harm(deployed: Deployed) -> None:
         (("--backlog", "orders", "--slice", "1"), "together"),
     ],
 )
-def test_wrong_use_asks_for_no_retry(deployed: Deployed, args: tuple[str, ...], hint: str) -> None:
+def test_wrong_use_asks_for_no_retry(deployed: Image, args: tuple[str, ...], hint: str) -> None:
     """What another attempt cannot mend exits with 2, says why, and changes nothing."""
-    with deployed.start({}, *args) as process:
-        ran = ended(process)
+    ran = deployed.run({}, *args)
     assert (ran.code, ran.result["cleared"]) == (2, False)
     assert hint in ran.result["error"]
+    assert ran.stderr.startswith(NOT_CLEARED)
     assert deployed.left() == PARTITIONS * EACH
 
 
-def test_the_same_file_on_a_laptop(deployed: Deployed) -> None:
+def test_the_same_file_on_a_laptop(deployed: Image) -> None:
     """`cleaner.py run NAME` clears what the configuration names."""
     ran = cleaner("run", "orders", env={"BACKLOG_CLEARER_CONFIG": str(deployed.config)})
     assert (ran.code, deployed.left()) == (0, 0), ran.stderr
+
+
+def test_a_limit_asks_for_no_retry(embedded: Judge, tmp_path: Path) -> None:
+    """A slice that ends at max_messages exits with 3: another attempt would read more than was asked for."""
+    image = Image(embedded, tmp_path, partitions=PARTITIONS, each=EACH, max_messages=700)
+    ran = image.run({}, "--backlog", "orders")
+    assert (ran.code, ran.result["cleared"], ran.result["stop_reason"]) == (3, False, "limit")
+    assert ran.stderr.startswith(NOT_CLEARED)
+    assert image.left() == PARTITIONS * EACH - 700
+
+
+def test_a_deadline_asks_for_a_retry_that_goes_on(embedded: Judge, tmp_path: Path) -> None:
+    """A job that meets its deadline exits with 1; retries of the same run go on, to where it was frozen."""
+    image = Image(embedded, tmp_path, partitions=PARTITIONS, **SLOW)
+    environ = {
+        "BACKLOG_CLEARER_DEADLINE_S": "0.2",
+        "CLOUD_RUN_TASK_INDEX": "0",
+        "CLOUD_RUN_TASK_COUNT": "1",
+        "CLOUD_RUN_EXECUTION": "drain-x7k2p",
+    }
+    first = image.run(environ, "--backlog", "orders")
+    assert (first.code, first.result["stop_reason"]) == (1, "deadline")
+    assert first.stderr.startswith(NOT_CLEARED)
+    left = image.left()
+    assert 0 < left < PARTITIONS * 20_000
+    embedded.produce(image.topic, 0, 70)
+    again = image.run({**environ, "BACKLOG_CLEARER_DEADLINE_S": "200"}, "--backlog", "orders")
+    assert (again.code, again.result["cleared"]) == (0, True), again.stderr
+    assert again.result["totals"]["messages"] == left
+    assert image.left() == 70
+
+
+def test_a_signal_settles_and_asks_for_a_retry(embedded: Judge, tmp_path: Path) -> None:
+    """SIGTERM ends a job with 1: what it says that it acknowledged is what the broker has acknowledged."""
+    image = Image(embedded, tmp_path, partitions=PARTITIONS, **SLOW)
+    with image.start({}, "--backlog", "orders") as process:
+        wait_until(lambda: image.left() < PARTITIONS * 20_000, "a first commit")
+        process.send_signal(signal.SIGTERM)
+        ran = ended(process)
+    assert (ran.code, ran.result["stop_reason"]) == (1, "signal")
+    assert ran.stderr.startswith(NOT_CLEARED)
+    assert ran.result["totals"]["messages"] == PARTITIONS * 20_000 - image.left() > 0
+
+
+def test_a_refusal_is_stored_with_the_run(deployed: Image) -> None:
+    """Attached consumers: exit 1, nothing moved, and the run's account says failed."""
+    with deployed.judge.member(deployed.topic, deployed.group):
+        args = ("--slice", "1", "--total", "2", "--run-id", "live")
+        ran = deployed.run({}, "--backlog", "orders", *args)
+    assert (ran.code, ran.result["kind"]) == (1, "RefusedError")
+    assert ran.stderr.count(NOT_CLEARED) == 1
+    assert deployed.left() == PARTITIONS * EACH
+    slices = run_status(deployed.receipts, "live").slices
+    assert [(item.state, "consumers attached" in (item.error or "")) for item in slices] == [
+        (State.WAITING, False),
+        (State.FAILED, True),
+    ]
+
+
+def test_a_deadline_that_is_no_number(deployed: Image) -> None:
+    """A deadline that cannot be read is wrong use: nothing is drained without one."""
+    ran = deployed.run({"BACKLOG_CLEARER_DEADLINE_S": "-1"}, "--backlog", "orders")
+    assert ran.code == 2
+    assert "BACKLOG_CLEARER_DEADLINE_S" in ran.result["error"]
+    assert deployed.left() == PARTITIONS * EACH
+
+
+def test_a_library_that_is_missing_is_named() -> None:
+    """Without Azure's library `--from-queue` is wrong use that says what to install."""
+    code = (
+        "import sys; sys.modules['azure.storage.queue'] = None;"
+        "from functions.job.main import main; main(['--from-queue'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pip install '.[azure]'" in json.loads(done.stdout)["error"]

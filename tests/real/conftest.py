@@ -11,6 +11,7 @@ from core.options.kafka import Reader
 from tests.brokers.kafka_judge import READERS, Judge
 from tests.real.kafka_case import Case
 from tests.real.kafka_server import KafkaCluster, running_kafka
+from tests.real.pulsar_judge import Case as PulsarCase
 from tests.real.pulsar_judge import Judge as PulsarJudge
 from tests.real.pulsar_server import running_pulsar
 
@@ -45,7 +46,13 @@ def case(judge: Judge, tmp_path: Path, reader: Reader) -> Case:
 @pytest.fixture(scope="session")
 def pulsar_judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulsarJudge]:
     """Plain clients of one real Pulsar; tests make topics of their own, and never stop it."""
-    with running_pulsar(tmp_path_factory.mktemp("pulsar")) as server:
+    with running_pulsar(tmp_path_factory.mktemp("pulsar"), transactions=True) as server:
         judge = PulsarJudge(server)
         yield judge
         judge.close()
+
+
+@pytest.fixture
+def pulsar_case(pulsar_judge: PulsarJudge, tmp_path: Path) -> PulsarCase:
+    """A topic and a subscription, not created yet."""
+    return PulsarCase(pulsar_judge, tmp_path)

@@ -36,13 +36,40 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
-def received(client: pulsar.Client, topic: str, kind: Any) -> int:
+def produce(
+    client: pulsar.Client,
+    topic: str,
+    count: int,
+    *,
+    size: int = 100,
+    batch: int = 0,
+    **settings: Any,
+) -> None:
+    """Publish to one topic and wait until all is stored; `batch` messages an entry, 0: unbatched."""
+    producer = client.create_producer(
+        topic,
+        batching_enabled=batch > 0,
+        batching_max_messages=batch or 1000,
+        batching_max_publish_delay_ms=1000,
+        block_if_queue_full=True,
+        max_pending_messages=10_000,
+        **settings,
+    )
+    try:
+        for index in range(count):
+            producer.send_async(bytes(size), None, partition_key=str(index % 97))
+        producer.flush()
+    finally:
+        producer.close()
+
+
+def received(client: pulsar.Client, topic: str, kind: Any, *, wait_ms: int = 1500) -> int:
     """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""
     consumer = client.subscribe(topic, SUBSCRIPTION, kind, receiver_queue_size=5000)
     count = 0
     try:
         while True:
-            consumer.receive(1500)
+            consumer.receive(wait_ms)
             count += 1
     except pulsar.Timeout:
         return count
@@ -88,30 +115,14 @@ class Judge:
         self.admin("PUT", f"{path}/subscription/{SUBSCRIPTION}")
         return topic
 
-    def produce(
-        self, topic: str, count: int, *, size: int = 100, batch: int = 0, **settings: Any
-    ) -> None:
-        """Publish to one topic and wait until all is stored; `batch` messages an entry, 0: unbatched."""
-        producer = self.client.create_producer(
-            topic,
-            batching_enabled=batch > 0,
-            batching_max_messages=batch or 1000,
-            batching_max_publish_delay_ms=1000,
-            block_if_queue_full=True,
-            max_pending_messages=10_000,
-            **settings,
-        )
-        try:
-            for index in range(count):
-                producer.send_async(bytes(size), None, partition_key=str(index % 97))
-            producer.flush()
-        finally:
-            producer.close()
+    def produce(self, topic: str, count: int, **settings: Any) -> None:
+        """Publish to one topic; see `produce`."""
+        produce(self.client, topic, count, **settings)
 
-    def backlog(self, topic: str) -> int:
+    def backlog(self, topic: str, subscription: str = SUBSCRIPTION) -> int:
         """Entries that the broker still has to deliver, by its precise figure."""
         stats = self.admin("GET", f"{topic.replace('://', '/')}/stats", getPreciseBacklog="true")
-        return int(stats["subscriptions"][SUBSCRIPTION]["msgBacklog"])
+        return int(stats["subscriptions"][subscription]["msgBacklog"])
 
     def mark_delete(self, topic: str) -> str:
         """The subscription's mark-delete position."""

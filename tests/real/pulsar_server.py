@@ -35,7 +35,7 @@ def token(subject: str = "admin", *, expires_in_s: float = 3600, key: bytes = KE
 class PulsarServer:
     """One standalone broker on 127.0.0.1, in one folder."""
 
-    def __init__(self, folder: Path, *, secure: bool = False) -> None:
+    def __init__(self, folder: Path, *, secure: bool = False, transactions: bool = False) -> None:
         jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
         folder.mkdir(parents=True, exist_ok=True)
         self.secure = secure
@@ -62,6 +62,7 @@ class PulsarServer:
             "loadBalancerEnabled": "false",
             "allowAutoTopicCreation": "true",  # the worst case: a mistyped name could come into being
             "acknowledgmentAtBatchIndexLevelEnabled": "true",
+            "transactionCoordinatorEnabled": str(transactions).lower(),
         }
         if secure:
             make_certificates(folder)
@@ -124,9 +125,11 @@ class PulsarServer:
 
 
 @contextmanager
-def running_pulsar(folder: Path, *, secure: bool = False) -> Iterator[PulsarServer]:
+def running_pulsar(
+    folder: Path, *, secure: bool = False, transactions: bool = False
+) -> Iterator[PulsarServer]:
     """A broker that runs for a `with` block."""
-    server = PulsarServer(folder, secure=secure)
+    server = PulsarServer(folder, secure=secure, transactions=transactions)
     try:
         server.start()
         yield server

@@ -26,12 +26,6 @@ KINDS = {
 }
 
 
-@pytest.fixture
-def pulsar_case(pulsar_judge: Judge, tmp_path: Path) -> Case:
-    """A topic and a subscription, not created yet."""
-    return Case(pulsar_judge, tmp_path)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [0, 100])
 def test_every_type_counts_messages_not_entries(pulsar_case: Case, kind: str, batch: int) -> None:
@@ -124,11 +118,24 @@ def test_limit_within_a_batch(pulsar_case: Case, kind: str) -> None:
     assert pulsar_case.clear().totals.messages == 800
 
 
-def test_nothing_to_do(pulsar_case: Case) -> None:
-    """A topic that never had a message is clear at once."""
-    pulsar_case.create(2)
+@pytest.mark.parametrize("kind", ["failover", "shared"])
+@pytest.mark.parametrize("count", [0, 30])
+def test_nothing_to_do(pulsar_case: Case, kind: str, count: int) -> None:
+    """A topic that never had a message, or whose messages are all acknowledged, is not touched."""
+    topic = pulsar_case.create()
+    pulsar_case.judge.produce(topic, count)
+    with pulsar_case.judge.attached(topic) as consumer:
+        for _ in range(count):
+            consumer.acknowledge(consumer.receive(5000))
+    wait_until(lambda: pulsar_case.judge.backlog(topic) == 0, "acknowledgements")
+    before = pulsar_case.judge.mark_delete(topic)
+    pulsar_case.changes["subscription_type"] = kind
     result = pulsar_case.clear()
     assert (result.cleared, result.verified, result.totals.messages) == (True, True, 0)
+    assert result.totals.backlog == 0
+    assert pulsar_case.judge.mark_delete(topic) == before
+    stats = pulsar_case.judge.admin("GET", f"{topic.replace('://', '/')}/stats")
+    assert stats["subscriptions"][SUBSCRIPTION]["msgOutCounter"] == count
 
 
 @pytest.mark.parametrize("mode", [Mode.SKIP, Mode.CONSUME])
@@ -161,17 +168,41 @@ def test_skip_is_quick_and_reads_nothing(pulsar_case: Case) -> None:
 
 def test_delayed_messages_are_said_and_skipped(pulsar_case: Case) -> None:
     """Messages due in an hour are told before, and skip clears them."""
-    topic = pulsar_case.create()
-    producer = pulsar_case.judge.client.create_producer(topic)
-    for _ in range(4):
-        producer.send(b"later", deliver_after=timedelta(hours=1))
-    producer.close()
+    topic = delayed(pulsar_case, "shared", 3600)
     with pulsar_case.judge.attached(topic):  # delays are known once a shared consumer asked
         time.sleep(1)
         noted = pulsar_case.status().notes
     assert any("delayed" in note for note in noted)
     assert pulsar_case.clear(mode=Mode.SKIP).verified
     assert pulsar_case.judge.backlog(topic) == 0
+
+
+def delayed(case: Case, kind: str, seconds: float) -> str:
+    """A topic with four messages that are due in so many seconds."""
+    topic = case.create()
+    case.changes["subscription_type"] = kind
+    producer = case.judge.client.create_producer(topic)
+    for _ in range(4):
+        producer.send(b"later", deliver_after=timedelta(seconds=seconds))
+    producer.close()
+    return topic
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("failover", 3600), ("exclusive", 3600), ("shared", 2)])
+def test_delayed_messages_are_consumed(pulsar_case: Case, kind: str, seconds: float) -> None:
+    """In order delayed messages come at once, where consumers compete when they are due."""
+    topic = delayed(pulsar_case, kind, seconds)
+    result = pulsar_case.clear()
+    assert (result.totals.messages, result.verified) == (4, True)
+    assert pulsar_case.judge.backlog(topic) == 0
+
+
+def test_delayed_messages_that_are_not_due_stay(pulsar_case: Case) -> None:
+    """What a shared subscription does not deliver yet is left, and the run is not called cleared."""
+    topic = delayed(pulsar_case, "shared", 3600)
+    result = pulsar_case.clear(stall_seconds=2)
+    assert (result.stop_reason, result.cleared) == (StopReason.STALLED, False)
+    assert (result.verified, pulsar_case.judge.backlog(topic)) == (False, 4)
 
 
 def test_no_retention_is_said_before(pulsar_judge: Judge, tmp_path: Path) -> None:
@@ -211,6 +242,17 @@ def test_skip_by_force_leaves_consumers_at_work(pulsar_case: Case) -> None:
     assert len(sizes) <= 4
 
 
+def test_force_cannot_overtake_an_exclusive_consumer(pulsar_case: Case) -> None:
+    """A consumer that holds the subscription alone keeps it, and the error says what is possible."""
+    topic = pulsar_case.create()
+    pulsar_case.judge.produce(topic, 100)
+    with pulsar_case.judge.attached(topic, KINDS["exclusive"]):
+        result = pulsar_case.clear(force=True, max_retries=1)
+        assert pulsar_case.judge.backlog(topic) == 100
+    assert (result.stop_reason, result.totals.messages) == (StopReason.FAILED, 0)
+    assert "--mode skip" in str(result.error)
+
+
 def test_names_that_do_not_exist_stay_so(pulsar_case: Case) -> None:
     """A mistyped topic or subscription is refused with what looks like it, and not created."""
     topic = pulsar_case.create()
@@ -226,20 +268,37 @@ def test_names_that_do_not_exist_stay_so(pulsar_case: Case) -> None:
     assert f"{topic}x" not in pulsar_case.judge.admin("GET", namespace)
 
 
-def test_without_the_admin_api(pulsar_case: Case) -> None:
-    """Without the admin API the backlog is drained, proved by the last identifier, else unknown."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_the_admin_api(pulsar_case: Case, kind: str) -> None:
+    """Drained, with unknown figures said; proved by the last identifier in order, else unknown."""
     topic = pulsar_case.create(2)
     for number in range(2):
         pulsar_case.judge.produce(f"{topic}-partition-{number}", 500, batch=50)
+    pulsar_case.changes = {"admin_url": None, "assume_exists": True, "subscription_type": kind}
+    result = pulsar_case.clear(quiet_seconds=2)
+    assert [pulsar_case.judge.backlog(f"{topic}-partition-{n}") for n in range(2)] == [0, 0]
+    assert any("not known" in note for note in result.notes)
+    assert (result.totals.backlog, result.totals.messages) == (None, 1000)
+    proved = kind in ("exclusive", "failover")
+    assert (result.verified, result.cleared) == (True if proved else None, proved)
+
+
+def test_without_the_admin_api_a_limit_is_not_called_empty(pulsar_case: Case) -> None:
+    """What was not acknowledged up to the last identifier is not proved, and stays."""
+    topic = pulsar_case.create()
+    pulsar_case.judge.produce(topic, 500)
+    pulsar_case.changes = {"admin_url": None, "assume_exists": True}
+    result = pulsar_case.clear(max_messages=100, workers=1)
+    assert pulsar_case.judge.backlog(topic) == 400
+    assert (result.totals.messages, result.verified, result.cleared) == (100, None, False)
+
+
+def test_without_the_admin_api_nothing_begins_unasked(pulsar_case: Case) -> None:
+    """An admin URL that is neither given nor certain is asked for."""
+    pulsar_case.create()
     pulsar_case.changes = {"admin_url": None}
     with pytest.raises(UsageError, match="--assume-exists"):
         _build(pulsar_case)
-    pulsar_case.changes = {"admin_url": None, "assume_exists": True}
-    result = pulsar_case.clear()
-    assert result.totals.backlog is None
-    assert any("not known" in note for note in result.notes)
-    assert (result.totals.messages, result.verified) == (1000, True)
-    assert [pulsar_case.judge.backlog(f"{topic}-partition-{n}") for n in range(2)] == [0, 0]
 
 
 def _build(case: Case) -> None:

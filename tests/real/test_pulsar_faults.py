@@ -49,6 +49,7 @@ class Slow:
             "pulsar", "--service-url", judge.server.service_url, "--admin-url", judge.server.admin_url,
             "--topic", self.topic, "--subscription", SUBSCRIPTION, "--subscription-type", kind,
             "--workers", "2", "--stop-when-empty", "--receipt-dir", str(receipts), "--max-retries", "40",
+            "--quiet-seconds", "200", "--stall-seconds", "200",  # a restart may be slow
         )  # fmt: skip
 
     def left(self) -> int:

@@ -17,6 +17,7 @@ from tests.real.pulsar_judge import SUBSCRIPTION, Judge, unique
 from tests.real.pulsar_server import PulsarServer, running_pulsar, token
 
 MESSAGES = 700
+TOKEN_HEAD = token().partition(".")[0]  # every token's first part
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,7 @@ def test_streamnative_profile_clears(
     )
     assert (ran.code, ran.result["totals"]["messages"]) == (0, MESSAGES), ran.stderr
     assert left(secure, topic) == 0
+    assert TOKEN_HEAD not in everything(ran, receipts)
     assert secret.rpartition(".")[2] not in everything(ran, receipts)
 
 
@@ -139,6 +141,7 @@ def test_oauth2_client_credentials(secure: Judge, topic: str, tmp_path: Path, *,
     assert (left(secure, topic) == 0) is good
     assert good or "--oauth2-audience" in ran.result["error"]
     assert secret not in everything(ran, receipts)
+    assert TOKEN_HEAD not in everything(ran, receipts)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +187,7 @@ def test_foreign_authority_is_refused(secure: Judge, topic: str, tmp_path: Path)
     )
     assert (ran.code, "--tls-trust-certs" in ran.result["error"]) == (1, True), ran.stderr
     assert left(secure, topic) == before
+    assert TOKEN_HEAD not in everything(ran, tmp_path)
 
 
 def test_expired_token_without_the_admin_api(secure: Judge, topic: str, tmp_path: Path) -> None:
@@ -196,3 +200,4 @@ def test_expired_token_without_the_admin_api(secure: Judge, topic: str, tmp_path
         env={"PULSAR_TOKEN": token(expires_in_s=-60)},
     )  # fmt: skip
     assert (ran.code, "has it expired?" in ran.result["error"]) == (1, True), ran.stderr
+    assert TOKEN_HEAD not in everything(ran, tmp_path)

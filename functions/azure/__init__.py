@@ -1,0 +1,1 @@
+"""The function app for Azure Functions."""

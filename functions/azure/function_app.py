@@ -1,0 +1,124 @@
+"""Azure Functions: slices wait on a storage queue, which HTTP and a timer fill and `drain` empties.
+
+    POST /api/dispatch       {"backlog": "orders"}     202, the dispatch
+    GET  /api/runs/RUN_ID                              200, how the run stands
+
+The host deletes a message whose function returned, and delivers it again after one that raised; what was
+delivered five times goes to the queue NAME-poison, of which `poisoned` tells.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime, timezone
+
+import azure.functions as func
+
+from core import fanout
+from core.config import Request, load_config
+from core.errors import BrokerError, ClearerError, UsageError
+from core.report import failure_json
+from core.runs import run_status
+from core.slices import scheduled_run
+from functions.answers import deadline_s, failed, read_request, status_of
+from functions.azure.timer import due
+from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
+
+_LOG = logging.getLogger("backlog_clearer")
+_LOG.setLevel(logging.INFO)
+logging.getLogger().setLevel(logging.WARNING)  # libraries tell of every call
+
+# At the start, so that an app with a faulty configuration does not come up.
+CONFIG = load_config()
+DEADLINE_S = deadline_s(os.environ)
+WAITING = StorageQueue.from_environ(os.environ)
+_NAMES = os.environ.get("BACKLOG_CLEARER_SCHEDULED", "").split(",")
+SCHEDULED = [name for part in _NAMES if (name := part.strip())]
+for _name in SCHEDULED:
+    CONFIG.backlog(_name)
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+
+def _answer(status: int, body: str) -> func.HttpResponse:
+    return func.HttpResponse(body, status_code=status, mimetype="application/json")
+
+
+def _dispatched(asked: Request) -> fanout.Dispatch:
+    made = fanout.dispatch(CONFIG, asked, WAITING.put)
+    _LOG.info("Dispatched run %s of %s: %s slices", made.run_id, made.subscription, made.slices)
+    return made
+
+
+@app.route("dispatch", methods=["POST"])
+def dispatch(req: func.HttpRequest) -> func.HttpResponse:
+    """Put the slices of a backlog on the queue."""
+    try:
+        made = _dispatched(read_request(req.get_body()))
+    except ClearerError as error:
+        _LOG.error("%s: %s", fanout.NOT_CLEARED, error)
+        return _answer(status_of(error), failure_json(error))
+    return _answer(202, made.model_dump_json(by_alias=True))
+
+
+@app.route("runs/{run_id}", methods=["GET"])
+def runs(req: func.HttpRequest) -> func.HttpResponse:
+    """Tell how a run stands."""
+    try:
+        status = run_status(CONFIG.receipts, req.route_params["run_id"])
+    except ClearerError as error:
+        return _answer(404 if isinstance(error, UsageError) else status_of(error), failure_json(error))
+    return _answer(200, status.model_dump_json(by_alias=True))
+
+
+def scheduled(timer: func.TimerRequest) -> None:
+    """Dispatch every scheduled backlog; one that fails does not stop the others."""
+    when = due(timer, datetime.now(timezone.utc))
+    faults = []
+    for name in SCHEDULED:
+        try:
+            asked = Request(
+                backlog=name,
+                run_id=scheduled_run(name, f"{when:%Y%m%dT%H%MZ}"),
+            )
+            _dispatched(asked)
+        except ClearerError as error:
+            _LOG.error("%s: %s was not dispatched: %s", fanout.NOT_CLEARED, name, error)
+            faults.append(name)
+    if faults:
+        raise BrokerError(f"Not dispatched: {', '.join(faults)}; the log says why.")
+
+
+if SCHEDULED:  # without names no schedule is needed
+    again = app.retry("fixed_delay", "3", delay_interval="00:01:00")
+    app.timer_trigger("timer", "%BACKLOG_CLEARER_SCHEDULE%")(again(scheduled))
+
+
+@app.queue_trigger("message", f"%{QUEUE}%", STORAGE)
+def drain(message: func.QueueMessage) -> None:
+    """Clear one slice; raises where the host is to deliver the message again."""
+    asked = read_request(message.get_body())
+    try:
+        ran = fanout.drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
+        if ran.following is not None:
+            WAITING.put([ran.following])
+    except ClearerError as error:
+        failed(CONFIG.receipts, asked, error)
+        raise
+    if ran.verdict is fanout.Verdict.RETRY:
+        raise BrokerError(fanout.summary(ran.result, ran.verdict))
+    if ran.verdict is fanout.Verdict.CLEARED:
+        _LOG.info("%s", fanout.summary(ran.result, ran.verdict))
+
+
+@app.queue_trigger("message", f"%{QUEUE}%-poison", STORAGE)
+def poisoned(message: func.QueueMessage) -> None:
+    """Tell of a message that the host gave up."""
+    try:
+        asked = read_request(message.get_body())
+    except UsageError as error:
+        _LOG.error("%s: a message was given up that is no request: %s", fanout.NOT_CLEARED, error)
+        return
+    given_up = f"given up after {MAX_DEQUEUES} deliveries; dispatch the backlog again"
+    failed(CONFIG.receipts, asked, BrokerError(given_up))

@@ -1,0 +1,25 @@
+"""For which moment a timer fires, so that a run started by it has one name however often it is tried."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import azure.functions as func
+from pydantic import TypeAdapter, ValidationError
+
+_EARLY = timedelta(seconds=30)  # by how much a timer may fire before it is due
+
+
+def due(timer: func.TimerRequest, now: datetime) -> datetime:
+    """The moment in UTC: what the timer's monitor called the next one until it fired.
+
+    The monitor is updated after the function: InvokeJobFunction in TimerListener.cs of
+    Azure/azure-webjobs-sdk-extensions. A timer without a monitor, or one started by hand before it is
+    due, fires for `now`.
+    """
+    status = getattr(timer, "schedule_status", {})
+    try:
+        when = TypeAdapter(datetime).validate_python(status.get("Next")).astimezone(timezone.utc)
+    except ValidationError:
+        return now
+    return now if when > now + _EARLY else when

@@ -1,0 +1,128 @@
+"""One invocation of the job: a slice from arguments or from a queue's message, its result, its exit code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.config import Config, Request, load_config
+from core.engine import Halt
+from core.errors import BrokerError, ClearerError, UsageError
+from core.fanout import NOT_CLEARED, Ran, Verdict, drain_slice, summary
+from core.options.base import build
+from core.report import failure_json
+from core.slices import run_of, slice_of
+from functions.answers import deadline_s, failed, read_request
+
+if TYPE_CHECKING:
+    from functions.storage_queue import StorageQueue, Taken
+
+CLEARED, AGAIN, WRONG_USE, ENDED = 0, 1, 2, 3
+_CODES = {
+    Verdict.CLEARED: CLEARED,
+    Verdict.ENDED: ENDED,
+    Verdict.CONTINUE: AGAIN,
+    Verdict.RETRY: AGAIN,
+}
+_LOG = logging.getLogger("backlog_clearer")
+
+
+class Job:
+    """One invocation: what it has at hand, and what it has to say at its end."""
+
+    def __init__(self, environ: Mapping[str, str], halt: Halt) -> None:
+        self.environ, self.halt = environ, halt
+        self.config: Config | None = None
+        self.deadline_s: float | None = None
+        self.asked: Request | None = None
+        self.answer = ""
+
+    def arguments(self, values: Mapping[str, Any]) -> int:
+        """Clear a slice that the platform tries again where the exit code says so."""
+        config = self._start()
+        ran = self._drain(config, request_of(values, self.environ))
+        if ran.verdict is Verdict.CONTINUE:  # that is another attempt here
+            _LOG.error("%s", summary(ran.result, Verdict.RETRY))
+        return _CODES[ran.verdict]
+
+    def message(self, queue: StorageQueue, visibility_s: int) -> int:
+        """Clear the slice of one message; settle it, unless it is to be delivered again."""
+        config = self._start()
+        taken = queue.take(visibility_s)
+        if taken is None:
+            click.echo(f"There is no message on the queue {queue.name}.", err=True)
+            return CLEARED
+        with taken:
+            try:
+                self.asked = read_request(taken.body)
+                if taken.exhausted:
+                    taken.bury()
+                    error = BrokerError(
+                        "given up after too many deliveries; dispatch the backlog again"
+                    )
+                    self.failed(error)
+                    return ENDED
+                return self._settled(queue, taken, self._drain(config, self.asked))
+            except UsageError:  # no attempt will mend it
+                taken.bury()
+                raise
+
+    def failed(self, error: ClearerError) -> None:
+        """Log the error, store it with the run, and answer with it where nothing else was to say."""
+        self.answer = self.answer or failure_json(error)
+        if self.config is not None and self.asked is not None:
+            failed(self.config.receipts, self.asked, error)
+        else:
+            _LOG.error("%s: %s", NOT_CLEARED, error)
+
+    def _start(self) -> Config:
+        self.deadline_s = deadline_s(self.environ)  # before a message could be blamed for it
+        self.config = load_config(self.environ)
+        return self.config
+
+    def _drain(self, config: Config, request: Request) -> Ran:
+        self.asked = request
+        ran = drain_slice(
+            config, request, deadline_s=self.deadline_s, halt=self.halt, environ=self.environ
+        )
+        self.answer = ran.result.to_json()
+        return ran
+
+    def _settled(self, queue: StorageQueue, taken: Taken, ran: Ran) -> int:
+        if ran.verdict is Verdict.RETRY:
+            return AGAIN
+        if ran.following is not None:
+            if not taken.held():
+                _LOG.warning("The message was delivered again meanwhile: that delivery goes on.")
+                return AGAIN
+            queue.put([ran.following])
+        taken.delete()
+        return ENDED if ran.verdict is Verdict.ENDED else CLEARED
+
+
+def request_of(values: Mapping[str, Any], environ: Mapping[str, str]) -> Request:
+    """The arguments, completed by what the platform tells; raises `UsageError`."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if not {"slice", "total"} & given.keys():
+        found = slice_of(environ)
+        if found is not None:
+            given["slice"], given["total"] = found
+    run = run_of(environ)
+    if "run_id" not in given and run is not None:
+        given["run_id"] = run
+    return build(Request, given)
+
+
+def open_queue(environ: Mapping[str, str]) -> StorageQueue:
+    """The queue that the environment names; raises `UsageError`."""
+    try:
+        from functions.storage_queue import StorageQueue  # noqa: PLC0415 # few images have its library
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--from-queue needs {error.name!r}, which is not installed; install it with:"
+            " pip install '.[azure]'"
+        ) from error
+    return StorageQueue.from_environ(environ)

@@ -1,0 +1,128 @@
+"""The function app where a slice or its queue fails midway: the reference broker, a real Storage queue."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import azure.functions as func
+import pytest
+from azure.functions.queue import QueueMessage
+
+from core.brokers.memory import MemoryBroker
+from core.errors import BrokerError
+from core.model import Partition
+from core.registry import SYSTEMS
+from core.runs import State, run_status
+from tests import memory_system
+from tests.brokers.azurite import Azurite
+from tests.brokers.kafka_judge import unique
+from tests.functions.azure_host import queues, storage
+
+__all__ = ["storage"]
+
+EACH = 500
+BODY = b'{"backlog": "orders", "run_id": "r-1"}'
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
+    """The reference broker as a registered system, with a backlog."""
+    monkeypatch.setitem(SYSTEMS, "memory", memory_system.SYSTEM)
+    broker = memory_system.reset()
+    broker.create("t", 1)
+    broker.produce("t", 0, EACH)
+    yield broker
+    memory_system.reset()
+
+
+class Loaded:
+    """The app as a module of this process, and its queue."""
+
+    def __init__(self, storage: Azurite, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        name = unique("slices")
+        self.queue, _ = queues(storage, name)
+        self.receipts = str(folder)
+        options = {"topic": "t", "group_id": "g"}
+        slow = {"batch_size": 10, "workers": 1}
+        value = {"orders": {"system": "memory", "options": options, **slow}}
+        config = json.dumps({"receipts": self.receipts, "backlogs": value})
+        monkeypatch.setenv("BACKLOG_CLEARER_CONFIG", config)
+        monkeypatch.setenv("BACKLOG_CLEARER_QUEUE", name)
+        monkeypatch.setenv("BACKLOG_CLEARER_STORAGE", storage.connection_string)
+        monkeypatch.setenv("BACKLOG_CLEARER_DEADLINE_S", "1")
+        monkeypatch.delitem(sys.modules, "functions.azure.function_app", raising=False)
+        app: func.FunctionApp = importlib.import_module("functions.azure.function_app").app
+        self.functions: dict[str, Any] = {
+            str(item.get_function_name()): item.get_user_function() for item in app.get_functions()
+        }
+
+    def drain(self, body: bytes = BODY) -> None:
+        """One delivery of a message."""
+        self.functions["drain"](QueueMessage(id="1", body=body))  # type: ignore[no-untyped-call] # half typed
+
+
+@pytest.fixture
+def loaded(
+    broker: MemoryBroker,  # noqa: ARG001 # the configuration is checked against its system
+    storage: Azurite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Loaded:
+    """The app, loaded with a configuration of the reference broker."""
+    return Loaded(storage, tmp_path, monkeypatch)
+
+
+def position(broker: MemoryBroker) -> int:
+    """Where the group stands."""
+    return broker.position("g", Partition("t", 0)) or 0
+
+
+def test_a_slice_that_failed_is_delivered_again(broker: MemoryBroker, loaded: Loaded) -> None:
+    """A broker that fails midway makes the function fail; the next delivery clears what is left."""
+    broker.read_faults.append(BrokerError("the disk is full"))
+    with pytest.raises(BrokerError, match="backlog-clearer: not cleared.*the disk is full"):
+        loaded.drain()
+    assert position(broker) < EACH
+    assert run_status(loaded.receipts, "r-1").counts[State.NOT_CLEARED] == 1
+    loaded.drain()
+    assert position(broker) == EACH
+    assert run_status(loaded.receipts, "r-1").cleared
+
+
+def test_a_continuation_that_cannot_be_put_is_not_lost(
+    broker: MemoryBroker, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the queue does not take what follows, the function fails, and its own message goes on."""
+    with monkeypatch.context() as patched:
+        memory_system.slow_down(patched, 0.05)
+        loaded.queue.delete_queue()
+        with pytest.raises(BrokerError, match="QueueNotFound"):
+            loaded.drain()
+        between = position(broker)
+        assert 0 < between < EACH
+        assert run_status(loaded.receipts, "r-1").counts[State.FAILED] == 1
+        loaded.queue.create_queue()
+        loaded.drain()
+        assert len(loaded.queue.peek_messages(max_messages=5)) == 1
+    loaded.drain()
+    assert position(broker) == EACH
+    assert run_status(loaded.receipts, "r-1").cleared
+
+
+def test_a_run_that_cannot_be_read_is_not_unknown(loaded: Loaded) -> None:
+    """Where a receipt cannot be read the route says 503: 404 would say that there is no such run."""
+    loaded.drain()
+    folder = Path(loaded.receipts, "r-1")
+    (folder / "whole-00000000.json").write_text("{")
+    statuses = [
+        loaded.functions["runs"](
+            func.HttpRequest("GET", "/api/runs", route_params={"run_id": name}, body=b"")
+        ).status_code
+        for name in ("r-1", "r-2")
+    ]
+    assert statuses == [503, 404]

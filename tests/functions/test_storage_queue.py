@@ -1,0 +1,229 @@
+"""The storage queue on a real Azurite, judged by the storage library's plain client."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+from azure.storage.queue import QueueClient
+
+from core.config import Request
+from core.errors import BrokerError, UsageError
+from functions.storage_queue import StorageQueue
+from tests.brokers.azurite import KEY, Azurite
+from tests.brokers.kafka_judge import unique
+from tests.functions.azure_host import count, queues, storage
+from tests.functions.flaky import flaky
+from tests.support import wait_until
+
+__all__ = ["storage"]
+
+VISIBLE_S = 4
+
+
+class Both:
+    """A queue under test, and the plain clients of it and its poison queue."""
+
+    def __init__(self, storage: Azurite) -> None:
+        name = unique("slices")
+        self.judge, self.poison = queues(storage, name)
+        self.environ = {
+            "BACKLOG_CLEARER_QUEUE": name,
+            "BACKLOG_CLEARER_STORAGE": storage.connection_string,
+        }
+        self.queue = StorageQueue.from_environ(self.environ)
+
+    def through(self, port: int, storage: Azurite) -> StorageQueue:
+        """The queue, reached through another port."""
+        other = dataclasses.replace(storage, queue_port=port)
+        return StorageQueue.from_environ(
+            {**self.environ, "BACKLOG_CLEARER_STORAGE": other.connection_string}
+        )
+
+
+@pytest.fixture
+def both(storage: Azurite) -> Both:
+    """A queue of its own."""
+    return Both(storage)
+
+
+def slices(total: int) -> list[Request]:
+    """The requests of a run."""
+    return [Request(backlog="orders", slice=index, total=total, run_id="r-1") for index in range(total)]
+
+
+def bodies(client: QueueClient) -> Iterator[dict[str, object]]:
+    """Every visible message, decoded; they are hidden afterwards."""
+    for message in client.receive_messages(messages_per_page=32, visibility_timeout=600):
+        yield json.loads(base64.b64decode(message.content, validate=True))
+
+
+def test_everything_put_is_there_once(both: Both) -> None:
+    """Five hundred slices put at once are five hundred base64 messages, each with its fields alone."""
+    both.queue.put(slices(500))
+    found = list(bodies(both.judge))
+    assert sorted(str(body["slice"]) for body in found) == sorted(map(str, range(500)))
+    assert found[0].keys() == {"backlog", "slice", "total", "run_id"}
+    both.queue.put([])
+    assert count(both.judge) == 500
+
+
+def test_a_failed_put_says_what_is_missing(both: Both, storage: Azurite) -> None:
+    """Throttled slices are put again by the library; a refused one is named, and nothing is missed."""
+    throttled: set[bytes] = set()
+
+    def fault(method: str, _path: str, body: bytes) -> int | None:
+        text = re.search(rb"<MessageText>(.*)</MessageText>", body)
+        if method != "POST" or text is None:
+            return None
+        if json.loads(base64.b64decode(text[1]))["slice"] == 29:
+            return 403
+        if len(throttled) < 3 and body not in throttled:
+            throttled.add(body)
+            return 503
+        return None
+
+    with flaky(storage.queue_port, fault) as port:
+        queue = both.through(port, storage)
+        with pytest.raises(BrokerError, match=r"HTTP 403") as caught:
+            queue.put(slices(30))
+        assert "slices are not on the queue" in str(caught.value)
+    there = {body["slice"] for body in bodies(both.judge)}
+    said = re.search(r"\(slice ([\d, ]+)\)", str(caught.value))
+    assert said is not None
+    missing = {int(number) for number in said[1].split(", ")}
+    assert missing == set(range(30)) - there
+    assert 29 in missing
+    assert throttled
+
+
+def test_a_message_stays_hidden_while_it_is_worked_on(both: Both) -> None:
+    """Longer than the visibility timeout others see nothing; after the end it comes again, counted."""
+    both.queue.put(slices(1))
+    taken = both.queue.take(VISIBLE_S)
+    assert taken is not None
+    assert json.loads(taken.body)["slice"] == 0
+    with taken:
+        end = time.monotonic() + 2 * VISIBLE_S
+        while time.monotonic() < end:
+            assert both.queue.take(VISIBLE_S) is None
+            time.sleep(0.2)
+        assert taken.held()
+    wait_until(lambda: bool(both.judge.peek_messages()), "the message to be seen again")
+    again = both.queue.take(VISIBLE_S)
+    assert again is not None
+    assert (again.dequeues, again.exhausted) == (2, False)
+    again.delete()
+    assert count(both.judge) == 0
+
+
+def test_a_message_that_was_delivered_again_is_not_claimed(
+    both: Both, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who lost a message is told so, and his deleting leaves it to whom it was delivered."""
+    both.queue.put(slices(1))
+    first = both.queue.take(1)
+    wait_until(lambda: bool(both.judge.peek_messages()), "the message to be seen again")
+    second = both.queue.take(600)
+    assert first is not None
+    assert second is not None
+    assert not first.held()
+    with first:
+        wait_until(lambda: "delivered again" in caplog.text, "a warning of the renewal")
+    first.delete()
+    assert "is not deleted" in caplog.text
+    assert count(both.judge) == 1
+    assert second.held()
+    second.delete()
+    assert count(both.judge) == 0
+
+
+def test_a_renewal_that_fails_is_tried_again(
+    both: Both, storage: Azurite, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One refused renewal is logged, and the next keeps the message hidden."""
+    refused: list[str] = []
+
+    def fault(method: str, path: str, _body: bytes) -> int | None:
+        if method == "PUT" and not refused:
+            refused.append(path)
+            return 403
+        return None
+
+    both.queue.put(slices(1))
+    with flaky(storage.queue_port, fault) as port:
+        taken = both.through(port, storage).take(VISIBLE_S)
+        assert taken is not None
+        with taken:
+            end = time.monotonic() + 2 * VISIBLE_S
+            while time.monotonic() < end:
+                assert both.queue.take(VISIBLE_S) is None
+                time.sleep(0.2)
+    assert refused
+    assert "Renewing a message" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["not base64, and no request", "////", ""])
+def test_a_body_that_is_no_text_can_be_buried(both: Both, content: str) -> None:
+    """Whatever was put on the queue can be taken, and moved to the poison queue as it was."""
+    both.judge.send_message(content)
+    taken = both.queue.take(VISIBLE_S)
+    assert taken is not None
+    assert taken.body == content
+    taken.bury()
+    assert (count(both.judge), count(both.poison)) == (0, 1)
+    assert [base64.b64decode(item.content or "").decode() for item in both.poison.peek_messages()] == [
+        content
+    ]
+
+
+def test_tried_too_often(both: Both) -> None:
+    """The sixth time that a message is taken, it was tried as often as messages are."""
+    both.queue.put(slices(1))
+    seen = []
+    for _ in range(6):
+        taken = both.queue.take(1)
+        assert taken is not None
+        seen.append(taken.exhausted)
+        wait_until(lambda: bool(both.judge.peek_messages()), "the message to be seen again")
+    assert seen == [False] * 5 + [True]
+
+
+def test_errors_have_no_secrets(both: Both, storage: Azurite) -> None:
+    """A wrong key, an account that does not answer and a queue that is missing are told without secrets."""
+    wrong = storage.connection_string.replace(KEY, base64.b64encode(b"wrong key").decode())
+    with pytest.raises(BrokerError, match=r"HTTP 403") as caught:
+        StorageQueue.from_environ({**both.environ, "BACKLOG_CLEARER_STORAGE": wrong}).take(VISIBLE_S)
+    assert "wrong" not in str(caught.value)
+    signed = "QueueEndpoint=http://127.0.0.1:1/account;SharedAccessSignature=sv=2024-11-04&sig=s3cret"
+    with pytest.raises(BrokerError, match="did not answer") as caught:
+        StorageQueue.from_environ({**both.environ, "BACKLOG_CLEARER_STORAGE": signed}).put(slices(100))
+    assert "100 of 100" in str(caught.value)
+    assert "slice 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    with pytest.raises(BrokerError, match="QueueNotFound"):
+        StorageQueue.from_environ({**both.environ, "BACKLOG_CLEARER_QUEUE": "missing"}).take(VISIBLE_S)
+
+
+@pytest.mark.parametrize(
+    ("environ", "hint"),
+    [
+        ({}, "BACKLOG_CLEARER_QUEUE is not set"),
+        ({"BACKLOG_CLEARER_QUEUE": "q"}, "where is the storage queue"),
+        (
+            {"BACKLOG_CLEARER_QUEUE": "q", "BACKLOG_CLEARER_STORAGE": "AccountKey=s3cret"},
+            "no connection",
+        ),
+    ],
+)
+def test_settings_that_are_missing_or_wrong(environ: dict[str, str], hint: str) -> None:
+    """What is not set or cannot be read is wrong use, named, without its value."""
+    with pytest.raises(UsageError, match=hint) as caught:
+        StorageQueue.from_environ(environ)
+    assert "s3cret" not in str(caught.value)

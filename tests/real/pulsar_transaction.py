@@ -1,0 +1,51 @@
+"""Transactions on a real Pulsar, by its Java client: the Python one has none."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.real.pulsar_judge import SUBSCRIPTION
+from tests.real.pulsar_server import COORDINATES, VERSION, PulsarServer
+from tests.support import maven_jars, need
+
+SOURCE = Path(__file__).with_name("OpenTransaction.java")
+
+
+class Transaction:
+    """One that is open, held by a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def end(self, how: str) -> None:
+        """End it by "commit" or "abort", and wait until the broker has done so."""
+        said, _ = self._process.communicate(f"{how}\n", timeout=60)
+        assert "ended" in said.splitlines(), said[-2000:]
+
+
+@contextmanager
+def transaction(server: PulsarServer, topic: str, does: str, count: int) -> Iterator[Transaction]:
+    """An open one that did "send" messages to a topic, or "acknowledge" some of the subscription's."""
+    need("javac")  # a Java without it cannot run a source file
+    jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
+    process = subprocess.Popen(
+        ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*",
+         str(SOURCE), server.service_url, topic, SUBSCRIPTION, does, str(count)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line == "open\n":
+                break
+        else:
+            raise RuntimeError("".join(said)[-2000:])
+        yield Transaction(process)
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,62 @@
+"""Open, committed and aborted transactions on real Pulsar: what is said of them, what becomes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.model import Mode, StopReason
+from tests.real.pulsar_judge import Case
+from tests.real.pulsar_transaction import transaction
+
+BEFORE, WITHIN, AFTER = 10, 5, 7
+
+
+@pytest.mark.parametrize(("kind", "end"), [("failover", "commit"), ("shared", "abort")])
+def test_consume_stalls_before_an_open_transaction(pulsar_case: Case, kind: str, end: str) -> None:
+    """What an open transaction sent, and what follows, is said before and stays until it has ended."""
+    topic = pulsar_case.create()
+    pulsar_case.changes["subscription_type"] = kind
+    pulsar_case.judge.produce(topic, BEFORE)
+    with transaction(pulsar_case.judge.server, topic, "send", WITHIN) as sent:
+        pulsar_case.judge.produce(topic, AFTER)
+        notes = pulsar_case.clear(dry_run=True).notes
+        first = pulsar_case.clear(stall_seconds=2)
+        left = pulsar_case.judge.backlog(topic)
+        sent.end(end)
+    assert any("Open transactions with messages: 1." in note for note in notes)
+    assert (first.stop_reason, first.totals.messages) == (StopReason.STALLED, BEFORE)
+    assert (first.verified, left) == (False, WITHIN + AFTER)
+    second = pulsar_case.clear()
+    assert not any("Open transactions" in note for note in second.notes)
+    assert second.totals.messages == (AFTER if end == "abort" else WITHIN + AFTER)
+    assert (second.verified, pulsar_case.judge.backlog(topic)) == (True, 0)
+
+
+def test_skip_passes_over_an_open_transaction(pulsar_case: Case) -> None:
+    """After a skip, what the transaction sent is not delivered even when it commits, but restore works."""
+    topic = pulsar_case.create()
+    pulsar_case.judge.produce(topic, BEFORE)
+    with transaction(pulsar_case.judge.server, topic, "send", WITHIN) as sent:
+        skipped = pulsar_case.clear(mode=Mode.SKIP)
+        sent.end("commit")
+    assert skipped.verified
+    assert pulsar_case.judge.received(topic) == 0
+    assert pulsar_case.restore(skipped).verified
+    assert pulsar_case.judge.received(topic) == BEFORE + WITHIN
+
+
+def test_acknowledgements_of_an_open_transaction_are_said(pulsar_case: Case) -> None:
+    """What an open transaction acknowledged is neither delivered nor cleared until it ends; said before."""
+    topic = pulsar_case.create()
+    pulsar_case.changes["subscription_type"] = "shared"
+    pulsar_case.judge.produce(topic, BEFORE)
+    with transaction(pulsar_case.judge.server, topic, "acknowledge", WITHIN) as acknowledged:
+        notes = pulsar_case.status().notes
+        first = pulsar_case.clear(stall_seconds=2)
+        left = pulsar_case.judge.backlog(topic)
+        acknowledged.end("abort")
+    assert any("Open transactions with acknowledgements: 1." in note for note in notes)
+    assert (first.stop_reason, first.totals.messages) == (StopReason.STALLED, BEFORE - WITHIN)
+    assert (first.verified, left) == (False, WITHIN)
+    assert pulsar_case.clear().totals.messages == WITHIN
+    assert pulsar_case.judge.backlog(topic) == 0
