@@ -1,0 +1,263 @@
+# What holds without asking for anything: nothing public, no keys, no role above a single resource, the
+# schedule paused, timeouts that fit into one another, names that an upgrade keeps.
+
+mock_provider "azurerm" {
+  source = "./tests/mocks"
+}
+
+variables {
+  resource_group = { name = "drains", location = "westeurope" }
+  name           = "contoso-clearer"
+  storage_name   = "contosoclearer"
+  network = {
+    subnet_id                  = "/subscriptions/0/resourceGroups/net/providers/Microsoft.Network/virtualNetworks/v/subnets/functions"
+    private_endpoint_subnet_id = "/subscriptions/0/resourceGroups/net/providers/Microsoft.Network/virtualNetworks/v/subnets/endpoints"
+    private_dns_zone_ids       = { blob = "/subscriptions/0/resourceGroups/net/providers/Microsoft.Network/privateDnsZones/privatelink.blob.core.windows.net" }
+  }
+  secrets = {
+    KAFKA_PASSWORD = { key_vault_id = "/subscriptions/0/resourceGroups/brokers/providers/Microsoft.KeyVault/vaults/brokers", name = "kafka-password" }
+  }
+  backlogs = {
+    orders = {
+      system = "kafka"
+      options = {
+        bootstrap_servers = "broker:9093"
+        topic             = "orders"
+        group_id          = "billing"
+        "sasl.password"   = "$${env:KAFKA_PASSWORD}"
+      }
+      workers = 8
+    }
+    telemetry = {
+      system = "eventhubs"
+      options = {
+        fully_qualified_namespace = "contoso.servicebus.windows.net"
+        eventhub_name             = "telemetry"
+        checkpoint_store          = "https://brokers.blob.core.windows.net"
+        checkpoint_container      = "checkpoints"
+      }
+    }
+  }
+  event_hubs = {
+    telemetry = {
+      hub_id                  = "/subscriptions/0/resourceGroups/brokers/providers/Microsoft.EventHub/namespaces/contoso/eventhubs/telemetry"
+      checkpoint_container_id = "/subscriptions/0/resourceGroups/brokers/providers/Microsoft.Storage/storageAccounts/brokers/blobServices/default/containers/checkpoints"
+    }
+  }
+  schedule = { backlogs = ["orders"] }
+}
+
+# One run, since each starts the provider anew.
+run "defaults" {
+  command = apply
+
+  # nothing is public
+
+  assert {
+    condition     = !azurerm_function_app_flex_consumption.this.public_network_access_enabled && azurerm_function_app_flex_consumption.this.https_only
+    error_message = "the function app answers on the internet, or without TLS"
+  }
+  assert {
+    condition = (
+      azurerm_function_app_flex_consumption.this.site_config[0].minimum_tls_version == "1.2"
+      && !azurerm_function_app_flex_consumption.this.webdeploy_publish_basic_authentication_enabled
+    )
+    error_message = "the function app takes old TLS or a deployment password"
+  }
+  assert {
+    condition = alltrue([
+      for account in [azurerm_storage_account.host, azurerm_storage_account.data] :
+      !account.public_network_access_enabled && !account.shared_access_key_enabled && !account.allow_nested_items_to_be_public
+      && !account.local_user_enabled && account.https_traffic_only_enabled && account.min_tls_version == "TLS1_2"
+    ])
+    error_message = "a storage account is public, has keys, or takes old TLS"
+  }
+  assert {
+    condition     = alltrue([for container in [azurerm_storage_container.packages, azurerm_storage_container.receipts] : container.container_access_type == "private"])
+    error_message = "a container can be read by anyone"
+  }
+  assert {
+    condition = (
+      toset(keys(azurerm_private_endpoint.storage)) == toset(["host-blob", "data-blob", "data-queue"])
+      && azurerm_private_endpoint.app[0].private_service_connection[0].subresource_names == tolist(["sites"])
+      && azurerm_function_app_flex_consumption.this.virtual_network_subnet_id == var.network.subnet_id
+      && length(azurerm_private_endpoint.storage["host-blob"].private_dns_zone_group) == 1
+      && length(azurerm_private_endpoint.storage["data-queue"].private_dns_zone_group) == 0
+    )
+    error_message = "the functions have no private way to their storage, or the network none to the functions"
+  }
+
+  # rights are on single resources
+
+  assert {
+    condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name } == {
+      "functions:host"                  = "Storage Blob Data Owner"
+      "functions:logs"                  = "Monitoring Metrics Publisher"
+      "functions:slices"                = "Storage Queue Data Contributor"
+      "functions:poison"                = "Storage Queue Data Contributor"
+      "functions:receipts"              = "Storage Blob Data Contributor"
+      "functions:telemetry:hub"         = "Azure Event Hubs Data Receiver"
+      "functions:telemetry:checkpoints" = "Storage Blob Data Contributor"
+    }
+    error_message = "the roles are others"
+  }
+  assert {
+    condition = (
+      endswith(azurerm_role_assignment.this["functions:slices"].scope, "/queueServices/default/queues/contoso-clearer-slices")
+      && endswith(azurerm_role_assignment.this["functions:poison"].scope, "/queueServices/default/queues/contoso-clearer-slices-poison")
+      && endswith(azurerm_role_assignment.this["functions:receipts"].scope, "/blobServices/default/containers/receipts")
+      && endswith(azurerm_role_assignment.this["functions:telemetry:hub"].scope, "/eventhubs/telemetry")
+      && endswith(azurerm_role_assignment.this["functions:telemetry:checkpoints"].scope, "/containers/checkpoints")
+    )
+    error_message = "a role is wider than one queue, container or hub"
+  }
+  assert {
+    condition = alltrue([
+      for assignment in concat(values(azurerm_role_assignment.this), values(azurerm_role_assignment.app_reads_secret)) :
+      can(regex("/providers/Microsoft\\.(Storage|KeyVault|EventHub|Insights)/", assignment.scope)) && assignment.principal_type == "ServicePrincipal"
+    ])
+    error_message = "a role is on a resource group or a subscription"
+  }
+  assert {
+    condition = (
+      azurerm_role_assignment.app_reads_secret["KAFKA_PASSWORD"].role_definition_name == "Key Vault Secrets User"
+      && endswith(azurerm_role_assignment.app_reads_secret["KAFKA_PASSWORD"].scope, "/vaults/brokers/secrets/kafka-password")
+    )
+    error_message = "the app may read more of the vault than its secret"
+  }
+
+  # keys are not used
+
+  assert {
+    condition = (
+      azurerm_function_app_flex_consumption.this.storage_authentication_type == "UserAssignedIdentity"
+      && azurerm_function_app_flex_consumption.this.identity[0].type == "SystemAssigned, UserAssigned"
+      && azurerm_function_app_flex_consumption.this.app_settings.AzureWebJobsStorage == ""
+      && azurerm_function_app_flex_consumption.this.app_settings.AzureWebJobsStorage__accountName == "contosoclearerhost"
+      && azurerm_function_app_flex_consumption.this.app_settings.AzureWebJobsStorage__credential == "managedidentity"
+    )
+    error_message = "the host signs in to its storage with a key"
+  }
+  assert {
+    condition = (
+      azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_STORAGE__queueServiceUri == "https://contoso.queue.core.windows.net"
+      && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_STORAGE__credential == "managedidentity"
+      && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_STORAGE__clientId == "11111111-1111-1111-1111-111111111111"
+      && azurerm_function_app_flex_consumption.this.app_settings.AZURE_CLIENT_ID == "11111111-1111-1111-1111-111111111111"
+      && azurerm_function_app_flex_consumption.this.app_settings.AZURE_STORAGE_ACCOUNT_NAME == "contosoclearerdata"
+      && azurerm_function_app_flex_consumption.this.app_settings.AZURE_STORAGE_ANON == "false"
+    )
+    error_message = "the queue or the receipts are not reached with the identity"
+  }
+  assert {
+    condition     = azurerm_function_app_flex_consumption.this.app_settings.KAFKA_PASSWORD == "@Microsoft.KeyVault(SecretUri=https://brokers.vault.azure.net/secrets/kafka-password)"
+    error_message = "the secret is given otherwise than as a reference"
+  }
+
+  # timeouts fit
+
+  assert {
+    condition = (
+      azurerm_function_app_flex_consumption.this.app_settings.AzureFunctionsJobHost__functionTimeout == "00:30:00"
+      && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_DEADLINE_S == "1680"
+    )
+    error_message = "the deadline leaves less than two minutes to settle and verify"
+  }
+
+  # the schedule is paused
+
+  assert {
+    condition = (
+      azurerm_function_app_flex_consumption.this.app_settings["AzureWebJobs.scheduled.Disabled"] == "true"
+      && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_SCHEDULE == "0 0 3 * * *"
+      && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_SCHEDULED == "orders"
+    )
+    error_message = "the timer runs, or names other backlogs"
+  }
+
+  # slices are limited and retried
+
+  assert {
+    condition = (
+      azurerm_function_app_flex_consumption.this.maximum_instance_count == 40
+      && azurerm_function_app_flex_consumption.this.app_settings["AzureWebJobs.drain.Disabled"] == "false"
+      && azurerm_storage_queue.poison.name == "${azurerm_storage_queue.slices.name}-poison"
+      && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_QUEUE == azurerm_storage_queue.slices.name
+    )
+    error_message = "the limits are others, or the poison queue has another name than the host looks for"
+  }
+
+  # the app is what the bundle needs
+
+  assert {
+    condition = (
+      azurerm_service_plan.this.sku_name == "FC1"
+      && azurerm_function_app_flex_consumption.this.runtime_name == "python"
+      && azurerm_function_app_flex_consumption.this.runtime_version == "3.12"
+      && azurerm_function_app_flex_consumption.this.storage_container_endpoint == "https://contoso.blob.core.windows.net/packages"
+    )
+    error_message = "the app's plan, runtime or package container is another"
+  }
+  assert {
+    condition = (
+      jsondecode(azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_CONFIG).receipts == "az://receipts/runs"
+      && jsondecode(azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_CONFIG).backlogs.orders == {
+        system = "kafka"
+        options = {
+          bootstrap_servers = "broker:9093"
+          topic             = "orders"
+          group_id          = "billing"
+          "sasl.password"   = "$${env:KAFKA_PASSWORD}"
+        }
+        workers = 8
+      }
+    )
+    error_message = "the configuration has other keys, or nulls"
+  }
+  assert {
+    condition     = azurerm_storage_account.data.blob_properties[0].versioning_enabled && azurerm_storage_account.data.blob_properties[0].delete_retention_policy[0].days == 30
+    error_message = "a deleted or overwritten receipt is lost"
+  }
+
+  # failures are told
+
+  assert {
+    condition = (
+      strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.criteria[0].query, "AppTraces | where Message has \"backlog-clearer: not cleared\"")
+      && strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.criteria[0].query, "poisoned")
+      && azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.scopes == tolist([azurerm_log_analytics_workspace.this.id])
+      && azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.criteria[0].threshold == 0
+      && azurerm_application_insights.this.workspace_id == azurerm_log_analytics_workspace.this.id
+    )
+    error_message = "a slice that was not cleared raises no alert"
+  }
+
+  # outputs say what comes next
+
+  assert {
+    condition     = output.deploy_command == "az functionapp deployment source config-zip --resource-group drains --name contoso-clearer --src dist/backlog-clearer-azure.zip"
+    error_message = "the bundle is deployed otherwise"
+  }
+  assert {
+    condition = (
+      output.dispatch_url == "https://contoso-clearer.azurewebsites.net/api/dispatch"
+      && strcontains(output.dispatch_commands.orders, "--json '{\"backlog\":\"orders\"}'")
+      && output.receipts == { url = "az://receipts/runs", storage_account = "contosoclearerdata" }
+      && strcontains(output.secrets_command, "/sites/contoso-clearer/config/configreferences/appsettings/refresh")
+    )
+    error_message = "the run command, the receipts or the refresh of secrets are others"
+  }
+}
+
+run "a_timeout_of_minutes_and_seconds" {
+  command = apply
+
+  variables {
+    timeout_seconds = 3599
+  }
+
+  assert {
+    condition     = azurerm_function_app_flex_consumption.this.app_settings.AzureFunctionsJobHost__functionTimeout == "00:59:59"
+    error_message = "the timeout is written otherwise"
+  }
+}

@@ -1,0 +1,10 @@
+terraform {
+  required_version = ">= 1.9" # a validation may refer to other variables
+
+  required_providers {
+    azurerm = {
+      source  = "hashicorp/azurerm"
+      version = ">= 4.46, < 6"
+    }
+  }
+}

@@ -1,0 +1,58 @@
+locals {
+  # What the bundle says of a slice that failed, was refused or could not be verified; and what the
+  # platform says of one that it ended: a request answered with 5xx (504 is the timeout).
+  failure_filter = join(" AND ", [
+    "(${join(" OR ", concat(
+      ["(resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for name in keys(local.functions) : "\"${var.name}-${name}\""])}))"],
+      length(local.job_backlogs) == 0 ? [] : ["(resource.type=\"cloud_run_job\" AND resource.labels.job_name=(${join(" OR ", [for name in local.job_backlogs : "\"${var.name}-${name}\""])}))"],
+    ))})",
+    "(jsonPayload.message:\"backlog-clearer: not cleared\" OR textPayload:\"backlog-clearer: not cleared\" OR httpRequest.status>=500)",
+  ])
+}
+
+# For dashboards. The alert reads the log itself, since a policy cannot name a metric that was made a
+# moment before (it takes minutes to be known).
+resource "google_logging_metric" "not_cleared" {
+  project     = var.project_id
+  name        = "${var.name}/not_cleared"
+  description = "Slices that were not cleared, or not verified"
+  filter      = local.failure_filter
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+    unit        = "1"
+  }
+}
+
+resource "google_monitoring_alert_policy" "not_cleared" {
+  project               = var.project_id
+  display_name          = "${var.name}: a backlog was not cleared"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = var.notification_channels
+  user_labels           = var.labels
+
+  conditions {
+    display_name = "a slice failed, was refused or could not be verified"
+    condition_matched_log {
+      filter = local.failure_filter
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+    notification_rate_limit {
+      period = "900s"
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = <<-TEXT
+      A slice of a backlog was not cleared, or the broker did not confirm it. Attempts go on where the last one
+      stopped, so one incident may heal by itself: read the run's receipts in gs://${local.receipts_bucket}/runs
+      and the log entries of the condition before you start it again.
+    TEXT
+  }
+}

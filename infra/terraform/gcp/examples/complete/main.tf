@@ -1,0 +1,140 @@
+# A Kafka backlog that is cleared every night by functions, and a large Pub/Sub backlog that a Cloud Run
+# job clears when somebody starts it.
+
+terraform {
+  required_version = ">= 1.9"
+
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = ">= 7, < 9"
+    }
+  }
+}
+
+variable "project_id" {
+  description = "Project that everything is created in."
+  type        = string
+}
+
+variable "project_number" {
+  description = "Its number."
+  type        = string
+}
+
+variable "bundle" {
+  description = "Path of dist/backlog-clearer-gcp.zip."
+  type        = string
+}
+
+variable "image" {
+  description = "The job's image, by digest."
+  type        = string
+}
+
+variable "oncall_email" {
+  description = "Who hears of a backlog that was not cleared."
+  type        = string
+}
+
+provider "google" {
+  project = var.project_id
+  region  = "europe-west1"
+}
+
+resource "google_project_service" "this" {
+  for_each = toset([
+    "artifactregistry.googleapis.com", "cloudbuild.googleapis.com", "cloudfunctions.googleapis.com", "cloudscheduler.googleapis.com",
+    "cloudtasks.googleapis.com", "iam.googleapis.com", "logging.googleapis.com", "monitoring.googleapis.com", "run.googleapis.com",
+    "secretmanager.googleapis.com",
+  ])
+
+  service            = each.key
+  disable_on_destroy = false # others in the project may use it
+}
+
+# The value is added by hand, so that it is in no state: gcloud secrets versions add kafka-password --data-file=-
+resource "google_secret_manager_secret" "kafka_password" {
+  secret_id = "kafka-password"
+
+  replication {
+    auto {}
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_monitoring_notification_channel" "oncall" {
+  display_name = "On call"
+  type         = "email"
+  labels       = { email_address = var.oncall_email }
+
+  depends_on = [google_project_service.this]
+}
+
+module "backlog_clearer" {
+  source = "../.."
+
+  project_id     = var.project_id
+  project_number = var.project_number
+  region         = "europe-west1"
+  bundle         = var.bundle
+  labels         = { team = "platform" }
+
+  backlogs = {
+    orders = {
+      system = "kafka"
+      options = {
+        bootstrap_servers   = "broker-1.example.com:9093,broker-2.example.com:9093"
+        topic               = "orders"
+        group_id            = "billing"
+        "security.protocol" = "SASL_SSL"
+        "sasl.mechanisms"   = "SCRAM-SHA-512"
+        "sasl.username"     = "clearer"
+        "sasl.password"     = "$${env:KAFKA_PASSWORD}"
+      }
+      workers       = 8
+      allowed_modes = ["consume", "skip"]
+    }
+    audit = {
+      system  = "googlepubsub"
+      options = { subscription_id = "projects/${var.project_id}/subscriptions/audit" }
+    }
+  }
+
+  secrets   = { KAFKA_PASSWORD = { secret = google_secret_manager_secret.kafka_password.secret_id } }
+  schedules = { orders = { cron = "0 3 * * *", timezone = "Europe/Berlin", enabled = true } }
+
+  job = {
+    image      = var.image
+    backlogs   = ["audit"]
+    task_count = 16
+  }
+
+  # A build log, and figures and snapshots of Pub/Sub, exist on the project's level alone.
+  project_roles = {
+    build_logs       = true
+    pubsub_figures   = true
+    pubsub_snapshots = true
+  }
+
+  receipts              = { delete_after_days = 400 }
+  notification_channels = [google_monitoring_notification_channel.oncall.name]
+
+  depends_on = [google_project_service.this]
+}
+
+output "dispatch_commands" {
+  description = "Start a drain by hand."
+  value       = module.backlog_clearer.dispatch_commands
+}
+
+output "job_commands" {
+  description = "Start the job by hand."
+  value       = module.backlog_clearer.job_commands
+}
+
+output "receipts" {
+  description = "Where receipts are."
+  value       = module.backlog_clearer.receipts
+}

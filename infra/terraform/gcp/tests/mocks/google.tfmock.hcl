@@ -1,0 +1,13 @@
+mock_resource "google_service_account" {
+  defaults = {
+    email  = "clearer@my-project.iam.gserviceaccount.com"
+    member = "serviceAccount:clearer@my-project.iam.gserviceaccount.com"
+    name   = "projects/my-project/serviceAccounts/clearer@my-project.iam.gserviceaccount.com"
+  }
+}
+
+mock_resource "google_monitoring_notification_channel" {
+  defaults = {
+    name = "projects/my-project/notificationChannels/1234567890"
+  }
+}
