@@ -9,7 +9,7 @@ variables {
   name           = "contoso-clearer"
   storage_name   = "contosoclearer"
   public_access  = { storage = true }
-  backlogs       = { orders = { system = "kafka", options = { topic = "orders" } } }
+  backlogs       = { orders = { system = "kafka", options = { bootstrap_servers = "broker:9092", topic = "orders", group_id = "billing" } } }
 }
 
 # A run refuses one value of each of several variables, since each run starts the provider anew.
@@ -167,7 +167,7 @@ run "refused_8" {
 
   variables {
     # secret without entry
-    backlogs = { orders = { system = "kafka", options = { "sasl.password" = "$${env:KAFKA_PASSWORD}" } } }
+    backlogs = { orders = { system = "kafka", options = { bootstrap_servers = "broker:9093", topic = "orders", group_id = "billing", "sasl.password" = "$${env:KAFKA_PASSWORD}" } } }
   }
 
   expect_failures = [

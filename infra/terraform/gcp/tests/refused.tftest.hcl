@@ -9,7 +9,7 @@ variables {
   project_number = "123456789012"
   region         = "europe-west1"
   bundle         = "tests/bundle.zip"
-  backlogs       = { orders = { system = "kafka", options = { topic = "orders" } } }
+  backlogs       = { orders = { system = "kafka", options = { bootstrap_servers = "broker:9092", topic = "orders", group_id = "billing" } } }
 }
 
 # A run refuses one value of each of several variables, since each run starts the provider anew.
@@ -154,7 +154,7 @@ run "refused_7" {
 
   variables {
     # secret without entry
-    backlogs = { orders = { system = "kafka", options = { "sasl.password" = "$${env:KAFKA_PASSWORD}" } } }
+    backlogs = { orders = { system = "kafka", options = { bootstrap_servers = "broker:9093", topic = "orders", group_id = "billing", "sasl.password" = "$${env:KAFKA_PASSWORD}" } } }
   }
 
   expect_failures = [
