@@ -33,7 +33,7 @@ lint: $(INSTALLED) ## ruff and mypy
 format: $(INSTALLED) ## Let ruff format the code
 	$(BIN)/ruff format .
 
-bench-%: $(INSTALLED) ## Side-by-side benchmark: engine, kafka, pulsar, pubsub, eventhubs, iggy
+bench-%: $(INSTALLED) ## Benchmark: engine, kafka, pulsar, pubsub, eventhubs, iggy side by side; fanout by a model
 	$(BIN)/python -m bench.$* $(BENCH_ARGS)
 
 schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models

@@ -1,8 +1,9 @@
 """Draining an Iggy topic, beside the official client's `poll_messages`, on one server.
 
-The server is the tests' (a process of its own, which makes replies once), so the figures compare
-readers and say nothing of a real server. Both ask for the same number of messages at a time. Peak memory
-is shown for two lengths of backlog: it has to be flat.
+The server is the tests' (a process of its own, which makes replies once), or with IGGY_ADDRESS=HOST:PORT
+a real one (user iggy, its password in IGGY_PASSWORD), on which a stream is filled, and deleted again.
+Both ask for the same number of messages at a time, and each over what it opens by itself. Peak memory is
+shown for two lengths of backlog: it has to be flat.
 
     make bench-iggy [BENCH_ARGS=--quick]
 """
@@ -10,25 +11,36 @@ is shown for two lengths of backlog: it has to be flat.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import json
+import os
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
+
+from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig
 
 from bench.processes import Ran, best, ended, served, show
-from tests.brokers.iggy_server import PASSWORD, USER, IggyServer, Log, Stream, Topic
+from tests.brokers.iggy_model import Log, Stream, Topic
+from tests.brokers.iggy_server import PASSWORD, USER, IggyServer
 
+ADDRESS = os.environ.get("IGGY_ADDRESS")
+SECRET = os.environ.get("IGGY_PASSWORD", "iggy") if ADDRESS else PASSWORD
 PARTITIONS, SIZE = 4, 100
+SENT = 500  # messages in one request that fills a stream: no poll cuts one of them up
 _consumers = itertools.count(1)  # each run clears a backlog of its own
 
 OFFICIAL = """
 import asyncio, os, sys, time
 from apache_iggy import AutoLogin, Consumer, IggyClient, PollingStrategy, TcpConfig
-address, user, password, partitions, each, batch = sys.argv[1:4] + [int(item) for item in sys.argv[4:7]]
+address, stream, user = sys.argv[1:4]
+partitions, each, batch = map(int, sys.argv[4:])
 async def main():
-    login = AutoLogin.username_password(user, password)
+    login = AutoLogin.username_password(user, os.environ["SECRET"])
     client = IggyClient(TcpConfig(server_address=address, auto_login=login))
     await client.connect()
     begun, consumer = time.perf_counter(), Consumer.Single(0)
@@ -36,7 +48,7 @@ async def main():
         at = 0
         while at < each:
             at += len(await client.poll_messages(
-                "bench", "bench", consumer=consumer, polling_strategy=PollingStrategy.Offset(value=at),
+                stream, "bench", consumer=consumer, polling_strategy=PollingStrategy.Offset(value=at),
                 count=batch, auto_commit=False, partition_id=partition))
     print(time.perf_counter() - begun, flush=True)
     os._exit(0)  # the library may abort a process that ends while it has a connection
@@ -54,21 +66,63 @@ def serve(each: int) -> None:
     server.stop()
 
 
+class Place(NamedTuple):
+    """A filled stream."""
+
+    address: str
+    stream: str
+
+
 @contextmanager
-def serving(each: int) -> Iterator[int]:
-    """A server process with so many messages in each partition; yields its port."""
-    with served("bench.iggy", "--serve", each) as port:
-        yield int(port)
+def serving(each: int) -> Iterator[Place]:
+    """A stream with so many messages in each of its topic's partitions."""
+    if ADDRESS is None:
+        with served("bench.iggy", "--serve", each) as port:
+            yield Place(f"127.0.0.1:{port}", "bench")
+        return
+    place = Place(ADDRESS, f"bench-{uuid.uuid4().hex[:8]}")
+    try:
+        asyncio.run(fill(place, each))
+        yield place
+    finally:
+        asyncio.run(drop(place))
 
 
-def ours(port: int, each: int, batch: int) -> Ran:
+async def connected(place: Place) -> IggyClient:
+    """The official client."""
+    login = AutoLogin.username_password(USER, SECRET)
+    client = IggyClient(TcpConfig(server_address=place.address, auto_login=login))
+    await client.connect()
+    return client
+
+
+async def fill(place: Place, each: int) -> None:
+    """Make the stream."""
+    client = await connected(place)
+    await client.create_stream(place.stream)
+    await client.create_topic(place.stream, "bench", PARTITIONS)
+    topic = await client.get_topic(place.stream, "bench")
+    batch = [SendMessage(bytes(SIZE)) for _ in range(SENT)]
+    for part in topic.partitions if topic else ():
+        for _ in range(each // SENT):
+            await client.send_messages(place.stream, "bench", part.id, batch)
+
+
+async def drop(place: Place) -> None:
+    """Delete the stream."""
+    await (await connected(place)).delete_stream(place.stream)
+
+
+def ours(place: Place, each: int, batch: int) -> Ran:
     """The command line with one worker, which stores offsets too."""
+    host, _, port = place.address.partition(":")
     with tempfile.TemporaryDirectory() as receipts:
         done = ended(
-            sys.executable, "cleaner.py", "iggy", "--port", str(port), "--stream-id", "bench",
-            "--topic-id", "bench", "--consumer-id", str(next(_consumers)), "--username", USER,
-            "--password", PASSWORD, "--workers", "1", "--batch-size", str(batch), "--stop-when-empty",
-            "--receipt-dir", receipts, "--output", "json", code=0,
+            sys.executable, "cleaner.py", "iggy", "--host", host, "--port", port,
+            "--stream-id", place.stream, "--topic-id", "bench", "--consumer-id", str(next(_consumers)),
+            "--username", USER, "--password", "${env:SECRET}", "--workers", "1",
+            "--batch-size", str(batch), "--stop-when-empty", "--receipt-dir", receipts,
+            "--output", "json", env={**os.environ, "SECRET": SECRET}, code=0,
         )  # fmt: skip
     result = json.loads(done.output)
     if not result["verified"] or result["totals"]["messages"] != each * PARTITIONS:
@@ -76,11 +130,11 @@ def ours(port: int, each: int, batch: int) -> Ran:
     return Ran(each * PARTITIONS / result["seconds"], done.cpu, done.peak)
 
 
-def official(port: int, each: int, batch: int) -> Ran:
+def official(place: Place, each: int, batch: int) -> Ran:
     """The official client in a bare loop, which stores nothing."""
     done = ended(
-        sys.executable, "-c", OFFICIAL, f"127.0.0.1:{port}", USER, PASSWORD,
-        str(PARTITIONS), str(each), str(batch),
+        sys.executable, "-c", OFFICIAL, place.address, place.stream, USER,
+        str(PARTITIONS), str(each), str(batch), env={**os.environ, "SECRET": SECRET},
     )  # fmt: skip
     return Ran(each * PARTITIONS / float(done.output), done.cpu, done.peak)
 
@@ -94,18 +148,19 @@ def main() -> None:
     if args.serve is not None:
         serve(args.serve)
         return
-    each = 5_000_000 // (10 if args.quick else 1)
-    for batch in (1000, 10_000):
-        print(
-            f"{each * PARTITIONS:,} messages of {SIZE} B, {PARTITIONS} partitions, {batch:,} at a time"
-        )
-        with serving(each) as port:
-            mine = best(lambda: ours(port, each, batch))  # noqa: B023
+    each = (5_000_000 if ADDRESS is None else 2_000_000) // (10 if args.quick else 1)
+    with serving(each) as place:
+        for batch in (500, 1000, 10_000):
+            print(
+                f"{each * PARTITIONS:,} messages of {SIZE} B, {PARTITIONS} partitions,"
+                f" {batch:,} at a time"
+            )
+            mine = best(lambda: ours(place, each, batch))  # noqa: B023
             show("offsets (this tool)", mine, mine)
-            show("poll_messages", best(lambda: official(port, each, batch)), mine)  # noqa: B023
+            show("poll_messages", best(lambda: official(place, each, batch)), mine)  # noqa: B023
     print(f"{each * PARTITIONS * 5:,} messages, 10,000 at a time")
-    with serving(each * 5) as port:
-        long = ours(port, each * 5, 10_000)
+    with serving(each * 5) as place:
+        long = ours(place, each * 5, 10_000)
     show("offsets (this tool)", long, long)
     print(f"  memory: {long.peak - mine.peak:+.0f} MB for five times the messages")
 

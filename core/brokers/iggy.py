@@ -7,10 +7,12 @@ membership, and its empty answers do not tell an end from an error.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
+
+from apache_iggy import ConsumerGroupMember
 
 from core.brokers.iggy_client import NOT_FOUND, Client, ident
 from core.brokers.iggy_lane import IggyLane
@@ -30,6 +32,8 @@ from core.model import (
 from core.options.base import RunOptions, SystemOptions, suggestion
 from core.options.iggy import IggyOptions
 
+# Other slices of a run are members of the group for moments, too: see `Offsets.writing`.
+_LOOKS, _LOOK_AGAIN_S = 4, 0.25
 FRAME_BYTES = 32 * 1024 * 1024  # of one reply at most; the protocol's own limit is 64 MiB
 
 
@@ -69,8 +73,8 @@ class IggySource:
     def __init__(self, options: IggyOptions, run: RunOptions) -> None:
         self._options = options
         self._run = run
-        self._client: Client | None = None
-        self._loop = asyncio.new_event_loop()
+        self._client = Client(options)
+        self._offsets = Offsets(self._client, options)
         self._message_bytes = 0.0
         self._stored: dict[Partition, int] = {}  # by lanes, which share no partition
         self._topic = f"{options.stream_id}/{options.topic_id}"
@@ -80,28 +84,15 @@ class IggySource:
         """See `core.source.Source`."""
         return Traits(unit="messages")
 
-    @property
-    def _connected(self) -> Client:
-        if self._client is None:
-            client = Client(self._options, self._loop)
-            client.connect()
-            self._client = client
-        return self._client
-
-    @property
-    def _offsets(self) -> Offsets:
-        return Offsets(self._connected, self._options)
-
     def survey(self) -> Survey:
         """See `core.source.Source`."""
-        options, client = self._options, self._connected
+        options, client = self._options, self._client
         known = self._logs()
         live = self._members()
         logs = {id_: known[id_] for id_ in self._chosen(known)}
         count = sum(log.messages for log in logs.values())
         self._message_bytes = sum(log.size for log in logs.values()) / count if count else 0.0
-        offsets = self._offsets
-        states = tuple(self._state(id_, log, offsets) for id_, log in sorted(logs.items()))
+        states = tuple(self._state(id_, log) for id_, log in sorted(logs.items()))
         kind = "consumer" if options.group_id is None else "group"
         notes = [f"Partition ids of this server: {', '.join(map(str, sorted(known)))}."]
         if all(state.position is None and state.error is None for state in states):
@@ -125,11 +116,10 @@ class IggySource:
 
     def _logs(self) -> dict[int, Log]:
         """The topic's partitions by id; raises `UsageError` where there is no such topic."""
-        options, client = self._options, self._connected
+        options, client = self._options, self._client
+        place = ident(options.stream_id), ident(options.topic_id)
         try:
-            found = client.call(
-                client.iggy.get_topic, ident(options.stream_id), ident(options.topic_id)
-            )
+            found = client.call(lambda iggy: iggy.get_topic(*place))
         except BrokerError as error:
             if NOT_FOUND not in str(error):
                 raise
@@ -139,9 +129,9 @@ class IggySource:
                 part.id: Log(part.current_offset, part.messages_count, part.size)
                 for part in found.partitions
             }
-        stream = client.call(client.iggy.get_stream, ident(options.stream_id))
+        stream = client.call(lambda iggy: iggy.get_stream(place[0]))
         if stream is None:
-            streams = sorted(item.name for item in client.call(client.iggy.get_streams))
+            streams = sorted(item.name for item in client.call(lambda iggy: iggy.get_streams()))
             raise UsageError(
                 f"There is no stream {options.stream_id} at {client.address}."
                 f"{suggestion(options.stream_id, streams)}"
@@ -154,20 +144,28 @@ class IggySource:
 
     def _members(self) -> tuple[str, ...]:
         """The group's members; refuses a group that does not exist."""
-        options, client = self._options, self._connected
+        options, client = self._options, self._client
         if options.group_id is None:
             return ()
         place = ident(options.stream_id), ident(options.topic_id)
-        found = client.call(client.iggy.get_consumer_group, *place, ident(options.group_id))
-        if found is None:
-            names = sorted(item.name for item in client.call(client.iggy.get_consumer_groups, *place))
-            raise UsageError(
-                f"There is no consumer group {options.group_id} on {self._topic}; nothing was created."
-                f"{suggestion(options.group_id, names)}"
-            )
+        group = ident(options.group_id)
+        members: Sequence[ConsumerGroupMember] = ()
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(_LOOK_AGAIN_S)
+            found = client.call(lambda iggy: iggy.get_consumer_group(*place, group))
+            if found is None:
+                groups = client.call(lambda iggy: iggy.get_consumer_groups(*place))
+                raise UsageError(
+                    f"There is no consumer group {options.group_id} on {self._topic}; nothing was"
+                    f" created.{suggestion(options.group_id, sorted(item.name for item in groups))}"
+                )
+            members = found.members
+            if not members:
+                break
         return tuple(
             f"member {member.id} of partitions {', '.join(map(str, member.partitions)) or 'none'}"
-            for member in found.members
+            for member in members
         )
 
     def _chosen(self, known: Mapping[int, Log]) -> Iterable[int]:
@@ -182,10 +180,10 @@ class IggySource:
             )
         return asked
 
-    def _state(self, id_: int, log: Log, offsets: Offsets) -> PartitionState:
+    def _state(self, id_: int, log: Log) -> PartitionState:
         partition = Partition(self._topic, id_)
         try:
-            stored = offsets.get(partition)
+            stored = self._offsets.get(partition)
         except BrokerError as error:
             return PartitionState(partition, None, None, None, None, error=str(error))
         backlog = log.left(stored)
@@ -206,7 +204,7 @@ class IggySource:
         count = self._run.batch_size
         if self._message_bytes:
             count = max(1, min(count, int(FRAME_BYTES / self._message_bytes)))
-        return IggyLane(self._options, claims, count, self._stored)
+        return IggyLane(self._options, claims, count, self._stored, self._client)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """See `core.source.Source`."""
@@ -214,12 +212,11 @@ class IggySource:
             logs = self._logs()
         except (BrokerError, UsageError) as error:
             return [Remaining(partition, None, None, str(error)) for partition in targets]
-        offsets = self._offsets
         found = []
         for partition, target in targets.items():
             log = logs.get(partition.number)
             try:
-                stored = offsets.get(partition)
+                stored = self._offsets.get(partition)
             except BrokerError as error:
                 found.append(Remaining(partition, None, None, str(error)))
                 continue
@@ -231,18 +228,21 @@ class IggySource:
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `core.source.Source`."""
-        offsets = self._offsets
-        return [offsets.moved(claim.partition, number(claim.target), forward=True) for claim in claims]
+        return self._moved([(claim.partition, claim.target) for claim in claims], forward=True)
 
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
         """See `core.source.Source`."""
-        offsets = self._offsets
-        return [
-            offsets.moved(partition, number(position), forward=False)
-            for partition, position in positions.items()
-        ]
+        return self._moved(list(positions.items()), forward=False)
+
+    def _moved(
+        self, places: Sequence[tuple[Partition, Position | None]], *, forward: bool
+    ) -> Sequence[Outcome]:
+        with self._offsets.writing():
+            return [
+                self._offsets.moved(partition, number(position), forward=forward)
+                for partition, position in places
+            ]
 
     def close(self) -> None:
         """See `core.source.Source`."""
-        self._client = None
-        self._loop.close()
+        self._client.close()

@@ -1,16 +1,18 @@
-"""Iggy's own client on one thread: bounded in time, its errors in the tool's terms."""
+"""Iggy's own client, for one call at a time: bounded in time, its errors in the tool's terms."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 
+from core.brokers import iggy_wire as wire
 from core.errors import BrokerError, TransientError
 from core.model import Partition
 from core.options.iggy import IggyOptions
@@ -28,13 +30,26 @@ _LOGIN = (
     "Invalid username",
     "Invalid password",
 )
+_GONE = ("Disconnected", "Not connected", "Client shutdown")
 _FORBIDDEN = "Unauthorized"
 NOT_FOUND = "was not found"
 _VERSION = "Incompatible binary protocol version"
 INVALID_OFFSET = "Invalid offset"
 OFFSET_NOT_FOUND = "Consumer offset for consumer"
+# What the server says to who is no member, or not the owner: the first by its source, the second in fact.
+NOT_OWNED = ("does not own partition", "Resource with key")
 
 _Result = TypeVar("_Result")
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str  # an IP address, where the library is to connect
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def ident(value: str) -> int | str:
@@ -43,22 +58,23 @@ def ident(value: str) -> int | str:
 
 
 class Client:
-    """One connection; for one thread. Raises `BrokerError` and `TransientError` alone."""
+    """One connection, shared by threads. Raises `BrokerError` and `TransientError` alone."""
 
-    def __init__(self, options: IggyOptions, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, options: IggyOptions) -> None:
         self.options = options
         self.address = f"{options.host}:{options.port}"
-        self._loop = loop  # the caller's, who closes it
+        self.lock = threading.RLock()  # held over calls that belong together
+        self._loop = asyncio.new_event_loop()
         self._client: IggyClient | None = None
 
     def connect(self) -> None:
         """Connect and log in; tells a server of another protocol apart from one that is away."""
         options = self.options
-        address = _resolved(options.host, options.port)
+        self._server = _resolved(options.host, options.port)
         try:
-            self._client = IggyClient(
+            client = IggyClient(
                 TcpConfig(
-                    server_address=address,
+                    server_address=str(self._server),
                     auto_login=_login(options),
                     # The default waits without end; the engine alone tries again.
                     reconnection=TcpReconnectionConfig(enabled=False, max_retries=0),
@@ -70,10 +86,11 @@ class Client:
         except (ValueError, RuntimeError) as error:
             raise BrokerError(f"{self.address}: {error}") from None
         try:
-            self.call(self._client.connect)
-            self.call(self._client.ping)
+            self._run(client.connect, None)
+            self._run(client.ping, None)
         except TransientError as error:
             raise self._unreachable(error) from None
+        self._client = client
 
     def _unreachable(self, error: TransientError) -> BrokerError:
         mine = f"apache-iggy {version('apache-iggy')}, which speaks to servers 0.9"
@@ -91,49 +108,44 @@ class Client:
             f"{error} Check --host, --port and --tls: nothing there speaks to {mine}."
         )
 
-    @property
-    def iggy(self) -> IggyClient:
-        """The library's client."""
-        if self._client is None:
-            raise BrokerError(f"{self.address}: the connection is closed.")
-        return self._client
-
     def call(
-        self,
-        method: Callable[..., Awaitable[_Result]],
-        *args: Any,
-        partition: Partition | None = None,
+        self, begin: Callable[[IggyClient], Awaitable[_Result]], partition: Partition | None = None
     ) -> _Result:
-        """Run one of the library's calls to its end."""
+        """Run one of the library's calls to its end, over a new connection if the last one broke."""
+        with self.lock:
+            if self._client is None:
+                self.connect()
+            client = cast("IggyClient", self._client)
+            try:
+                return self._run(lambda: begin(client), partition)
+            except _GoneError:
+                self._client = None
+                raise
 
-        async def run() -> _Result:
-            return await asyncio.wait_for(method(*args), TIMEOUT_S)
+    def _run(self, begin: Callable[[], Awaitable[_Result]], partition: Partition | None) -> _Result:
+        async def bounded() -> _Result:
+            return await asyncio.wait_for(begin(), TIMEOUT_S)
 
         try:
-            return self._loop.run_until_complete(run())
+            return self._loop.run_until_complete(bounded())
         except asyncio.TimeoutError:
-            raise self.silence(partition) from None
+            raise _SilentError(
+                f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition
+            ) from None
         except (RuntimeError, ConnectionError) as error:
             raise self._failure(str(error), partition) from None
 
     def request(self, code: int, payload: bytes, partition: Partition | None = None) -> bytes:
         """Send a command as bytes, and return the reply's."""
-        return self.call(self.iggy.send_binary_request, code, payload, partition=partition)
+        return self.call(lambda iggy: iggy.send_binary_request(code, payload), partition)
 
-    def silence(self, partition: Partition | None) -> TransientError:
-        """The error of a request that nobody answers."""
-        return _SilentError(f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition)
-
-    def begin(self, code: int, payload: bytes) -> asyncio.Future[bytes]:
-        """Begin to send a command, on the running loop; the caller minds the time."""
-        return asyncio.ensure_future(self.iggy.send_binary_request(code, payload))
-
-    def result(self, reply: asyncio.Future[bytes], partition: Partition) -> bytes:
-        """The result of a command that is done."""
+    def leader(self) -> Address:
+        """Where the library is connected to: a cluster's leader, or the server as it was named."""
         try:
-            return reply.result()
-        except (RuntimeError, ConnectionError) as error:
-            raise self._failure(str(error), partition) from None
+            found = wire.leader(self.request(wire.CLUSTER, b""))
+        except wire.ReplyError as error:
+            raise BrokerError(f"{self.address}: {error}.") from None
+        return self._server if found is None else Address(*found)
 
     def _failure(self, said: str, partition: Partition | None) -> BrokerError:
         where = f"{self.address}{f', {partition}' if partition else ''}"
@@ -153,13 +165,19 @@ class Client:
                 f"{where} refuses the protocol of apache-iggy {version('apache-iggy')} ({said}).",
                 partition,
             )
-        if NOT_FOUND in said or INVALID_OFFSET in said:
+        if any(text in said for text in (NOT_FOUND, INVALID_OFFSET, *NOT_OWNED)):
             return BrokerError(f"{where}: {said}", partition)
-        return TransientError(f"{where}: {said}", partition)
+        kind = _GoneError if said in _GONE else TransientError
+        return kind(f"{where}: {said}", partition)
 
     def close(self) -> None:
-        """Drop the connection; never raises."""
+        """Drop the connection, for good; never raises."""
         self._client = None
+        self._loop.close()
+
+
+class _GoneError(TransientError):
+    """The library has no connection any more, and was told to open none by itself."""
 
 
 class _SilentError(TransientError):
@@ -174,15 +192,15 @@ def _login(options: IggyOptions) -> AutoLogin:
     return AutoLogin.disabled()
 
 
-def _resolved(host: str, port: int) -> str:
+def _resolved(host: str, port: int) -> Address:
     """IP address and port, since the client resolves no names; raises `BrokerError`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         raise BrokerError(f"The name {host} cannot be resolved: check --host.") from None
     # IPv4 first: servers listen on 0.0.0.0 unless told otherwise.
-    family, *_, address = min(found, key=lambda item: item[0] != socket.AF_INET)
-    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
+    _, *_, address = min(found, key=lambda item: item[0] != socket.AF_INET)
+    return Address(str(address[0]), port)
 
 
 def _speaks_old_protocol(host: str, port: int) -> bool:

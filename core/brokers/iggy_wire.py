@@ -1,7 +1,7 @@
 """Iggy's commands for polling and offsets: bytes to send, and the few bytes of a reply that count.
 
-Layouts: `iggy_binary_protocol` 0.11.0 (requests/messages, requests/consumer_offsets, batch.rs),
-which apache-iggy 0.9.0 speaks. All numbers are little-endian.
+Layouts: `iggy_binary_protocol` 0.11.0 (requests/messages, requests/consumer_offsets, requests/users,
+responses/system, batch.rs), which apache-iggy 0.9.0 speaks. All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-POLL, GET_OFFSET, STORE_OFFSET, DELETE_OFFSET = 100, 120, 121, 122
+from core import __version__
+
+CLUSTER, POLL, GET_OFFSET, STORE_OFFSET, DELETE_OFFSET = 12, 100, 120, 121, 122
 CONSUMER, GROUP = 1, 2
 
 _NUMERIC, _NAME = 1, 2
@@ -23,6 +25,11 @@ _HEAD = struct.Struct("<IQI")  # partition, its current offset, messages in this
 _BATCH_BYTES = 256  # header of a batch
 _BASE_OFFSET_AT = 8  # in it, behind the partition's id
 _DELTA_AT = 24  # in a message's header, behind checksum and id
+POLLED_BYTES = _HEAD.size + _BATCH_BYTES + _DELTA_AT + 4
+"""What `polled` looks at, at most."""
+_PROTOCOL = 11 << 10  # 0.11.0, packed in 10 bits each
+_NODE = struct.Struct("<H6xBB")  # port of TCP, role, status
+_LEADER = _HEALTHY = 0
 _OFFSETS = struct.Struct("<IQQ")  # partition, its current offset, the stored one
 _NOBODY = 0xFFFFFFFF  # the partition in a reply that could not be routed
 
@@ -44,8 +51,38 @@ def identifier(value: str) -> bytes:
     """A number or a name as the protocol spells it."""
     if value.isdecimal():
         return struct.pack("<BBI", _NUMERIC, 4, int(value))
-    name = value.encode()
-    return bytes((_NAME, len(name))) + name
+    return bytes((_NAME,)) + _text(value)
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return bytes((len(raw),)) + raw
+
+
+def login(user: str | None, secret: str) -> bytes:
+    """Log in with a password, or (no user) with a personal access token."""
+    who = [secret] if user is None else [user, secret]
+    what = ("backlog-clearer", __version__, *who)
+    return struct.pack("<I", _PROTOCOL) + b"".join(map(_text, what)) + bytes(4)
+
+
+def leader(reply: bytes) -> tuple[str, int] | None:
+    """IP address and TCP port of a cluster's leader; None: one node alone, or none is known to lead."""
+    try:
+        (size,) = struct.unpack_from("<I", reply)
+        (count,) = struct.unpack_from("<I", reply, 4 + size)
+        at = 8 + size
+        for _ in range(count if count > 1 else 0):
+            (size,) = struct.unpack_from("<I", reply, at)
+            (length,) = struct.unpack_from("<I", reply, at + 4 + size)
+            behind = at + 8 + size + length
+            port, role, status = _NODE.unpack_from(reply, behind)
+            if (role, status) == (_LEADER, _HEALTHY):
+                return reply[behind - length : behind].decode(), port
+            at = behind + _NODE.size
+    except (struct.error, UnicodeDecodeError):
+        raise ReplyError(f"a cluster's description has {len(reply)} bytes") from None
+    return None
 
 
 def subject(kind: int, consumer: str, stream: str, topic: str) -> bytes:

@@ -7,21 +7,42 @@ test asserts on it must hold on a real server, too: see `IGGY_ADDRESS` in `tests
 
 from __future__ import annotations
 
-import asyncio
+import socket
+import ssl
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import BinaryIO
 
-HEADER = 256
+from typing_extensions import Self
+
+from tests.brokers.iggy_model import (
+    HEADER,
+    Log,
+    Reader,
+    Stream,
+    Topic,
+    batch_head,
+    frames,
+    join,
+    leave,
+    named,
+    stream_head,
+    topic_details,
+    topic_head,
+)
+
 _REPLY, _EVICTION = 8, 13
 _REGISTER, _READ, _LOGOUT = 1, 2, 3
 _CREATE_STREAM, _CREATE_TOPIC, _PURGE_TOPIC, _CREATE_GROUP = 128, 132, 135, 139
 _JOIN, _LEAVE, _SEND, _STORE, _DELETE = 148, 149, 160, 161, 162
 _INVALID_CREDENTIALS, _INVALID_TOKEN, _INCOMPATIBLE = 9, 10, 14  # reasons of an eviction
 _OK, _INVALID_COMMAND, _UNAUTHENTICATED = 0, 3, 40
-_NO_TOPIC, _NO_PARTITION, _NO_OFFSET, _INVALID_OFFSET, _NO_GROUP = 2010, 3007, 3021, 4100, 5000
+_NO_TOPIC, _NO_PARTITION, _NO_OFFSET, _INVALID_OFFSET = 2010, 3007, 3021, 4100
+_NO_GROUP, _NO_MEMBER, _NOT_OWNED = 5000, 5006, 20
 
 USER, PASSWORD, TOKEN = "iggy", "iggy-password", "iggypat-token"
 
@@ -34,164 +55,97 @@ class WireError(Exception):
         self.status = status
 
 
-class Reader:
-    """Fields of a request, one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, layout: str) -> int:
-        """One number."""
-        (value,) = struct.unpack_from("<" + layout, self.data, self.at)
-        self.at += struct.calcsize("<" + layout)
-        return int(value)
-
-    def text(self) -> str:
-        """A name behind its length."""
-        size = self.take("B")
-        self.at += size
-        return self.data[self.at - size : self.at].decode()
-
-    def ident(self) -> int | str:
-        """A number or a name."""
-        kind = self.take("B")
-        if kind == 1:
-            self.at += 1
-            return self.take("I")
-        return self.text()
-
-
-@dataclass
-class Log:
-    """One partition: batches of messages of one size."""
-
-    messages: deque[tuple[int, int]] = field(default_factory=deque)  # (first offset, count)
-    first: int = 0
-    next: int = 0
-    size: int = 100  # bytes of a payload
-    offsets: dict[tuple[int, str], int] = field(default_factory=dict)
-
-    @property
-    def current(self) -> int:
-        """Offset of the last message; 0 also for none."""
-        return max(0, self.next - 1)
-
-
-@dataclass
-class Topic:
-    """A topic with its groups."""
-
-    id: int
-    name: str
-    logs: dict[int, Log]
-    groups: dict[str, dict[int, list[int]]] = field(default_factory=dict)  # members' partitions
-
-
-@dataclass
-class Stream:
-    """A stream with its topics."""
-
-    id: int
-    name: str
-    topics: dict[str, Topic] = field(default_factory=dict)
-
-
-def _name(text: str) -> bytes:
-    raw = text.encode()
-    return bytes((len(raw),)) + raw
-
-
 class IggyServer:
     """The server, on a thread of its own; `port` is where it listens."""
 
-    def __init__(self, *, first_partition: int = 0) -> None:
+    def __init__(self, *, first_partition: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.first_partition = first_partition
+        self._tls = tls
         self.lock = threading.RLock()
         self.streams: dict[str, Stream] = {}
         self.requests: list[int] = []  # codes of reads, operations of the rest
         self.stored: list[tuple[int, int]] = []  # (partition, offset) of every store
         self.faults: dict[int, deque[int]] = {}  # operation or code -> statuses to answer next
         self.cuts: set[int] = set()  # polls, counted over all connections, that cut theirs
+        self.hang_ups: deque[int] = deque()  # operations or codes, in order, that cut their connection
         self.polls = 0
         self.forget_store = False  # answer a store without storing
         self.unrouted = 0  # polls to answer as if no partition had been looked at
+        self.unread = 0  # polls to answer as if their partition were empty: reading it failed
+        self.halt: threading.Event | None = None  # what polls wait for in the middle of their replies
         self.silent = False  # accept connections and say nothing
         self.old = False  # speak the framing of servers before 0.9
         self.version = (0, 11, 0)
+        self.nodes: list[tuple[int, int]] = []  # of a cluster: port, and role (0 leads, 1 follows)
         self._client_ids = iter(range(1, 1 << 30))
-        self._started = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._started.wait(10)
+        self._connections: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = server.sockets[0].getsockname()[1]
-        self._started.set()
-        self._loop.run_forever()
-        server.close()
-        for writer in self._writers:
-            writer.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """Stop serving."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self.lock:
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+    def _serve(self, connection: socket.socket) -> None:
         client = Session(next(self._client_ids))
-        try:
-            if self.old:
-                await self._serve_old(reader, writer)
-                return
-            while True:
-                head = await reader.readexactly(HEADER)
-                body = await reader.readexactly(struct.unpack_from("<I", head, 48)[0] - HEADER)
-                if self.silent:
-                    continue
-                with self.lock:
-                    answer = self._answer(client, head, body)
-                    if self.polls in self.cuts:
-                        self.cuts.discard(self.polls)
-                        return
-                for part in answer:
-                    writer.write(part)
-                await writer.drain()
-                if answer[0][60] == _EVICTION:
-                    return
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._writers.discard(writer)
+        with suppress(OSError), connection:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             with self.lock:
-                self._leave_all(client)
-            writer.close()
+                self._connections.add(connection)
+            with connection, connection.makefile("rb") as requests:
+                (_serve_old if self.old else self._converse)(client, connection, requests)
+        with self.lock:
+            self._connections.discard(connection)
+            self._leave_all(client)
 
-    async def _serve_old(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _converse(self, client: Session, connection: socket.socket, requests: BinaryIO) -> None:
         while True:
-            (size,) = struct.unpack("<I", await reader.readexactly(4))
-            if not size:  # what a newer client begins with means nothing here
-                await reader.read()
+            head = _receive(requests, HEADER)
+            body = _receive(requests, struct.unpack_from("<I", head, 48)[0] - HEADER)
+            if self.silent:
+                continue
+            with self.lock:
+                answer = self._answer(client, head, body)
+                if self.polls in self.cuts:
+                    self.cuts.discard(self.polls)
+                    return
+            *rest, last = answer
+            if rest and last and self.halt is not None:
+                _send(connection, [*rest, last[:1000]])
+                self.halt.wait(20)
+                rest, last = [], last[1000:]
+            _send(connection, [*rest, last])
+            if answer[0][60] == _EVICTION:
                 return
-            await reader.readexactly(size)
-            writer.write(bytes(8))
-            await writer.drain()
 
     def _leave_all(self, client: Session) -> None:
         for stream in self.streams.values():
             for topic in stream.topics.values():
                 for members in topic.groups.values():
-                    members.pop(client.id, None)
+                    leave(members, client.id, list(topic.logs))
 
     def _answer(self, client: Session, head: bytes, body: bytes) -> list[bytes]:
         """The reply in parts, so that nothing copies the messages."""
@@ -199,6 +153,9 @@ class IggyServer:
         (code,) = struct.unpack_from("<I", head, 196)
         kind = code if operation == _READ else operation
         self.requests.append(kind)
+        if self.hang_ups and kind == self.hang_ups[0]:
+            self.hang_ups.popleft()
+            raise ConnectionError
         if operation == _REGISTER:
             return [self._login(client, head, body)]
         try:
@@ -254,7 +211,7 @@ class IggyServer:
             token = len(rest) <= 4
             return self._evict(head, _INVALID_TOKEN if token else _INVALID_CREDENTIALS)
         client.logged_in = True
-        version = _name("0.9.0")
+        version = named("0.9.0")
         return self._reply(
             head, struct.pack("<I", 0) + struct.pack("<IQI", 1, 7, 11 << 10) + version, _OK
         )
@@ -267,7 +224,7 @@ class IggyServer:
             100: self._poll,
             120: self._get_offset,
             200: self._get_stream,
-            201: lambda _client, _fields: b"".join(map(_stream_head, self.streams.values())),
+            201: lambda _client, _fields: b"".join(map(stream_head, self.streams.values())),
             300: self._get_topic,
             600: self._get_group,
             601: self._get_groups,
@@ -290,10 +247,15 @@ class IggyServer:
         def text(value: bytes) -> bytes:
             return struct.pack("<I", len(value)) + value
 
-        node = (
-            text(b"iggy-node") + text(b"127.0.0.1") + struct.pack("<HHHHBB", self.port, 0, 0, 0, 0, 0)
+        nodes = self.nodes or [(self.port, 0)]
+        return (
+            text(b"a-cluster")
+            + struct.pack("<I", len(nodes))
+            + b"".join(
+                text(b"node") + text(b"127.0.0.1") + struct.pack("<HHHHBB", port, 0, 0, 0, role, 0)
+                for port, role in nodes
+            )
         )
-        return text(b"single-node") + struct.pack("<I", 1) + node
 
     def _stream(self, fields: Reader) -> Stream | None:
         ident = fields.ident()
@@ -315,16 +277,16 @@ class IggyServer:
         found = self._stream(fields)
         if found is None:
             return b""
-        return _stream_head(found) + b"".join(map(_topic_head, found.topics.values()))
+        return stream_head(found) + b"".join(map(topic_head, found.topics.values()))
 
     def _get_topic(self, _client: Session, fields: Reader) -> bytes:
         found = self._topic(fields)
-        return b"" if found is None else _topic_details(found)
+        return b"" if found is None else topic_details(found)
 
     def _create_stream(self, _client: Session, fields: Reader) -> bytes:
         stream = Stream(len(self.streams), fields.text())
         self.streams[stream.name] = stream
-        return _stream_head(stream)
+        return stream_head(stream)
 
     def _create_topic(self, _client: Session, fields: Reader) -> bytes:
         stream, count, name = self._stream(fields), fields.take("I"), fields.text()
@@ -333,7 +295,7 @@ class IggyServer:
         numbers = range(self.first_partition, self.first_partition + count)
         topic = Topic(len(stream.topics), name, {number: Log() for number in numbers})
         stream.topics[name] = topic
-        return _topic_details(topic)
+        return topic_details(topic)
 
     def _purge(self, _client: Session, fields: Reader) -> bytes:
         topic = self.topic(fields)
@@ -350,7 +312,7 @@ class IggyServer:
     def _create_group(self, _client: Session, fields: Reader) -> bytes:
         topic, name = self.topic(fields), fields.text()
         topic.groups[name] = {}
-        return struct.pack("<III", len(topic.groups) - 1, len(topic.logs), 0) + _name(name)
+        return struct.pack("<III", len(topic.groups) - 1, len(topic.logs), 0) + named(name)
 
     def _members(self, fields: Reader) -> tuple[Topic, int, str, dict[int, list[int]]] | None:
         topic, ident = self.topic(fields), fields.ident()
@@ -364,7 +326,7 @@ class IggyServer:
         if found is None:
             return b""
         topic, number, name, members = found
-        body = struct.pack("<III", number, len(topic.logs), len(members)) + _name(name)
+        body = struct.pack("<III", number, len(topic.logs), len(members)) + named(name)
         for member, partitions in members.items():
             body += struct.pack(f"<II{len(partitions)}I", member, len(partitions), *partitions)
         return body
@@ -372,24 +334,26 @@ class IggyServer:
     def _get_groups(self, _client: Session, fields: Reader) -> bytes:
         topic = self.topic(fields)
         return b"".join(
-            struct.pack("<III", number, len(topic.logs), len(members)) + _name(name)
+            struct.pack("<III", number, len(topic.logs), len(members)) + named(name)
             for number, (name, members) in enumerate(topic.groups.items())
         )
 
-    def _join(self, client: Session, fields: Reader) -> bytes:
+    def _group(self, fields: Reader) -> tuple[Topic, dict[int, list[int]]]:
         found = self._members(fields)
         if found is None:
             raise WireError(_NO_GROUP)
-        topic, _, _, members = found
-        members[client.id] = []
-        for index, number in enumerate(topic.logs):
-            list(members.values())[index % len(members)].append(number)
+        return found[0], found[3]
+
+    def _join(self, client: Session, fields: Reader) -> bytes:
+        topic, members = self._group(fields)
+        join(members, client.id, list(topic.logs))
         return b""
 
     def _leave(self, client: Session, fields: Reader) -> bytes:
-        found = self._members(fields)
-        if found is not None:
-            found[3].pop(client.id, None)
+        topic, members = self._group(fields)
+        if client.id not in members:
+            raise WireError(_NO_MEMBER)
+        leave(members, client.id, list(topic.logs))
         return b""
 
     def _send(self, _client: Session, fields: Reader) -> bytes:
@@ -407,16 +371,21 @@ class IggyServer:
         log.next += count
         return struct.pack("<IIIIQ", 1, 0, topic.id, number, base)
 
-    def _consumer(self, fields: Reader) -> tuple[Log, int, tuple[int, str]]:
+    def _consumer(
+        self, fields: Reader, writer: Session | None = None
+    ) -> tuple[Log, int, tuple[int, str]]:
+        """Whose offset of which partition; a group's is written by the partition's owner alone."""
         kind, ident = fields.take("B"), fields.ident()
         topic = self.topic(fields)
+        fields.take("B")
+        number = fields.take("I")
         if kind == 2:
             numbered = enumerate(topic.groups)
             ident = next((name for number, name in numbered if ident in (number, name)), "")
             if not ident:
                 raise WireError(_NO_GROUP)
-        fields.take("B")
-        number = fields.take("I")
+            if writer is not None and number not in topic.groups[ident].get(writer.id, ()):
+                raise WireError(_NOT_OWNED)
         if number not in topic.logs:
             raise WireError(_NO_PARTITION)
         return topic.logs[number], number, (kind, str(ident))
@@ -428,6 +397,9 @@ class IggyServer:
         if self.unrouted:
             self.unrouted -= 1
             return struct.pack("<IQI", 0xFFFFFFFF, 0, 0)
+        if self.unread:
+            self.unread -= 1
+            return struct.pack("<IQI", number, 0, 0)
         start = {
             1: value,
             3: log.first,
@@ -439,16 +411,16 @@ class IggyServer:
         head = struct.pack("<IQI", number, log.current, count)
         if not count:
             return head
-        client.frames = _frames(count, log.size)
-        return head + _batch_head(number, start, count, len(client.frames))
+        client.frames = frames(count, log.size)
+        return head + batch_head(number, start, count, len(client.frames))
 
     def _get_offset(self, _client: Session, fields: Reader) -> bytes:
         log, number, key = self._consumer(fields)
         found = log.offsets.get(key)
         return b"" if found is None else struct.pack("<IQQ", number, log.current, found)
 
-    def _store(self, _client: Session, fields: Reader) -> bytes:
-        log, number, key = self._consumer(fields)
+    def _store(self, client: Session, fields: Reader) -> bytes:
+        log, number, key = self._consumer(fields, client)
         offset = fields.take("Q")
         if offset > log.current or not log.next:
             raise WireError(_INVALID_OFFSET)
@@ -457,11 +429,43 @@ class IggyServer:
             log.offsets[key] = offset
         return b""
 
-    def _delete(self, _client: Session, fields: Reader) -> bytes:
-        log, _, key = self._consumer(fields)
+    def _delete(self, client: Session, fields: Reader) -> bytes:
+        log, _, key = self._consumer(fields, client)
         if log.offsets.pop(key, None) is None:
             raise WireError(_NO_OFFSET)
         return b""
+
+
+def _receive(requests: BinaryIO, size: int) -> bytes:
+    """So many bytes; raises `ConnectionError` where they end before."""
+    data = requests.read(size)
+    if len(data) < size:
+        raise ConnectionError
+    return data
+
+
+def _send(connection: socket.socket, parts: list[bytes]) -> None:
+    """All parts, none of them copied: what is sent over and over is a benchmark's backlog."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection.sendall(b"".join(parts))
+        return
+    left = [memoryview(part) for part in parts if part]
+    while left:
+        sent = connection.sendmsg(left)
+        while left and sent >= len(left[0]):
+            sent -= len(left.pop(0))
+        if left:
+            left[0] = left[0][sent:]
+
+
+def _serve_old(_client: Session, connection: socket.socket, requests: BinaryIO) -> None:
+    while True:
+        (size,) = struct.unpack("<I", _receive(requests, 4))
+        if not size:  # what a newer client begins with means nothing here
+            requests.read()
+            return
+        _receive(requests, size)
+        connection.sendall(bytes(8))
 
 
 @dataclass
@@ -471,48 +475,3 @@ class Session:
     id: int
     logged_in: bool = False
     frames: bytes = b""  # what follows the reply that is being made
-
-
-def _stream_head(stream: Stream) -> bytes:
-    head = struct.pack("<IQIQQ", stream.id, 1, len(stream.topics), 0, 0)
-    return head + _name(stream.name) + struct.pack("<I", 0)
-
-
-def _topic_head(topic: Topic) -> bytes:
-    count = sum(log.next - log.first for log in topic.logs.values())
-    head = struct.pack("<IQIQBQQQ", topic.id, 1, len(topic.logs), 0, 1, 0, 1, count)
-    return head + _name(topic.name) + struct.pack("<II", 0, 0)
-
-
-def _topic_details(topic: Topic) -> bytes:
-    parts = [_topic_head(topic)]
-    for number, log in topic.logs.items():
-        count = log.next - log.first
-        size = count * (48 + log.size)
-        parts.append(struct.pack("<IQIQQQ", number, 1, 1, log.current, size, count))
-    return b"".join(parts)
-
-
-_FRAMES: dict[tuple[int, int], bytes] = {}
-
-
-def _frames(count: int, size: int) -> bytes:
-    """The messages of a batch; those of one shape are made once."""
-    frames = _FRAMES.get((count, size))
-    if frames is None:
-        payload = bytes(size)
-        frames = b"".join(
-            struct.pack("<QQQIIIIQ", 0, index + 1, 0, index, 0, 0, size, 0) + payload
-            for index in range(count)
-        )
-        if len(_FRAMES) > 8:
-            _FRAMES.clear()
-        _FRAMES[(count, size)] = frames
-    return frames
-
-
-def _batch_head(number: int, base: int, count: int, size: int) -> bytes:
-    """What precedes the messages of a batch."""
-    head = bytearray(HEADER)
-    struct.pack_into("<QQQQQQI", head, 0, number, base, 1, 1, HEADER + size, 0, count)
-    return bytes(head)

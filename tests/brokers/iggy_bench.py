@@ -1,0 +1,155 @@
+"""A topic on an Iggy server, filled and judged by Iggy's own client.
+
+The server is the in-repo one, or a real one: IGGY_ADDRESS=HOST:PORT (user iggy, its password in
+IGGY_PASSWORD).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig, TcpReconnectionConfig
+
+from core.brokers.iggy import IggySource, open_source
+from core.options.base import RunOptions, build
+from core.options.iggy import IggyOptions
+from core.run import Job
+from tests.brokers.iggy_server import PASSWORD, USER
+from tests.contract import Bench
+
+ADDRESS = os.environ.get("IGGY_ADDRESS")
+SECRET = os.environ.get("IGGY_PASSWORD", "iggy") if ADDRESS else PASSWORD
+GROUP = "billing"
+
+
+class Plain:
+    """Iggy's own client, driven from a test's thread."""
+
+    def __init__(self, address: str, password: str, ca: str | None = None) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.client = IggyClient(
+            TcpConfig(
+                server_address=address,
+                auto_login=AutoLogin.username_password(USER, password),
+                reconnection=TcpReconnectionConfig(enabled=False, max_retries=0),
+                tls_enabled=ca is not None,
+                tls_domain="localhost",
+                tls_ca_file=ca,
+            )
+        )
+        self.run("connect")
+
+    def run(self, method: str, *args: Any, **settings: Any) -> Any:
+        """One call to its end."""
+
+        async def call() -> Any:
+            return await asyncio.wait_for(getattr(self.client, method)(*args, **settings), 20)
+
+        return self.loop.run_until_complete(call())
+
+    def close(self) -> None:
+        """Drop the connection."""
+        del self.client
+        self.loop.close()
+
+
+class IggyBench(Bench):
+    """A topic of its own, filled and judged by Iggy's own client."""
+
+    system = "iggy"
+    missing_name = "no-such-group"
+
+    def __init__(
+        self, address: str, *, group: bool = True, password: str = SECRET, ca: str | None = None
+    ) -> None:
+        self.address, self.password, self.ca = address, password, ca
+        self.detects_live = group
+        self.plain = Plain(address, password, ca)
+        self.stream = f"shop-{uuid.uuid4().hex[:8]}"
+        self.topic = "orders"
+        self.plain.run("create_stream", self.stream)
+        self.plain.run("create_topic", self.stream, self.topic, self.partitions)
+        self.numbers = sorted(part.id for part in self.details().partitions)
+        if group:
+            self.plain.run("create_consumer_group", self.stream, self.topic, GROUP)
+        self.whose = {"group_id": GROUP} if group else {"consumer_id": "7"}
+
+    def details(self) -> Any:
+        """The topic as the server describes it."""
+        return self.plain.run("get_topic", self.stream, self.topic)
+
+    def options_of(self, **changes: Any) -> IggyOptions:
+        """How to reach the offsets."""
+        host, _, port = self.address.partition(":")
+        values = {
+            "host": host, "port": int(port), "stream_id": self.stream, "topic_id": self.topic,
+            "username": USER, "password": self.password, **self.whose, **changes,
+        }  # fmt: skip
+        return build(IggyOptions, {key: value for key, value in values.items() if value is not None})
+
+    def source(self, run: RunOptions, run_id: str = "contract") -> IggySource:
+        return open_source(self.options_of(), run, run_id)
+
+    def missing_source(self, run: RunOptions) -> IggySource:
+        changes = {"group_id": self.missing_name, "consumer_id": None}
+        return open_source(self.options_of(**changes), run, "contract")
+
+    def produce(self, number: int, count: int) -> None:
+        for first in range(0, count, 1000):
+            batch = [SendMessage(b"x" * 100) for _ in range(min(1000, count - first))]
+            self.plain.run("send_messages", self.stream, self.topic, self.numbers[number], batch)
+
+    def stored(self) -> dict[int, int | None]:
+        """The stored offsets, asked for in the client's own bytes."""
+        kind, who = (2, GROUP) if self.detects_live else (1, 7)
+        prefix = bytes([kind]) + b"".join(_ident(item) for item in (who, self.stream, self.topic))
+        found = {}
+        for index, number in enumerate(self.numbers):
+            payload = prefix + b"\x01" + number.to_bytes(4, "little")
+            reply = self.plain.run("send_binary_request", 120, payload)
+            found[index] = int.from_bytes(reply[12:20], "little") if reply else None
+        return found
+
+    def left(self) -> dict[int, int]:
+        logs = {part.id: part for part in self.details().partitions}
+        found = {}
+        for index, stored in self.stored().items():
+            log = logs[self.numbers[index]]
+            behind = log.messages_count if stored is None else log.current_offset - stored
+            found[index] = min(log.messages_count, behind)
+        return found
+
+    def exists(self, name: str) -> bool:
+        groups = self.plain.run("get_consumer_groups", self.stream, self.topic)
+        return name in [group.name for group in groups]
+
+    @contextmanager
+    def attach(self) -> Iterator[None]:
+        member = Plain(self.address, self.password, self.ca)
+        member.run("join_consumer_group", self.stream, self.topic, GROUP)
+        try:
+            yield
+        finally:
+            member.run("leave_consumer_group", self.stream, self.topic, GROUP)
+            member.close()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.plain.close()
+
+
+def _ident(value: int | str) -> bytes:
+    raw = value.to_bytes(4, "little") if isinstance(value, int) else value.encode()
+    return bytes([1 if isinstance(value, int) else 2, len(raw)]) + raw
+
+
+def job(bench: IggyBench, tmp_path: Path, options: dict[str, Any] | None = None, **run: Any) -> Job:
+    """A run that clears what is there."""
+    values = {"stop_when_empty": True, "receipt_dir": str(tmp_path), **run}
+    return Job("iggy", bench.options_of(**(options or {})), RunOptions(**values))

@@ -1,0 +1,223 @@
+"""Iggy's adapter on the in-repo wire server, with the faults and settings that a real one has not on demand."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from core.brokers import iggy_wire as wire
+from core.brokers.iggy_client import Address
+from core.brokers.iggy_poll import PollConnection
+from core.errors import BrokerError, TransientError
+from core.options.base import resolve_references
+from core.run import Callbacks, clear, status
+from tests.brokers.iggy_bench import IggyBench, job
+from tests.brokers.iggy_server import PASSWORD, TOKEN, IggyServer
+from tests.support import make_certificates
+
+
+@pytest.fixture
+def server() -> Iterator[IggyServer]:
+    """A wire server of its own for each test: faults must not leak."""
+    with IggyServer() as running:
+        yield running
+
+
+@pytest.fixture
+def bench(server: IggyServer) -> Iterator[IggyBench]:
+    """A topic with a group."""
+    with closing(IggyBench(f"127.0.0.1:{server.port}", password=PASSWORD)) as found:
+        yield found
+
+
+def test_token(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
+    """A personal access token logs in, also from a file."""
+    bench.produce(0, 10)
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    token = resolve_references(f"${{file:{tmp_path / 'token'}}}")
+    login = {"username": None, "password": None, "token": token}
+    assert clear(job(bench, tmp_path / "receipts", login)).verified
+    assert server.stored == [(0, 9)]
+
+
+@pytest.mark.parametrize("case", ["old", "other", "silent"])
+def test_other_versions_are_told_quickly(
+    server: IggyServer, bench: IggyBench, tmp_path: Path, case: str
+) -> None:
+    """A server of another protocol is told from a dead one, in seconds and with the versions known."""
+    if case == "old":
+        server.old = True
+    elif case == "other":
+        server.version = (0, 12, 0)
+    else:
+        server.silent = True
+    begun = time.monotonic()
+    with pytest.raises(BrokerError) as raised:
+        status(job(bench, tmp_path))
+    assert time.monotonic() - begun < 15
+    said = {"old": "from before 0.9", "other": "0.12.0", "silent": "does not answer"}[case]
+    assert said in str(raised.value)
+    assert "0.9" in str(raised.value) or "0.11" in str(raised.value)
+
+
+def test_connections_that_break_are_opened_again(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """Connections cut in the middle cost retries, but no message and no double count."""
+    for number in range(3):
+        bench.produce(number, 3000)
+    server.cuts = {3, 9, 20, 37}
+    result = clear(job(bench, tmp_path, batch_size=200, workers=2))
+    assert (result.verified, result.totals.messages) == (True, 9000)
+    assert result.totals.retries > 0
+    assert bench.stored() == dict.fromkeys(range(3), 2999)
+
+
+def test_the_librarys_connection_is_opened_again(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """A connection cut while a group is joined, or its offset stored, costs retries alone."""
+    bench.produce(0, 100)
+    server.hang_ups = deque([161, 148, 161])  # store, join, store
+    result = clear(job(bench, tmp_path, workers=1))
+    assert (result.verified, result.totals.messages, list(server.hang_ups)) == (True, 100, [])
+    assert result.totals.retries > 0
+    assert bench.stored()[0] == 99
+
+
+def test_store_that_is_not_kept_is_noticed(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """An offset that cannot be read back is not counted as stored."""
+    bench.produce(0, 100)
+    server.forget_store = True
+    result = clear(job(bench, tmp_path, max_retries=1))
+    assert (result.verified, result.cleared, result.totals.messages) == (False, False, 0)
+    assert bench.stored()[0] is None
+
+
+def test_store_fails_after_another_partition(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """A store that fails for now, behind one that worked, makes nobody count twice or too little."""
+    for number in range(3):
+        bench.produce(number, 100)
+    server.faults[161] = deque([0x7FFF])  # the first store; those that follow work
+    result = clear(job(bench, tmp_path, workers=1))
+    assert (result.verified, result.totals.messages) == (True, 300)
+
+
+@pytest.mark.parametrize("fault", ["unrouted", "unread"])
+def test_failed_polls_are_no_end(
+    server: IggyServer, bench: IggyBench, tmp_path: Path, fault: str
+) -> None:
+    """Empty answers for no partition, or for one that was not read, are tried again: no end, no purge."""
+    bench.produce(0, 100)
+    setattr(server, fault, 2)
+    result = clear(job(bench, tmp_path, workers=1))
+    assert (result.verified, result.totals.messages) == (True, 100)
+    assert result.totals.retries > 0
+
+
+@pytest.mark.parametrize("deleted", [400, 1000])
+def test_retention_moves_the_start(
+    server: IggyServer, bench: IggyBench, tmp_path: Path, deleted: int
+) -> None:
+    """Messages deleted before they were read, some or all, are neither counted nor waited for."""
+    bench.produce(0, 1000)
+
+    def retention(_: object) -> bool:
+        server.delete_up_to(bench.stream, bench.topic, 0, deleted)
+        return True
+
+    result = clear(job(bench, tmp_path, stall_seconds=3), Callbacks(confirm=retention))
+    assert (result.verified, result.totals.messages) == (True, 1000 - deleted)
+    assert bench.left()[0] == 0
+
+
+def test_purge_during_the_drain_is_told(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
+    """A topic purged while it is drained ends the run, and what is new in it is not acknowledged."""
+    bench.produce(0, 5000)
+
+    def purge(_: object) -> bool:
+        server.streams[bench.stream].topics[bench.topic].logs[0].__init__()  # type: ignore[misc] # a log anew
+        bench.produce(0, 3)
+        return True
+
+    result = clear(job(bench, tmp_path), Callbacks(confirm=purge))
+    assert result.cleared is False
+    assert any("purged" in (row.error or "") for row in result.partitions) or "purged" in str(
+        result.error
+    )
+    assert bench.stored()[0] is None
+
+
+def test_refused_polls_are_told_in_words(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
+    """A poll that the server does not permit ends the run with what is missing, and acknowledges nothing."""
+    bench.produce(0, 100)
+    server.faults[100] = deque([41] * 50)
+    result = clear(job(bench, tmp_path))
+    assert result.cleared is False
+    assert "poll messages" in str(result.partitions[0].error or result.error)
+    assert bench.stored()[0] is None
+
+
+def test_a_reply_may_come_in_pieces(server: IggyServer, bench: IggyBench) -> None:
+    """A reply that halts in its middle is neither an answer nor an error, and complete once it goes on."""
+    bench.produce(0, 100)
+    server.halt = threading.Event()
+    connection = PollConnection(bench.options_of(), Address("127.0.0.1", server.port))
+    who = wire.subject(wire.CONSUMER, "0", bench.stream, bench.topic)
+    connection.ask(wire.poll(who, bench.numbers[0], 7, 50))
+    assert connection.answer(0.2) is None
+    assert connection.answer(0) is None
+    server.halt.set()
+    reply = connection.answer(10)
+    assert reply is not None
+    assert wire.polled(reply.head) == (bench.numbers[0], 99, 50, 7)
+    assert reply.size == 16 + 256 + 50 * (48 + 100)
+    connection.ask(wire.poll(who, bench.numbers[0], 99, 50))
+    last = connection.answer(10)
+    assert last is not None
+    assert wire.polled(last.head) == (bench.numbers[0], 99, 1, 99)
+    connection.close()
+
+
+def test_polls_go_to_the_leader(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
+    """In a cluster the polls go where the library goes, too: to the node that leads."""
+    bench.produce(0, 100)
+    with IggyServer() as follower:
+        server.nodes = follower.nodes = [(follower.port, 1), (server.port, 0)]
+        result = clear(job(bench, tmp_path, {"port": follower.port}))
+        assert (result.verified, follower.polls) == (True, 0)
+    assert bench.stored()[0] == 99
+
+
+def test_tls(tmp_path: Path) -> None:
+    """With TLS a backlog is cleared where the certificate fits, and nothing is asked where it does not."""
+    make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    ca = str(tmp_path / "ca.pem")
+    fits = {"tls": True, "tls_ca_file": ca, "tls_domain": "localhost"}
+    with (
+        IggyServer(tls=context) as server,
+        closing(IggyBench(f"127.0.0.1:{server.port}", password=PASSWORD, ca=ca)) as bench,
+    ):
+        bench.produce(0, 3000)
+        address = Address("127.0.0.1", server.port)
+        for wrong in ({"tls_domain": "elsewhere"}, {"tls_ca_file": None}):
+            with pytest.raises(BrokerError, match="--tls"):
+                clear(job(bench, tmp_path, fits | wrong))
+            with pytest.raises(TransientError, match="certificate verify failed"):
+                PollConnection(bench.options_of(**fits | wrong), address)
+        assert (server.polls, bench.stored()[0]) == (0, None)
+        assert clear(job(bench, tmp_path, fits)).verified
+        assert bench.stored()[0] == 2999
