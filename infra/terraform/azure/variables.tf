@@ -137,8 +137,8 @@ variable "instance_memory_in_mb" {
   nullable    = false
 
   validation {
-    condition     = contains([512, 2048, 4096], var.instance_memory_in_mb)
-    error_message = "instance_memory_in_mb is 512, 2048 or 4096, as in 2048."
+    condition     = contains([2048, 4096], var.instance_memory_in_mb)
+    error_message = "instance_memory_in_mb is 2048 or 4096, as in 2048."
   }
 }
 
