@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from core.brokers import kafka_msk
 from core.brokers.kafka_errors import REFUSALS, bad_setting, reason, redact, refusal
 from core.errors import TransientError
 from core.options.kafka import KafkaOptions
@@ -22,7 +23,8 @@ _LOG = logging.getLogger("backlog_clearer.librdkafka")
 def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
     """Settings for any client of this subscription; the user's own come last and win.
 
-    `group.id` is there for committing: nothing that uses this joins the group.
+    `group.id` is there for committing: nothing that uses this joins the group. Raises `UsageError` where
+    a token of AWS is asked for and cannot be made.
     """
     timeout_ms = int(REQUEST_TIMEOUT_S * 1000)
     ours: dict[str, Any] = {
@@ -39,7 +41,8 @@ def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
         "heartbeat.interval.ms": timeout_ms // 5,
         "reconnect.backoff.max.ms": 1000,
     }
-    return {**ours, **{key: _plain(value) for key, value in options.settings.items()}}
+    given = {key: _plain(value) for key, value in options.settings.items()}
+    return {**ours, **(kafka_msk.librdkafka_settings(given) if kafka_msk.wanted(given) else given)}
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from core.brokers import kafka_msk
 from core.options.kafka import KafkaOptions
 
 _TIMEOUT_S = 10.0
@@ -168,6 +169,8 @@ def _tls(given: Mapping[str, Any]) -> ssl.SSLContext:
 def _login(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The SASL mechanism and what it takes."""
     mechanism = str(given.get("sasl.mechanisms", given.get("sasl.mechanism", "GSSAPI"))).upper()
+    if kafka_msk.wanted(given):
+        return "OAUTHBEARER", {"sasl_oauth_token_provider": kafka_msk.Token()}
     if mechanism not in _MECHANISMS:
         raise HeadersUnsupported(f"only librdkafka speaks SASL {mechanism}")
     if mechanism == "OAUTHBEARER":

@@ -195,8 +195,9 @@ def _place(mirror: Path, name: str, version: str) -> Path:
 
 
 def _environ() -> dict[str, str]:
-    """Our own environment without what would change Terraform's behaviour."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    """Our own environment without what would change what Terraform does, or for whom."""
+    changed = ("TF_", "AWS_PROFILE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(changed)}
 
 
 def _sentence(diagnostic: Mapping[str, Any]) -> str:

@@ -76,6 +76,7 @@ resource "aws_batch_job_definition" "this" {
     ]
 
     environment = [
+      { name = "AWS_REGION", value = local.region },
       { name = "BACKLOG_CLEARER_CONFIG", value = local.configuration },
       { name = "BACKLOG_CLEARER_DEADLINE_S", value = tostring(var.attempt_seconds - local.settle_seconds) },
     ]

@@ -34,9 +34,9 @@ output "job_definition_arn" {
   value       = aws_batch_job_definition.this.arn
 }
 
-output "job_role_arn" {
+output "job_role_name" {
   description = "What the containers run as; attach what the brokers ask of an identity."
-  value       = aws_iam_role.job.arn
+  value       = aws_iam_role.job.name
 }
 
 output "security_group_id" {

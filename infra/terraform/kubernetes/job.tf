@@ -1,5 +1,6 @@
 # One job a run, made when it is applied. It has no time to live: were it gone, the next apply would make it
-# again. Taking the run out of `runs` takes it away.
+# again. Taking the run out of `runs` takes it away. HCL cannot share a pod between two kinds of resource: this
+# one is the same as in cron_job.tf, and a test holds them together.
 resource "kubernetes_job_v1" "this" {
   for_each = var.runs
 

@@ -40,7 +40,7 @@ resource "kubernetes_network_policy_v1" "this" {
         ports {
           port     = tostring(egress.value.port)
           end_port = egress.value.end_port
-          protocol = "TCP"
+          protocol = egress.value.protocol
         }
       }
     }

@@ -197,12 +197,18 @@ variable "egress" {
     cidr     = string
     port     = number
     end_port = optional(number)
+    protocol = optional(string, "TCP")
   }))
   nullable = false
 
   validation {
     condition     = alltrue([for end in values(var.egress) : can(cidrhost(end.cidr, 0)) && end.port >= 1 && coalesce(end.end_port, end.port) >= end.port && coalesce(end.end_port, end.port) <= 65535])
     error_message = "egress has networks and ports: { kafka = { cidr = \"10.0.0.0/16\", port = 9092, end_port = 9094 }, bucket = { cidr = \"0.0.0.0/0\", port = 443 } }."
+  }
+
+  validation {
+    condition     = alltrue([for end in values(var.egress) : contains(["TCP", "UDP"], end.protocol)])
+    error_message = "protocol is TCP or UDP: { dns = { cidr = \"169.254.20.10/32\", port = 53, protocol = \"UDP\" } }."
   }
 }
 

@@ -80,6 +80,10 @@ run "defaults" {
     error_message = "A job is told the backlog's name alone."
   }
   assert {
+    condition     = { for item in jsondecode(aws_batch_job_definition.this.container_properties).environment : item.name => item.value }["AWS_REGION"] == "eu-west-1"
+    error_message = "A container knows its region."
+  }
+  assert {
     condition = (
       tonumber({ for item in jsondecode(aws_batch_job_definition.this.container_properties).environment : item.name => item.value }["BACKLOG_CLEARER_DEADLINE_S"])
       == aws_batch_job_definition.this.timeout[0].attempt_duration_seconds - 120
