@@ -118,7 +118,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     frozen = run.mode is Mode.SKIP or (run.stop_when_empty and not run.follow)
     reached: frozenset[Partition] = frozenset()
     if frozen:
-        states, reached = _refrozen(source, job, survey, states)
+        survey, states, reached = _refrozen(source, job, survey, states)
     claims = [item for item in claim(states, run.mode, frozen=frozen) if item.partition not in reached]
     rows = tuple(row(state, target=_json(state.end) if frozen else None) for state in states)
     notes = notes_for(survey, states, run, claims)
@@ -257,12 +257,12 @@ def _chosen(source: Source, run: RunOptions) -> tuple[Survey, tuple[PartitionSta
 
 def _refrozen(
     source: Source, job: Job, survey: Survey, states: tuple[PartitionState, ...]
-) -> tuple[tuple[PartitionState, ...], frozenset[Partition]]:
-    """The states up to the targets of this run's earlier invocations, and what has reached them.
+) -> tuple[Survey, tuple[PartitionState, ...], frozenset[Partition]]:
+    """Survey and states up to the targets of this run's earlier invocations, and what has reached them.
 
     A run's slice is frozen once: another attempt, or its continuation after a deadline, goes on to
-    where the first was to end, and does not run after what arrived since. Raises `RefusedError` where
-    the run id is another subscription's.
+    where the first was to end, and does not run after what arrived since: a note says so. Raises
+    `RefusedError` where the run id is another subscription's.
     """
     try:
         found = receipts.load_run(job.run.receipt_dir, job.run_id, job.run.slice)
@@ -280,7 +280,12 @@ def _refrozen(
         if state.error is None and targets.get(state.partition, state.end) != state.end
     }
     if not moved:
-        return states, frozenset()
+        return survey, states, frozenset()
+    note = (
+        f"Run {job.run_id} froze its targets at {earlier[0].created_at:%Y-%m-%dT%H:%MZ} and goes on to"
+        " those: what has arrived since stays in the backlog. Another run id clears it, too."
+    )
+    survey = replace(survey, notes=(*survey.notes, note))
     left = {item.partition: item for item in source.remaining(moved)}
     again = tuple(
         replace(
@@ -294,7 +299,7 @@ def _refrozen(
         else state
         for state in states
     )
-    return again, frozenset(partition for partition in moved if left[partition].left == 0)
+    return survey, again, frozenset(key for key in moved if left[key].left == 0)
 
 
 def _check_identity(identity: Mapping[str, str], survey: Survey) -> None:

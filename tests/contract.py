@@ -181,6 +181,8 @@ class Contract:
         assert bench.left() == dict.fromkeys(range(bench.partitions), 11)
         assert first.totals.messages + again.totals.messages == MESSAGES * bench.partitions
         assert again.verified is not False
+        assert any("froze its targets" in note for note in again.notes)
+        assert not any("froze its targets" in note for note in first.notes)
 
     def test_skip_stops_at_the_frozen_target(self, bench: Bench, tmp_path: Path) -> None:
         """Skip, too, leaves alone what is published after the start."""
