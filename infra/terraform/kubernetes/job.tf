@@ -84,14 +84,21 @@ resource "kubernetes_job_v1" "this" {
             name  = "BACKLOG_CLEARER_TOTAL"
             value = tostring(local.jobs["run/${each.key}"].slices)
           }
-          # All slices of a run share the job's name.
-          env {
-            name = "BACKLOG_CLEARER_RUN_ID"
-            value_from {
-              field_ref {
-                field_path = "metadata.labels['batch.kubernetes.io/job-name']"
+          # All slices of a run share the job's name; with the uid, a later job of that name is another run.
+          dynamic "env" {
+            for_each = { JOB_NAME = "job-name", JOB_UID = "controller-uid" }
+            content {
+              name = env.key
+              value_from {
+                field_ref {
+                  field_path = "metadata.labels['batch.kubernetes.io/${env.value}']"
+                }
               }
             }
+          }
+          env {
+            name  = "BACKLOG_CLEARER_RUN_ID"
+            value = "$(JOB_NAME)-$(JOB_UID)"
           }
           dynamic "env" {
             for_each = var.secrets

@@ -101,6 +101,19 @@ run "defaults" {
     error_message = "A run stays, so that no apply repeats it, and apply does not wait for it."
   }
   assert {
+    condition = [
+      for env in kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].env : env.name
+      if contains(["JOB_NAME", "JOB_UID", "BACKLOG_CLEARER_RUN_ID"], env.name)
+    ] == ["JOB_NAME", "JOB_UID", "BACKLOG_CLEARER_RUN_ID"]
+    error_message = "What the run id is made of stands before it: Kubernetes expands only what it has seen."
+  }
+
+  assert {
+    condition     = { for env in kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].env : env.name => env.value }["BACKLOG_CLEARER_RUN_ID"] == "$(JOB_NAME)-$(JOB_UID)"
+    error_message = "A run id belongs to one job, also after another job had its name."
+  }
+
+  assert {
     condition     = { for env in kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].env : env.name => env.value }["BACKLOG_CLEARER_TOTAL"] == "8"
     error_message = "A pod is told how many slices there are."
   }
