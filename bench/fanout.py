@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MEASURED = (
-    Measured(Reader.HEADERS, 60_000_000, 1.18, 6.84, 1.25e07, 9.51e06, 13.15, 20.15),
-    Measured(Reader.CLIENT, 15_000_000, 2.74, 15.86, 4.38e05, 8.21e05, 34.17, 29.27),
+    Measured(Reader.HEADERS, 60_000_000, 0.49, 2.25, 3.36e07, 2.76e07, 4.42, 4.35),
+    Measured(Reader.CLIENT, 15_000_000, 0.45, 2.18, 1.19e06, 1.71e06, 10.94, 10.02),
 )
 """Median rounds of `make bench-fanout BENCH_ARGS=--measure`, which prints these lines."""
 
