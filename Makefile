@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed-dev
 CHOSEN = $(if $(filter undefined,$(origin BROKERS)),,--brokers '$(BROKERS)')
 
 .DEFAULT_GOAL := help
@@ -13,13 +13,16 @@ help: ## Show this help
 
 install: $(INSTALLED) ## Create .venv and install everything into it
 
-$(INSTALLED): requirements.txt requirements-dev.txt pyproject.toml
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=python3.12 …")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25' # older ones resolve for minutes
+
+$(VENV)/.installed%: requirements%.txt requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-demo: $(INSTALLED) ## Clear a million messages on an embedded broker, undo it, skip them
+demo: $(VENV)/.installed-demo ## Clear a million messages on an embedded broker, undo it, skip them
 	$(BIN)/python -m demo
 
 test: $(INSTALLED) ## Run the tests; what the machine lacks is skipped with its reason
