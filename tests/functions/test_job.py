@@ -145,14 +145,14 @@ def test_a_deadline_asks_for_a_retry_that_goes_on(embedded: Judge, tmp_path: Pat
 
 def test_a_signal_settles_and_asks_for_a_retry(embedded: Judge, tmp_path: Path) -> None:
     """SIGTERM ends a job with 1: what it says that it acknowledged is what the broker has acknowledged."""
-    image = Image(embedded, tmp_path, partitions=PARTITIONS, **SLOW)
+    image = Image(embedded, tmp_path, partitions=PARTITIONS, **{**SLOW, "each": 60_000})
     with image.start({}, "--backlog", "orders") as process:
-        wait_until(lambda: image.left() < PARTITIONS * 20_000, "a first commit")
+        wait_until(lambda: image.left() < PARTITIONS * 60_000, "a first commit")
         process.send_signal(signal.SIGTERM)
         ran = ended(process)
     assert (ran.code, ran.result["stop_reason"]) == (1, "signal")
     assert ran.stderr.startswith(NOT_CLEARED)
-    assert ran.result["totals"]["messages"] == PARTITIONS * 20_000 - image.left() > 0
+    assert ran.result["totals"]["messages"] == PARTITIONS * 60_000 - image.left() > 0
 
 
 def test_a_refusal_is_stored_with_the_run(deployed: Image) -> None:

@@ -22,6 +22,7 @@ from core.options.eventhubs import EventHubsOptions
 from core.run import Callbacks, Job, clear_source
 from tests.brokers.azurite import Azurite
 from tests.brokers.eventhubs_server import EventHubsServer
+from tests.brokers.kafka_judge import Judge
 from tests.brokers.test_eventhubs import EventHubsBench, storage  # noqa: F401 a fixture
 from tests.contract import Bench, Contract
 from tests.real.kafka_server import KafkaCluster
@@ -49,6 +50,7 @@ def endpoint(
         settings={"listener.name.sasl_ssl.plain.sasl.jaas.config": login},
     )
     cluster.start()
+    Judge(cluster.bootstrap()).wait_for_coordinators()
     yield cluster
     cluster.stop()
 
