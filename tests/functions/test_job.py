@@ -25,7 +25,8 @@ __all__ = ["embedded"]
 PARTITIONS, EACH = 6, 500
 NOT_CLEARED = "ERROR backlog-clearer: not cleared"
 # One worker that asks for one message at a time does not read 120,000 of them in 0.2 s.
-SLOW: dict[str, Any] = {"options": {"reader": "client"}, "batch_size": 1, "workers": 1, "each": 20_000}
+MANY = 60_000  # messages a partition: seconds of work, one at a time
+SLOW: dict[str, Any] = {"options": {"reader": "client"}, "batch_size": 1, "workers": 1, "each": MANY}
 
 
 class Image(Deployed):
@@ -135,7 +136,7 @@ def test_a_deadline_asks_for_a_retry_that_goes_on(embedded: Judge, tmp_path: Pat
     assert (first.code, first.result["stop_reason"]) == (1, "deadline")
     assert first.stderr.startswith(NOT_CLEARED)
     left = image.left()
-    assert 0 < left < PARTITIONS * 20_000
+    assert 0 < left < PARTITIONS * MANY
     embedded.produce(image.topic, 0, 70)
     again = image.run({**environ, "BACKLOG_CLEARER_DEADLINE_S": "200"}, "--backlog", "orders")
     assert (again.code, again.result["cleared"]) == (0, True), again.stderr
@@ -145,14 +146,14 @@ def test_a_deadline_asks_for_a_retry_that_goes_on(embedded: Judge, tmp_path: Pat
 
 def test_a_signal_settles_and_asks_for_a_retry(embedded: Judge, tmp_path: Path) -> None:
     """SIGTERM ends a job with 1: what it says that it acknowledged is what the broker has acknowledged."""
-    image = Image(embedded, tmp_path, partitions=PARTITIONS, **{**SLOW, "each": 60_000})
+    image = Image(embedded, tmp_path, partitions=PARTITIONS, **SLOW)
     with image.start({}, "--backlog", "orders") as process:
-        wait_until(lambda: image.left() < PARTITIONS * 60_000, "a first commit")
+        wait_until(lambda: image.left() < PARTITIONS * MANY, "a first commit")
         process.send_signal(signal.SIGTERM)
         ran = ended(process)
     assert (ran.code, ran.result["stop_reason"]) == (1, "signal")
     assert ran.stderr.startswith(NOT_CLEARED)
-    assert ran.result["totals"]["messages"] == PARTITIONS * 60_000 - image.left() > 0
+    assert ran.result["totals"]["messages"] == PARTITIONS * MANY - image.left() > 0
 
 
 def test_a_refusal_is_stored_with_the_run(deployed: Image) -> None:

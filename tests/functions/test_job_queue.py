@@ -22,7 +22,7 @@ from tests.brokers.kafka_judge import Judge, unique
 from tests.command import Ran, ended, job_started
 from tests.functions.azure_host import count, queues, storage
 from tests.functions.deployed import Deployed
-from tests.functions.test_job import EACH, NOT_CLEARED, PARTITIONS, SLOW
+from tests.functions.test_job import EACH, MANY, NOT_CLEARED, PARTITIONS, SLOW
 from tests.support import wait_until
 
 __all__ = ["embedded", "storage"]
@@ -103,7 +103,7 @@ def test_a_killed_jobs_message_is_delivered_again(
     jobs.visibility_s = 5
     made = jobs.dispatched()
     with jobs.start() as process:
-        wait_until(lambda: jobs.left() < PARTITIONS * 20_000, "a first commit")
+        wait_until(lambda: jobs.left() < PARTITIONS * MANY, "a first commit")
         process.send_signal(signal.SIGSTOP)  # so that it is not done before it is killed
         assert jobs.queue.peek_messages() == []
         process.send_signal(signal.SIGKILL)
@@ -116,7 +116,7 @@ def test_a_killed_jobs_message_is_delivered_again(
     assert jobs.left() == 0
     assert jobs.counts() == (0, 0)
     account = run_status(jobs.receipts, made.run_id)
-    assert (account.cleared, account.gone) == (True, PARTITIONS * 20_000)
+    assert (account.cleared, account.gone) == (True, PARTITIONS * MANY)
     assert account.slices[0].invocations == 2
 
 
@@ -173,12 +173,12 @@ def test_a_job_that_is_stopped_leaves_its_message(
     jobs.visibility_s = 5
     jobs.dispatched()
     with jobs.start() as process:
-        wait_until(lambda: jobs.left() < PARTITIONS * 20_000, "a first commit")
+        wait_until(lambda: jobs.left() < PARTITIONS * MANY, "a first commit")
         process.send_signal(signal.SIGTERM)
         ran = ended(process)
     assert (ran.code, ran.result["stop_reason"]) == (1, "signal")
     left = jobs.left()
-    assert ran.result["totals"]["messages"] == PARTITIONS * 20_000 - left
+    assert ran.result["totals"]["messages"] == PARTITIONS * MANY - left
     assert jobs.counts() == (1, 0)
     wait_until(lambda: bool(jobs.queue.peek_messages()), "the message to be seen again")
     again = jobs.run()
