@@ -113,8 +113,11 @@ def load(path: str) -> Receipt:
     try:
         data = store.read(path)
     except OSError as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The receipt {path} cannot be read: {reason}.") from error
+        raise UsageError(f"The receipt {path} cannot be read: {error.strerror or error}.") from error
+    return _parsed(path, data)
+
+
+def _parsed(path: str, data: bytes) -> Receipt:
     try:
         return Receipt.model_validate_json(data)
     except ValidationError as error:
@@ -133,10 +136,10 @@ def load_run(
     folder = run_folder(directory, run_id)
     prefixes = ("whole-", "slice-") if part == "all" else (f"{part_name(part)}-",)
     try:
-        paths = store.names(folder, *prefixes)
+        found = store.read_all(store.names(folder, *prefixes))
     except OSError as error:
-        raise UsageError(f"The receipts in {folder} cannot be listed: {error}.") from error
-    receipts = {path: load(path) for path in paths}
+        raise UsageError(f"The receipts in {folder} cannot be read: {error}.") from error
+    receipts = {path: _parsed(path, data) for path, data in found.items()}
     return dict(sorted(receipts.items(), key=lambda item: (item[1].created_at, item[0])))
 
 

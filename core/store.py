@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +62,17 @@ def read(path: str) -> bytes:
         fs, where = fsspec.core.url_to_fs(path)
         data: bytes = fs.cat_file(where)
     return data
+
+
+def read_all(paths: Sequence[str]) -> dict[str, bytes]:
+    """The contents of files of one file system by path; at the same time where it can do that."""
+    if not paths:
+        return {}
+    with _as_os_error():
+        fs, _ = fsspec.core.url_to_fs(paths[0])
+        where = {path: fs._strip_protocol(path) for path in paths}  # noqa: SLF001 what url_to_fs calls
+        found: dict[str, bytes] = fs.cat(list(where.values()))
+        return {path: found[name] for path, name in where.items()}
 
 
 def names(folder: str, *prefixes: str) -> list[str]:
