@@ -105,6 +105,13 @@ class Request(Options):
                 raise ValueError(str(error)) from None
         return self
 
+    @property
+    def part(self) -> Slice | None:
+        """The slice asked for; None: the whole backlog."""
+        if self.slice is None or self.total is None:
+            return None
+        return Slice(index=self.slice, total=self.total)
+
 
 class Config(Options):
     """All that may be cleared, and where receipts go."""
@@ -146,9 +153,6 @@ class Config(Options):
         seconds = [
             limit for limit in (request.max_seconds, found.max_seconds, deadline_s) if limit is not None
         ]
-        part = None
-        if request.slice is not None and request.total is not None:
-            part = Slice(index=request.slice, total=request.total)
         options, run = flags.assemble(
             options_model(found.system),
             found.options,
@@ -160,7 +164,7 @@ class Config(Options):
                 "max_seconds": min(seconds, default=None),
                 "force": found.force,
                 "stop_when_empty": True,
-                "slice": part,
+                "slice": request.part,
                 "receipt_dir": self.receipts,
             },
             environ=environ,

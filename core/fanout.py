@@ -25,7 +25,7 @@ from core.model import StopReason, StrEnum
 from core.options.base import build
 from core.plan import live_text
 from core.receipt import new_run_id, run_folder
-from core.report import RunResult
+from core.report import RunResult, total_known
 from core.run import clear, look
 
 DISPATCH_SCHEMA: Literal["backlog-clearer/dispatch/1"] = "backlog-clearer/dispatch/1"
@@ -122,8 +122,7 @@ def _survey(config: Config, request: Request, now: datetime, environ: Mapping[st
     seen = look(job)
     if seen.survey.live and not job.run.force:
         raise RefusedError(f"{live_text(seen.survey)} Stop them, or set force for this backlog.")
-    backlogs = [state.backlog for state in seen.states]
-    backlog = None if None in backlogs else sum(count for count in backlogs if count is not None)
+    backlog = total_known(state.backlog for state in seen.states)
     return Dispatch(
         run_id=job.run_id,
         request=request,

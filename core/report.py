@@ -7,6 +7,7 @@ together. Unknown figures are null, never 0.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -133,20 +134,24 @@ def row(state: PartitionState, *, target: StoredPosition) -> PartitionResult:
     )
 
 
+def total_known(counts: Iterable[int | None]) -> int | None:
+    """The sum of counts; None where any of them is unknown."""
+    found = list(counts)
+    return None if None in found else sum(count for count in found if count is not None)
+
+
 def total(
     rows: tuple[PartitionResult, ...], *, retries: int = 0, seconds: float = 0.0, received: int = 0
 ) -> Totals:
     """Add up the rows."""
-    backlogs = [item.backlog for item in rows]
-    lefts = [item.remaining for item in rows]
     messages = sum(item.messages for item in rows)
     return Totals(
         partitions=len(rows),
-        backlog=None if None in backlogs else sum(b for b in backlogs if b is not None),
+        backlog=total_known(item.backlog for item in rows),
         messages=messages,
         unacknowledged=sum(item.unacknowledged for item in rows),
         bytes=received,
-        remaining=None if None in lefts else sum(n for n in lefts if n is not None),
+        remaining=total_known(item.remaining for item in rows),
         errors=sum(item.error is not None for item in rows),
         retries=retries,
         messages_per_second=round(messages / seconds, 1) if messages and seconds else None,

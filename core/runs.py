@@ -8,7 +8,7 @@ of the broker: exact however many invocations there were.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -21,7 +21,7 @@ from core.fanout import Dispatch, read_dispatch
 from core.model import Partition, StrEnum
 from core.options.base import Slice
 from core.receipt import Receipt, load_run, part_name, run_folder
-from core.report import Action, StoredPosition
+from core.report import Action, StoredPosition, total_known
 
 RUN_SCHEMA: Literal["backlog-clearer/run/1"] = "backlog-clearer/run/1"
 
@@ -145,20 +145,9 @@ def assemble(
         counts={state: sum(item.state is state for item in slices) for state in State},
         slices=slices,
         partitions=partitions,
-        total=_sum(backlogs) if complete else None,
-        gone=_sum(gone) if complete else None,
+        total=total_known(backlogs) if complete else None,
+        gone=total_known(gone) if complete else None,
     )
-
-
-def _part(request: Request) -> Slice | None:
-    if request.slice is None or request.total is None:
-        return None
-    return Slice(index=request.slice, total=request.total)
-
-
-def _sum(counts: Iterable[int | None]) -> int | None:
-    known = list(counts)
-    return None if None in known else sum(count for count in known if count is not None)
 
 
 def _slice(name: str, receipts: Sequence[Receipt], failures: Sequence[Failure]) -> SliceStatus:
@@ -214,7 +203,7 @@ def note_failure(receipts: str, request: Request, error: Exception, now: datetim
     """
     if request.run_id is None:
         return
-    part = _part(request)
+    part = request.part
     failure = Failure(slice=part, error=str(error), kind=type(error).__name__, at=now)
     path = (
         f"{run_folder(receipts, request.run_id)}/failed-{part_name(part)}-{secrets.token_hex(4)}.json"
