@@ -5,70 +5,45 @@ Protocol: https://github.com/googleapis/googleapis/blob/master/google/pubsub/v1/
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from core.brokers.protobuf import BYTES, INT32, INT64, STRING, Field, message_classes
 
-
-def _message_types() -> Callable[[str], Any]:
-    """Wire-compatible cuts of Pub/Sub's messages, by name.
-
-    In `Merged`, fields that repeat on the wire are declared single, and what is inside them
-    repeated. A protobuf parser must merge the occurrences of a single embedded message
-    (https://protobuf.dev/programming-guides/encoding/#last-one-wins), so one parse in C collects the
-    ids, and the seconds, of a whole response into flat lists. Ids are bytes, so that nothing
-    decodes them. `Each` keeps messages apart, for responses in which some lie beyond the target.
-    """
-    proto = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="backlog_clearer_pubsub.proto", package="backlog_clearer", syntax="proto2"
-    )
-
-    def declare(name: str, *fields: tuple[str, int, Any, bool]) -> None:
-        message = file.message_type.add(name=name)
-        for field_name, number, kind, repeated in fields:
-            label = proto.LABEL_REPEATED if repeated else proto.LABEL_OPTIONAL
-            one = message.field.add(name=field_name, number=number, label=label)
-            if isinstance(kind, str):
-                one.type, one.type_name = proto.TYPE_MESSAGE, f".backlog_clearer.{kind}"
-            else:
-                one.type = kind
-
-    declare("MergedTime", ("seconds", 1, proto.TYPE_INT64, True))
-    declare("MergedMessage", ("publish_time", 4, "MergedTime", False))
-    declare(
-        "MergedReceived", ("ack_id", 1, proto.TYPE_BYTES, True), ("message", 2, "MergedMessage", False)
-    )
-    declare("Merged", ("received_messages", 1, "MergedReceived", False))
-    declare("MergedIds", ("ack_id", 1, proto.TYPE_BYTES, True))
-    declare("Ids", ("received_messages", 1, "MergedIds", False))
-    declare("Time", ("seconds", 1, proto.TYPE_INT64, False), ("nanos", 2, proto.TYPE_INT32, False))
-    declare("Message", ("publish_time", 4, "Time", False))
-    declare("Received", ("ack_id", 1, proto.TYPE_BYTES, False), ("message", 2, "Message", False))
-    declare("Each", ("received_messages", 1, "Received", True))
-    declare(
-        "Acknowledge",
-        ("subscription", 1, proto.TYPE_STRING, False),
-        ("ack_ids", 2, proto.TYPE_BYTES, True),
-    )
-    declare(
-        "ModifyAckDeadline",
-        ("subscription", 1, proto.TYPE_STRING, False),
-        ("ack_deadline_seconds", 3, proto.TYPE_INT32, False),
-        ("ack_ids", 4, proto.TYPE_BYTES, True),
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return lambda name: message_factory.GetMessageClass(
-        pool.FindMessageTypeByName(f"backlog_clearer.{name}")
-    )
-
-
-_type = _message_types()
-_MERGED, _IDS, _EACH = _type("Merged"), _type("Ids"), _type("Each")
-Acknowledge, ModifyAckDeadline = _type("Acknowledge"), _type("ModifyAckDeadline")
+_TYPES = message_classes(
+    "backlog_clearer.pubsub",
+    {
+        # In `Merged`, fields that repeat on the wire are declared single, and what is inside them
+        # repeated. A protobuf parser must merge the occurrences of a single embedded message
+        # (https://protobuf.dev/programming-guides/encoding/#last-one-wins), so one parse in C collects
+        # the ids, and the seconds, of a whole response into flat lists. Ids are bytes, so that nothing
+        # decodes them. `Each` keeps messages apart, for responses in which some lie beyond the target.
+        "MergedTime": {"seconds": Field(1, INT64, repeated=True)},
+        "MergedMessage": {"publish_time": Field(4, "MergedTime")},
+        "MergedReceived": {
+            "ack_id": Field(1, BYTES, repeated=True),
+            "message": Field(2, "MergedMessage"),
+        },
+        "Merged": {"received_messages": Field(1, "MergedReceived")},
+        "MergedIds": {"ack_id": Field(1, BYTES, repeated=True)},
+        "Ids": {"received_messages": Field(1, "MergedIds")},
+        "Time": {"seconds": Field(1, INT64), "nanos": Field(2, INT32)},
+        "Message": {"publish_time": Field(4, "Time")},
+        "Received": {"ack_id": Field(1, BYTES), "message": Field(2, "Message")},
+        "Each": {"received_messages": Field(1, "Received", repeated=True)},
+        "Acknowledge": {
+            "subscription": Field(1, STRING),
+            "ack_ids": Field(2, BYTES, repeated=True),
+        },
+        "ModifyAckDeadline": {
+            "subscription": Field(1, STRING),
+            "ack_deadline_seconds": Field(3, INT32),
+            "ack_ids": Field(4, BYTES, repeated=True),
+        },
+    },
+)
+_MERGED, _IDS, _EACH = _TYPES["Merged"], _TYPES["Ids"], _TYPES["Each"]
+Acknowledge, ModifyAckDeadline = _TYPES["Acknowledge"], _TYPES["ModifyAckDeadline"]
 
 
 class Instant(NamedTuple):

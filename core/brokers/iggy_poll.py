@@ -10,13 +10,13 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-import sys
 import time
 import uuid
 from typing import NamedTuple
 
 from core.brokers import iggy_wire as wire
 from core.brokers.iggy_client import TIMEOUT_S, Address
+from core.brokers.sockets import DROP
 from core.errors import TransientError
 from core.options.iggy import IggyOptions
 
@@ -30,8 +30,6 @@ _SESSION = struct.Struct("<IIQ")  # results that failed (none), user, session
 _MAX_BYTES = 64 * 1024 * 1024  # of a frame: the protocol's own limit
 _LEAST_S = 0.001  # to wait: 0 would mean something else
 _DROP_BYTES = 1024 * 1024  # at a time
-# Linux lets go of the bytes without copying them; elsewhere the flag means something else.
-_DROP = socket.MSG_TRUNC if sys.platform == "linux" else 0
 
 
 class Reply(NamedTuple):
@@ -52,7 +50,7 @@ class PollConnection:
         self._session = 0
         self._head = bytearray(_REPLY.size + wire.POLLED_BYTES)
         self._dropped = bytearray(_DROP_BYTES)
-        self._drop = 0 if options.tls else _DROP
+        self._drop = 0 if options.tls else DROP
         try:
             self._socket = socket.create_connection(address, TIMEOUT_S)
         except OSError as error:

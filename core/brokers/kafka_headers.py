@@ -26,7 +26,8 @@ from core.brokers.kafka_fetch import Fetched, Wanted
 from core.brokers.kafka_ledger import Ledger
 from core.brokers.kafka_locate import Located, connect, locate, log_bounds
 from core.brokers.kafka_security import HeadersUnsupported, Security
-from core.brokers.kafka_wire import Connection, wait
+from core.brokers.kafka_wire import Connection
+from core.brokers.sockets import wait
 from core.errors import BrokerError, TransientError
 from core.model import Advance, Claim, Partition, Settled
 from core.options.kafka import KafkaOptions

@@ -8,7 +8,6 @@ the speed (bench/README-kafka.md has the figures).
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 import struct
@@ -27,6 +26,7 @@ from kafka.protocol.sasl import (
 
 from core.brokers.kafka_errors import redact, refusal
 from core.brokers.kafka_security import HeadersUnsupported, Security
+from core.brokers.sockets import Waitable
 from core.errors import BrokerError, TransientError
 from core.options.kafka import KafkaOptions
 
@@ -36,7 +36,7 @@ _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
 _MAX_ROUNDS = 10  # of a SASL exchange
 
 
-class Connection:
+class Connection(Waitable):
     """Connected and logged in; used by one thread. All methods raise `TransientError` if it breaks."""
 
     def __init__(self, host: str, port: int, options: KafkaOptions, security: Security) -> None:
@@ -192,34 +192,3 @@ class Connection:
                 got += count
         except OSError as error:
             raise self._broken(error) from None
-
-    @property
-    def buffered(self) -> bool:
-        """Whether TLS holds bytes already that a wait on the socket would not see."""
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
-
-    def fileno(self) -> int:
-        """For waiting on several connections at a time."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Close, never raise."""
-        try:
-            self._socket.close()
-        except OSError:
-            return
-
-
-def wait(connections: list[Connection], timeout_s: float) -> list[Connection]:
-    """Those with something to receive, after at most this long."""
-    ready = [connection for connection in connections if connection.buffered]
-    if ready or not connections:
-        return ready
-    # poll has no limit on descriptors; Windows has only select
-    if not hasattr(select, "poll"):
-        return select.select(connections, [], [], timeout_s)[0]
-    poller = select.poll()
-    by_number = {connection.fileno(): connection for connection in connections}
-    for number in by_number:
-        poller.register(number, select.POLLIN)
-    return [by_number[number] for number, _ in poller.poll(timeout_s * 1000)]

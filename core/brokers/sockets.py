@@ -1,0 +1,52 @@
+"""What this project's own connections have in common."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+# Linux lets go of received bytes without copying them; elsewhere the flag means something else.
+DROP = socket.MSG_TRUNC if sys.platform == "linux" else 0
+
+
+class Waitable:
+    """A connection over a socket of its own, plain or TLS, which can be waited for with others."""
+
+    _socket: socket.socket
+
+    @property
+    def buffered(self) -> bool:
+        """Whether TLS holds bytes already that a wait on the socket would not see."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def fileno(self) -> int:
+        """For waiting on several connections at a time."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close, never raise."""
+        with suppress(OSError):
+            self._socket.close()
+
+
+_Connection = TypeVar("_Connection", bound=Waitable)
+
+
+def wait(connections: Sequence[_Connection], timeout_s: float) -> Sequence[_Connection]:
+    """Those with something to receive, after at most this long."""
+    ready = [connection for connection in connections if connection.buffered]
+    if ready or not connections:
+        return ready
+    # poll has no limit on descriptors; Windows has only select
+    if not hasattr(select, "poll"):
+        return select.select(connections, [], [], timeout_s)[0]
+    poller = select.poll()
+    by_number = {connection.fileno(): connection for connection in connections}
+    for number in by_number:
+        poller.register(number, select.POLLIN)
+    return [by_number[number] for number, _ in poller.poll(timeout_s * 1000)]
