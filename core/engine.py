@@ -188,7 +188,7 @@ class _Worker(threading.Thread):
             self.retries += 1
             error = state.outcome.exception() if state.outcome else None
             wait = state.next_action.sleep if state.next_action else 0
-            _LOG.warning("%s; trying again in %.1f s", error, wait)
+            _LOG.warning("Trying again in %.1f s: %s", wait, error)
 
         tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
@@ -222,7 +222,7 @@ class _Worker(threading.Thread):
             if self.halt.is_set() or sum(s.settled for s in self.shares.values()) == before:
                 raise
             self.retries += 1
-            _LOG.warning("%s; going on from what was acknowledged", error)
+            _LOG.warning("Going on from what was acknowledged: %s", error)
             self.halt.wait(0.2)
         finally:
             lane.close()

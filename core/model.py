@@ -8,9 +8,11 @@ messages, and a figure under the wrong name is a lie.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
+
+from core.errors import ClearerError, TransientError
 
 if sys.version_info >= (3, 11):
     from enum import StrEnum
@@ -85,6 +87,26 @@ class PartitionState:
     backlog_bytes: int | None = None  # the same in stored bytes, where the broker tells
     undo: str | None = None  # why `restore` could not bring this partition back; None: it can
     error: str | None = None  # why this partition cannot be cleared at all
+    passing: bool = False  # that may be over in a moment: asking again is worth it
+
+
+def failed(
+    partition: Partition, error: ClearerError, position: Position | None = None
+) -> PartitionState:
+    """A partition of which nothing else can be told."""
+    passing = isinstance(error, TransientError)
+    return PartitionState(partition, position, None, None, None, error=str(error), passing=passing)
+
+
+def completed(
+    states: Iterable[PartitionState], partitions: Iterable[Partition]
+) -> tuple[PartitionState, ...]:
+    """A state for each partition, sorted: nothing is known of those that have none."""
+    known = {state.partition: state for state in states}
+    return tuple(
+        known.get(partition) or PartitionState(partition, None, None, None, None)
+        for partition in sorted(partitions)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.errors import UsageError
 from core.model import Claim, Mode, PartitionState, Survey
 from core.options.base import RunOptions
 from core.report import Action, PartitionResult
@@ -43,24 +42,10 @@ def cost(claims: Sequence[Claim], run: RunOptions, survey: Survey, unit: str) ->
     return f"transfers {amount}{size} of {places} with {run.workers} workers"
 
 
-def choose(states: Sequence[PartitionState], run: RunOptions) -> tuple[PartitionState, ...]:
-    """The partitions that `--partitions` and `--slice` leave, sorted.
-
-    Raises `UsageError` naming partitions that do not exist, and those that do.
-    """
-    chosen = sorted(states, key=lambda state: state.partition)
-    if run.partitions is not None:
-        existing = {state.partition.number for state in chosen}
-        missing = [number for number in run.partitions if number not in existing]
-        if missing:
-            raise UsageError(
-                f"--partitions names {', '.join(map(str, missing))}, but the partitions are"
-                f" {', '.join(map(str, sorted(existing)))}."
-            )
-        chosen = [state for state in chosen if state.partition.number in run.partitions]
-    if run.slice is not None:
-        chosen = chosen[run.slice.index :: run.slice.total]
-    return tuple(chosen)
+def choose(survey: Survey, run: RunOptions) -> tuple[PartitionState, ...]:
+    """The partitions that are to be cleared, sorted; raises like `RunOptions.choose`."""
+    by_partition = {state.partition: state for state in survey.partitions}
+    return tuple(by_partition[partition] for partition in run.choose(by_partition))
 
 
 def claim(states: Sequence[PartitionState], mode: Mode, *, frozen: bool) -> list[Claim]:

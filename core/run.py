@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from core import __version__
+from core import __version__, asking
 from core import receipt as receipts
 from core.engine import Drain, Drained, Halt, Snapshot, drain
 from core.errors import BrokerError, ClearerError, RefusedError, UsageError
@@ -200,7 +200,7 @@ def restore_source(
 ) -> RunResult:
     """Like `restore`, on a source that is open already."""
     run, started = job.run, _now()
-    survey = source.survey()
+    survey = asking.survey(source)
     _check_identity(identity, survey)
     if survey.live and not run.force and not run.dry_run:
         raise RefusedError(live_text(survey) + " Stop them, or say --force.")
@@ -251,8 +251,8 @@ def restore_source(
 
 
 def _chosen(source: Source, run: RunOptions) -> tuple[Survey, tuple[PartitionState, ...]]:
-    survey = source.survey()
-    return survey, choose(survey.partitions, run)
+    survey = asking.survey(source)
+    return survey, choose(survey, run)
 
 
 def _refrozen(
@@ -386,7 +386,7 @@ def _restored(
 ) -> tuple[PartitionResult, ...]:
     """The rows with what became of the restore, read back from the broker."""
     try:
-        now = {state.partition: state for state in source.survey().partitions}
+        now = {state.partition: state for state in asking.survey(source).partitions}
     except ClearerError as error:
         _LOG.warning("Verification failed: %s", error)
         now = {}

@@ -89,6 +89,11 @@ class Source(Protocol):
         raise `BrokerError` in under 15 s, naming the address and what to check. `end` of each
         state is the frozen target. What cannot be told is None, with a note that says why. An
         error that concerns one partition is that state's `error`, not an exception.
+
+        Slices of a run look at the same time, and each at partitions that others read already. So
+        only of partitions that `RunOptions.choose` leaves need anything be told, the others need
+        be named; and `live` has no consumer of this run's own other slices, nor one that can
+        get nothing of those partitions.
         """
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:

@@ -56,9 +56,8 @@ def read_request(body: bytes | str) -> Request:
 def failed(receipts: str, request: Request, error: Exception) -> None:
     """Log that a slice came to nothing, and store that with its run; raises nothing of its own."""
     part = "whole" if request.slice is None else f"{request.slice}/{request.total}"
-    _LOG.error(
-        "%s: run %s, slice %s of %s: %s", NOT_CLEARED, request.run_id, part, request.backlog, error
-    )
+    run = f"run {request.run_id}" if request.run_id else "a run without an id"
+    _LOG.error("%s: %s, slice %s of %s: %s", NOT_CLEARED, run, part, request.backlog, error)
     try:
         note_failure(receipts, request, error, datetime.now(timezone.utc))
     except BrokerError as problem:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +25,9 @@ CACHE = Path(os.environ.get("BACKLOG_CLEARER_TEST_CACHE", "~/.cache/backlog-clea
 
 NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
 """Set by CI: what could have been installed must not be skipped."""
+
+_CHANCE = random.SystemRandom()  # tests may seed the usual one
+_GIVEN: set[int] = set()
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -38,11 +45,18 @@ def need(*programs: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that is free, and stays so until a server starts there, or starts again.
+
+    Below 32768, from where systems take the ports of clients (Linux: ip_local_port_range), and
+    none that was given out before.
+    """
+    while True:
+        port = _CHANCE.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                return port
 
 
 def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
@@ -52,6 +66,24 @@ def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) ->
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {timeout_s:.0f} s")
         time.sleep(0.05)
+
+
+@contextmanager
+def answering(
+    handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """The port of an HTTP server on 127.0.0.1 that runs for a `with` block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def listens(port: int) -> bool:
@@ -175,19 +207,24 @@ def maven_jars(name: str, coordinates: Sequence[str], *, alone: bool = False) ->
     return folder / "lib"
 
 
+def _openssl(folder: Path, command: str) -> None:
+    subprocess.run(
+        ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
+    )
+
+
 def make_certificates(folder: Path) -> None:
     """An authority `ca.pem`, and `server.key` and `server.crt` of 127.0.0.1 and localhost that it signs."""
     need("openssl")
+    authority = "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key"
+    _openssl(folder, f"{authority} -out ca.pem")
+    make_certificate(folder, "server", "localhost")
 
-    def openssl(command: str) -> None:
-        subprocess.run(
-            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
-        )
 
+def make_certificate(folder: Path, name: str, subject: str) -> None:
+    """`name.key` and `name.crt` of a subject, signed by the authority that is in the folder."""
     (folder / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem")
-    openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr")
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
-        " -extfile san.cnf -out server.crt"
-    )
+    request = f"req -newkey rsa:2048 -nodes -subj /CN={subject} -keyout {name}.key"
+    _openssl(folder, f"{request} -out {name}.csr")
+    signed = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
+    _openssl(folder, f"{signed} -extfile san.cnf -out {name}.crt")

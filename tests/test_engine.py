@@ -73,8 +73,7 @@ def test_retries_are_bounded() -> None:
 def test_one_failure_stops_the_rest_and_names_its_partition() -> None:
     """A fatal error in one partition is reported with it; others keep what they acknowledged."""
     broker, source = filled(100_000, 100_000)
-    broker.read_faults.append(BrokerError("the disk is gone", Partition("t", 1)))
-    source.open_lane = _only_for(source, 1)  # type: ignore[method-assign,assignment] # faults for one lane
+    source.open_lane = _failing(source, 1)  # type: ignore[method-assign,assignment] # one lane alone
     done = drain(source, claims(source), RUN)
     assert done.reason is StopReason.FAILED
     assert done.partitions[Partition("t", 1)].error == "the disk is gone"
@@ -82,21 +81,17 @@ def test_one_failure_stops_the_rest_and_names_its_partition() -> None:
     assert (positions(broker)[0] or 0) == done.partitions[Partition("t", 0)].messages
 
 
-class _Shielded(MemoryLane):
-    """A lane that faults of other lanes do not reach."""
+class _Failing(MemoryLane):
+    """A lane whose every read fails for good."""
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
-        faults, self._broker.read_faults = self._broker.read_faults, type(self._broker.read_faults)()
-        try:
-            return super().read(max_wait_s, max_messages)
-        finally:
-            self._broker.read_faults.extend(faults)
+        raise BrokerError("the disk is gone", Partition("t", 1))
 
 
-def _only_for(source: MemorySource, number: int) -> Callable[[Sequence[Claim]], MemoryLane]:
+def _failing(source: MemorySource, number: int) -> Callable[[Sequence[Claim]], MemoryLane]:
     def open_lane(claims: Sequence[Claim]) -> MemoryLane:
         mine = any(claim.partition.number == number for claim in claims)
-        return (MemoryLane if mine else _Shielded)(source, claims)
+        return (_Failing if mine else MemoryLane)(source, claims)
 
     return open_lane
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from core.errors import UsageError
-from core.model import Partition, PartitionState
+from core.model import Partition
 from core.options.base import Options, RunOptions, Slice, build, resolve_references
-from core.plan import choose
 
 
 @pytest.mark.parametrize(
@@ -34,14 +33,11 @@ def test_partition_ranges_that_are_none(text: str) -> None:
 @given(total=st.integers(1, 50), partitions=st.integers(0, 200))
 def test_slices_cover_every_partition_exactly_once(total: int, partitions: int) -> None:
     """The slices of a backlog are disjoint and together complete, without coordination."""
-    states = [
-        PartitionState(Partition("t", number), None, None, None, None)
-        for number in reversed(range(partitions))
-    ]
+    all_of_them = [Partition("t", number) for number in reversed(range(partitions))]
     dealt = [
-        state.partition.number
+        partition.number
         for index in range(total)
-        for state in choose(states, RunOptions(slice=Slice(index=index, total=total)))
+        for partition in RunOptions(slice=Slice(index=index, total=total)).choose(all_of_them)
     ]
     assert sorted(dealt) == list(range(partitions))
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from core import asking
 from core.brokers.memory import MemoryBroker, MemorySource
 from core.engine import Halt
-from core.errors import BrokerError, RefusedError
+from core.errors import BrokerError, RefusedError, TransientError
 from core.model import Mode, Partition, StopReason, Survey
 from core.options.base import RunOptions, SystemOptions
 from core.receipt import load
@@ -90,6 +91,67 @@ def test_partition_with_an_error_is_left_alone_and_reported(
     assert stored(broker) == [None, 500]
     assert [row.error for row in result.partitions] == ["no leader", None]
     assert (result.cleared, result.totals.errors) == (False, 1)
+
+
+def failing(source: MemorySource, monkeypatch: pytest.MonkeyPatch, *errors: BrokerError) -> list[int]:
+    """Let surveys fail with these errors, then work; the list grows with each survey."""
+    ask, left, asked = source.survey, list(errors), [0]
+
+    def survey() -> Survey:
+        asked[0] += 1
+        if left:
+            raise left.pop(0)
+        return ask()
+
+    monkeypatch.setattr(source, "survey", survey)
+    return asked
+
+
+def test_survey_is_asked_again_where_it_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that moves while the run begins does not end it."""
+    broker, source = filled()
+    asked = failing(source, monkeypatch, *[TransientError("moving")] * 2)
+    assert run(source, tmp_path).cleared
+    assert (asked, stored(broker)) == ([3], [500, 500])
+
+
+@pytest.mark.parametrize(
+    ("error", "times"), [(TransientError("down"), asking.ATTEMPTS), (BrokerError("no"), 1)]
+)
+def test_survey_that_goes_on_failing_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BrokerError, times: int
+) -> None:
+    """What does not pass ends the run with the broker's words, and what never will is asked once."""
+    broker, source = filled()
+    asked = failing(source, monkeypatch, *[error] * 9)
+    with pytest.raises(BrokerError, match=str(error)):
+        run(source, tmp_path)
+    assert (asked, stored(broker), list(tmp_path.iterdir())) == ([times], [None, None], [])
+
+
+@pytest.mark.parametrize(("times", "cleared"), [(2, True), (9, False)])
+def test_partition_that_may_be_told_in_a_moment_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, *, cleared: bool
+) -> None:
+    """A partition between two leaders is waited for; if it stays so, the others are cleared."""
+    broker, source = filled()
+    ask, left = source.survey, [times]
+
+    def survey() -> Survey:
+        left[0] -= 1
+        found = ask()
+        if left[0] < 0:
+            return found
+        first, second = found.partitions
+        moving = replace(first, error="no leader", passing=True)
+        return replace(found, partitions=(moving, second))
+
+    monkeypatch.setattr(source, "survey", survey)
+    result = run(source, tmp_path)
+    assert stored(broker) == [500 if cleared else None, 500]
+    assert (result.cleared, result.partitions[0].error) == (cleared, None if cleared else "no leader")
 
 
 def test_partial_skip_is_reported(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from core.brokers.eventhubs_amqp import AmqpLane
 from core.brokers.eventhubs_checkpoints import LEGACY, Blobs, Checkpoints, Owner
-from core.brokers.eventhubs_client import AttachedElsewhereError, in_parallel
+from core.brokers.eventhubs_client import AttachedElsewhereError
 from core.brokers.eventhubs_kafka import KafkaEndpoint
 from core.brokers.eventhubs_links import (
     LinkGroup,
@@ -23,6 +23,7 @@ from core.brokers.eventhubs_links import (
     selector,
     sequence_number,
 )
+from core.brokers.parallel import in_parallel
 from core.errors import ClearerError, UsageError
 from core.model import (
     Claim,
@@ -34,6 +35,8 @@ from core.model import (
     Remaining,
     Survey,
     Traits,
+    completed,
+    failed,
 )
 from core.options.base import RunOptions, SystemOptions
 from core.options.eventhubs import EventHubsOptions, Reader
@@ -104,19 +107,22 @@ class EventHubsSource:
         options = self._options
         blobs = self._checkpoints.look() if self._checkpoints else Blobs({}, {}, ())
         numbers = read_partition_numbers(options)
-        found = read_partitions(options, numbers)
+        partitions = [Partition(options.hub, number) for number in numbers]
+        mine = self._run.choose(partitions)
+        found = read_partitions(options, [partition.number for partition in mine])
         live = (
             *live_processors(blobs.owners, options.ownership_expiration),
-            *self._readers([Partition(options.hub, number) for number in numbers[:_PROBED]]),
+            # Only on these: Event Hubs allows five readers of one partition, and slices look together.
+            *self._readers(mine[:_PROBED]),
         )
-        states = tuple(self._state(number, found[number], blobs) for number in numbers)
+        states = [self._state(number, item, blobs) for number, item in found.items()]
         notes = [*self._notes(states, blobs), *_notes_of_live(live)]
         if self._run.mode is Mode.CONSUME:
             notes.append(self._choose_reader(states, found))
         return Survey(
             subscription=f"consumer group {options.consumer_group} on Event Hub {options.hub}",
             identity=self._identity(),
-            partitions=states,
+            partitions=completed(states, partitions),
             live=live,
             notes=tuple(notes),
         )
@@ -157,7 +163,7 @@ class EventHubsSource:
         partition = Partition(self._options.hub, number)
         position = blobs.positions.get(number)
         if isinstance(found, ClearerError):
-            return PartitionState(partition, position, None, None, None, error=str(found))
+            return failed(partition, found, position)
         error = blobs.faults.get(number)
         at = sequence_number(position)
         if at is not None and at > found.last:

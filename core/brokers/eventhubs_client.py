@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import ClientAuthenticationError
@@ -19,9 +17,6 @@ from core.options.eventhubs import EventHubsOptions
 
 TIMEOUT_S = 12.0
 """Longest time that anything asked of the service may take."""
-
-THREADS = 16
-"""Requests that are under way at the same time."""
 
 _TRANSIENT = (
     "serverbusy",
@@ -42,9 +37,6 @@ _TRANSIENT = (
     "detached",
 )
 """Conditions that may pass, as they read in the SDK's texts without punctuation."""
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 def credential() -> TokenCredential:
@@ -84,44 +76,6 @@ def consumer_client(options: EventHubsOptions) -> EventHubConsumerClient:
 
 class AttachedElsewhereError(BrokerError):
     """Other consumers hold the partition: reading is possible once they are gone."""
-
-
-def in_parallel(
-    items: Sequence[_T], open_worker: Callable[[], Callable[[_T], _R]], timeout_s: float = TIMEOUT_S
-) -> list[_R | ClearerError]:
-    """Call one function for each item on up to `THREADS` threads, each with a worker of its own.
-
-    Returns the results in order, with the `ClearerError` where one was raised or nothing came within
-    `timeout_s` in a row; the threads are daemons, and one that hangs is left behind.
-    """
-    results: dict[int, _R | ClearerError] = {}
-    waiting = list(enumerate(items))[::-1]
-    lock = threading.Lock()
-    done = threading.Semaphore(0)
-
-    def work() -> None:
-        worker: Callable[[_T], _R] | None = None
-        while True:
-            with lock:
-                if not waiting:
-                    return
-                index, item = waiting.pop()
-            try:
-                worker = worker or open_worker()
-                results[index] = worker(item)
-            except ClearerError as error:
-                results[index] = error
-            except Exception as error:  # noqa: BLE001 a thread must not end without its answer
-                results[index] = BrokerError(f"{type(error).__name__}: {error}")
-            done.release()
-
-    for _ in range(min(THREADS, len(items))):
-        threading.Thread(target=work, daemon=True).start()
-    for _ in items:
-        if not done.acquire(timeout=timeout_s):
-            break
-    late = TransientError(f"The service did not answer within {timeout_s:.0f} s.")
-    return [results.get(index, late) for index in range(len(items))]
 
 
 def translate(

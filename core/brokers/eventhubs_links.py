@@ -24,8 +24,9 @@ from azure.eventhub._pyamqp.error import AMQPException
 from azure.eventhub._pyamqp.message import Message
 from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 
-from core.brokers.eventhubs_client import TIMEOUT_S, consumer_client, in_parallel, translate
+from core.brokers.eventhubs_client import TIMEOUT_S, consumer_client, translate
 from core.brokers.eventhubs_wire import OFFSET, SEQUENCE_NUMBER, CountingTransport, Tally
+from core.brokers.parallel import in_parallel
 from core.errors import ClearerError, TransientError
 from core.model import Partition, Position
 from core.options.eventhubs import EventHubsOptions

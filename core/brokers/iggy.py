@@ -28,6 +28,7 @@ from core.model import (
     Remaining,
     Survey,
     Traits,
+    failed,
 )
 from core.options.base import RunOptions, SystemOptions, suggestion
 from core.options.iggy import IggyOptions
@@ -143,13 +144,13 @@ class IggySource:
         )
 
     def _members(self) -> tuple[str, ...]:
-        """The group's members; refuses a group that does not exist."""
+        """Who is a member of the group at each of a few looks; refuses a group that does not exist."""
         options, client = self._options, self._client
         if options.group_id is None:
             return ()
         place = ident(options.stream_id), ident(options.topic_id)
         group = ident(options.group_id)
-        members: Sequence[ConsumerGroupMember] = ()
+        members: dict[int, ConsumerGroupMember] = {}
         for look in range(_LOOKS):
             if look:
                 time.sleep(_LOOK_AGAIN_S)
@@ -160,12 +161,13 @@ class IggySource:
                     f"There is no consumer group {options.group_id} on {self._topic}; nothing was"
                     f" created.{suggestion(options.group_id, sorted(item.name for item in groups))}"
                 )
-            members = found.members
+            seen = {member.id: member for member in found.members}
+            members = {id_: seen[id_] for id_ in (members if look else seen) if id_ in seen}
             if not members:
                 break
         return tuple(
-            f"member {member.id} of partitions {', '.join(map(str, member.partitions)) or 'none'}"
-            for member in members
+            f"member {id_} of partitions {', '.join(map(str, member.partitions)) or 'none'}"
+            for id_, member in members.items()
         )
 
     def _chosen(self, known: Mapping[int, Log]) -> Iterable[int]:
@@ -185,7 +187,7 @@ class IggySource:
         try:
             stored = self._offsets.get(partition)
         except BrokerError as error:
-            return PartitionState(partition, None, None, None, None, error=str(error))
+            return failed(partition, error)
         backlog = log.left(stored)
         return PartitionState(
             partition,

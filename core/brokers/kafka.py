@@ -135,7 +135,8 @@ class KafkaSource:
                     if known and start is not None and end is not None
                     else None,
                     undo=NEVER if position is None and committed else None,
-                    error=errors.get(partition),
+                    error=None if partition not in errors else str(errors[partition]),
+                    passing=isinstance(errors.get(partition), TransientError),
                 )
             )
         identity = {"topic": ",".join(sorted(options.topic)), "group_id": options.group_id}
@@ -229,7 +230,7 @@ class KafkaSource:
             end = target if isinstance(target, int) else ends.get(partition)
             if partition in errors or start is None or end is None:
                 text = errors.get(partition, "the broker did not tell its offsets")
-                found.append(Remaining(partition, position, None, text))
+                found.append(Remaining(partition, position, None, str(text)))
             else:
                 found.append(Remaining(partition, position, backlog(position, start, end)))
         return found
@@ -272,7 +273,8 @@ class KafkaSource:
             refused.update(dict.fromkeys(forget, error))
         outcomes = []
         for partition in positions:
-            error = refused.get(partition) or errors.get(partition)
+            failed = errors.get(partition)
+            error = refused.get(partition) or (str(failed) if failed else None)
             outcomes.append(Outcome(partition, None if error else offsets.get(partition), error))
         return outcomes
 

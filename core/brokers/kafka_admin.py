@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -22,11 +22,13 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it
 from core.brokers.kafka_commit import partition_error
 from core.brokers.kafka_config import REQUEST_TIMEOUT_S, Complaints, open_admin
 from core.brokers.kafka_errors import is_transient, kafka_error, reason, redact, translate
-from core.errors import TransientError, UsageError
+from core.errors import BrokerError, TransientError, UsageError
 from core.model import Partition
 from core.options.kafka import KafkaOptions
 
 _K = TypeVar("_K")
+_Told: TypeAlias = tuple[dict[Partition, int], dict[Partition, BrokerError]]
+"""An offset for each partition, and why some could not be told."""
 
 _NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
 _STALE = frozenset(
@@ -34,8 +36,11 @@ _STALE = frozenset(
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
+"""What is said of a partition that exists by a broker that does not lead it, not yet or no more."""
+
 _NO_MEMBERS = frozenset({"EMPTY", "DEAD"})
 _NEVER = -1001  # OFFSET_INVALID: librdkafka's "nothing stored"
 
@@ -108,24 +113,18 @@ class GroupAdmin:
                 return (f"a group in state {state} whose members are not known yet",)
             return ()
 
-    def log_start(
-        self, partitions: Iterable[Partition]
-    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+    def log_start(self, partitions: Iterable[Partition]) -> _Told:
         """The first retained offset of each partition, and why some could not be told."""
         return self._list_offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the library lacks it
 
-    def log_end(
-        self, partitions: Iterable[Partition]
-    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+    def log_end(self, partitions: Iterable[Partition]) -> _Told:
         """The high watermark of each partition, and why some could not be told.
 
         Read uncommitted: what an open transaction has written is backlog, too.
         """
         return self._list_offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the library lacks it
 
-    def _list_offsets(
-        self, partitions: Iterable[Partition], spec: OffsetSpec
-    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+    def _list_offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> _Told:
         wanted = {TopicPartition(p.topic, p.number): spec for p in partitions}
         if not wanted:
             return {}, {}
@@ -140,7 +139,7 @@ class GroupAdmin:
                 self._forget_leaders()
         return (
             {Partition(tp.topic, tp.partition): info.offset for tp, info in found.items()},
-            {Partition(tp.topic, tp.partition): self._text(error) for tp, error in failed.items()},
+            {Partition(tp.topic, tp.partition): self._fault(error) for tp, error in failed.items()},
         )
 
     def _forget_leaders(self) -> None:
@@ -151,7 +150,7 @@ class GroupAdmin:
             except KafkaException:
                 return
 
-    def committed(self) -> tuple[dict[Partition, int], dict[Partition, str]]:
+    def committed(self) -> _Told:
         """Everything the group has committed, on any topic, and why some could not be told."""
         group = self._options.group_id
         doing = f"fetching the offsets of group {group}"
@@ -165,11 +164,11 @@ class GroupAdmin:
                 return {}, {}
             raise translate(failed[group], doing, self._options)
         offsets: dict[Partition, int] = {}
-        errors: dict[Partition, str] = {}
+        errors: dict[Partition, BrokerError] = {}
         for item in found[group].topic_partitions:
             partition = Partition(item.topic, item.partition)
             if item.error is not None:
-                errors[partition] = self._text(item.error)
+                errors[partition] = self._fault(item.error)
             elif item.offset != _NEVER and item.offset >= 0:
                 offsets[partition] = item.offset
         return offsets, errors
@@ -239,6 +238,11 @@ class GroupAdmin:
         if codes and not found and codes <= local:
             raise self._complaints.unreachable(doing)
         return found, failed
+
+    def _fault(self, error: KafkaError) -> BrokerError:
+        """What is wrong with one partition of a topic that exists; `TransientError` if it may pass."""
+        passing = is_transient(error) or error.code() in _STALE
+        return (TransientError if passing else BrokerError)(self._text(error))
 
     def _text(self, error: KafkaError) -> str:
         return redact(reason(error), self._options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,7 +26,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from core.errors import UsageError
-from core.model import Mode
+from core.model import Mode, Partition
 
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
@@ -170,6 +170,23 @@ class RunOptions(Options):
     receipt_dir: str = Field(
         "receipts", description="directory for receipts, a path or any fsspec URL (gs://, s3://, az://)"
     )
+
+    def choose(self, partitions: Iterable[Partition]) -> list[Partition]:
+        """Those that `--partitions` and `--slice` leave, sorted.
+
+        Raises `UsageError` naming partitions that do not exist, and those that do.
+        """
+        chosen = sorted(partitions)
+        if self.partitions is not None:
+            existing = {partition.number for partition in chosen}
+            missing = [number for number in self.partitions if number not in existing]
+            if missing:
+                raise UsageError(
+                    f"--partitions names {', '.join(map(str, missing))}, but the partitions are"
+                    f" {', '.join(map(str, sorted(existing)))}."
+                )
+            chosen = [partition for partition in chosen if partition.number in self.partitions]
+        return chosen if self.slice is None else chosen[self.slice.index :: self.slice.total]
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -74,12 +74,18 @@ class Judge:
         """The names of all topics."""
         return set(self.admin.list_topics(timeout=30).topics)
 
+    def leaders(self, topic: str) -> dict[int, int]:
+        """Who leads each partition; -1: nobody."""
+        found = self.admin.list_topics(topic, timeout=30).topics[topic].partitions
+        return {number: partition.leader for number, partition in found.items()}
+
     def produce(self, topic: str, partition: int, count: int, **how: Any) -> None:
         """Publish messages and wait until they are stored; `how` as for `demo`'s `produce`."""
         produce(self.bootstrap_servers, topic, count, partition=partition, **how)
 
     def produce_transaction(self, topic: str, partition: int, count: int, *, commit: bool) -> None:
-        """Publish messages in a transaction of their own, and commit or abort it."""
+        """Publish messages in a transaction of their own, commit or abort it, and await its marker."""
+        end = self.ends(topic)[partition][1] + count + 1
         producer = Producer({**self.settings, "transactional.id": unique("tx")})
         producer.init_transactions(30)
         producer.begin_transaction()
@@ -90,6 +96,7 @@ class Judge:
             producer.commit_transaction(30)
         else:
             producer.abort_transaction(30)
+        wait_until(lambda: self.ends(topic)[partition][1] == end, "the transaction's marker")
 
     def ends(self, topic: str) -> dict[int, tuple[int, int]]:
         """(log start, high watermark) of every partition."""

@@ -277,7 +277,7 @@ def test_a_stolen_link_ends_the_run_with_what_to_do(bench: EventHubsBench, tmp_p
 def test_a_reader_with_an_owner_level_is_told_and_can_be_disconnected(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """A real exclusive reader without a checkpoint store is noticed; a higher level takes its link."""
+    """A real exclusive reader without a checkpoint store is noticed where it reads, and can be disconnected."""
     fill(bench, 100)
     client = EventHubConsumerClient.from_connection_string(
         bench.server.connection_string(), "$Default", eventhub_name=bench.hub, retry_total=0
@@ -294,6 +294,8 @@ def test_a_reader_with_an_owner_level_is_told_and_can_be_disconnected(
         with pytest.raises(RefusedError, match=f"{bench.hub}.1."):
             clear(bench, run_options(tmp_path))
         assert bench.checkpoints() == {}
+        other = clear(bench, run_options(tmp_path, slice="0/3"))
+        assert (other.cleared, list(bench.checkpoints())) == (True, [0])
         result = clear(bench, run_options(tmp_path, force=True), owner_level=9)
         assert result.cleared
         assert ("$Default", "1", 9) in bench.server.attached

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +121,26 @@ def test_live_group_is_refused_unless_forced(bench: IggyBench, tmp_path: Path) -
     assert told[bench.numbers[2]] is None
     assert clear(job(bench, tmp_path)).verified
     assert bench.stored()[0] == 9
+
+
+def test_members_for_a_moment_are_other_slices(
+    bench: IggyBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is a member at each look is told; a group that is never empty is not refused for that."""
+    bench.produce(0, 10)
+    with ExitStack() as members:
+        members.enter_context(bench.attach())
+
+        def turn(_seconds: float) -> None:
+            with ExitStack() as before:
+                before.push(members.pop_all())
+                members.enter_context(bench.attach())
+
+        monkeypatch.setattr("core.brokers.iggy.time", SimpleNamespace(sleep=turn))
+        with closing(bench.source(bench.options(tmp_path))) as source:
+            assert source.survey().live == ()
+            group = bench.plain.run("get_consumer_group", bench.stream, bench.topic, GROUP)
+            assert group.members_count == 1
 
 
 @pytest.mark.parametrize("field", ["stream_id", "topic_id", "group_id"])

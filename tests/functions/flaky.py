@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.support import answering
 
 Fault = Callable[[str, str, bytes], int | None]
 """(method, path, body) to the status that is answered instead; None: the service answers."""
 
+SILENCE = 0
+"""Instead of a status: the connection ends without an answer."""
+
 
 @contextmanager
-def flaky(port: int, fault: Fault) -> Iterator[int]:
-    """The proxy's own port, for a `with` block."""
+def flaky(port: int, fault: Fault, said: bytes = b"") -> Iterator[int]:
+    """The proxy's own port, for a `with` block; `said` is the body of what it answers itself."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -22,10 +26,14 @@ def flaky(port: int, fault: Fault) -> Iterator[int]:
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status = fault(self.command, self.path, body)
+            if status == SILENCE:
+                self.close_connection = True
+                return
             if status is not None:
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
+                self.wfile.write(said)
                 return
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as upstream:
                 upstream.request(self.command, self.path, body or None, dict(self.headers))
@@ -44,12 +52,5 @@ def flaky(port: int, fault: Fault) -> Iterator[int]:
         def log_message(self, *_args: object) -> None:
             """Nothing: the service has its own log."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(Handler) as own:
+        yield own

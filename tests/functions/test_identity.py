@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +20,7 @@ from functions.storage_queue import StorageQueue
 from tests.brokers.azurite import Azurite, azurite
 from tests.brokers.kafka_judge import unique
 from tests.functions.azure_host import queues
+from tests.support import answering
 
 
 @dataclass
@@ -66,16 +66,9 @@ def endpoint() -> Iterator[Endpoint]:
         def log_message(self, *_args: object) -> None:
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = Endpoint(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with answering(Handler) as port:
+        found = Endpoint(port)
         yield found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")

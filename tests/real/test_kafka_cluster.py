@@ -14,12 +14,13 @@ from core.model import Claim
 from core.options.base import RunOptions
 from core.options.kafka import KafkaOptions, Reader
 from tests.brokers.kafka_judge import READERS, Judge, unique
-from tests.command import ended, started
+from tests.command import cleaner, ended, started
 from tests.real.kafka_server import KafkaCluster, running_kafka
 from tests.support import wait_until
 
 PARTITIONS, EACH = 6, 20_000
 MESSAGES = PARTITIONS * EACH
+NO_LEADER = -1
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,36 @@ def test_killed_leader(cluster: KafkaCluster, reader: Reader, tmp_path: Path) ->
     assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr[-3000:]
     assert judge.committed(topic, group) == dict.fromkeys(range(PARTITIONS), EACH)
     assert ran.result["totals"]["messages"] <= MESSAGES
+
+
+def test_partitions_without_a_leader(cluster: KafkaCluster, tmp_path: Path) -> None:
+    """What a dead broker alone has keeps its error, the rest is cleared, and a later run clears all."""
+    judge = Judge(cluster.bootstrap())
+    topic, group = judge.create(unique("lone"), PARTITIONS, copies=1), unique("group")
+    for number in range(PARTITIONS):
+        judge.produce(topic, number, 100)
+    judge.commit(topic, group, dict.fromkeys(range(PARTITIONS), 10))
+    victim = judge.leaders(topic)[0]
+    dead = {number for number, leader in judge.leaders(topic).items() if leader == victim}
+    assert 0 < len(dead) < PARTITIONS
+    args = (
+        "kafka", "--bootstrap-servers", cluster.bootstrap(), "--topic", topic, "--group-id", group,
+        "--stop-when-empty", "--receipt-dir", str(tmp_path),
+    )  # fmt: skip
+    cluster.kill(victim)
+    try:
+        wait_until(lambda: judge.leaders(topic)[0] == NO_LEADER, "a partition without a leader")
+        first = cleaner(*args)
+        expected = {number: 10 if number in dead else 100 for number in range(PARTITIONS)}
+        assert judge.committed(topic, group) == expected
+    finally:
+        cluster.restart(victim)
+    assert first.code == 1
+    failed = {row["partition"] for row in first.result["partitions"] if row["error"]}
+    assert (failed, first.result["cleared"]) == (dead, False)
+    wait_until(lambda: NO_LEADER not in judge.leaders(topic).values(), "leaders for all")
+    assert cleaner(*args).code == 0
+    assert judge.committed(topic, group) == dict.fromkeys(range(PARTITIONS), 100)
 
 
 def test_client_rack_reads_from_the_replica_near_by(cluster: KafkaCluster) -> None:
