@@ -8,11 +8,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+_LOOK_S = 0.01  # between two looks at a process
 
 
 class Ended(NamedTuple):
@@ -29,7 +30,11 @@ def ended(*command: str, env: Mapping[str, str] | None = None, code: int = 0) ->
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         begun = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT, env=env)
-        _, status, usage = os.wait4(process.pid, 0)
+        peak, done = 0.0, 0
+        while not done:
+            time.sleep(_LOOK_S)
+            peak = max(peak, _peak(process.pid))
+            done, status, usage = os.wait4(process.pid, os.WNOHANG)
         wall = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
@@ -38,7 +43,16 @@ def ended(*command: str, env: Mapping[str, str] | None = None, code: int = 0) ->
             said = (output.read() + errors.read()).decode(errors="replace")[-2000:]
             raise SystemExit(f"{' '.join(command)[:200]} exited with {process.returncode}:\n{said}")
         cpu = usage.ru_utime + usage.ru_stime
-        return Ended(output.read().decode(), wall, cpu, usage.ru_maxrss / 1024)
+        return Ended(output.read().decode(), wall, cpu, peak or usage.ru_maxrss / 1024)
+
+
+def _peak(pid: int) -> float:
+    """MB that a process has held at most; what `wait4` tells begins with what its parent held."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 @contextmanager

@@ -14,31 +14,10 @@ import struct
 import sys
 import time
 
-_CONNECT, _SUBSCRIBE, _MESSAGE, _FLOW, _LOOKUP = 2, 4, 9, 11, 23  # types, and fields, of BaseCommand
+from tests.brokers.pulsar_frames import CONNECT, FLOW, LOOKUP, MESSAGE, SUBSCRIBE, frame
+
 _PROTOCOL = 19
 _EXCLUSIVE, _EARLIEST = 0, 1
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*found, value))
-
-
-def _field(number: int, value: int | str | bytes) -> bytes:
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _frame(kind: int, **fields: int | str) -> bytes:
-    """A command whose fields are named f1, f2, … by their numbers."""
-    body = b"".join(_field(int(name[1:]), value) for name, value in fields.items())
-    command = _field(1, kind) + _field(kind, body)
-    return struct.pack(">II", len(command) + 4, len(command)) + command
 
 
 class Connection:
@@ -47,7 +26,7 @@ class Connection:
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port))
         self._buffer = memoryview(bytearray(8 << 20))
-        self.send(_frame(_CONNECT, f1="bench", f4=_PROTOCOL))
+        self.send(frame(CONNECT, f1="bench", f4=_PROTOCOL))
         self.kind()
 
     def send(self, data: bytes) -> None:
@@ -73,11 +52,11 @@ def main(host: str, port: str, subscription: str, permits: str, entries: str, *t
     """Read so many entries of these topics."""
     connection = Connection(host, int(port))
     for number, topic in enumerate(topics):
-        connection.send(_frame(_LOOKUP, f1=topic, f2=number))  # loads the topic
+        connection.send(frame(LOOKUP, f1=topic, f2=number))  # loads the topic
         connection.kind()
         connection.send(
-            _frame(
-                _SUBSCRIBE,
+            frame(
+                SUBSCRIBE,
                 f1=topic,
                 f2=subscription,
                 f3=_EXCLUSIVE,
@@ -88,10 +67,10 @@ def main(host: str, port: str, subscription: str, permits: str, entries: str, *t
         )
         connection.kind()
     begun = time.perf_counter()
-    connection.send(b"".join(_frame(_FLOW, f1=n, f2=int(permits)) for n in range(len(topics))))
+    connection.send(b"".join(frame(FLOW, f1=n, f2=int(permits)) for n in range(len(topics))))
     left = int(entries)
     while left:
-        left -= connection.kind() == _MESSAGE
+        left -= connection.kind() == MESSAGE
     print(time.perf_counter() - begun)
 
 

@@ -48,6 +48,7 @@ class Bench(ABC):
     refuses_missing: bool = True  # it can be asked whether a subscription exists
     answers_empty: bool = True  # a topic that never had a message can be surveyed
     survives_skip: bool = True  # a skip that leaves messages does not end the broker's process
+    lease_s: float = 0.0  # what was under way to a consumer when it ended may stay away for so long
 
     @abstractmethod
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
@@ -93,6 +94,11 @@ class Bench(ABC):
             "receipt_dir": str(tmp_path / "receipts"),
         }
         return RunOptions(**{**values, **changes})
+
+    def options_after(self, tmp_path: Path, **changes: Any) -> RunOptions:
+        """The same for a run that follows one that ended early, and must find all that is left."""
+        options = self.options(tmp_path, **changes)
+        return options.model_copy(update={"quiet_seconds": options.quiet_seconds + self.lease_s})
 
 
 def _claims(source: Source, *, frozen: bool = True) -> list[Claim]:
@@ -177,7 +183,7 @@ class Contract:
         first = self.run(bench, bench.options(tmp_path, max_messages=300))
         for number in range(bench.partitions):
             bench.produce(number, 11)
-        again = self.run(bench, bench.options(tmp_path))
+        again = self.run(bench, bench.options_after(tmp_path))
         assert bench.left() == dict.fromkeys(range(bench.partitions), 11)
         assert first.totals.messages + again.totals.messages == MESSAGES * bench.partitions
         assert again.verified is not False
@@ -228,7 +234,7 @@ class Contract:
         """A run that stopped early and the one that goes on count every message exactly once."""
         self.fill(bench)
         first = self.run(bench, bench.options(tmp_path, max_messages=300))
-        second = self.run(bench, bench.options(tmp_path))
+        second = self.run(bench, bench.options_after(tmp_path))
         assert first.totals.messages + second.totals.messages == MESSAGES * bench.partitions
         assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
 
@@ -253,7 +259,7 @@ class Contract:
     def test_restore_undoes_consume(self, bench: Bench, tmp_path: Path) -> None:
         """A restored receipt brings back every message, by the broker's own account."""
         self.fill(bench)
-        self._and_back(bench, bench.options(tmp_path))
+        self._and_back(bench, bench.options_after(tmp_path))
 
     def test_restore_undoes_skip(self, bench: Bench, tmp_path: Path) -> None:
         """A restored receipt brings back every skipped message."""
@@ -331,6 +337,17 @@ class Contract:
             thread.join()
         assert sum(totals) == MESSAGES * bench.partitions
         assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
+
+    def test_other_slices_of_a_run_are_no_strangers(self, bench: Bench, tmp_path: Path) -> None:
+        """What another slice of the same run has attached does not refuse this one, nor its repetition."""
+        self.fill(bench)
+        with _opened(bench, bench.options(tmp_path)) as source:
+            lane = source.open_lane(_claims(source))
+            lane.read(0.5, BATCH)
+            for part in ("0/2", "1/2", None):
+                with _opened(bench, bench.options(tmp_path, slice=part)) as other:
+                    assert other.survey().live == ()
+            lane.close()
 
     def test_lane_close_is_idempotent(self, bench: Bench, tmp_path: Path) -> None:
         """Closing twice, or without having read, harms nothing and acknowledges nothing."""

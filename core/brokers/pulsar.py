@@ -1,26 +1,25 @@
 """A subscription's backlog on Apache Pulsar.
 
 Facts come from the admin REST API: the ledgers and the subscription's cursor say exactly which
-entries are left. Messages come through Pulsar's client. Without the admin API only the last message's
-identifier is known, and what this process acknowledged.
+entries are left. Messages come over Pulsar's binary protocol. Without the admin API that protocol tells
+the last entry and the mark-delete position: enough to prove that nothing is left, not how much is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
-import _pulsar
-import pulsar
-
-from core.brokers.pulsar_admin import Admin, NotFoundError
-from core.brokers.pulsar_auth import bearer
-from core.brokers.pulsar_client import open_client, subscribe, translated
+from core.brokers.pulsar_admin import Admin, NotFoundError, SilentError
+from core.brokers.pulsar_auth import access
+from core.brokers.pulsar_client import Cluster, is_of
 from core.brokers.pulsar_lane import Ledger, PulsarLane, Setting
 from core.brokers.pulsar_positions import Layout, Place, numbered, place
-from core.errors import BrokerError, UsageError
+from core.brokers.pulsar_wire import CUMULATIVE
+from core.errors import BrokerError, ClearerError, UsageError
 from core.model import (
     Claim,
     Mode,
@@ -31,22 +30,27 @@ from core.model import (
     Remaining,
     Survey,
     Traits,
+    completed,
+    failed,
 )
 from core.options.base import RunOptions, SystemOptions, suggestion
-from core.options.pulsar import PulsarOptions, SubscriptionType
+from core.options.pulsar import COMPETING, PulsarOptions, SubscriptionType
 
-_QUEUE = 50_000  # messages held ready for one consumer, at most
-_QUEUE_BYTES = 32 * 1024 * 1024  # and about so many bytes for all consumers of a lane
+_BATCHES = 25  # of --batch-size messages: so many are under way for one consumer
 _BLIND = (
-    "Without --admin-url these are not known: position, backlog and attached consumers;"
-    " a subscription that did not exist exists now."
+    "Without --admin-url these are not known: backlog and attached consumers; a subscription that did not"
+    " exist exists now."
 )
+_UNKNOWN_RETENTION = (
+    "The retention policy may not be read: acknowledged messages may be deleted at once."
+)
+_NO_POSITION = "Neither the admin API nor the broker tells the position: it cannot be put back."
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
 
 
-def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> PulsarSource:  # noqa: ARG001 the run leaves no mark on the broker
-    """Open the source; connects when it is first asked."""
-    return PulsarSource(cast("PulsarOptions", options), run)
+def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> PulsarSource:
+    """Open the source; connects when it is first asked. Consumers have the run's id in their names."""
+    return PulsarSource(cast("PulsarOptions", options), run, run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +66,21 @@ class _Look:
 class PulsarSource:
     """One subscription; lanes are independent of it."""
 
-    def __init__(self, options: PulsarOptions, run: RunOptions) -> None:
+    def __init__(self, options: PulsarOptions, run: RunOptions, run_id: str) -> None:
         self._options = options
         self._run = run
-        self._admin = (
-            Admin(options.admin, bearer(options), options.tls_trust_certs) if options.admin else None
-        )
+        self._run_id = run_id
+        self._access = access(options)
+        self._admin = Admin(options.admin, options, self._access.bearer) if options.admin else None
         self._topics: dict[Partition, str] = {}
         self._layouts: dict[Partition, Layout] = {}
         self._kind = options.subscription_type
         self._ledger = Ledger()
-        self._message_bytes: float | None = None
 
     @property
     def traits(self) -> Traits:
         """See `core.source.Source`; whether lanes compete is known after the survey."""
-        competing = self._kind in (SubscriptionType.SHARED, SubscriptionType.KEY_SHARED)
+        competing = self._kind in COMPETING
         return Traits(
             unit="entries",
             empty_units=_EMPTY_UNITS,
@@ -88,200 +91,237 @@ class PulsarSource:
 
     def survey(self) -> Survey:
         """See `core.source.Source`."""
-        return self._survey(self._admin) if self._admin else self._survey_blind()
+        if self._admin:
+            return self._survey(self._admin)
+        try:
+            return self._survey_blind()
+        except NotFoundError:
+            raise self._missing_topic(self._options.service_url) from None
 
     def _name(self, topics: Sequence[tuple[int, str]]) -> dict[Partition, str]:
         self._topics = {Partition(self._options.topic, number): name for number, name in topics}
         return self._topics
 
-    def _missing_topic(self, admin: Admin) -> UsageError:
-        topic = self._options.topic
-        try:
-            near = suggestion(topic, admin.topics(topic))
-        except BrokerError:
-            near = ""
-        return UsageError(f"There is no topic {topic} at {admin.url}; nothing was created.{near}")
+    def _missing_topic(self, where: str, admin: Admin | None = None) -> UsageError:
+        topic, near = self._options.topic, ""
+        with suppress(BrokerError):
+            near = suggestion(topic, admin.topics(topic)) if admin else ""
+        return UsageError(f"There is no topic {topic} at {where}; nothing was created.{near}")
 
     def _survey(self, admin: Admin) -> Survey:
         options = self._options
         try:
             count = admin.partitions(options.topic)
         except NotFoundError:
-            raise self._missing_topic(admin) from None
-        looks: dict[Partition, _Look | str] = {}
-        acknowledging: int | None = 0
-        for partition, topic in self._name(numbered(options.topic, count)).items():
-            try:
-                stats = admin.stats(topic)
-            except NotFoundError:
-                if not count:
-                    raise self._missing_topic(admin) from None
-                looks[partition] = f"The partition's topic {topic} does not exist."
-                continue
-            names = stats.get("subscriptions", {})
-            if options.subscription not in names:
-                raise UsageError(
-                    f"There is no subscription {options.subscription!r} on {topic}; nothing was"
-                    f" created.{suggestion(options.subscription, list(names))}"
-                )
-            mine = names[options.subscription]
-            if acknowledging is not None:  # one broker that does not tell is not asked again
-                acknowledging = admin.acknowledging(topic, options.subscription)
-            layout = admin.layout(topic, options.subscription)
-            looks[partition] = _Look(stats, mine, layout, acknowledging)
+            raise self._missing_topic(admin.url, admin) from None
+        topics = self._name(numbered(options.topic, count))
+        looks = self._looks(admin, self._run.choose(topics))
+        if not count and any(isinstance(look, NotFoundError) for look in looks.values()):
+            raise self._missing_topic(admin.url, admin)
         found = {key: look for key, look in looks.items() if isinstance(look, _Look)}
         self._layouts = {key: look.layout for key, look in found.items()}
-        self._message_bytes = _message_bytes(found.values())
         self._kind = _kind(options.subscription_type, found.values())
         undo = _undo(admin.retention(options.topic))
-        states = tuple(
-            PartitionState(key, None, None, None, None, error=look)
-            if isinstance(look, str)
-            else _state(key, look, undo)
-            for key, look in sorted(looks.items())
-        )
+        states = [_state(key, look, undo) for key, look in looks.items()]
         return Survey(
             subscription=f"subscription {options.subscription} on {options.topic}",
             identity={"topic": options.topic, "subscription": options.subscription},
-            partitions=states,
-            live=tuple(
-                f"{item.get('consumerName') or 'unnamed'} at {item.get('address', 'unknown address')}"
-                for look in found.values()
-                for item in look.mine.get("consumers", ())
-            ),
+            partitions=completed(states, topics),
+            live=tuple(_attached(found, self._run_id)),
             notes=tuple(_notes(self._kind, found)),
         )
+
+    def _looks(
+        self, admin: Admin, partitions: Sequence[Partition]
+    ) -> dict[Partition, _Look | BrokerError]:
+        """What is said of each partition, or why nothing is; raises what concerns them all."""
+        first = admin.each(partitions[:1], self._look)
+        # A broker that does not tell of transactions is not asked again.
+        untold = any(isinstance(look, _Look) and look.acknowledging is None for look in first)
+        ask = partial(self._look, transactions=not untold)
+        answers = first + admin.each(partitions[1:], ask)
+        looks: dict[Partition, _Look | BrokerError] = {}
+        for partition, answer in zip(partitions, answers, strict=True):
+            if isinstance(answer, SilentError) or not isinstance(answer, _Look | BrokerError):
+                raise answer
+            looks[partition] = answer
+        errors = [look for look in looks.values() if isinstance(look, BrokerError)]
+        others = [error for error in errors if not isinstance(error, NotFoundError)]
+        if others and len(errors) == len(looks):
+            raise others[0]
+        return looks
+
+    def _look(self, admin: Admin, partition: Partition, *, transactions: bool = True) -> _Look:
+        topic, subscription = self._topics[partition], self._options.subscription
+        try:
+            stats = admin.stats(topic)
+        except NotFoundError:
+            raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
+        names = stats.get("subscriptions", {})
+        if subscription not in names:
+            raise UsageError(
+                f"There is no subscription {subscription!r} on {topic}; nothing was created."
+                f"{suggestion(subscription, list(names))}"
+            )
+        acknowledging = admin.acknowledging(topic, subscription) if transactions else None
+        return _Look(stats, names[subscription], admin.layout(topic, subscription), acknowledging)
 
     def _survey_blind(self) -> Survey:
         """What can be known without the admin API: partitions, and the last message of each."""
         options = self._options
         if self._kind is SubscriptionType.AUTO:
             self._kind = SubscriptionType.FAILOVER
-        with self._client() as client:
-            with translated(options, None):
-                names = client.get_topic_partitions(options.topic)
-            split = names != [options.topic]
-            topics = numbered(options.topic, len(names) if split else 0)
-            states = []
-            for partition, topic in self._name(topics).items():
-                with self._consumer(client, partition, topic, self._kind) as consumer:
-                    last = consumer.get_last_message_id()
-                end = Place(last.ledger_id(), last.entry_id())
+        states = []
+        with self._cluster() as cluster:
+            topics = self._name(numbered(options.topic, cluster.partitions(options.topic)))
+            for partition in self._run.choose(topics):
+                consumer = cluster.subscribe(partition, topics[partition], self._kind)
+                last = cluster.last(consumer, partition)
+                seen = _by_position(partition, last.mark_delete, last.end)
                 states.append(
                     PartitionState(
                         partition,
-                        position=None,
+                        position=seen.position,
                         start=None,
-                        end=str(end),
-                        backlog=0 if end.entry < 0 else None,
-                        undo="Without the admin API the position is not known: it cannot be put back.",
+                        end=str(last.end),
+                        backlog=seen.left,
+                        undo=_NO_POSITION if seen.position is None else _UNKNOWN_RETENTION,
                     )
                 )
         return Survey(
             subscription=f"subscription {options.subscription} on {options.topic}",
             identity={"topic": options.topic, "subscription": options.subscription},
-            partitions=tuple(states),
+            partitions=completed(states, topics),
             notes=(_BLIND,),
         )
 
     @contextmanager
-    def _client(self) -> Iterator[pulsar.Client]:
-        client = open_client(self._options)
+    def _cluster(self) -> Iterator[Cluster]:
+        cluster = Cluster(self._options, self._access, self._run_id)
         try:
-            yield client
+            yield cluster
         finally:
-            client.close()
-
-    @contextmanager
-    def _consumer(
-        self, client: pulsar.Client, partition: Partition, topic: str, kind: SubscriptionType
-    ) -> Iterator[Any]:
-        """A consumer that is asked to do something else than to receive."""
-        with translated(self._options, partition):
-            consumer = subscribe(client, self._options, topic, kind, queue=1, batch=1, wait_ms=10)
-            try:
-                yield consumer
-            finally:
-                consumer.close()
+            cluster.close()
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
         """Nothing to create: the receipt's positions suffice, as far as retention keeps messages."""
 
     def open_lane(self, claims: Sequence[Claim]) -> PulsarLane:
         """See `core.source.Source`."""
-        # Where no size is known, two reads of a lane are held ready: the user can make them smaller.
-        size = self._message_bytes
-        held = int(_QUEUE_BYTES / size) if size else 2 * self._run.batch_size
-        queue = max(2, min(_QUEUE, held // max(1, len(claims))))
         return PulsarLane(
             Setting(
                 self._options,
+                self._access,
+                self._run_id,
                 self._kind,
                 self._topics,
                 self._layouts,
-                batch=max(1, min(self._run.batch_size, queue // 2)),
-                queue=queue,
+                permits=_BATCHES * self._run.batch_size,
                 ledger=self._ledger,
             ),
             claims,
         )
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
-        """See `core.source.Source`; without the admin API, by what was acknowledged in order."""
+        """See `core.source.Source`."""
         if self._admin is None:
-            return [self._acknowledged(key, target) for key, target in targets.items()]
+            return self._remaining_blind(targets)
+        partitions, subscription = list(targets), self._options.subscription
+        answers = self._admin.each(
+            partitions, lambda admin, partition: admin.layout(self._topics[partition], subscription)
+        )
         found = []
-        for partition, target in targets.items():
-            try:
-                now = self._admin.layout(self._topics[partition], self._options.subscription)
-            except BrokerError as error:
-                found.append(Remaining(partition, None, None, str(error)))
+        for partition, now in zip(partitions, answers, strict=True):
+            if isinstance(now, ClearerError):
+                found.append(Remaining(partition, None, None, str(now)))
                 continue
+            target = targets[partition]
             left = now.left(now.end if target is None else place(target))
             found.append(Remaining(partition, _position(now), left))
         return found
 
+    def _remaining_blind(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
+        # To ask, one must be a consumer, which takes another's turn, but where all share alike.
+        if self._ledger.lanes and self._kind is not SubscriptionType.SHARED:
+            return [self._acknowledged(key, target) for key, target in targets.items()]
+        found = []
+        with self._cluster() as cluster:
+            for partition, target in targets.items():
+                try:
+                    consumer = cluster.subscribe(partition, self._topics[partition], self._kind)
+                    last = cluster.last(consumer, partition)
+                except BrokerError as error:
+                    found.append(Remaining(partition, None, None, str(error)))
+                    continue
+                if last.mark_delete is None:
+                    found.append(self._acknowledged(partition, target))
+                    continue
+                goal = last.end if target is None else place(target)
+                found.append(_by_position(partition, last.mark_delete, goal))
+        return found
+
     def _acknowledged(self, partition: Partition, target: Position | None) -> Remaining:
+        """What is left by what this process acknowledged in order."""
         done = self._ledger.acked.get(partition)
-        if target is not None and place(target).entry < 0:
-            return Remaining(partition, None, 0)
-        proven = done is not None and target is not None and done >= place(target)
-        return Remaining(partition, str(done) if done else None, 0 if proven else None)
+        return _by_position(partition, done, None if target is None else place(target))
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `core.source.Source`: moves to the frozen target, which `skip_all` would overshoot."""
-        return [self._moved(claim.partition, claim.target, forward=True) for claim in claims]
+        return self._move({claim.partition: claim.target for claim in claims}, forward=True)
 
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
         """See `core.source.Source`."""
-        return [self._moved(key, position, forward=False) for key, position in positions.items()]
+        return self._move(positions, forward=False)
 
-    def _moved(self, partition: Partition, position: Position | None, *, forward: bool) -> Outcome:
-        if position is None:
-            return Outcome(partition, None, "The receipt has no position for it.")
-        after, topic = place(position), self._topics[partition]
-        try:
-            if self._admin:
-                now = self._admin.layout(topic, self._options.subscription)
-                if not forward or now.left(after):
-                    self._admin.reset(topic, self._options.subscription, after)
-            elif forward:
-                self._acknowledge_up_to(partition, topic, after)
+    def _move(
+        self, positions: Mapping[Partition, Position | None], *, forward: bool
+    ) -> Sequence[Outcome]:
+        known = {key: place(position) for key, position in positions.items() if position is not None}
+        move = partial(self._move_by_admin, self._admin) if self._admin else self._move_blind
+        errors = dict(zip(known, move(known, forward=forward), strict=True))
+        outcomes = []
+        for partition, position in positions.items():
+            error = errors.get(partition)
+            if position is None:
+                outcomes.append(Outcome(partition, None, "The receipt has no position for it."))
+            elif error is not None:
+                outcomes.append(Outcome(partition, None, str(error)))
             else:
-                return Outcome(partition, None, "Undo needs the admin API: give --admin-url.")
-        except BrokerError as error:
-            return Outcome(partition, None, str(error))
-        return Outcome(partition, position)
+                outcomes.append(Outcome(partition, position))
+        return outcomes
+
+    def _move_by_admin(
+        self, admin: Admin, places: Mapping[Partition, Place], *, forward: bool
+    ) -> Sequence[ClearerError | None]:
+        def move(one: Admin, partition: Partition) -> None:
+            topic, subscription = self._topics[partition], self._options.subscription
+            after = places[partition]
+            if not forward or one.layout(topic, subscription).left(after):
+                one.reset(topic, subscription, after)
+
+        return admin.each(list(places), move)
+
+    def _move_blind(
+        self, places: Mapping[Partition, Place], *, forward: bool
+    ) -> Iterator[BrokerError | None]:
+        for partition, after in places.items():
+            topic, error = self._topics[partition], None
+            try:
+                if not forward:
+                    with self._cluster() as cluster:
+                        consumer = cluster.subscribe(partition, topic, self._kind)
+                        cluster.seek(consumer, partition, after)
+                elif after.entry >= 0:
+                    self._acknowledge_up_to(partition, topic, after)
+            except BrokerError as failure:
+                error = failure
+            yield error
 
     def _acknowledge_up_to(self, partition: Partition, topic: str, last: Place) -> None:
         """Skip without the admin API: acknowledge cumulatively what was not received."""
         kind = SubscriptionType.FAILOVER if self.traits.competing else self._kind
-        with (
-            self._client() as client,
-            self._consumer(client, partition, topic, kind) as consumer,
-        ):
-            if last.entry >= 0:
-                consumer.acknowledge_cumulative(_pulsar.MessageId(-1, *last, -1))
+        with self._cluster() as cluster:
+            cluster.subscribe(partition, topic, kind).acknowledge(CUMULATIVE, [last])
         self._ledger.reach(partition, last)
 
     def close(self) -> None:
@@ -290,11 +330,19 @@ class PulsarSource:
             self._admin.close()
 
 
+def _by_position(partition: Partition, position: Place | None, target: Place | None) -> Remaining:
+    """What is left up to a target by a mark-delete position alone: nothing, or nobody knows how much."""
+    nothing = target is not None and (target.entry < 0 or (position is not None and position >= target))
+    return Remaining(partition, None if position is None else str(position), 0 if nothing else None)
+
+
 def _position(layout: Layout) -> str | None:
     return None if layout.mark_delete is None else str(layout.canonical(layout.mark_delete))
 
 
-def _state(partition: Partition, look: _Look, undo: str | None) -> PartitionState:
+def _state(partition: Partition, look: _Look | BrokerError, undo: str | None) -> PartitionState:
+    if isinstance(look, BrokerError):
+        return failed(partition, look)
     found = look.layout
     first = found.ledgers[0][0] if found.ledgers else None
     size = look.mine.get("backlogSize")
@@ -309,10 +357,19 @@ def _state(partition: Partition, look: _Look, undo: str | None) -> PartitionStat
     )
 
 
+def _attached(looks: Mapping[Partition, _Look], run_id: str) -> Iterator[str]:
+    """Consumers of the subscription but this run's own."""
+    for look in looks.values():
+        for item in look.mine.get("consumers", ()):
+            name = str(item.get("consumerName") or "unnamed")
+            if not is_of(run_id, name):
+                yield f"{name} at {item.get('address', 'unknown address')}"
+
+
 def _undo(retention: tuple[int, int] | None) -> str | None:
     """Why messages may be gone when they are wanted back; None: they are kept."""
     if retention is None:
-        return "The retention policy may not be read: acknowledged messages may be deleted at once."
+        return _UNKNOWN_RETENTION
     if 0 in retention:
         return (
             "No retention is set: acknowledged messages that no other subscription needs may be"
@@ -332,21 +389,6 @@ def _kind(asked: SubscriptionType, looks: Iterator[_Look] | Any) -> Subscription
     return SubscriptionType.FAILOVER
 
 
-def _message_bytes(looks: Any) -> float | None:
-    """The mean size of a message as far as the broker has counted; None: unknown.
-
-    Messages published since the topic was loaded, else whole entries of the backlog.
-    """
-    looks = list(looks)
-    count = sum(look.stats.get("msgInCounter", 0) for look in looks)
-    size = sum(look.stats.get("bytesInCounter", 0) for look in looks)
-    if count:
-        return float(size / count)
-    entries = sum(look.mine.get("msgBacklog", 0) for look in looks)
-    stored = sum(max(0, look.mine.get("backlogSize", 0)) for look in looks)
-    return float(stored / entries) if entries else None
-
-
 def _notes(kind: SubscriptionType, looks: Mapping[Partition, _Look]) -> Iterator[str]:
     """What the user must know first."""
     yield f"Reads as {kind}. An entry is one message, or a batch of them as its producer made it."
@@ -364,9 +406,11 @@ def _notes(kind: SubscriptionType, looks: Mapping[Partition, _Look]) -> Iterator
         )
     acknowledging = sum(look.acknowledging or 0 for look in looks.values())
     if acknowledging:
+        stalls = "consume stalls before it; skip passes"
+        passes = stalls if kind in COMPETING else "consume and skip pass"
         yield (
-            f"Open transactions with acknowledgements: {acknowledging:,}. Until they end, consume does"
-            " not get what they acknowledged, and stalls; skip passes over it."
+            f"Open transactions with acknowledgements: {acknowledging:,}. Until they end, nobody gets what"
+            f" they acknowledged: {passes} over it, so that it does not come back if they abort."
         )
     with_holes = [str(key) for key, look in looks.items() if look.layout.holes]
     if with_holes:

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
 
 import requests
 
-from core.brokers.pulsar_auth import TIMEOUT_S, Bearer
+from core.brokers.parallel import in_parallel
+from core.brokers.pulsar_auth import LOGIN_HINT, TIMEOUT_S, Bearer
 from core.brokers.pulsar_positions import Layout, Place, layout
-from core.errors import BrokerError, TransientError
+from core.errors import BrokerError, ClearerError, TransientError
+from core.options.pulsar import PulsarOptions
 
 _PARTITION = re.compile(r"-partition-(\d+)$")
-_LOGIN = "check --token (has it expired?), --token-file or the oauth2 options"
+_AT_ONCE = 8  # requests under way: a broker serves all its administrators with a few threads
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _BUSY = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
 
 
 class NotFoundError(BrokerError):
-    """The admin API says that there is no such thing."""
+    """The cluster says that there is no such thing."""
+
+
+class SilentError(TransientError):
+    """The admin API does not answer at all."""
+
+
+class _Session(requests.Session):
+    """Keeps the login where one broker sends on to the owner of a topic, which requests takes for a stranger.
+
+    But never on a way that is not encrypted any more.
+    """
+
+    def should_strip_auth(self, old_url: str, new_url: str) -> bool:
+        """Whether the login stays behind."""
+        return urlsplit(old_url).scheme == "https" != urlsplit(new_url).scheme
 
 
 class Admin:
     """One connection to the admin API; for one thread."""
 
-    def __init__(self, url: str, bearer: Bearer | None, trust: str | None) -> None:
+    def __init__(self, url: str, options: PulsarOptions, bearer: Bearer | None) -> None:
         self.url = url
+        self._options = options
         self._bearer = bearer
-        self._http = requests.Session()
+        self._http = _Session()
         self._http.trust_env = False  # a .netrc or proxy would replace the login or the address
-        self._http.verify = trust or True
+        self._http.verify = options.tls_trust_certs or True
+        if options.tls_certificate:
+            own = options.tls_certificate
+            self._http.cert = (own, options.tls_key) if options.tls_key else own
 
     def call(
         self,
@@ -58,12 +82,12 @@ class Admin:
                 " --tls-trust-certs and --admin-url."
             ) from None
         except (requests.RequestException, ValueError):
-            raise TransientError(
+            raise SilentError(
                 f"The admin API at {self.url} does not answer: check --admin-url."
             ) from None
         status = answer.status_code
         if status == requests.codes.unauthorized:
-            raise BrokerError(f"The admin API at {self.url} refused the login: {_LOGIN}.")
+            raise BrokerError(f"The admin API at {self.url} refused the login: {LOGIN_HINT}.")
         if status == requests.codes.forbidden:
             raise BrokerError(
                 f"The admin API at {self.url} does not permit {method} {path}: the role needs consume"
@@ -79,6 +103,37 @@ class Admin:
             return answer.json() if answer.content else None
         except ValueError:
             raise BrokerError(f"{self.url} is no Pulsar admin API: check --admin-url.") from None
+
+    def each(self, items: Sequence[_T], ask: Callable[[Admin, _T], _R]) -> list[_R | ClearerError]:
+        """Call a function for each item, several at a time, each time with a connection that it has alone.
+
+        Returns the results in order, an error where one was raised; if the API falls silent, it is
+        not asked for the rest.
+        """
+        own, opened = iter([self]), list[Admin]()
+        silent: list[SilentError] = []
+
+        def work(admin: Admin, item: _T) -> _R:
+            if silent:
+                raise silent[0]
+            try:
+                return ask(admin, item)
+            except SilentError as error:
+                silent.append(error)
+                raise
+
+        def open_worker() -> Callable[[_T], _R]:
+            admin = next(own, None)  # the first thread needs no other connection
+            if admin is None:
+                admin = Admin(self.url, self._options, self._bearer)
+                opened.append(admin)
+            return partial(work, admin)
+
+        try:
+            return in_parallel(items, open_worker, threads=_AT_ONCE, timeout_s=2 * TIMEOUT_S)
+        finally:
+            for admin in opened:
+                admin.close()
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has; 0: it is not partitioned, or does not exist."""
@@ -109,6 +164,8 @@ class Admin:
         try:
             found = self.call("GET", f"{path}/{quote(subscription, safe='')}", version="v3")
             return int(found["ongoingTxnSize"])
+        except SilentError:
+            raise
         except (BrokerError, KeyError, ValueError, TypeError):
             return None
 

@@ -1,21 +1,28 @@
-"""How Pulsar's client and its admin API are told who is asking."""
+"""How a broker and its admin API are told who is asking."""
 
 from __future__ import annotations
 
 import json
+import ssl
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pulsar
 import requests
 
 from core.errors import BrokerError, TransientError, UsageError
 from core.options.pulsar import PulsarOptions
 
 Bearer = Callable[[], str]
-"""Gives the token to present now."""
+"""Gives the token to present now; may be called from any thread."""
 
+LOGIN_HINT = (
+    "check --token (has it expired?), --token-file, the oauth2 options or --tls-certificate, and that the"
+    " role may consume from the topic"
+)
 TIMEOUT_S = 10.0
 _EARLY_S = 60.0  # a token is renewed so long before it expires
 
@@ -44,13 +51,15 @@ class ClientCredentials:
         self._options = options
         self._token = ""
         self._until = 0.0
+        self._lock = threading.Lock()
 
     def __call__(self) -> str:
         """A token that is good for another minute; raises `BrokerError` or `TransientError`."""
-        if time.monotonic() >= self._until:
-            self._token, seconds = self._fetch()
-            self._until = time.monotonic() + max(0.0, seconds - _EARLY_S)
-        return self._token
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._token, seconds = self._fetch()
+                self._until = time.monotonic() + max(0.0, seconds - _EARLY_S)
+            return self._token
 
     def _fetch(self) -> tuple[str, float]:
         form = {
@@ -91,18 +100,37 @@ def bearer(options: PulsarOptions) -> Bearer | None:
     return ClientCredentials(options) if options.oauth2_key_file else None
 
 
-def authentication(options: PulsarOptions) -> pulsar.Authentication | None:
-    """The same for Pulsar's client, whose library renews OAuth2 tokens itself."""
-    if options.token:
-        return pulsar.AuthenticationToken(options.token.get_secret_value())
-    if options.token_file:
-        return pulsar.AuthenticationToken(bearer(options))
-    if options.oauth2_key_file is None:
-        return None
-    settings = {
-        "issuer_url": options.issuer,
-        "private_key": Path(options.oauth2_key_file).resolve().as_uri(),
-        "audience": options.oauth2_audience,
-        **({"scope": options.oauth2_scope} if options.oauth2_scope else {}),
-    }
-    return pulsar.AuthenticationOauth2(json.dumps(settings))
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a connection to a broker is opened."""
+
+    bearer: Bearer | None
+    tls: ssl.SSLContext  # for addresses that want it
+    certificate: bool  # whether there is one to log in with
+
+    def credentials(self) -> dict[str, Any]:
+        """The fields of CONNECT and of AuthData that say who asks; a token comes before a certificate."""
+        if self.bearer:
+            return {"auth_method_name": "token", "auth_data": self.bearer().encode()}
+        return {"auth_method_name": "tls", "auth_data": b""} if self.certificate else {}
+
+
+def access(options: PulsarOptions) -> Access:
+    """Who asks, and whom to trust. Raises `UsageError` for a file that cannot be used."""
+    try:
+        tls = ssl.create_default_context(cafile=options.tls_trust_certs)
+    except OSError:  # an ssl.SSLError is one
+        raise UsageError(
+            f"The file given as --tls-trust-certs holds no certificates: {options.tls_trust_certs}."
+        ) from None
+    if options.tls_certificate:
+        try:
+            # The password is asked for by OpenSSL on the terminal if none is given.
+            tls.load_cert_chain(options.tls_certificate, options.tls_key, password=lambda: "")
+        except OSError:
+            raise UsageError(
+                f"--tls-certificate {options.tls_certificate} and --tls-key"
+                f" {options.tls_key or '(in the same file)'} are no certificate with its private key,"
+                " in PEM and not encrypted."
+            ) from None
+    return Access(bearer(options), tls, options.tls_certificate is not None)

@@ -1,33 +1,29 @@
-"""Lanes: the library's bare consumers, one a partition, acknowledged by entries.
+"""Lanes: a consumer for each partition, counted by the heads of entries, acknowledged by entries.
 
-A message is counted once read; an entry is acknowledged once all of its messages are counted, so
-that what is counted as acknowledged holds also where the broker keeps no index within a batch.
-Exclusive and Failover acknowledge cumulatively, one call a settle. Shared and Key_Shared
-acknowledge entry by entry, for the library takes no lists; a batch is one entry.
+An entry is acknowledged once all of its messages are counted, so that what is counted as acknowledged
+holds also where the broker keeps no index within a batch. Exclusive and Failover acknowledge
+cumulatively, one command a settle; Shared and Key_Shared entry by entry, many in one command.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import _pulsar
-import pulsar
-
-from core.brokers.pulsar_client import open_client, subscribe, translated
+from core.brokers.pulsar_auth import Access
+from core.brokers.pulsar_client import Cluster, Consumer, translated
+from core.brokers.pulsar_connection import Connection
 from core.brokers.pulsar_positions import Entries, Layout, Place, place
-from core.errors import BrokerError
+from core.brokers.pulsar_wire import CUMULATIVE, INDIVIDUAL, Entry, Kind
+from core.brokers.sockets import wait
+from core.errors import BrokerError, TransientError
 from core.model import Advance, Claim, Partition, Settled
-from core.options.pulsar import PulsarOptions, SubscriptionType
+from core.options.pulsar import COMPETING, PulsarOptions, SubscriptionType
 
-_BATCHED = 1 << 30  # behind every index within a batch
-_BYTES = 2  # the wire type of a field with a length
 _SILENT_S = 1.0  # silence after which only the broker's figures can tell whether anything is left
+_ACKS = 1000  # entries in one acknowledgement
 
 
 @dataclass
@@ -37,6 +33,7 @@ class Ledger:
     lock: threading.Lock = field(default_factory=threading.Lock)
     entries: dict[Partition, Entries] = field(default_factory=dict)  # where lanes compete
     acked: dict[Partition, Place] = field(default_factory=dict)  # cumulatively
+    lanes: int = 0  # that are open
 
     def known(self, partition: Partition, at: Place) -> bool:
         """Whether an entry was counted and acknowledged before."""
@@ -51,6 +48,11 @@ class Ledger:
             for at in places:
                 seen.add(at)
 
+    def opened(self, lanes: int) -> None:
+        """Note lanes opened, or closed if it is negative."""
+        with self.lock:
+            self.lanes += lanes
+
     def reach(self, partition: Partition, at: Place) -> None:
         """Note that everything up to a place is acknowledged."""
         with self.lock:
@@ -62,120 +64,124 @@ class Setting:
     """What is the same for every lane of a source."""
 
     options: PulsarOptions
+    access: Access
+    run_id: str
     kind: SubscriptionType
     topics: Mapping[Partition, str]
     layouts: Mapping[Partition, Layout]  # without the admin API: empty
-    batch: int  # messages a read asks for
-    queue: int  # messages that the library holds ready for one consumer
+    permits: int  # messages that the broker may have under way for one consumer
     ledger: Ledger
 
     @property
     def competing(self) -> bool:
         """Whether consumers share a partition's messages."""
-        return self.kind in (SubscriptionType.SHARED, SubscriptionType.KEY_SHARED)
-
-
-@dataclass(slots=True)
-class _Run:
-    """Messages of one entry, as they arrived."""
-
-    at: Place
-    id: Any
-    count: int
-    complete: bool
-    counted: bool  # False: it was counted before, and is only acknowledged again
-
-
-def _key(message: Any) -> tuple[int, int, int]:
-    found = message.message_id()
-    return found.ledger_id(), found.entry_id(), found.batch_index()
-
-
-def _place(message: Any) -> Place:
-    found = message.message_id()
-    return Place(found.ledger_id(), found.entry_id())
-
-
-def _batch_size(id_: Any) -> int:
-    """How many messages the entry holds; 0: the library does not tell.
-
-    It is field 6 of the identifier's wire format, behind all others, as a varint.
-    """
-    return batch_size(id_.serialize())
-
-
-def batch_size(wire: bytes) -> int:
-    """Field 6 of a serialized `MessageIdData`; 0: not there. Raises `ValueError` if it is none."""
-    index = 0
-    while index < len(wire):
-        tag, index = _varint(wire, index)
-        value, index = _varint(wire, index)
-        if tag & 7 == _BYTES:
-            index += value
-        elif tag == 6 << 3:
-            return value
-    return 0
-
-
-def _varint(wire: bytes, index: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if index >= len(wire):
-            raise ValueError("this is no message identifier")
-        byte = wire[index]
-        index += 1
-        value |= (byte & 0x7F) << shift
-        if byte <= 0x7F:  # noqa: PLR2004 the bit that says that more follows
-            return value, index
-        shift += 7
-
-
-def _complete(id_: Any) -> bool:
-    """Whether this message is the last of its entry."""
-    index = id_.batch_index()
-    return bool(index < 0 or index + 1 == _batch_size(id_))
+        return self.kind in COMPETING
 
 
 class _Share:
     """One partition that a lane reads."""
 
-    def __init__(self, claim: Claim, setting: Setting, consumer: Any) -> None:
+    def __init__(self, claim: Claim, setting: Setting, consumer: Consumer) -> None:
         self.partition = claim.partition
         self.consumer = consumer
+        self.setting = setting
+        self.competing = setting.competing
         self.target = None if claim.target is None else place(claim.target)
         self.layout = setting.layouts.get(claim.partition)
-        self.setting = setting
         stored = claim.resume if claim.resume is not None else claim.state.position
-        start = Place(-1, -1) if stored is None else place(stored)
+        self.at = Place(-1, -1) if stored is None else place(stored)  # the last entry counted
         if self.layout and self.layout.mark_delete:
-            start = max(start, self.layout.mark_delete)
-        self.at = (start.ledger, start.entry, _BATCHED)  # the last message counted
-        self.surplus: Sequence[Any] = ()
+            self.at = max(self.at, self.layout.mark_delete)
+        self.resumed = claim.resume is not None and not self.competing
+        self.settled = self.at  # in order: acknowledged up to here
         self.active_at = time.monotonic()
         self.doubted = False
         self.reached = False
-        # Cumulative: counted since the last settle, and the last message of a complete entry.
-        self.counted = 0
-        self.ready = 0
-        self.ready_id: Any = None
-        # Competing: entries to acknowledge, the last of which may be incomplete.
-        self.runs: list[_Run] = []
+        self.taken: list[int] | None = None  # messages and bytes of this read; None: none came
+        self.spent = 0  # permits used up and not given anew
+        self.pending = 0  # messages of the last entry that are not counted yet
+        self.counted = 0  # messages of entries that are not acknowledged yet, without…
+        self.partly = 0  # …those counted of the pending one
+        self.ready: Place | None = None  # in order: up to where everything is counted
+        self.runs: list[Place] = []  # competing: entries to acknowledge
 
-    def receive(self, limit: int | None) -> Advance | None:
-        """What arrived, within the wait set at subscribing; None: nothing to say."""
-        messages = self.surplus or self.consumer.batch_receive()
-        self.surplus = ()
-        if not messages:
-            return self._silence()
+    def give(self, permits: int) -> None:
+        """Let the broker send so many messages more."""
+        self.consumer.send(Kind.FLOW, message_permits=permits)
+
+    def give_again(self) -> None:
+        """Renew permits once half of them are used up."""
+        if self.spent >= self.setting.permits // 2 and not self.reached:
+            self.give(self.spent)
+            self.spent = 0
+
+    def acknowledge_again(self) -> None:
+        """What an earlier lane acknowledged: the broker may have lost it when the connection broke."""
+        if self.resumed and self.at.entry >= 0:
+            self.consumer.acknowledge(CUMULATIVE, [self.at])
+
+    def take(self, entry: Entry, limit: int | None) -> int:
+        """Count an entry, or `limit` of its messages; how many are new and before the target."""
         self.active_at, self.doubted = time.monotonic(), False
-        take = self._take_competing if self.setting.competing else self._take_in_order
-        count = take(messages, limit)
-        left = self.left()
-        if left == 0 and self.target is not None and not self.setting.competing:
-            self.reached = True
-        return Advance(self.partition, count, left) if count or self.reached else None
+        self.spent += entry.permits
+        at = Place(entry.ledger, entry.entry)
+        if self.target is not None and at > self.target:
+            if not self.competing and self.at < self.target:  # nothing before it can follow
+                self.at = self.target
+                self._note(0, 0)
+            return 0
+        if self.competing:
+            if self._acknowledged(at):  # only to be acknowledged again
+                self.runs.append(at)
+                self._note(0, 0)
+                return 0
+        elif at <= self.at:  # delivered again after a lost connection
+            return 0
+        self.at = at
+        self.pending = entry.messages
+        return self.go_on(limit, entry.size)
 
-    def _silence(self) -> Advance | None:
+    def _acknowledged(self, at: Place) -> bool:
+        """Whether an entry was acknowledged before: by this run, or when it was surveyed.
+
+        The latter comes, too: Pulsar 3.0 delivers to a shared subscription's next consumer what the
+        last one had acknowledged just before it left.
+        """
+        if self.layout and self.layout.acknowledged(at):
+            return True
+        return self.setting.ledger.known(self.partition, at)
+
+    def go_on(self, limit: int | None, size: int = 0) -> int:
+        """Count what is pending of the last entry, or `limit` of it; how many that is."""
+        count = self.pending if limit is None else min(self.pending, limit)
+        self.pending -= count
+        self.partly += count
+        if not self.pending:
+            self.counted += self.partly
+            self.partly = 0
+            if self.competing:
+                self.runs.append(self.at)
+            else:
+                self.ready = self.at
+        self._note(count, size)
+        return count
+
+    def _note(self, messages: int, size: int) -> None:
+        if self.taken is None:
+            self.taken = [0, 0]
+        self.taken[0] += messages
+        self.taken[1] += size
+
+    def advance(self) -> Advance | None:
+        """What was taken since this was last asked; None: nothing new."""
+        if self.taken is None:
+            return None
+        (messages, size), self.taken = self.taken, None
+        left = self.left()
+        self.reached = left == 0 and self.target is not None
+        return Advance(self.partition, messages, left, size)
+
+    def silence(self) -> Advance | None:
         """Say once that the count is not to be trusted: what is left may never be delivered."""
         if self.doubted or time.monotonic() - self.active_at < _SILENT_S:
             return None
@@ -184,203 +190,163 @@ class _Share:
 
     def left(self) -> int | None:
         """Entries up to the target that are not read yet, by the ledgers; None: unknown."""
-        if self.setting.competing:
+        if self.competing:
             return None
-        at = Place(self.at[0], self.at[1])
-        if self.target is not None and at >= self.target and self._entry_done():
+        if self.target is not None and self.at >= self.target and not self.pending:
             return 0
-        if self.layout is None or at.ledger < 0:
+        if self.layout is None or self.at.ledger < 0:
             return None
         target = self.layout.end if self.target is None else self.target
-        left = replace(self.layout, mark_delete=at).left(target)
+        left = replace(self.layout, mark_delete=self.at).left(target)
         if self.target is not None and not left:
-            return 0 if self._entry_done() else 1
+            return 1 if self.pending else 0
         return left
-
-    def _entry_done(self) -> bool:
-        return self.counted == self.ready
-
-    def _take_in_order(self, messages: Sequence[Any], limit: int | None) -> int:
-        """Count what is new and before the target; the library delivers in order."""
-        first = 0
-        if _key(messages[0]) <= self.at:  # delivered again after a lost connection
-            first = bisect_right(messages, self.at, key=_key)
-        last = len(messages)
-        target = self.target
-        if target is not None and _place(messages[-1]) > target:
-            last = bisect_right(messages, target, key=_place)
-        beyond = last < len(messages)
-        if limit is not None and last - first > limit:
-            last, beyond = first + limit, False
-            self.surplus = messages[last:]
-        if last > first:
-            id_ = messages[last - 1].message_id()
-            index = id_.batch_index()
-            self.at = (id_.ledger_id(), id_.entry_id(), index if index >= 0 else _BATCHED)
-            self.counted += last - first
-            if beyond or _complete(id_):
-                self.ready, self.ready_id = self.counted, id_
-            else:
-                start = bisect_left(messages, Place(*self.at[:2]), first, last, key=_place)
-                if start > first:
-                    self.ready = self.counted - (last - start)
-                    self.ready_id = messages[start - 1].message_id()
-        if beyond and target is not None:  # nothing before the target can follow
-            self.at = max(self.at, (target.ledger, target.entry, _BATCHED))
-        return max(0, last - first)
-
-    def _take_competing(self, messages: Sequence[Any], limit: int | None) -> int:
-        """Count entry by entry: what comes may be anything that nobody has acknowledged."""
-        count = index = 0
-        total = len(messages)
-        while index < total:
-            if limit is not None and count >= limit:
-                self.surplus = messages[index:]
-                break
-            id_ = messages[index].message_id()
-            at = Place(id_.ledger_id(), id_.entry_id())
-            end = self._end_of_entry(messages, index, at, id_)
-            if self.target is not None and at > self.target:
-                index = end
-                continue
-            known = self.setting.ledger.known(self.partition, at)
-            if limit is not None and not known:
-                end = min(end, index + limit - count)
-            self._note(at, messages[end - 1].message_id(), end - index, counted=not known)
-            count += 0 if known else end - index
-            index = end
-        return count
-
-    @staticmethod
-    def _end_of_entry(messages: Sequence[Any], index: int, at: Place, id_: Any) -> int:
-        """Where the messages of an entry end in a run; jumps by the size that a batch tells."""
-        within = id_.batch_index()
-        if within < 0:
-            return index + 1
-        guess: int = min(len(messages), index + max(1, _batch_size(id_) - within))
-        if _place(messages[guess - 1]) == at:
-            return guess
-        end = index + 1  # some of the batch were acknowledged before
-        while end < len(messages) and _place(messages[end]) == at:
-            end += 1
-        return end
-
-    def _note(self, at: Place, id_: Any, count: int, *, counted: bool) -> None:
-        last = self.runs[-1] if self.runs else None
-        if last is not None and last.at == at:
-            last.count += count
-            last.id = id_
-            last.complete = _complete(id_)
-            return
-        if last is not None:
-            last.complete = True  # a consumer gets an entry whole, before the next one
-        self.runs.append(_Run(at, id_, count, _complete(id_), counted))
 
     def settle(self) -> Settled | None:
         """Acknowledge the complete entries; None: there is nothing to acknowledge."""
-        return self._settle_competing() if self.setting.competing else self._settle_in_order()
+        return self._settle_competing() if self.competing else self._settle_in_order()
 
     def _settle_in_order(self) -> Settled | None:
-        if self.ready_id is None:
+        at = self.ready
+        if self.reached and self.target is not None:  # maybe over entries that are not delivered
+            at = self.target
+        if at is None or at <= self.settled:
             return None
-        self.consumer.acknowledge_cumulative(self.ready_id)
-        at = Place(self.ready_id.ledger_id(), self.ready_id.entry_id())
-        messages = self.ready
-        self.counted -= messages
-        self.ready, self.ready_id = 0, None
-        if self.reached and self.target is not None:
-            at = max(at, self.target)
+        self.consumer.acknowledge(CUMULATIVE, [at])
         self.setting.ledger.reach(self.partition, at)
-        return Settled(self.partition, messages, str(at))
+        self.settled = at
+        return Settled(self.partition, self._take_counted(), str(at))
 
     def _settle_competing(self) -> Settled | None:
-        done = [run for run in self.runs if run.complete]
-        if not done:
+        if not self.runs:
             return None
-        acknowledge = self.consumer.acknowledge
-        for run in done:
-            # Without an index within the batch, an identifier stands for the whole entry.
-            batched = run.id.batch_index() >= 0
-            acknowledge(_pulsar.MessageId(-1, *run.at, -1) if batched else run.id)
-        self.runs = [run for run in self.runs if not run.complete]
-        self.setting.ledger.add(self.partition, [run.at for run in done])
-        return Settled(self.partition, sum(run.count for run in done if run.counted), None)
+        for start in range(0, len(self.runs), _ACKS):
+            self.consumer.acknowledge(INDIVIDUAL, self.runs[start : start + _ACKS])
+        self.setting.ledger.add(self.partition, self.runs)
+        self.runs = []
+        return Settled(self.partition, self._take_counted(), None)
+
+    def _take_counted(self) -> int:
+        settled, self.counted = self.counted, 0
+        return settled
 
 
 class PulsarLane:
-    """A client with one consumer for each claim."""
+    """One consumer for each claim, on as few connections as there are brokers."""
 
     def __init__(self, setting: Setting, claims: Sequence[Claim]) -> None:
         self._setting = setting
-        self._client: pulsar.Client | None = open_client(setting.options)
-        self._turns: deque[_Share] = deque()
-        self._shares: list[_Share] = []
-        wait_ms = max(2, min(100, 200 // max(1, len(claims))))
+        self._cluster = Cluster(setting.options, setting.access, setting.run_id)
+        self._shares: dict[int, _Share] = {}  # by consumer
+        self._pending: _Share | None = None  # whose last entry is counted in part
+        self._failed: BrokerError | None = None  # to be raised by the next read
+        self._open = True
+        setting.ledger.opened(1)
         try:
             for claim in claims:
-                self._open(claim, wait_ms)
+                topic = setting.topics[claim.partition]
+                consumer = self._cluster.subscribe(claim.partition, topic, setting.kind)
+                self._shares[consumer.number] = _Share(claim, setting, consumer)
+            self._begin()  # when all are answered, for messages would come between
         except BrokerError:
             self.close()
             raise
 
-    def _open(self, claim: Claim, wait_ms: int) -> None:
-        setting = self._setting
-        with translated(setting.options, claim.partition):
-            consumer = subscribe(
-                self._client,
-                setting.options,
-                setting.topics[claim.partition],
-                setting.kind,
-                queue=setting.queue,
-                batch=setting.batch,
-                wait_ms=wait_ms,
-            )
-        share = _Share(claim, setting, consumer)
-        self._shares.append(share)
-        self._turns.append(share)
+    def _begin(self) -> None:
+        for share in self._shares.values():
+            share.acknowledge_again()
+            if share.target is not None and share.left() == 0:
+                share.taken = [0, 0]  # to be said by the first read
+            else:
+                share.give(self._setting.permits)
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """See `core.source.Lane`."""
-        until = time.monotonic() + max_wait_s
-        while self._turns and time.monotonic() < until:
-            share = self._turns[0]
-            self._turns.rotate(-1)
-            advance = None
-            if not share.counted and share.target is not None and share.left() == 0:
-                share.reached = True
-                advance = Advance(share.partition, 0, 0)
-            else:
-                with translated(self._setting.options, share.partition):
-                    advance = share.receive(max_messages)
+        self._check()
+        if self._failed:
+            raise self._failed
+        try:
+            with translated(self._setting.options, None):
+                self._receive(max_wait_s, max_messages)
+        except BrokerError as error:
+            told = self._advances()
+            if not told:
+                raise
+            self._failed = error  # said once what came before it is
+            return told
+        return self._advances() or self._silences()
+
+    def _receive(self, max_wait_s: float, limit: int | None) -> None:
+        """Count what has come, or what comes in time."""
+        for share in self._shares.values():
+            share.give_again()
+        connections = self._cluster.connections
+        self._look(connections, limit)
+        if any(share.taken for share in self._shares.values()):
+            return
+        ready = wait(connections, max_wait_s)
+        for connection in ready:
+            connection.receive()
+        for connection in connections if not ready else ():
+            connection.check()
+        self._look(ready, limit)
+
+    def _check(self) -> None:
+        """Raise `TransientError` for a consumer that the broker, or a broken connection, has ended."""
+        for number, share in self._shares.items():
+            connection = share.consumer.connection
+            if connection.broken_by:
+                raise connection.broken_by
+            if number in connection.lost:
+                raise TransientError(
+                    f"{self._setting.options.service_url}, {share.partition}: the broker closed the"
+                    " consumer; the topic moves, or was unloaded.",
+                    share.partition,
+                )
+
+    def _advances(self) -> Sequence[Advance]:
+        said = (share.advance() for share in self._shares.values())
+        return [advance for advance in said if advance]
+
+    def _silences(self) -> Sequence[Advance]:
+        said = (share.silence() for share in self._shares.values() if not share.reached)
+        return [advance for advance in said if advance]
+
+    def _look(self, connections: Sequence[Connection], limit: int | None) -> None:
+        if self._pending is not None:
+            count = self._pending.go_on(limit)
+            limit = None if limit is None else limit - count
+            if not self._pending.pending:
+                self._pending = None
+        for connection in connections:
+            limit = self._walk(connection, limit)
+
+    def _walk(self, connection: Connection, limit: int | None) -> int | None:
+        """Count the entries that have come on one connection; what is left of the limit."""
+        while limit is None or limit > 0:
+            entry = connection.next()
+            if entry is None:
+                break
+            share = self._shares[entry.consumer]
             if share.reached:
-                self._turns.remove(share)
-            if advance is not None:
-                return (advance,)
-        return ()
+                continue
+            count = share.take(entry, limit)
+            if limit is not None:
+                limit -= count
+                if share.pending:
+                    self._pending = share
+        return limit
 
     def settle(self) -> Sequence[Settled]:
         """See `core.source.Lane`; what is counted was handed to the broker, which confirms nothing."""
-        done = []
-        for share in self._shares:
-            with translated(self._setting.options, share.partition):
-                settled = share.settle()
-            if settled is not None:
-                done.append(settled)
-        return done
+        self._check()  # before any of it is sent
+        found = [share.settle() for share in self._shares.values()]
+        return [settled for settled in found if settled]
 
     def close(self) -> None:
         """See `core.source.Lane`."""
-        client, self._client = self._client, None
-        for share in self._shares:
-            _quietly(share.consumer.close)
-        self._shares, self._turns = [], deque()
-        if client is not None:
-            _quietly(client.close)
-
-
-def _quietly(close: Any) -> None:
-    """Close what may be closed, or cut off, already."""
-    try:
-        close()
-    except pulsar.exceptions.PulsarException:
-        return
+        self._cluster.close()
+        self._shares = {}
+        if self._open:
+            self._open = False
+            self._setting.ledger.opened(-1)

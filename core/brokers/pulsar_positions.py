@@ -7,6 +7,7 @@ them, or a chunk of one. Positions are written "LEDGER:ENTRY", as Pulsar's own t
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ class Layout:
     ledgers: tuple[tuple[int, int], ...]  # (ledger, entries), in order
     end: Place  # the last entry confirmed
     mark_delete: Place | None  # None: no such subscription
-    holes: tuple[Hole, ...] = ()
+    holes: tuple[Hole, ...] = ()  # in order
 
     def before(self, at: Place) -> int:
         """Entries of the topic up to and with this one."""
@@ -67,6 +68,13 @@ class Layout:
             self.between(max(hole.first, position), min(hole.last, target)) for hole in self.holes
         )
         return max(0, self.between(position, target) - done)
+
+    def acknowledged(self, at: Place) -> bool:
+        """Whether the subscription had acknowledged an entry."""
+        if self.mark_delete is not None and at <= self.mark_delete:
+            return True
+        before = bisect_left(self.holes, at, key=lambda hole: hole.first)  # holes that begin before it
+        return before > 0 and at <= self.holes[before - 1].last
 
     def canonical(self, at: Place) -> Place:
         """The same position as the entry before it, where its ledger has none before it."""
@@ -109,7 +117,7 @@ def holes(text: str) -> tuple[Hole, ...]:
                 last if closing == "]" else Place(last.ledger, last.entry - 1),
             )
         )
-    return tuple(found)
+    return tuple(sorted(found))
 
 
 class Entries:

@@ -26,10 +26,16 @@ class SubscriptionType(StrEnum):
     KEY_SHARED = "key_shared"
 
 
+COMPETING = frozenset({SubscriptionType.SHARED, SubscriptionType.KEY_SHARED})
+"""The types whose consumers share a partition's messages, and acknowledge them one by one."""
+
+
 class PulsarOptions(SystemOptions):
     """One subscription of one topic, partitioned or not."""
 
-    service_url: str = Field(description="pulsar://HOST:6650 or pulsar+ssl://HOST:6651")
+    service_url: str = Field(
+        description="pulsar://HOST:6650 or pulsar+ssl://HOST:6651, or HOST:PORT,HOST:PORT for several"
+    )
     topic: str = Field(description="persistent://TENANT/NAMESPACE/TOPIC")
     subscription: str = Field(min_length=1, description="subscription whose backlog is cleared")
     admin_url: str | None = Field(
@@ -37,13 +43,18 @@ class PulsarOptions(SystemOptions):
         description="the admin REST API, as in http://HOST:8080; known by itself where the service URL"
         " has a default port or is StreamNative's",
     )
+    listener_name: str | None = Field(
+        None,
+        min_length=1,
+        description="which of the brokers' advertised listeners to use, where they have several",
+    )
     subscription_type: SubscriptionType = Field(
         SubscriptionType.AUTO, description="how to subscribe; auto: as the broker says, else failover"
     )
     assume_exists: bool = Field(
         False,
         description="go on without the admin API, whose word alone tells that the subscription exists:"
-        " a mistyped name is then created",
+        " a mistyped one is then created",
     )
     token: SecretStr | None = Field(None, description="JWT, better as ${env:NAME} or ${file:PATH}")
     token_file: ExistingFile | None = Field(
@@ -60,13 +71,22 @@ class PulsarOptions(SystemOptions):
     tls_trust_certs: ExistingFile | None = Field(
         None, description="PEM file with the authorities to trust instead of the system's"
     )
+    tls_certificate: ExistingFile | None = Field(
+        None, description="PEM file with the certificate to log in with, where the cluster wants one"
+    )
+    tls_key: ExistingFile | None = Field(
+        None, description="PEM file with its private key, if that is not in the certificate's file"
+    )
 
     @field_validator("service_url")
     @classmethod
     def _is_service_url(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in ("pulsar", "pulsar+ssl") or not parts.hostname:
+        hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
+        if parts.scheme not in ("pulsar", "pulsar+ssl") or not all(host.hostname for host in hosts):
             raise ValueError("write it as pulsar://HOST:6650 or pulsar+ssl://HOST:6651")
+        if any(host.port == 0 for host in hosts):  # raises ValueError for what is no port at all
+            raise ValueError("0 is no port")
         if parts.username or parts.password:
             raise ValueError("it takes no user or password; use --token or the oauth2 options")
         return url.rstrip("/")
@@ -92,10 +112,14 @@ class PulsarOptions(SystemOptions):
         return f"persistent://{match[1] or 'public'}/{match[2] or 'default'}/{match[3]}"
 
     @model_validator(mode="after")
-    def _one_login(self) -> Self:
+    def _logins_fit(self) -> Self:
         logins = [self.token, self.token_file, self.oauth2_key_file]
         if sum(login is not None for login in logins) > 1:
             raise ValueError("give one of --token, --token-file and --oauth2-key-file")
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("--tls-key needs --tls-certificate")
+        if self.tls_certificate and not self.service_url.startswith("pulsar+ssl://"):
+            raise ValueError("--tls-certificate needs a --service-url that starts with pulsar+ssl://")
         if self.oauth2_key_file and not (self.issuer and self.oauth2_audience):
             raise ValueError("--oauth2-key-file needs --oauth2-issuer-url and --oauth2-audience")
         if self.admin is None and not self.assume_exists:

@@ -29,7 +29,7 @@ CHOSEN = {
 }
 LIBRARIES_OF_OTHERS = {  # brokers and clouds that are not chosen
     "apache-iggy", "azure-eventhub", "azure-eventhub-checkpointstoreblob", "google-cloud-monitoring",
-    "google-cloud-pubsub", "pulsar-client", "s3fs",
+    "google-cloud-pubsub", "s3fs",
 }  # fmt: skip
 SITE = ".python_packages/lib/site-packages"
 FOR_3_12 = {

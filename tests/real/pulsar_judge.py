@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pulsar
 import requests
@@ -66,15 +66,21 @@ def produce(
 def received(client: pulsar.Client, topic: str, kind: Any, *, wait_ms: int = 1500) -> int:
     """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""
     consumer = client.subscribe(topic, SUBSCRIPTION, kind, receiver_queue_size=5000)
-    count = 0
+    seen: set[bytes] = set()  # a message that comes twice is one
     try:
         while True:
-            consumer.receive(wait_ms)
-            count += 1
+            seen.add(consumer.receive(wait_ms).message_id().serialize())
     except pulsar.Timeout:
-        return count
+        return len(seen)
     finally:
         consumer.close()
+
+
+class _Session(requests.Session):
+    """Keeps its login where one broker sends on to another, which is on another port."""
+
+    def should_strip_auth(self, old_url: str, new_url: str) -> bool:
+        return False
 
 
 class Judge:
@@ -82,7 +88,7 @@ class Judge:
 
     def __init__(self, server: PulsarServer) -> None:
         self.server = server
-        self.http = requests.Session()
+        self.http = _Session()
         login: dict[str, Any] = {}
         if server.secure:
             self.http.headers["Authorization"] = f"Bearer {token()}"
@@ -93,9 +99,7 @@ class Judge:
             stats_interval_in_seconds=0,
             **login,
         )
-        self.admin("PUT", f"namespaces/{KEPT}", {})
-        retention = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
-        self.admin("POST", f"namespaces/{KEPT}/retention", retention)
+        self.keep(KEPT)
 
     def admin(self, method: str, path: str, body: Any = None, **query: str) -> Any:
         """Ask the admin API; raises for what it refuses."""
@@ -104,6 +108,12 @@ class Judge:
         if answer.status_code != requests.codes.conflict:
             answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    def keep(self, namespace: str) -> None:
+        """Create a namespace that keeps acknowledged messages."""
+        self.admin("PUT", f"namespaces/{namespace}", {})
+        retention = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
+        self.admin("POST", f"namespaces/{namespace}/retention", retention)
 
     def create(self, topic: str, partitions: int = 0) -> str:
         """Create a topic with the subscription, at its start; return the topic."""
@@ -118,6 +128,15 @@ class Judge:
     def produce(self, topic: str, count: int, **settings: Any) -> None:
         """Publish to one topic; see `produce`."""
         produce(self.client, topic, count, **settings)
+
+    def slow_down(self, namespace: str, messages: int) -> None:
+        """Let the broker deliver so many messages a second of each subscription in a namespace."""
+        rate = {
+            "dispatchThrottlingRateInMsg": messages,
+            "dispatchThrottlingRateInByte": -1,
+            "ratePeriodInSecond": 1,
+        }
+        self.admin("POST", f"namespaces/{namespace}/subscriptionDispatchRate", rate)
 
     def backlog(self, topic: str, subscription: str = SUBSCRIPTION) -> int:
         """Entries that the broker still has to deliver, by its precise figure."""
@@ -180,6 +199,12 @@ class Case:
         """Clear the backlog."""
         return clear(Job("pulsar", self.options(), self.run(**run)), callbacks)
 
+    def cleared(self, messages: int, **run: Any) -> None:
+        """Clear it; assert that so many messages were counted, and that the broker has none left."""
+        result = self.clear(**run)
+        assert (result.totals.messages, result.verified) == (messages, True)
+        assert self.judge.backlog(self.topic) == 0
+
     def status(self) -> RunResult:
         """Look at the backlog."""
         return status(Job("pulsar", self.options(), self.run()))
@@ -196,6 +221,7 @@ class PulsarBench(Bench):
 
     system = "pulsar"
     missing_name = "no-such-subscription"
+    changes: ClassVar[dict[str, Any]] = {}  # to the options
 
     def __init__(self, judge: Judge, kind: str, partitions: int = 3) -> None:
         self.judge = judge
@@ -204,14 +230,15 @@ class PulsarBench(Bench):
         self.topic = judge.create(f"persistent://{KEPT}/{unique('contract')}", partitions)
 
     def _open(self, run: RunOptions, subscription: str) -> Source:
-        options = PulsarOptions(
-            service_url=self.judge.server.service_url,
-            admin_url=self.judge.server.admin_url,
-            topic=self.topic,
-            subscription=subscription,
-            subscription_type=self.kind,
-        )
-        return open_source(options, run, "contract")
+        values = {
+            "service_url": self.judge.server.service_url,
+            "admin_url": self.judge.server.admin_url,
+            "topic": self.topic,
+            "subscription": subscription,
+            "subscription_type": self.kind,
+            **self.changes,
+        }
+        return open_source(PulsarOptions(**values), run, "contract")
 
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
         return self._open(run, SUBSCRIPTION)

@@ -1,10 +1,10 @@
-"""Apache Pulsar as its project releases it: one standalone broker, with or without TLS and tokens."""
+"""Apache Pulsar as its project releases it: a standalone broker, with or without TLS and tokens."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,8 @@ COORDINATES = (f"org.apache.pulsar:pulsar-broker:{VERSION}",)
 KEY = b"a key of thirty-two bytes or more, known to the test broker alone"
 
 _OPENS = ("java.lang", "sun.net", "java.io", "jdk.internal.misc", "jdk.internal.platform")
-_JAVA = (
+_PROVIDERS = "org.apache.pulsar.broker.authentication.AuthenticationProvider"
+JAVA = (
     "java",
     "-Xmx640m",
     "-XX:MaxDirectMemorySize=768m",
@@ -32,12 +33,36 @@ def token(subject: str = "admin", *, expires_in_s: float = 3600, key: bytes = KE
     return jwt.encode({"sub": subject, "exp": int(time.time() + expires_in_s)}, key, "HS256")
 
 
+def login_settings(folder: Path) -> dict[str, str]:
+    """What a broker or a proxy needs to demand a token and to offer TLS; its files go into the folder."""
+    if not (folder / "ca.pem").exists():
+        make_certificates(folder)
+        (folder / "token.key").write_bytes(KEY)
+    return {
+        "tlsCertificateFilePath": str(folder / "server.crt"),
+        "tlsKeyFilePath": str(folder / "server.key"),
+        "tlsTrustCertsFilePath": str(folder / "ca.pem"),
+        "authenticationEnabled": "true",
+        "authenticationProviders": ",".join(f"{_PROVIDERS}{name}" for name in ("Token", "Tls")),
+        "tokenSecretKey": str(folder / "token.key"),
+        "brokerClientAuthenticationPlugin": "org.apache.pulsar.client.impl.auth.AuthenticationToken",
+    }
+
+
 class PulsarServer:
     """One standalone broker on 127.0.0.1, in one folder."""
 
-    def __init__(self, folder: Path, *, secure: bool = False, transactions: bool = False) -> None:
-        jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        secure: bool = False,
+        transactions: bool = False,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        self.jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.secure = secure
         self.ca = folder / "ca.pem"
         self.port, self.web = free_port(), free_port()
@@ -65,35 +90,28 @@ class PulsarServer:
             "transactionCoordinatorEnabled": str(transactions).lower(),
         }
         if secure:
-            make_certificates(folder)
             self.secure_port, self.secure_web = free_port(), free_port()
-            settings |= {
+            settings |= login_settings(folder) | {
                 "brokerServicePortTls": str(self.secure_port),
                 "webServicePortTls": str(self.secure_web),
-                "tlsCertificateFilePath": str(folder / "server.crt"),
-                "tlsKeyFilePath": str(folder / "server.key"),
-                "tlsTrustCertsFilePath": str(self.ca),
-                "authenticationEnabled": "true",
-                "authenticationProviders": (
-                    "org.apache.pulsar.broker.authentication.AuthenticationProviderToken"
-                ),
+                "authenticationRefreshCheckSeconds": "1",
                 "authorizationEnabled": "true",
                 "superUserRoles": "admin",
-                "tokenSecretKey": str(folder / "token.key"),
-                "brokerClientAuthenticationPlugin": (
-                    "org.apache.pulsar.client.impl.auth.AuthenticationToken"
-                ),
                 "brokerClientAuthenticationParameters": f"token:{token()}",
             }
-            (folder / "token.key").write_bytes(KEY)
-        config = folder / "standalone.conf"
-        config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        command = [*_JAVA, "-cp", f"{jars}/*", "org.apache.pulsar.PulsarStandaloneStarter",
-                   "-c", str(config), "-nfw", "-nss", "-a", "127.0.0.1",
-                   "--zookeeper-dir", str(folder / "zk"), "--bookkeeper-dir", str(folder / "bk"),
-                   "--bookkeeper-port", str(free_port())]  # fmt: skip
+        self.config = folder / f"broker-{self.port}.conf"
+        lines = (f"{key}={value}\n" for key, value in (settings | dict(more or {})).items())
+        self.config.write_text("".join(lines))
         env = {"PATH": "/usr/bin:/bin:/usr/local/bin", "PULSAR_STANDALONE_USE_ZOOKEEPER": "0"}
-        self.server = Server(command, port=self.port, log=folder / "pulsar.log", cwd=folder, env=env)
+        log = folder / f"broker-{self.port}.log"
+        self.server = Server(self._command(), port=self.port, log=log, cwd=folder, env=env)
+
+    def _command(self) -> list[str]:
+        folder = self.folder
+        return [*JAVA, "-cp", f"{self.jars}/*", "org.apache.pulsar.PulsarStandaloneStarter",
+                "-c", str(self.config), "-nfw", "-nss", "-a", "127.0.0.1",
+                "--zookeeper-dir", str(folder / "zk"), "--bookkeeper-dir", str(folder / "bk"),
+                "--bookkeeper-port", str(free_port())]  # fmt: skip
 
     @property
     def service_url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,3 +27,21 @@ class TestShared(Contract):
     def bench(self, pulsar_judge: Judge) -> Iterator[Bench]:
         """A topic of three partitions."""
         yield PulsarBench(pulsar_judge, "shared")
+
+
+class BlindBench(PulsarBench):
+    """The same without the admin API, as far as that leaves it."""
+
+    unit_is_messages = False  # there is no backlog figure at all
+    detects_live = False
+    refuses_missing = False
+    changes: ClassVar[dict[str, Any]] = {"admin_url": None, "assume_exists": True}
+
+
+class TestWithoutAdmin(Contract):
+    """The mark-delete position alone proves the end and brings messages back."""
+
+    @pytest.fixture
+    def bench(self, pulsar_judge: Judge) -> Iterator[Bench]:
+        """A topic of three partitions."""
+        yield BlindBench(pulsar_judge, "failover")

@@ -25,15 +25,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     """Plain clients of a broker that delivers 2,000 messages a second, and that may be killed."""
     with running_pulsar(tmp_path_factory.mktemp("slow")) as server:
         judge = Judge(server)
-        judge.admin(
-            "POST",
-            f"namespaces/{KEPT}/subscriptionDispatchRate",
-            {
-                "dispatchThrottlingRateInMsg": 2000,
-                "dispatchThrottlingRateInByte": -1,
-                "ratePeriodInSecond": 1,
-            },
-        )
+        judge.slow_down(KEPT, 2000)
         yield judge
         judge.close()
 

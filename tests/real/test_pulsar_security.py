@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
-from tests.command import Ran, cleaner
+from tests.command import Ran, cleaner, ended, started
 from tests.real.pulsar_judge import SUBSCRIPTION, Judge, unique
 from tests.real.pulsar_server import PulsarServer, running_pulsar, token
+from tests.support import answering, make_certificate, wait_until
 
 MESSAGES = 700
 TOKEN_HEAD = token().partition(".")[0]  # every token's first part
@@ -85,16 +87,27 @@ def issuer(secret: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with answering(Handler) as port:
+        address = f"http://127.0.0.1:{port}"
         yield address
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+
+
+def test_token_renewed_while_it_runs(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """When the token expires, the broker asks for the file's new one; the connection goes on."""
+    file = tmp_path / "token.jwt"
+    file.write_text(token(expires_in_s=5))
+    args = arguments(secure.server, topic, tmp_path / "receipts", "--token-file", str(file))
+    args.remove("--stop-when-empty")
+    follow = ("--tls-trust-certs", str(secure.server.ca), "--follow", "--max-seconds", "12")
+    with started(*args, *follow) as process:
+        wait_until(lambda: left(secure, topic) == 0, "the first messages")
+        file.write_text(token())
+        time.sleep(7)  # the first token is not good any more, and was asked for again
+        secure.produce(f"{topic}-partition-0", MESSAGES, batch=50)
+        wait_until(lambda: left(secure, topic) == 0, "the later messages")
+        ran = ended(process)
+    assert (ran.result["totals"]["messages"], ran.result["totals"]["retries"]) == (2 * MESSAGES, 0)
+    assert TOKEN_HEAD not in everything(ran, tmp_path / "receipts")
 
 
 def _in_the_environment(_: Path) -> list[str]:
@@ -171,11 +184,57 @@ def test_who_may_not_is_told_and_changes_nothing(
     assert wrong not in everything(ran, tmp_path)
 
 
+def with_certificate(secure: Judge, topic: str, folder: Path, subject: str, *more: str) -> Ran:
+    """The plain profile with a certificate of this subject, and no token."""
+    folder.mkdir()
+    for name in ("ca.pem", "ca.key"):
+        shutil.copy(secure.server.ca.with_name(name), folder)
+    make_certificate(folder, "client", subject)
+    _, *args = arguments(
+        secure.server, topic, folder / "receipts", "--tls-trust-certs", str(secure.server.ca)
+    )
+    return cleaner("pulsar", *args, "--tls-certificate", str(folder / "client.crt"), *more)
+
+
+@pytest.mark.parametrize("subject", ["admin", "stranger"])
+def test_certificates_log_in(secure: Judge, topic: str, tmp_path: Path, subject: str) -> None:
+    """Whose certificate the cluster knows clears the backlog; another's is told that it may not."""
+    folder = tmp_path / "files"
+    key = ("--tls-key", str(folder / "client.key"))
+    ran = with_certificate(secure, topic, folder, subject, *key)
+    if subject == "admin":
+        assert (ran.code, ran.result["totals"]["messages"]) == (0, MESSAGES), ran.stderr
+    else:
+        assert (ran.code, "--tls-certificate" in ran.result["error"]) == (1, True), ran.stderr
+    assert (left(secure, topic) == 0) is (subject == "admin")
+
+
+def test_certificate_without_its_key(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """A certificate that is given without its private key is a mistake in the call, and told as such."""
+    ran = with_certificate(secure, topic, tmp_path / "files", "admin")
+    assert (ran.code, "--tls-key" in ran.stderr) == (2, True), ran.stderr
+    assert left(secure, topic) > 0
+
+
 def test_no_token_is_refused_by_the_broker(secure: Judge, topic: str, tmp_path: Path) -> None:
     """Without a login the plain profile is told what is missing."""
     args = arguments(secure.server, topic, tmp_path, "--tls-trust-certs", str(secure.server.ca))
     ran = cleaner("pulsar", *args[1:])
     assert (ran.code, "--token" in ran.result["error"]) == (1, True), ran.stderr
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_port_of_the_other_kind(secure: Judge, topic: str, tmp_path: Path, *, tls: bool) -> None:
+    """TLS at a port without it, and the reverse, end in seconds with a question that points at it."""
+    server = secure.server
+    url = f"pulsar+ssl://localhost:{server.port}" if tls else f"pulsar://localhost:{server.secure_port}"
+    ran = cleaner(
+        "pulsar", "--service-url", url, "--assume-exists", "--topic", topic,
+        "--subscription", SUBSCRIPTION, "--receipt-dir", str(tmp_path),
+        "--tls-trust-certs", str(server.ca),
+    )  # fmt: skip
+    said = "its port for TLS" if tls else "want pulsar+ssl://"
+    assert (ran.code, said in ran.result["error"]) == (1, True), ran.stderr
 
 
 def test_foreign_authority_is_refused(secure: Judge, topic: str, tmp_path: Path) -> None:

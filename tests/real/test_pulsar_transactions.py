@@ -45,18 +45,39 @@ def test_skip_passes_over_an_open_transaction(pulsar_case: Case) -> None:
     assert pulsar_case.judge.received(topic) == BEFORE + WITHIN
 
 
+def acknowledging(case: Case, kind: str) -> str:
+    """A topic with messages, to be read as a subscription of this type."""
+    topic = case.create()
+    case.changes["subscription_type"] = kind
+    case.judge.produce(topic, BEFORE)
+    return topic
+
+
 def test_acknowledgements_of_an_open_transaction_are_said(pulsar_case: Case) -> None:
     """What an open transaction acknowledged is neither delivered nor cleared until it ends; said before."""
-    topic = pulsar_case.create()
-    pulsar_case.changes["subscription_type"] = "shared"
-    pulsar_case.judge.produce(topic, BEFORE)
+    topic = acknowledging(pulsar_case, "shared")
     with transaction(pulsar_case.judge.server, topic, "acknowledge", WITHIN) as acknowledged:
         notes = pulsar_case.status().notes
         first = pulsar_case.clear(stall_seconds=2)
         left = pulsar_case.judge.backlog(topic)
         acknowledged.end("abort")
     assert any("Open transactions with acknowledgements: 1." in note for note in notes)
+    assert any("consume stalls before it" in note for note in notes)
     assert (first.stop_reason, first.totals.messages) == (StopReason.STALLED, BEFORE - WITHIN)
     assert (first.verified, left) == (False, WITHIN)
     assert pulsar_case.clear().totals.messages == WITHIN
     assert pulsar_case.judge.backlog(topic) == 0
+
+
+def test_in_order_such_acknowledgements_are_passed_over(pulsar_case: Case) -> None:
+    """In order the position passes over them: said before, gone when they abort, back by a restore."""
+    topic = acknowledging(pulsar_case, "failover")
+    with transaction(pulsar_case.judge.server, topic, "acknowledge", WITHIN) as acknowledged:
+        notes = pulsar_case.status().notes
+        result = pulsar_case.clear()
+        acknowledged.end("abort")
+    assert any("consume and skip pass over it" in note for note in notes)
+    assert (result.totals.messages, result.verified) == (BEFORE - WITHIN, True)
+    assert pulsar_case.judge.received(topic) == 0
+    assert pulsar_case.restore(result).verified
+    assert pulsar_case.judge.received(topic) == BEFORE

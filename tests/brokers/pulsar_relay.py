@@ -1,0 +1,130 @@
+"""A relay in front of a Pulsar broker, which knows frames, and can do what a broker does on bad days."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+
+from typing_extensions import Self
+
+from tests.brokers.pulsar_frames import LOOKUP_RESPONSE, SUBSCRIBE, Fields, Value, command, frame
+
+_CONNECT = 1  # how a lookup ends that names the owner
+_TRICKLED = 3000  # bytes of each connection that are sent one by one
+
+
+class Relay:
+    """Listens on 127.0.0.1; every connection goes to the broker. All settings may change at any time.
+
+    Frames from the broker are numbered over all connections, from 1.
+    """
+
+    def __init__(self, broker: int, *, answers_lookups: bool = True) -> None:
+        self._broker = broker
+        self._answers_lookups = answers_lookups
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.seen: list[tuple[int, Fields]] = []  # commands of clients
+        self.frames = 0  # of the broker, so far
+        self.connections = 0
+        self.cuts: set[int] = set()  # frames in the middle of which the connection ends
+        self.before: dict[int, Callable[[], bytes]] = {}  # what is sent in front of a frame
+        self.lookups: deque[Mapping[str, Value]] = deque()  # answers to lookups; then: this relay
+        self.swallowed: set[int] = set()  # types of clients' commands that the broker does not get
+        self.trickle = False
+        self.mute = False
+        self._sockets: list[socket.socket] = []
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"pulsar://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in self._sockets:
+            each.close()
+
+    def commands(self, kind: int) -> list[Fields]:
+        """Commands of one type that clients have sent."""
+        return [body for found, body in self.seen if found == kind]
+
+    def consumer(self) -> int:
+        """The number of the consumer that subscribed last."""
+        number = self.commands(SUBSCRIBE)[-1][4][0]
+        assert isinstance(number, int)
+        return number
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                broker = socket.create_connection(("127.0.0.1", self._broker))
+                self._sockets += client, broker
+                self.connections += 1
+                for run in (self._from_client, self._from_broker):
+                    threading.Thread(target=run, args=(client, broker), daemon=True).start()
+
+    def _from_client(self, client: socket.socket, broker: socket.socket) -> None:
+        with _ended(client, broker), client.makefile("rb") as stream:
+            while whole := _frame(stream.read):
+                kind, body = command(whole)
+                self.seen.append((kind, body))
+                if kind not in self.swallowed:
+                    broker.sendall(whole)
+
+    def _from_broker(self, client: socket.socket, broker: socket.socket) -> None:
+        trickled = 0
+        with _ended(client, broker), broker.makefile("rb") as stream:
+            while whole := _frame(stream.read):
+                self.frames += 1
+                number = self.frames
+                if number in self.before:
+                    client.sendall(self.before.pop(number)())
+                kind, body = command(whole)
+                if kind == LOOKUP_RESPONSE and self._answers_lookups:
+                    whole = self._looked_up(body)
+                if number in self.cuts:
+                    client.sendall(whole[: len(whole) // 2])
+                    return
+                step = 1 if self.trickle and trickled < _TRICKLED else len(whole)
+                trickled += len(whole)
+                for at in range(0, 0 if self.mute else len(whole), step):
+                    client.sendall(whole[at : at + step])
+
+    def _looked_up(self, body: Fields) -> bytes:
+        answer = self.lookups.popleft() if self.lookups else {"f1": self.url, "f3": _CONNECT}
+        number = body[4][0]
+        assert isinstance(number, int)
+        return frame(LOOKUP_RESPONSE, f4=number, **answer)
+
+
+@contextlib.contextmanager
+def _ended(*sockets: socket.socket) -> Iterator[None]:
+    """End both sides of a connection when one ends."""
+    with contextlib.suppress(OSError):
+        yield
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
+
+
+def _frame(read: Callable[[int], bytes]) -> bytes:
+    """A whole frame; empty at the stream's end."""
+    head = read(4)
+    if len(head) < 4:
+        return b""
+    return head + read(struct.unpack(">I", head)[0])

@@ -1,0 +1,255 @@
+"""Pulsar's wire reader on the broker that pip installs, with faults that a relay between them makes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pulsar
+import pytest
+
+from core.brokers import pulsar_client, pulsar_connection
+from core.errors import BrokerError, ClearerError
+from core.options.base import build
+from core.options.pulsar import PulsarOptions
+from core.report import RunResult
+from core.run import Job, clear, status
+from tests.brokers.pulsar_frames import (
+    ACK,
+    AUTH_CHALLENGE,
+    AUTH_RESPONSE,
+    CLOSE_CONSUMER,
+    CONNECT,
+    ERROR,
+    FLOW,
+    LOOKUP,
+    PING,
+    PONG,
+    frame,
+    read,
+)
+from tests.brokers.pulsar_relay import Relay
+from tests.brokers.test_pulsar_lite import LiteBench, client, url  # noqa: F401 fixtures
+from tests.real.pulsar_judge import SUBSCRIPTION, produce
+from tests.support import free_port
+
+MESSAGES = 3000
+IN_FRONT = 9  # a frame amid the messages: survey and lane have had their answers
+REDIRECT, CONNECT_TO, FAILED = 0, 1, 2
+
+
+class Case:
+    """A backlog of batches, read through a relay."""
+
+    def __init__(self, relay: Relay, bench: LiteBench, folder: Path) -> None:
+        self.relay, self.bench, self.folder = relay, bench, folder
+        self.changes: dict[str, object] = {}
+
+    def job(self, **run: object) -> Job:
+        """What to do."""
+        values = {**self.bench.options_of(SUBSCRIPTION).model_dump(), "service_url": self.relay.url}
+        options = build(PulsarOptions, {**values, **self.changes})
+        settings = {"workers": 1, "quiet_seconds": 1.5, **run}
+        return Job("pulsar", options, self.bench.options(self.folder, **settings))
+
+    def clear(self, **run: object) -> RunResult:
+        """Clear it."""
+        return clear(self.job(**run))
+
+
+@pytest.fixture
+def relay(url: str) -> Iterator[Relay]:
+    """A relay of its own for each test."""
+    with Relay(int(url.rpartition(":")[2])) as found:
+        yield found
+
+
+@pytest.fixture(params=["failover", "shared"])
+def case(
+    relay: Relay,
+    url: str,
+    client: pulsar.Client,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Case:
+    """30 entries of 100 messages, in order and competing."""
+    bench = LiteBench(url, client, request.param)
+    produce(client, bench.topic, MESSAGES, batch=100)
+    return Case(relay, bench, tmp_path)
+
+
+def cleared(case: Case, result: RunResult) -> None:
+    """Every message was counted once, and the broker has none left."""
+    assert result.totals.messages == MESSAGES
+    assert case.bench.left() == {0: 0}
+
+
+def test_bytes_one_by_one(case: Case) -> None:
+    """However the bytes of a head arrive, it is read as it is."""
+    case.relay.trickle = True
+    cleared(case, case.clear())
+
+
+def test_connections_cut_in_the_middle_of_a_frame(case: Case) -> None:
+    """A connection that ends within a payload is opened again; nothing is lost or counted twice."""
+    case.relay.cuts = {IN_FRONT + 3, IN_FRONT + 20}
+    result = case.clear()
+    cleared(case, result)
+    assert result.totals.retries > 0
+    assert case.relay.connections > 2
+
+
+def test_ping_is_answered(case: Case) -> None:
+    """A broker that asks whether anybody is there gets an answer, in the middle of messages."""
+    case.relay.before[IN_FRONT] = lambda: frame(PING)
+    cleared(case, case.clear())
+    assert len(case.relay.commands(PONG)) == 1
+
+
+def test_login_is_shown_again(case: Case) -> None:
+    """When the broker asks for it, the token is read from its file again and shown."""
+    token = case.folder / "token"
+    token.write_text("first")
+    case.changes = {"token_file": str(token)}
+    case.relay.swallowed = {AUTH_RESPONSE}
+
+    def challenge() -> bytes:
+        token.write_text("second")
+        return frame(AUTH_CHALLENGE)
+
+    case.relay.before[IN_FRONT] = challenge
+    cleared(case, case.clear())
+    assert case.relay.commands(CONNECT)[0][3] == [b"first"]
+    (answer,) = case.relay.commands(AUTH_RESPONSE)
+    assert read(bytes(answer[2][0])) == {1: [b"token"], 2: [b"second"]}
+
+
+def test_consumer_closed_by_the_broker(case: Case) -> None:
+    """A topic that moves closes its consumer: the lane is opened again, and counts go on."""
+
+    def close() -> bytes:
+        return frame(CLOSE_CONSUMER, f1=case.relay.consumer(), f2=0)
+
+    case.relay.before[IN_FRONT] = close
+    result = case.clear()
+    cleared(case, result)
+    assert result.totals.retries > 0
+
+
+def test_login_that_ends_in_the_middle(case: Case) -> None:
+    """An error that answers no request ends the run with its reason; what was counted was acknowledged."""
+    case.relay.before[IN_FRONT] = lambda: frame(ERROR, f1=-1, f2=3, f3="token eyJhbGciOi expired")
+    result = case.clear()
+    assert "has it expired?" in str(result.error)
+    assert "eyJ" not in str(result.error)
+    assert result.totals.messages + case.bench.left()[0] == MESSAGES
+
+
+def test_redirected(case: Case) -> None:
+    """A lookup that is sent on is asked there again, with the authority that was given."""
+    for _ in range(2):  # the survey's and the lane's
+        case.relay.lookups += ({"f1": case.relay.url, "f3": REDIRECT, "f5": 1},)
+        case.relay.lookups += ({"f1": case.relay.url, "f3": CONNECT_TO},)
+    cleared(case, case.clear())
+    assert [bool(body.get(3, [0])[0]) for body in case.relay.commands(LOOKUP)][:4] == [
+        *(False, True, False, True)
+    ]
+
+
+def test_redirected_without_end(case: Case) -> None:
+    """Brokers that send on for ever are given up, by name."""
+    case.relay.lookups.extend([{"f1": case.relay.url, "f3": REDIRECT}] * 200)
+    with pytest.raises(BrokerError, match="from broker to broker"):
+        status(case.job())
+
+
+def test_through_a_proxy(case: Case) -> None:
+    """Where the answer says so, the connection goes through the service URL and names the broker."""
+    case.relay.lookups.extend(
+        [{"f1": "pulsar://broker-7.internal:6650", "f3": CONNECT_TO, "f8": 1}] * 3
+    )
+    cleared(case, case.clear())
+    assert b"broker-7.internal:6650" in [
+        body[6][0] for body in case.relay.commands(CONNECT) if 6 in body
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"f3": FAILED, "f6": 11, "f7": "gone"}, "There is no topic"),
+        ({"f3": FAILED, "f6": 4, "f7": "no"}, "refused the login"),
+        ({"f3": FAILED, "f6": 6, "f7": "not\nyet"}, "ServiceNotReady: not yet"),
+        ({"f2": "pulsar+ssl://broker:6651", "f3": CONNECT_TO}, "told no pulsar:// address"),
+    ],
+)
+def test_lookups_that_fail(case: Case, answer: dict[str, int | str], said: str) -> None:
+    """Why a topic cannot be found is told."""
+    case.relay.lookups.extend([answer] * 5)
+    with pytest.raises(ClearerError, match=said):
+        status(case.job())
+
+
+def test_several_hosts(case: Case) -> None:
+    """Of a service URL's hosts the first that answers is used; where none does, it is told."""
+    dead = free_port()
+    case.changes = {"service_url": f"pulsar://127.0.0.1:{dead},127.0.0.1:{case.relay.port}"}
+    cleared(case, case.clear())
+    case.changes = {"service_url": f"pulsar://127.0.0.1:{dead},127.0.0.1:{dead}"}
+    with pytest.raises(BrokerError, match="Check --service-url"):
+        status(case.job())
+
+
+def test_silent_broker(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that accepts and never answers is given up."""
+    monkeypatch.setattr(pulsar_connection, "TIMEOUT_S", 0.5)
+    case.relay.mute = True
+    with pytest.raises(BrokerError, match="no answer"):
+        status(case.job())
+
+
+def test_broker_that_falls_silent(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection from which nothing comes any more is asked, then given up and opened again."""
+    monkeypatch.setattr(pulsar_connection, "_PING_S", 0.3)
+    monkeypatch.setattr(pulsar_connection, "TIMEOUT_S", 1)
+    monkeypatch.setattr(pulsar_client, "_CLOSE_S", 0.5)
+    case.relay.swallowed = {PING}
+
+    def fall_silent() -> bytes:
+        case.relay.mute = True
+        threading.Timer(1.5, setattr, (case.relay, "mute", False)).start()
+        return b""
+
+    case.relay.before[IN_FRONT + 2] = fall_silent
+    result = case.clear()
+    cleared(case, result)
+    assert case.relay.commands(PING)
+    assert result.totals.retries > 0
+
+
+def test_what_is_no_frame_ends_the_connection(case: Case) -> None:
+    """After bytes that are no frame nothing is believed: the connection is opened again."""
+    case.relay.before[IN_FRONT] = lambda: b"\x7f" * 64
+    result = case.clear()
+    cleared(case, result)
+    assert result.totals.retries > 0
+
+
+def test_asks_for_as_much_as_was_sent(case: Case) -> None:
+    """Permits are given for what came, not more: the broker is never owed more than at the start."""
+    case.clear(batch_size=40)  # 1,000 messages under way
+    given = [int(body[2][0]) for body in case.relay.commands(FLOW)]
+    assert given[0] == 1000
+    assert sum(given[1:]) <= MESSAGES
+
+
+def test_entries_are_acknowledged_together(case: Case) -> None:
+    """What one read brought is acknowledged by one command, in order by one position."""
+    case.clear()
+    acknowledged = [len(body[3]) for body in case.relay.commands(ACK)]
+    if case.bench.kind == "shared":
+        assert sum(acknowledged) == MESSAGES // 100
+    else:
+        assert set(acknowledged) == {1}
+    assert len(acknowledged) <= MESSAGES // 100

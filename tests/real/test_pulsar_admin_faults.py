@@ -1,0 +1,112 @@
+"""Real Pulsar behind an admin API that fails for some partitions, for a moment or for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from core import asking
+from core.errors import BrokerError
+from core.model import Mode
+from tests.functions.flaky import SILENCE, flaky
+from tests.real.pulsar_judge import Case
+
+PARTITIONS, EACH = 24, 5
+BAD = 7  # the partition that fails
+SERVICE_UNAVAILABLE = 503
+AT_ONCE = 8  # requests that may be under way when it falls silent
+
+
+class Gate:
+    """What requests to the admin API meet."""
+
+    def __init__(self) -> None:
+        self.fails: dict[str, int] = {}  # how often a request fails whose path ends so
+        self.silent_after = 0  # requests; 0: never
+        self.requests = 0
+
+    def fault(self, _method: str, path: str, _body: bytes) -> int | None:
+        """See `Fault`."""
+        self.requests += 1
+        if self.silent_after and self.requests > self.silent_after:
+            return SILENCE
+        for end in self.fails:
+            if path.partition("?")[0].endswith(end) and self.fails[end] > 0:
+                self.fails[end] -= 1
+                return SERVICE_UNAVAILABLE
+        return None
+
+
+@pytest.fixture
+def way(pulsar_case: Case) -> Iterator[Gate]:
+    """A topic of many partitions, each with a backlog, and a gate to the admin API."""
+    topic = pulsar_case.create(PARTITIONS)
+    for number in range(PARTITIONS):
+        pulsar_case.judge.produce(f"{topic}-partition-{number}", EACH)
+    gate, said = Gate(), b'{"reason": "The bundle is being unloaded"}'
+    with flaky(pulsar_case.judge.server.web, gate.fault, said) as port:
+        pulsar_case.changes["admin_url"] = f"http://127.0.0.1:{port}"
+        yield gate
+
+
+def left(case: Case) -> dict[int, int]:
+    """Messages that the broker still has to deliver, by partition, where there are any."""
+    parts = {number: f"{case.topic}-partition-{number}" for number in range(PARTITIONS)}
+    found = {number: case.judge.backlog(part) for number, part in parts.items()}
+    return {number: backlog for number, backlog in found.items() if backlog}
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_partition_that_cannot_be_asked_for_a_moment(
+    pulsar_case: Case, way: Gate, mode: Mode
+) -> None:
+    """Figures that do not come at first are asked for again, and all is cleared."""
+    way.fails[f"-partition-{BAD}/stats"] = 2
+    assert pulsar_case.clear(mode=mode).cleared
+    assert (left(pulsar_case), way.fails) == ({}, {f"-partition-{BAD}/stats": 0})
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_partition_that_cannot_be_asked_at_all(pulsar_case: Case, way: Gate, mode: Mode) -> None:
+    """It keeps its backlog and the broker's words; all others are cleared, and that is no success."""
+    way.fails[f"-partition-{BAD}/internalStats"] = 1000
+    result = pulsar_case.clear(mode=mode)
+    assert left(pulsar_case) == {BAD: EACH}
+    errors = {row.partition: row.error for row in result.partitions if row.error}
+    assert list(errors) == [BAD]
+    assert "The bundle is being unloaded" in errors[BAD]
+    assert (result.cleared, result.verified) == (False, None)
+
+
+def test_a_partition_that_is_not_moved(pulsar_case: Case, way: Gate) -> None:
+    """A skip that the broker refuses for one partition moves all others, and tells which is left."""
+    way.fails[f"-partition-{BAD}/subscription/billing/resetcursor"] = 1000
+    result = pulsar_case.clear(mode=Mode.SKIP)
+    assert left(pulsar_case) == {BAD: EACH}
+    assert [row.partition for row in result.partitions if row.error] == [BAD]
+    assert (result.cleared, result.verified) == (False, False)
+
+
+@pytest.mark.usefixtures("way")
+def test_every_partition_has_a_place_of_its_own(pulsar_case: Case) -> None:
+    """What is moved side by side is put back to the digit, each partition to its own position."""
+
+    def positions() -> list[str]:
+        parts = [f"{pulsar_case.topic}-partition-{number}" for number in range(PARTITIONS)]
+        return [pulsar_case.judge.mark_delete(part) for part in parts]
+
+    before = positions()
+    skipped = pulsar_case.clear(mode=Mode.SKIP)
+    assert (skipped.cleared, left(pulsar_case)) == (True, {})
+    assert pulsar_case.restore(skipped).cleared
+    assert (positions(), left(pulsar_case)) == (before, dict.fromkeys(range(PARTITIONS), EACH))
+
+
+def test_an_api_that_falls_silent(pulsar_case: Case, way: Gate) -> None:
+    """Where the API answers nothing any more, not every partition is asked in vain, and nothing moves."""
+    way.silent_after = 6
+    with pytest.raises(BrokerError, match="does not answer"):
+        pulsar_case.clear(mode=Mode.SKIP)
+    assert way.requests <= way.silent_after + AT_ONCE + asking.ATTEMPTS
+    assert left(pulsar_case) == dict.fromkeys(range(PARTITIONS), EACH)

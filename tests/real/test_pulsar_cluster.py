@@ -1,0 +1,279 @@
+"""Two real Pulsar brokers that each own a part, topics that move between them, and Pulsar's proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from core.brokers.pulsar_auth import access
+from core.brokers.pulsar_connection import Connection, addresses
+from core.brokers.pulsar_wire import REDIRECT, Kind
+from core.errors import BrokerError
+from tests.brokers.pulsar_frames import SUBSCRIBE
+from tests.command import cleaner, ended, started
+from tests.real.pulsar_cluster import TwoBrokers, two_brokers, wait_for_all
+from tests.real.pulsar_judge import SUBSCRIPTION, Case, unique
+from tests.real.pulsar_server import token
+from tests.support import free_port, wait_until
+
+COUNTS = (900, 0, 1200, 700)  # of messages, by partition
+MESSAGES = sum(COUNTS)
+SLOW = "public/slow"
+"""A namespace whose topics deliver 2,000 messages a second."""
+SLOW_MESSAGES = 8000
+
+
+@pytest.fixture(scope="module")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoBrokers]:
+    """Two brokers and a proxy; tests move topics, and start what they stop."""
+    with two_brokers(tmp_path_factory.mktemp("two")) as judge:
+        judge.admin("PUT", f"namespaces/{SLOW}", {})
+        judge.slow_down(SLOW, 2000)
+        yield judge
+
+
+def parts(topic: str) -> list[str]:
+    """The topics of the partitions."""
+    return [f"{topic}-partition-{number}" for number in range(len(COUNTS))]
+
+
+@pytest.fixture
+def case(brokers: TwoBrokers, tmp_path: Path) -> Case:
+    """A backlog in four partitions, of which each broker owns two."""
+    case = Case(brokers, tmp_path)
+    case.changes["token"] = token()
+    names = parts(case.create(len(COUNTS)))
+    for name, count in zip(names, COUNTS, strict=True):
+        brokers.produce(name, count, batch=50)
+    owners = [brokers.first, brokers.second] * 2
+    for name, to in zip(names, owners, strict=True):
+        brokers.give(name, to)
+    said = [brokers.owner(name, asked=to) for name, to in zip(names, owners, strict=True)]
+    assert said == [to.service_url for to in owners]
+    return case
+
+
+def left(brokers: TwoBrokers, case: Case) -> list[int]:
+    """Entries that the brokers still have to deliver."""
+    return [brokers.backlog(name) for name in parts(case.topic)]
+
+
+def arguments(case: Case, service_url: str, admin_url: str | None, *more: str) -> Sequence[str]:
+    """The command line, with a token that the environment holds."""
+    asked = ["--admin-url", admin_url] if admin_url else ["--assume-exists"]
+    return [
+        "pulsar", "--service-url", service_url, *asked, "--topic", case.topic, "--subscription",
+        SUBSCRIPTION, "--token", "${env:PULSAR_TOKEN}", "--stop-when-empty", "--receipt-dir",
+        str(case.folder), *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("kind", ["exclusive", "failover", "shared"])
+def test_partitions_of_two_brokers(brokers: TwoBrokers, case: Case, kind: str, workers: int) -> None:
+    """One lane or several clear what two brokers own, though the URLs name only one of them."""
+    case.changes["subscription_type"] = kind
+    result = case.clear(workers=workers)
+    assert tuple(row.messages for row in result.partitions) == COUNTS
+    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+
+
+def test_tls_of_two_brokers(brokers: TwoBrokers, case: Case) -> None:
+    """With TLS, each owner is reached by the address that it has for that, and shown the token."""
+    first = brokers.first
+    case.changes |= {
+        "service_url": f"pulsar+ssl://localhost:{first.secure_port}",
+        "admin_url": f"https://localhost:{first.secure_web}",
+        "tls_trust_certs": str(first.ca),
+    }
+    result = case.clear(workers=1)
+    assert tuple(row.messages for row in result.partitions) == COUNTS
+    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+
+
+def test_first_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
+    """Of several hosts in the service URL the first that answers is asked."""
+    port = brokers.second.port
+    case.changes["service_url"] = f"pulsar://127.0.0.1:{free_port()},127.0.0.1:{port}"
+    result = case.clear(workers=2)
+    assert (result.totals.messages, result.verified) == (MESSAGES, True)
+    assert left(brokers, case) == [0] * len(COUNTS)
+
+
+def test_listeners(brokers: TwoBrokers, case: Case) -> None:
+    """From outside, the service URL's broker and every owner are reached by the listener that was named."""
+    outside = [brokers.first.outside, brokers.second.outside]
+    case.changes |= {"service_url": outside[0].url, "listener_name": "outside"}
+    result = case.clear(workers=1)
+    subscribed = [{bytes(each[1][0]).decode() for each in way.commands(SUBSCRIBE)} for way in outside]
+    names = parts(case.topic)
+    assert subscribed == [{names[0], names[2]}, {names[3]}]  # there is nothing in the second
+    assert tuple(row.messages for row in result.partitions) == COUNTS
+    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+
+
+def test_a_listener_that_does_not_exist(brokers: TwoBrokers, case: Case) -> None:
+    """A mistyped listener fails with the broker's words, and clears nothing."""
+    before = left(brokers, case)
+    case.changes["listener_name"] = "outsid"
+    result = case.clear(workers=1, max_retries=1)
+    assert "outsid" in str(result.error)
+    assert (result.verified, left(brokers, case)) == (False, before)
+
+
+def test_every_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
+    """Where no host answers, the run fails with an address, and clears nothing."""
+    before = left(brokers, case)
+    ports = free_port(), free_port()
+    case.changes["service_url"] = f"pulsar://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+    result = case.clear(workers=1, max_retries=1)
+    assert f"127.0.0.1:{ports[1]} broke" in str(result.error)
+    assert (result.verified, left(brokers, case)) == (False, before)
+
+
+def test_redirects_are_followed(brokers: TwoBrokers, case: Case) -> None:
+    """A broker that does not decide who owns a topic sends to the one that does, which assigns it."""
+    for name in parts(case.topic):
+        brokers.unload(name)
+    leader = brokers.admin("GET", "brokers/leaderBroker")["brokerId"]
+    (follower,) = (
+        broker for broker in (brokers.first, brokers.second) if not leader.endswith(f":{broker.web}")
+    )
+    (address,) = addresses(follower.service_url)
+    with closing(Connection(address, access(case.options()))) as connection:
+
+        def redirects() -> bool:  # not before it has heard of the unloading
+            answers = [connection.ask(Kind.LOOKUP, topic=name) for name in parts(case.topic)]
+            return all(answer.response == REDIRECT for answer in answers)
+
+        wait_until(redirects, "topics without owners", 10)
+    ran = cleaner(
+        *arguments(case, follower.service_url, None, "--subscription-type", "failover"),
+        env={"PULSAR_TOKEN": token()},
+    )
+    assert (ran.code, ran.result.get("verified")) == (0, True), ran.stderr
+    assert ran.result["totals"]["messages"] == MESSAGES
+    assert left(brokers, case) == [0] * len(COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "proxied"), [("failover", False), ("shared", False), ("shared", True)]
+)
+def test_topic_moves_mid_drain(
+    brokers: TwoBrokers, tmp_path: Path, kind: str, *, proxied: bool
+) -> None:
+    """A topic is unloaded, then given to the other broker: each message is counted once, none is lost."""
+    case = Case(brokers, tmp_path)
+    case.topic = f"persistent://{SLOW}/{unique('moving')}"
+    topic = case.create()
+    brokers.produce(topic, SLOW_MESSAGES)
+    brokers.give(topic, brokers.first)
+    asked = brokers.proxy if proxied else brokers.first
+    with started(
+        *arguments(case, asked.service_url, asked.admin_url, "--workers", "2"),
+        *("--subscription-type", kind, "--max-retries", "20"),
+        env={"PULSAR_TOKEN": token()},
+    ) as process:
+
+        def got_to(most: int) -> None:
+            def so_far() -> bool:
+                assert process.poll() is None, process.communicate()
+                return brokers.backlog(topic) <= most
+
+            wait_until(so_far, f"a backlog of {most}")
+            assert brokers.backlog(topic) > 0
+
+        got_to(SLOW_MESSAGES - 1)
+        brokers.admin("PUT", f"{topic.replace('://', '/')}/unload")
+        got_to(brokers.backlog(topic) - 1)
+        brokers.give(topic, brokers.second)
+        ran = ended(process)
+    assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
+    assert ran.result["totals"]["messages"] == SLOW_MESSAGES
+    assert ran.result["totals"]["retries"] >= 2  # it was in the middle both times
+    assert (brokers.owner(topic), brokers.backlog(topic)) == (brokers.second.service_url, 0)
+
+
+@pytest.mark.parametrize("kind", ["failover", "shared"])
+def test_a_broker_dies_mid_drain(brokers: TwoBrokers, tmp_path: Path, kind: str) -> None:
+    """Its topic is taken over by the other, which forgot acknowledgements: all is counted once."""
+    first, second = brokers.first, brokers.second
+    case = Case(brokers, tmp_path)
+    case.topic = f"persistent://{SLOW}/{unique('orphan')}"
+    topic = case.create()
+    brokers.produce(topic, SLOW_MESSAGES)
+    brokers.give(topic, second)
+    try:
+        with started(
+            *arguments(case, f"{second.service_url},127.0.0.1:{first.port}", first.admin_url),
+            *("--subscription-type", kind, "--max-retries", "40", "--stall-seconds", "200"),
+            env={"PULSAR_TOKEN": token()},
+        ) as process:
+
+            def begun() -> bool:
+                assert process.poll() is None, process.communicate()
+                return brokers.backlog(topic) < SLOW_MESSAGES
+
+            wait_until(begun, "a first acknowledgement")
+            assert brokers.backlog(topic) > 0
+            second.stop()
+            ran = ended(process, 200)
+        assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
+        assert ran.result["totals"]["messages"] == SLOW_MESSAGES
+        assert ran.result["totals"]["retries"] >= 1
+        assert (brokers.owner(topic), brokers.backlog(topic)) == (first.service_url, 0)
+    finally:
+        second.start()
+        wait_for_all([first, second])
+
+
+def secure(brokers: TwoBrokers) -> dict[str, str]:
+    """The proxy with TLS, as options."""
+    proxy = brokers.proxy
+    return {
+        "service_url": f"pulsar+ssl://localhost:{proxy.secure_port}",
+        "admin_url": f"https://localhost:{proxy.secure_web}",
+        "tls_trust_certs": str(proxy.ca),
+    }
+
+
+@pytest.mark.parametrize(("kind", "tls"), [("failover", False), ("shared", False), ("shared", True)])
+def test_proxy(brokers: TwoBrokers, case: Case, kind: str, *, tls: bool) -> None:
+    """All goes through the proxy, which leads one lane to both brokers and shows them the token."""
+    plain = {"service_url": brokers.proxy.service_url, "admin_url": brokers.proxy.admin_url}
+    case.changes |= {"subscription_type": kind, **(secure(brokers) if tls else plain)}
+    before = brokers.proxy.connections()
+    result = case.clear(workers=1)
+    assert tuple(row.messages for row in result.partitions) == COUNTS
+    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+    assert brokers.proxy.connections() - before == 3  # for questions, and to each broker
+
+
+def test_proxy_without_the_admin_api(brokers: TwoBrokers, case: Case) -> None:
+    """The proxy answers how many partitions there are, and leads to the last message of each."""
+    case.changes |= {
+        "subscription_type": "failover",
+        "assume_exists": True,
+        "service_url": brokers.proxy.service_url,
+        "admin_url": None,
+    }
+    result = case.clear(workers=2)
+    assert (result.totals.messages, result.verified) == (MESSAGES, True)
+    assert left(brokers, case) == [0] * len(COUNTS)
+
+
+def test_proxy_does_not_lend_its_rights(brokers: TwoBrokers, case: Case) -> None:
+    """Whose token permits nothing gets nothing by way of the proxy, is told so, and clears nothing."""
+    before = left(brokers, case)
+    case.changes |= secure(brokers) | {
+        "subscription_type": "failover",
+        "assume_exists": True,
+        "admin_url": None,
+        "token": token("stranger"),
+    }
+    with pytest.raises(BrokerError, match="refused the login"):
+        case.clear(workers=1)
+    assert left(brokers, case) == before
