@@ -60,7 +60,12 @@ class PubSubBench(Bench):
         return any(full.endswith(f"/{name}") for full in self.server.subs)
 
     def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
-        return super().options(tmp_path, **{"quiet_seconds": 2, **changes})
+        return super().options(tmp_path, **{"quiet_seconds": self.quiet_s, **changes})
+
+    @property
+    def quiet_s(self) -> float:
+        """Silence that ends a run: figures end one sooner, so that a slow machine may take its time."""
+        return 8.0 if self.has_figures else 3.0
 
 
 @pytest.fixture

@@ -32,9 +32,12 @@ def job(bench: PubSubBench, tmp_path: Path, run: dict[str, Any] | None = None, *
         **options,
     }
     given = {
-        "stop_when_empty": True, "receipt_dir": str(tmp_path), "quiet_seconds": 1, "workers": 2,
+        "stop_when_empty": True,
+        "receipt_dir": str(tmp_path),
+        "quiet_seconds": bench.quiet_s,
+        "workers": 2,
         **(run or {}),
-    }  # fmt: skip
+    }
     return Job("googlepubsub", PubSubOptions(**values), RunOptions(**given))
 
 

@@ -44,12 +44,12 @@ class Emulator:
 
 
 @contextmanager
-def emulator(folder: Path, *, stream_life: str = "0s") -> Iterator[Emulator]:
-    """A server that ends every stream after `stream_life` ("0s": never); logs to `folder`."""
+def emulator(folder: Path) -> Iterator[Emulator]:
+    """A server that logs to `folder`."""
     binary = _binary()
     port, http_port = free_port(), free_port()
     server = Server(
-        [str(binary), str(port), str(http_port), stream_life],
+        [str(binary), str(port), str(http_port)],
         port=http_port,  # which it opens last
         log=folder / "emulator.log",
     )

@@ -2,13 +2,14 @@
 
 It has no snapshots, no Monitoring, and a seek leaves messages that are younger than its time without
 content, which ends its process at their next delivery (pstest/fake.go, `Seek`, pubsub/v2 2.8.1).
+Where a stream ends, a message that it had just taken is sent to nobody and returns with the end of its
+lease (`stream.pull` there does not wait for `sendLoop`).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ class EmulatorBench(Bench):
     exact_restore = False  # no snapshots
     detects_live = False
     survives_skip = False
+    lease_s = 10.0  # the shortest that --stream-ack-deadline-seconds allows
     missing_name = "no-such-subscription"
 
     def __init__(self, server: Emulator, **settings: Any) -> None:
@@ -52,7 +54,11 @@ class EmulatorBench(Bench):
 
     def open(self, name: str, run: RunOptions, run_id: str = "contract") -> PubSubSource:
         """A source that takes no snapshot."""
-        options = PubSubOptions(subscription_id=name, no_snapshot=True, stream_ack_deadline_seconds=10)
+        options = PubSubOptions(
+            subscription_id=name,
+            no_snapshot=True,
+            stream_ack_deadline_seconds=int(self.lease_s),
+        )
         return open_source(options, run, run_id)
 
     def missing_source(self, run: RunOptions) -> PubSubSource:
@@ -71,9 +77,6 @@ class EmulatorBench(Bench):
         except NotFound:
             return False
         return True
-
-    def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
-        return super().options(tmp_path, **{"quiet_seconds": 2, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 // Google's own Pub/Sub test server on a port, with its counts over HTTP.
 //
-//	emulator GRPC_PORT HTTP_PORT STREAM_LIFE
-//
-// STREAM_LIFE (as in 30m or 500ms; 0: endless) is how long the server keeps a stream.
+//	emulator GRPC_PORT HTTP_PORT
 //
 // GET /left?topic=projects/P/topics/T answers how many messages of a topic with one subscription
 // are not acknowledged, leased ones included: what the Pub/Sub API itself does not tell.
@@ -13,18 +11,12 @@ import (
 	"log"
 	"net/http"
 	"os"
-	"time"
 
 	"cloud.google.com/go/pubsub/v2/pstest"
 )
 
 func main() {
-	life, err := time.ParseDuration(os.Args[3])
-	if err != nil {
-		log.Fatal(err)
-	}
 	server := pstest.NewServerWithAddress("127.0.0.1:" + os.Args[1])
-	server.SetStreamTimeout(life)
 	http.HandleFunc("/left", func(w http.ResponseWriter, r *http.Request) {
 		left := 0
 		for _, message := range server.Messages() {
