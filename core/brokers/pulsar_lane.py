@@ -327,8 +327,8 @@ class PulsarLane:
             entry = connection.next()
             if entry is None:
                 break
-            share = self._shares[entry.consumer]
-            if share.reached:
+            share = self._shares.get(entry.consumer)
+            if share is None or share.reached:  # of no consumer here: dropped, as by Pulsar's clients
                 continue
             count = share.take(entry, limit)
             if limit is not None:

@@ -27,6 +27,7 @@ from tests.brokers.pulsar_frames import (
     PING,
     PONG,
     frame,
+    message,
     read,
 )
 from tests.brokers.pulsar_relay import Relay
@@ -35,8 +36,9 @@ from tests.real.pulsar_judge import SUBSCRIPTION, produce
 from tests.support import free_port
 
 MESSAGES = 3000
-IN_FRONT = 9  # a frame amid the messages: survey and lane have had their answers
+IN_FRONT = 14  # a frame amid the messages: survey and lane have had their answers, nine frames
 REDIRECT, CONNECT_TO, FAILED = 0, 1, 2
+NOBODY = 1 << 40  # the number of no consumer
 
 
 class Case:
@@ -98,6 +100,13 @@ def test_connections_cut_in_the_middle_of_a_frame(case: Case) -> None:
     cleared(case, result)
     assert result.totals.retries > 0
     assert case.relay.connections > 2
+
+
+def test_message_of_no_consumer_here(case: Case) -> None:
+    """A message for a consumer that is not on its connection is neither counted nor acknowledged."""
+    case.relay.before[IN_FRONT] = lambda: message(NOBODY, (0, 7))
+    cleared(case, case.clear())
+    assert NOBODY not in {body[1][0] for body in case.relay.commands(ACK)}
 
 
 def test_ping_is_answered(case: Case) -> None:
