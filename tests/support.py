@@ -28,6 +28,8 @@ NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
 
 _CHANCE = random.SystemRandom()  # tests may seed the usual one
 _GIVEN: set[int] = set()
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = range(20_000 + _WORKER % 4, 32_000, 4)  # workers that run at the same time have others
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -51,7 +53,7 @@ def free_port() -> int:
     none that was given out before.
     """
     while True:
-        port = _CHANCE.randrange(20_000, 32_000)
+        port = _CHANCE.choice(_PORTS)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             if port not in _GIVEN:
