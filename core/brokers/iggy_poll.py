@@ -7,7 +7,6 @@ messages are dropped where they arrive: on Linux they never leave the kernel. Fr
 
 from __future__ import annotations
 
-import socket
 import ssl
 import struct
 import time
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 from core.brokers import iggy_wire as wire
 from core.brokers.iggy_client import TIMEOUT_S, Address
-from core.brokers.sockets import DROP
+from core.brokers.sockets import DROP, connect
 from core.errors import TransientError
 from core.options.iggy import IggyOptions
 
@@ -51,21 +50,14 @@ class PollConnection:
         self._head = bytearray(_REPLY.size + wire.POLLED_BYTES)
         self._dropped = bytearray(_DROP_BYTES)
         self._drop = 0 if options.tls else DROP
+        name = options.tls_domain or options.host
         try:
-            self._socket = socket.create_connection(address, TIMEOUT_S)
+            context = ssl.create_default_context(cafile=options.tls_ca_file) if options.tls else None
+            self._socket = connect(*address, TIMEOUT_S, context, name)
         except OSError as error:
             raise self._broken(error) from None
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if options.tls:
-                context = ssl.create_default_context(cafile=options.tls_ca_file)
-                self._socket = context.wrap_socket(
-                    self._socket, server_hostname=options.tls_domain or options.host
-                )
             self._log_in(options)
-        except OSError as error:
-            self.close()
-            raise self._broken(error) from None
         except TransientError:
             self.close()
             raise

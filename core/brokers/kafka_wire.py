@@ -26,7 +26,7 @@ from kafka.protocol.sasl import (
 
 from core.brokers.kafka_errors import redact, refusal
 from core.brokers.kafka_security import HeadersUnsupported, Security
-from core.brokers.sockets import Waitable
+from core.brokers.sockets import Waitable, connect
 from core.errors import BrokerError, TransientError
 from core.options.kafka import KafkaOptions
 
@@ -62,22 +62,13 @@ class Connection(Waitable):
     def _connect(self, host: str, port: int) -> socket.socket:
         security = self._security
         try:
-            plain = socket.create_connection((host, port), security.connect_timeout_s)
-        except OSError as error:
-            raise self._broken(error) from None
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            made = plain
-            if security.tls is not None:
-                made = security.tls.wrap_socket(plain, server_hostname=host)
-            made.settimeout(security.timeout_s)
+            made = connect(host, port, security.connect_timeout_s, security.tls)
         except ssl.SSLError as error:
-            plain.close()
             reason = getattr(error, "verify_message", None) or error.reason or "handshake failed"
             raise refusal(KafkaError(KafkaError._SSL, str(reason)), self._options) from None  # noqa: SLF001 librdkafka's public name
         except OSError as error:
-            plain.close()
             raise self._broken(error) from None
+        made.settimeout(security.timeout_s)
         return made
 
     def _broken(self, error: Exception) -> TransientError:

@@ -27,7 +27,7 @@ from core.brokers.pulsar_wire import (
     frame,
     head,
 )
-from core.brokers.sockets import DROP, Waitable
+from core.brokers.sockets import DROP, Waitable, connect
 from core.errors import BrokerError, TransientError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -104,29 +104,20 @@ class Connection(Waitable):
 
     def _connect(self) -> socket.socket:
         address = self.address
+        tls = self._access.tls if address.tls else None
         try:
-            plain = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S)
-        except OSError as error:
-            raise self._broken(error) from None
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            made = plain
-            if address.tls:
-                made = self._access.tls.wrap_socket(plain, server_hostname=address.host)
-            made.settimeout(_RECEIVE_S)
+            made = connect(address.host, address.port, CONNECT_TIMEOUT_S, tls)
         except ssl.SSLEOFError:  # a broker that shuts down, or a port without TLS
-            plain.close()
             raise self._broken("it ended the TLS handshake (is this its port for TLS?)") from None
         except ssl.SSLError as error:
-            plain.close()
             reason = getattr(error, "verify_message", None) or error.reason or "the handshake failed"
             raise BrokerError(
                 f"{address} has a certificate that is not trusted, or speaks no TLS ({reason}): check"
                 " --tls-trust-certs and --service-url."
             ) from None
         except OSError as error:
-            plain.close()
             raise self._broken(error) from None
+        made.settimeout(_RECEIVE_S)
         return made
 
     def _broken(self, reason: object) -> TransientError:

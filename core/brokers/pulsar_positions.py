@@ -126,14 +126,12 @@ class Entries:
     def __init__(self) -> None:
         self._seen: dict[int, bytearray] = {}
 
-    def add(self, at: Place) -> bool:
-        """Note an entry; whether it is new."""
+    def add(self, at: Place) -> None:
+        """Note an entry."""
         seen = self._seen.setdefault(at.ledger, bytearray())
         if at.entry >= len(seen):
             seen.extend(bytes(at.entry + 1 - len(seen) + 1024))
-        new = not seen[at.entry]
         seen[at.entry] = 1
-        return new
 
     def __contains__(self, at: Place) -> bool:
         seen = self._seen.get(at.ledger, b"")

@@ -14,6 +14,23 @@ from typing import TypeVar
 DROP = socket.MSG_TRUNC if sys.platform == "linux" else 0
 
 
+def connect(
+    host: str, port: int, timeout_s: float, tls: ssl.SSLContext | None, name: str | None = None
+) -> socket.socket:
+    """A connected socket, over TLS where there is a context; `name`: the certificate's, if not the host's.
+
+    `timeout_s` holds for each step, and for the socket that is returned. Raises `OSError`, of which
+    `ssl.SSLError` is one, and then leaves nothing open.
+    """
+    made = socket.create_connection((host, port), timeout_s)
+    try:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made if tls is None else tls.wrap_socket(made, server_hostname=name or host)
+    except BaseException:
+        made.close()
+        raise
+
+
 class Waitable:
     """A connection over a socket of its own, plain or TLS, which can be waited for with others."""
 
