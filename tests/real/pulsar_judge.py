@@ -140,13 +140,25 @@ class Judge:
 
     def backlog(self, topic: str, subscription: str = SUBSCRIPTION) -> int:
         """Entries that the broker still has to deliver, by its precise figure."""
-        stats = self.admin("GET", f"{topic.replace('://', '/')}/stats", getPreciseBacklog="true")
-        return int(stats["subscriptions"][subscription]["msgBacklog"])
+        return int(self.stats(topic, subscription)["msgBacklog"])
 
     def mark_delete(self, topic: str) -> str:
         """The subscription's mark-delete position."""
-        stats = self.admin("GET", f"{topic.replace('://', '/')}/internalStats")
-        return str(stats["cursors"][SUBSCRIPTION]["markDeletePosition"])
+        return str(self.cursor(topic)["markDeletePosition"])
+
+    def stats(self, topic: str, subscription: str = SUBSCRIPTION) -> Any:
+        """All that the broker counts of one subscription of a topic."""
+        path = f"{topic.replace('://', '/')}/stats"
+        return self.admin("GET", path, getPreciseBacklog="true")["subscriptions"][subscription]
+
+    def cursor(self, topic: str) -> Any:
+        """The subscription's cursor, as the broker keeps it."""
+        path = f"{topic.replace('://', '/')}/internalStats"
+        return self.admin("GET", path)["cursors"][SUBSCRIPTION]
+
+    def reload(self, topic: str) -> None:
+        """Unload a topic: its consumers are disconnected, and it begins a new ledger."""
+        self.admin("PUT", f"{topic.replace('://', '/')}/unload")
 
     def received(self, topic: str, kind: Any = pulsar.ConsumerType.Shared) -> int:
         """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""

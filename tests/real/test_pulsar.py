@@ -155,8 +155,7 @@ def test_nothing_to_do(pulsar_case: Case, kind: str, count: int) -> None:
     wait_until(lambda: pulsar_case.judge.backlog(topic) == 0, "acknowledgements")
 
     def delivered() -> int:
-        stats = pulsar_case.judge.admin("GET", f"{topic.replace('://', '/')}/stats")
-        return int(stats["subscriptions"][SUBSCRIPTION]["msgOutCounter"])
+        return int(pulsar_case.judge.stats(topic)["msgOutCounter"])
 
     before = pulsar_case.judge.mark_delete(topic), delivered()
     pulsar_case.changes["subscription_type"] = kind
@@ -173,7 +172,7 @@ def test_undo_brings_every_message_back(pulsar_case: Case, mode: Mode) -> None:
     for number in range(4):
         part = f"{topic}-partition-{number}"
         pulsar_case.judge.produce(part, 300, batch=30)
-        pulsar_case.judge.admin("PUT", f"{part.replace('://', '/')}/unload")  # begins a new ledger
+        pulsar_case.judge.reload(part)  # begins a new ledger
         pulsar_case.judge.produce(part, 100)
     done = pulsar_case.clear(mode=mode)
     assert (done.verified, pulsar_case.judge.received(topic)) == (True, 0)
@@ -188,9 +187,8 @@ def test_skip_is_quick_and_reads_nothing(pulsar_case: Case) -> None:
     pulsar_case.judge.produce(topic, 20_000, batch=1000)
     result = pulsar_case.clear(mode=Mode.SKIP)
     pulsar_case.judge.produce(topic, 5)
-    stats = pulsar_case.judge.admin("GET", f"{topic.replace('://', '/')}/stats")
     assert (result.verified, result.totals.messages) == (True, 0)
-    assert stats["subscriptions"][SUBSCRIPTION]["msgOutCounter"] == 0
+    assert pulsar_case.judge.stats(topic)["msgOutCounter"] == 0
     assert pulsar_case.judge.received(topic) == 5
 
 
@@ -368,7 +366,7 @@ def test_skip_without_the_admin_api(pulsar_case: Case) -> None:
     """Without the admin API skip acknowledges the last message, and restore seeks back over ledgers."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 500, batch=50)
-    pulsar_case.judge.admin("PUT", f"{topic.replace('://', '/')}/unload")  # begins a new ledger
+    pulsar_case.judge.reload(topic)  # begins a new ledger
     pulsar_case.judge.produce(topic, 100)
     pulsar_case.changes = {"admin_url": None, "assume_exists": True}
     result = pulsar_case.clear(mode=Mode.SKIP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,10 @@ from core.brokers.pulsar_auth import access
 from core.brokers.pulsar_connection import Connection, addresses
 from core.brokers.pulsar_wire import REDIRECT, Kind
 from core.errors import BrokerError
+from core.report import RunResult
 from tests.brokers.pulsar_frames import SUBSCRIBE
 from tests.command import cleaner, ended, started
-from tests.real.pulsar_cluster import TwoBrokers, two_brokers, wait_for_all
+from tests.real.pulsar_cluster import Broker, TwoBrokers, two_brokers, wait_for_all
 from tests.real.pulsar_judge import SUBSCRIPTION, Case, unique
 from tests.real.pulsar_server import token
 from tests.support import free_port, wait_until
@@ -61,6 +63,12 @@ def left(brokers: TwoBrokers, case: Case) -> list[int]:
     return [brokers.backlog(name) for name in parts(case.topic)]
 
 
+def cleared(brokers: TwoBrokers, case: Case, result: RunResult) -> None:
+    """Every message of every partition was counted once, and no broker has any left."""
+    assert tuple(row.messages for row in result.partitions) == COUNTS
+    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+
+
 def arguments(case: Case, service_url: str, admin_url: str | None, *more: str) -> Sequence[str]:
     """The command line, with a token that the environment holds."""
     asked = ["--admin-url", admin_url] if admin_url else ["--assume-exists"]
@@ -77,8 +85,7 @@ def test_partitions_of_two_brokers(brokers: TwoBrokers, case: Case, kind: str, w
     """One lane or several clear what two brokers own, though the URLs name only one of them."""
     case.changes["subscription_type"] = kind
     result = case.clear(workers=workers)
-    assert tuple(row.messages for row in result.partitions) == COUNTS
-    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+    cleared(brokers, case, result)
 
 
 def test_tls_of_two_brokers(brokers: TwoBrokers, case: Case) -> None:
@@ -90,8 +97,7 @@ def test_tls_of_two_brokers(brokers: TwoBrokers, case: Case) -> None:
         "tls_trust_certs": str(first.ca),
     }
     result = case.clear(workers=1)
-    assert tuple(row.messages for row in result.partitions) == COUNTS
-    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+    cleared(brokers, case, result)
 
 
 def test_first_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
@@ -99,8 +105,7 @@ def test_first_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
     port = brokers.second.port
     case.changes["service_url"] = f"pulsar://127.0.0.1:{free_port()},127.0.0.1:{port}"
     result = case.clear(workers=2)
-    assert (result.totals.messages, result.verified) == (MESSAGES, True)
-    assert left(brokers, case) == [0] * len(COUNTS)
+    cleared(brokers, case, result)
 
 
 def test_listeners(brokers: TwoBrokers, case: Case) -> None:
@@ -111,8 +116,7 @@ def test_listeners(brokers: TwoBrokers, case: Case) -> None:
     subscribed = [{bytes(each[1][0]).decode() for each in way.commands(SUBSCRIBE)} for way in outside]
     names = parts(case.topic)
     assert subscribed == [{names[0], names[2]}, {names[3]}]  # there is nothing in the second
-    assert tuple(row.messages for row in result.partitions) == COUNTS
-    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+    cleared(brokers, case, result)
 
 
 def test_a_listener_that_does_not_exist(brokers: TwoBrokers, case: Case) -> None:
@@ -159,6 +163,26 @@ def test_redirects_are_followed(brokers: TwoBrokers, case: Case) -> None:
     assert left(brokers, case) == [0] * len(COUNTS)
 
 
+def slow_case(brokers: TwoBrokers, tmp_path: Path, owner: Broker) -> Case:
+    """A backlog in one topic, which that broker owns and delivers slowly."""
+    case = Case(brokers, tmp_path)
+    case.topic = f"persistent://{SLOW}/{unique('moving')}"
+    brokers.produce(case.create(), SLOW_MESSAGES)
+    brokers.give(case.topic, owner)
+    return case
+
+
+def amid(process: subprocess.Popen[str], brokers: TwoBrokers, topic: str, most: int) -> None:
+    """Wait until a run has left `most` of a topic's backlog, but not all is done."""
+
+    def so_far() -> bool:
+        assert process.poll() is None, process.communicate()
+        return brokers.backlog(topic) <= most
+
+    wait_until(so_far, f"a backlog of {most}")
+    assert brokers.backlog(topic) > 0
+
+
 @pytest.mark.parametrize(
     ("kind", "proxied"), [("failover", False), ("shared", False), ("shared", True)]
 )
@@ -166,29 +190,17 @@ def test_topic_moves_mid_drain(
     brokers: TwoBrokers, tmp_path: Path, kind: str, *, proxied: bool
 ) -> None:
     """A topic is unloaded, then given to the other broker: each message is counted once, none is lost."""
-    case = Case(brokers, tmp_path)
-    case.topic = f"persistent://{SLOW}/{unique('moving')}"
-    topic = case.create()
-    brokers.produce(topic, SLOW_MESSAGES)
-    brokers.give(topic, brokers.first)
+    case = slow_case(brokers, tmp_path, brokers.first)
+    topic = case.topic
     asked = brokers.proxy if proxied else brokers.first
     with started(
         *arguments(case, asked.service_url, asked.admin_url, "--workers", "2"),
         *("--subscription-type", kind, "--max-retries", "20"),
         env={"PULSAR_TOKEN": token()},
     ) as process:
-
-        def got_to(most: int) -> None:
-            def so_far() -> bool:
-                assert process.poll() is None, process.communicate()
-                return brokers.backlog(topic) <= most
-
-            wait_until(so_far, f"a backlog of {most}")
-            assert brokers.backlog(topic) > 0
-
-        got_to(SLOW_MESSAGES - 1)
-        brokers.admin("PUT", f"{topic.replace('://', '/')}/unload")
-        got_to(brokers.backlog(topic) - 1)
+        amid(process, brokers, topic, SLOW_MESSAGES - 1)
+        brokers.reload(topic)
+        amid(process, brokers, topic, brokers.backlog(topic) - 1)
         brokers.give(topic, brokers.second)
         ran = ended(process)
     assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
@@ -201,24 +213,15 @@ def test_topic_moves_mid_drain(
 def test_a_broker_dies_mid_drain(brokers: TwoBrokers, tmp_path: Path, kind: str) -> None:
     """Its topic is taken over by the other, which forgot acknowledgements: all is counted once."""
     first, second = brokers.first, brokers.second
-    case = Case(brokers, tmp_path)
-    case.topic = f"persistent://{SLOW}/{unique('orphan')}"
-    topic = case.create()
-    brokers.produce(topic, SLOW_MESSAGES)
-    brokers.give(topic, second)
+    case = slow_case(brokers, tmp_path, second)
+    topic = case.topic
     try:
         with started(
             *arguments(case, f"{second.service_url},127.0.0.1:{first.port}", first.admin_url),
             *("--subscription-type", kind, "--max-retries", "40", "--stall-seconds", "200"),
             env={"PULSAR_TOKEN": token()},
         ) as process:
-
-            def begun() -> bool:
-                assert process.poll() is None, process.communicate()
-                return brokers.backlog(topic) < SLOW_MESSAGES
-
-            wait_until(begun, "a first acknowledgement")
-            assert brokers.backlog(topic) > 0
+            amid(process, brokers, topic, SLOW_MESSAGES - 1)
             second.stop()
             ran = ended(process, 200)
         assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
@@ -247,8 +250,7 @@ def test_proxy(brokers: TwoBrokers, case: Case, kind: str, *, tls: bool) -> None
     case.changes |= {"subscription_type": kind, **(secure(brokers) if tls else plain)}
     before = brokers.proxy.connections()
     result = case.clear(workers=1)
-    assert tuple(row.messages for row in result.partitions) == COUNTS
-    assert (result.verified, left(brokers, case)) == (True, [0] * len(COUNTS))
+    cleared(brokers, case, result)
     assert brokers.proxy.connections() - before == 3  # for questions, and to each broker
 
 
@@ -261,8 +263,7 @@ def test_proxy_without_the_admin_api(brokers: TwoBrokers, case: Case) -> None:
         "admin_url": None,
     }
     result = case.clear(workers=2)
-    assert (result.totals.messages, result.verified) == (MESSAGES, True)
-    assert left(brokers, case) == [0] * len(COUNTS)
+    cleared(brokers, case, result)
 
 
 def test_proxy_does_not_lend_its_rights(brokers: TwoBrokers, case: Case) -> None:

@@ -30,9 +30,8 @@ def test_batches_partly_acknowledged(pulsar_case: Case, kind: str) -> None:
             consumer.acknowledge(message)
             acknowledged += 1
     consumer.close()
-    stats = pulsar_case.judge.admin("GET", f"{topic.replace('://', '/')}/internalStats")
     assert pulsar_case.judge.backlog(topic) == BATCHES  # a batch counts until all of it is acknowledged
-    assert stats["cursors"][SUBSCRIPTION]["individuallyDeletedMessages"] == "[]"
+    assert pulsar_case.judge.cursor(topic)["individuallyDeletedMessages"] == "[]"
     pulsar_case.changes["subscription_type"] = kind
     pulsar_case.cleared(BATCHES * SIZE - acknowledged)
 

@@ -55,8 +55,7 @@ class Fleet:
 
     def consumers(self, number: int) -> list[dict[str, Any]]:
         """Who is attached to a partition, by the broker."""
-        stats = self.judge.admin("GET", f"{self.parts[number].replace('://', '/')}/stats")
-        found: list[dict[str, Any]] = stats["subscriptions"][SUBSCRIPTION]["consumers"]
+        found: list[dict[str, Any]] = self.judge.stats(self.parts[number])["consumers"]
         return found
 
 
