@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 
-from core.brokers.memory import MemoryBroker, MemorySource
-from core.engine import READ_WAIT_S, drain
-from core.model import Claim
-from core.options.base import RunOptions
+from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
+from backlog_clearer.engine.drain import READ_WAIT_S, drain
+from backlog_clearer.model import Claim
+from backlog_clearer.options.run import RunOptions
 
 MESSAGES = 50_000_000  # enough that starting a thread does not count
 SIZE = 100  # bytes a message

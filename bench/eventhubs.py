@@ -15,8 +15,9 @@ import sys
 import tempfile
 from contextlib import AbstractContextManager
 
+from backlog_clearer.testing.support import free_port
+
 from bench.processes import Ran, ended, served, show
-from tests.support import free_port
 
 PARTITIONS, SIZE = 4, 100
 SDK = """
@@ -40,7 +41,8 @@ print(done - begun)
 def serving(events: int) -> AbstractContextManager[str]:
     """A server with this many events in all; yields its connection string."""
     each = events // PARTITIONS
-    return served("tests.brokers.eventhubs_serve", free_port(), "bench", PARTITIONS, each, SIZE)
+    server = "backlog_clearer.testing.servers.eventhubs_serve"
+    return served(server, free_port(), "bench", PARTITIONS, each, SIZE)
 
 
 def ours(text: str, events: int) -> Ran:

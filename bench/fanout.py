@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.fanout.configuration import Backlog
+
 from bench.fanout_measure import PARTITIONS, READERS, SIZE, Measured, line, literal, measure, median
 from bench.fanout_model import Bound, Outcome, Platform, shares, simulate
 from bench.fanout_platforms import PLATFORMS, Known, figures
 from bench.processes import ROOT
-from core.config import Backlog
-from core.options.kafka import Reader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

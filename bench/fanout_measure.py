@@ -21,13 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.testing.servers.kafka import SERVER_JAVA, KafkaCluster, running_kafka
+from backlog_clearer.testing.servers.kafka_judge import Judge
+
 from bench.fanout_model import shares, simulate
 from bench.fanout_platforms import this_machine
 from bench.kafka import Backlog, publish
 from bench.processes import ended
-from core.options.kafka import Reader
-from tests.brokers.kafka_judge import Judge
-from tests.real.kafka_server import SERVER_JAVA, KafkaCluster, running_kafka
 
 PARTITIONS, SIZE, SLICES = 32, 100, 8
 CORES = 2  # processes that tell what the machine gives at most

@@ -3,8 +3,9 @@
 Events in order of time, nothing random. A platform starts slices at its pace and runs so many at once;
 each needs its start-up, then reads at its own rate or at its share of the broker's, whichever is less
 (processor sharing). One that meets the deadline ends, and what remains is put on again, as
-`core.fanout` does. All slices that read have the same rate at any moment, so what each has read since
-it began is a difference of one virtual clock: a run of n invocations takes O(n log n).
+`backlog_clearer.fanout.dispatch` does. All slices that read have the same rate at any moment, so what
+each has read since it began is a difference of one virtual clock: a run of n invocations takes
+O(n log n).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Outcome:
 
 
 def shares(partitions: Sequence[float], slices: int) -> list[float]:
-    """Messages of each slice: every `slices`-th partition, as `core.slices` deals them."""
+    """Messages of each slice: every `slices`-th partition, as `backlog_clearer.fanout.platform` deals them."""
     return [sum(partitions[index::slices]) for index in range(slices)]
 
 

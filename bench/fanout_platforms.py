@@ -53,7 +53,7 @@ CLOUD_TASKS = Known(
         usd_invocation=0.40e-6,
     ),
     {
-        "most_slices": "this project: core.config.Backlog.max_slices; a queue holds more",
+        "most_slices": "this project: max_slices of a configured backlog; a queue holds more",
         "at_once": _CLOUD_RUN_LIMITS,
         "starts_per_s": "Cloud Tasks API, RateLimits.max_dispatches_per_second: at most 500",
         "burst": f"{ASSUMED}: RateLimits.max_burst_size is the service's choice; one second's worth",
@@ -110,7 +110,7 @@ AZURE_FLEX = Known(
         usd_invocation=0.40e-6,
     ),
     {
-        "most_slices": "this project: core.config.Backlog.max_slices; a queue holds more",
+        "most_slices": "this project: max_slices of a configured backlog; a queue holds more",
         "at_once": "azure-functions/flex-consumption-plan: 1000 instances; the memory quota of a"
         " subscription, 512,000 MB, allows 250 of 2048 MB until it is raised",
         "poll_s": "azure-functions/event-driven-scaling: new instances every 30 s at most, not HTTP;"
@@ -139,7 +139,7 @@ CONTAINER_APPS_JOB = Known(
         usd_invocation=0.0,
     ),
     {
-        "most_slices": "this project: core.config.Backlog.max_slices; a queue holds more",
+        "most_slices": "this project: max_slices of a configured backlog; a queue holds more",
         "at_once": "Azure Container Apps API, JobScale.maxExecutions: 100 by default; can be configured",
         "poll_s": "Azure Container Apps API, JobScale.pollingInterval: 30 s by default",
         "starts_per_poll": "Azure Container Apps API, JobScale.maxExecutions: for a trigger",

@@ -23,10 +23,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig
+from backlog_clearer.testing.servers.iggy import PASSWORD, USER, IggyServer
+from backlog_clearer.testing.servers.iggy_model import Log, Stream, Topic
 
 from bench.processes import Ran, best, ended, served, show
-from tests.brokers.iggy_model import Log, Stream, Topic
-from tests.brokers.iggy_server import PASSWORD, USER, IggyServer
 
 ADDRESS = os.environ.get("IGGY_ADDRESS")
 SECRET = os.environ.get("IGGY_PASSWORD", "iggy") if ADDRESS else PASSWORD

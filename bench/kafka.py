@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from backlog_clearer.testing.servers.kafka import SERVER_JAVA, KafkaCluster, running_kafka
+from backlog_clearer.testing.servers.kafka_judge import Judge
 
 from bench.processes import Ended, Ran, best, ended, show
-from tests.brokers.kafka_judge import Judge
-from tests.real.kafka_server import SERVER_JAVA, KafkaCluster, running_kafka
 
 LOOP = """
 import sys, time, json

@@ -35,11 +35,11 @@ ACK_BYTES = 160  # an acknowledgement id of 157 characters in a request
 OURS = """
 import json, sys, time
 sys.path.insert(0, ".")
-from core.engine import drain
-from core.model import Claim
-from core.options.base import RunOptions
-from core.options.googlepubsub import PubSubOptions
-from core.registry import open_source
+from backlog_clearer.engine.drain import drain
+from backlog_clearer.model import Claim
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.registry import open_source
 run = RunOptions(workers=int(sys.argv[2]), max_messages=int(sys.argv[1]), batch_size=2000)
 options = PubSubOptions(subscription_id="projects/test/subscriptions/bench")
 source = open_source("googlepubsub", options, run, "bench")

@@ -19,10 +19,11 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from backlog_clearer.testing.servers.pulsar import COORDINATES, VERSION, running_pulsar
+from backlog_clearer.testing.servers.pulsar_judge import KEPT, Judge
+from backlog_clearer.testing.support import maven_jars
+
 from bench.processes import Ran, best, ended, show
-from tests.real.pulsar_judge import KEPT, Judge
-from tests.real.pulsar_server import COORDINATES, VERSION, running_pulsar
-from tests.support import maven_jars
 
 PERF = "org.apache.pulsar:pulsar-testclient:4.0.8"  # the nearest to the broker's that can be had
 RUNS = 2

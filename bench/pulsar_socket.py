@@ -14,7 +14,14 @@ import struct
 import sys
 import time
 
-from tests.brokers.pulsar_frames import CONNECT, FLOW, LOOKUP, MESSAGE, SUBSCRIBE, frame
+from backlog_clearer.testing.servers.pulsar_frames import (
+    CONNECT,
+    FLOW,
+    LOOKUP,
+    MESSAGE,
+    SUBSCRIBE,
+    frame,
+)
 
 _PROTOCOL = 19
 _EXCLUSIVE, _EARLIEST = 0, 1

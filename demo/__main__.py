@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from demo.embedded_kafka import EmbeddedKafka
+from backlog_clearer.testing.servers.embedded_kafka import EmbeddedKafka
 
 MESSAGES = 1_000_000
 TOPIC, GROUP, PARTITIONS = "orders", "billing", 8

@@ -8,10 +8,10 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-from core.config import Request
-from core.errors import BrokerError, ClearerError, RefusedError, UsageError
-from core.fanout import NOT_CLEARED, ask
-from core.runs import note_failure
+from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
+from backlog_clearer.fanout.configuration import Request
+from backlog_clearer.fanout.dispatch import NOT_CLEARED, ask
+from backlog_clearer.fanout.run_status import note_failure
 
 DEADLINE = "BACKLOG_CLEARER_DEADLINE_S"
 

@@ -25,10 +25,9 @@ from azure.storage.queue import (
     StorageErrorCode,
     TextBase64EncodePolicy,
 )
+from backlog_clearer.errors import BrokerError, UsageError
+from backlog_clearer.fanout.configuration import Request
 from typing_extensions import Self
-
-from core.config import Request
-from core.errors import BrokerError, UsageError
 
 QUEUE = "BACKLOG_CLEARER_QUEUE"
 STORAGE = "BACKLOG_CLEARER_STORAGE"

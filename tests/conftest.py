@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.infra.terraform import USED
 
 # Their assertions say what they compared, too.
-pytest.register_assert_rewrite("tests.contract", "tests.real.pulsar_judge")
+pytest.register_assert_rewrite("backlog_clearer.testing")
 
 
 class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the library ships no types

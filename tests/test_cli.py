@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer import registry
+from backlog_clearer.brokers.memory import MemoryBroker
+from backlog_clearer.cli import commands
+from backlog_clearer.model import Partition
+from backlog_clearer.run.report import RunResult
 from click.testing import CliRunner, Result
 
-import cleaner
-from core import registry
-from core.brokers.memory import MemoryBroker
-from core.model import Partition
-from core.report import RunResult
 from tests import memory_system
 
 SECRET = "hunter2-do-not-print"
@@ -39,7 +39,7 @@ def broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryBr
 
 def call(*args: str, **settings: Any) -> Result:
     """Run the command line in this process."""
-    return CliRunner().invoke(cleaner.cli, args, **settings)
+    return CliRunner().invoke(commands.cli, args, **settings)
 
 
 def clear(*args: str, **settings: Any) -> Result:

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource, lost_connection
+from backlog_clearer.engine.drain import Budget, Drain, Halt, Snapshot, drain, spread
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.model import Advance, Claim, Partition, PartitionState, StopReason
+from backlog_clearer.options.run import RunOptions
 from hypothesis import given
 from hypothesis import strategies as st
-
-from core.brokers.memory import MemoryBroker, MemoryLane, MemorySource, lost_connection
-from core.engine import Budget, Drain, Halt, Snapshot, drain, spread
-from core.errors import BrokerError
-from core.model import Advance, Claim, Partition, PartitionState, StopReason
-from core.options.base import RunOptions
 
 RUN = RunOptions(
     workers=2, stop_when_empty=True, batch_size=100, stall_seconds=1, quiet_seconds=1, max_seconds=30

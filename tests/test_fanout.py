@@ -8,19 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer.brokers.memory import MemoryBroker
+from backlog_clearer.cli import commands
+from backlog_clearer.errors import BrokerError, RefusedError, UsageError
+from backlog_clearer.fanout.configuration import Backlog, Config, Request, parse
+from backlog_clearer.fanout.dispatch import (
+    Dispatch,
+    Verdict,
+    ask,
+    dispatch,
+    drain_slice,
+    judge,
+    read_dispatch,
+)
+from backlog_clearer.fanout.run_status import RunStatus, State, note_failure, run_status
+from backlog_clearer.model import Partition, StopReason
+from backlog_clearer.options.base import build
+from backlog_clearer.registry import SYSTEMS
+from backlog_clearer.run.receipt import load_run, original_positions
+from backlog_clearer.run.report import RunResult
 from click.testing import CliRunner
 
-import cleaner
-from core.brokers.memory import MemoryBroker
-from core.config import Backlog, Config, Request, parse
-from core.errors import BrokerError, RefusedError, UsageError
-from core.fanout import Dispatch, Verdict, ask, dispatch, drain_slice, judge, read_dispatch
-from core.model import Partition, StopReason
-from core.options.base import build
-from core.receipt import load_run, original_positions
-from core.registry import SYSTEMS
-from core.report import RunResult
-from core.runs import RunStatus, State, note_failure, run_status
 from tests import memory_system
 
 PARTITIONS, EACH = 6, 500
@@ -262,16 +270,16 @@ def test_the_command_line_shows_a_run(broker: MemoryBroker, tmp_path: Path) -> N
     made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
     ran_all(found, queue.requests[:4])
     command = ("runs", made.run_id, "--receipt-dir", str(tmp_path))
-    half = CliRunner().invoke(cleaner.cli, command)
+    half = CliRunner().invoke(commands.cli, command)
     assert half.exit_code == 1
     assert "slice-5-of-6" in half.stdout
     assert "NOT cleared: 2 waiting, 4 cleared" in half.stdout
     ran_all(found, queue.requests[4:])
-    whole = CliRunner().invoke(cleaner.cli, [*command, "--output", "json"])
+    whole = CliRunner().invoke(commands.cli, [*command, "--output", "json"])
     assert whole.exit_code == 0
     assert json.loads(whole.stdout)["gone"] == PARTITIONS * EACH
     assert left(broker) == 0
-    assert CliRunner().invoke(cleaner.cli, ["runs", "r-9"]).exit_code == 2
+    assert CliRunner().invoke(commands.cli, ["runs", "r-9"]).exit_code == 2
 
 
 def test_an_unknown_run_is_told(tmp_path: Path) -> None:

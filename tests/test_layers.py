@@ -1,4 +1,4 @@
-"""Arrows point one way: entry points -> core.run -> engine -> protocol <- brokers."""
+"""Arrows point one way: entry points -> backlog_clearer.run.clear -> engine -> protocol <- brokers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ BROKER_LIBRARIES = {
     "kafka",
     "aiokafka",
 }
-ENGINE_SIDE = sorted(
-    path for path in (ROOT / "core").rglob("*.py") if "brokers" not in path.relative_to(ROOT).parts
+PACKAGE = ROOT / "core" / "backlog_clearer"
+MODULES = sorted(
+    path for path in PACKAGE.rglob("*.py") if "testing" not in path.relative_to(PACKAGE).parts
 )
+BROKERS = [path for path in MODULES if "brokers" in path.relative_to(PACKAGE).parts]
 
 
 def imports(path: Path) -> set[str]:
@@ -37,23 +39,31 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", ENGINE_SIDE, ids=lambda path: path.name)
-def test_core_imports_no_broker_library(path: Path) -> None:
-    """Outside core.brokers no module imports a broker's library or an adapter."""
+def _id(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path not in BROKERS], ids=_id)
+def test_only_brokers_import_broker_libraries(path: Path) -> None:
+    """Outside `brokers`, a module imports neither a broker's library nor an adapter."""
     names = imports(path)
     assert not {name.split(".")[0] for name in names} & BROKER_LIBRARIES
-    assert not {name for name in names if name.startswith("core.brokers")}
+    assert not {name for name in names if name.startswith("backlog_clearer.brokers")}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "core/brokers").glob("*.py")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", BROKERS, ids=_id)
 def test_brokers_do_not_reach_up(path: Path) -> None:
     """An adapter knows the protocol and its options, never the engine, the run or the command line."""
-    above = {"core.engine", "core.run", "core.plan", "core.receipt", "core.report", "core.registry"}
+    above = ("engine", "run", "fanout", "cli", "registry", "testing")
     names = imports(path)
-    assert not names & above
-    assert not {name.split(".")[0] for name in names} & {"cleaner", "functions", "click", "rich"}
+    assert not {n for n in names if n.startswith(tuple(f"backlog_clearer.{name}" for name in above))}
+    assert not {name.split(".")[0] for name in names} & {"functions", "click", "rich"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name != "cli"], ids=_id)
+def test_only_the_command_line_imports_click_and_rich(path: Path) -> None:
+    """A module outside `cli` imports neither click nor rich."""
+    assert not {name.split(".")[0] for name in imports(path)} & {"click", "rich"}
 
 
 def test_handlers_do_not_reach_past_the_core() -> None:
@@ -61,20 +71,22 @@ def test_handlers_do_not_reach_past_the_core() -> None:
     clients = {"confluent_kafka", "pulsar", "apache_iggy", "azure.eventhub", "google.cloud.pubsub"}
     for path in [ROOT / "cleaner.py", *(ROOT / "functions").rglob("*.py")]:
         names = imports(path)
-        assert not {name for name in names if name.startswith("core.brokers")}, path
+        assert not {name for name in names if name.startswith("backlog_clearer.brokers")}, path
         assert not names & clients, path
 
 
 def test_core_loads_without_any_broker_library() -> None:
     """The command line's help loads no broker library: a user of one broker needs one."""
     code = (
-        "import sys; from click.testing import CliRunner; import cleaner;"
-        "CliRunner().invoke(cleaner.cli, ['kafka', '--help']);"
+        "import sys; from click.testing import CliRunner; from backlog_clearer.cli import commands;"
+        "CliRunner().invoke(commands.cli, ['kafka', '--help']);"
         "names = {name.split('.')[0] for name in sys.modules};"
         f"loaded = names & {BROKER_LIBRARIES - {'google', 'azure'}!r};"
         "sys.exit(f'loaded {loaded}' if loaded else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "core", capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 

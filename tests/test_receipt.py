@@ -6,11 +6,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-
-from core.errors import UsageError
-from core.model import Mode, Partition
-from core.options.base import Slice
-from core.receipt import (
+from backlog_clearer.errors import UsageError
+from backlog_clearer.model import Mode, Partition
+from backlog_clearer.options.run import Slice
+from backlog_clearer.run.receipt import (
     Entry,
     Receipt,
     load,
@@ -20,7 +19,7 @@ from core.receipt import (
     place,
     save,
 )
-from core.report import Action
+from backlog_clearer.run.report import Action
 
 NOW = datetime(2026, 11, 23, 21, 45, tzinfo=timezone.utc)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from core import asking
-from core.brokers.memory import MemoryBroker, MemorySource
-from core.engine import Halt
-from core.errors import BrokerError, RefusedError, TransientError
-from core.model import Mode, Partition, StopReason, Survey
-from core.options.base import RunOptions, SystemOptions
-from core.receipt import load
-from core.report import RunResult
-from core.run import Callbacks, Job, clear_source, restore_source
+from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
+from backlog_clearer.engine.drain import Halt
+from backlog_clearer.errors import BrokerError, RefusedError, TransientError
+from backlog_clearer.model import Mode, Partition, StopReason, Survey
+from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run import survey as asking
+from backlog_clearer.run.clear import Callbacks, Job, clear_source, restore_source
+from backlog_clearer.run.receipt import load
+from backlog_clearer.run.report import RunResult
 
 
 def filled() -> tuple[MemoryBroker, MemorySource]:

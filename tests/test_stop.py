@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
-from core.model import StopReason
-from core.options.base import RunOptions
-from core.stop import Moment, decide
+from backlog_clearer.engine.stop import Moment, decide
+from backlog_clearer.model import StopReason
+from backlog_clearer.options.run import RunOptions
 
 RUN = RunOptions(stop_when_empty=True, stall_seconds=60, quiet_seconds=15)
 AT_WORK = Moment(elapsed_s=5, quiet_s=0, messages=100, empty=False, left=900)

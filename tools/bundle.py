@@ -28,12 +28,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 import click
-
-from core.errors import UsageError
-from core.options.base import suggestion
-from core.registry import SYSTEMS, system
+from backlog_clearer.errors import UsageError
+from backlog_clearer.options.base import suggestion
+from backlog_clearer.registry import SYSTEMS, system
 
 ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "core"
 LOCK = ROOT / "functions" / "requirements.lock"
 CLOUDS = ("gcp", "azure", "aws")
 
@@ -109,15 +109,20 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def add_code(stage: Path, platform: str, root: Collection[str]) -> None:
-    """Copy core, what all handlers share, and one platform's; `root` names what it wants at the top.
+def add_code(stage: Path, platform: str, root: Collection[str], source_root: str = ".") -> None:
+    """Copy the package, what all handlers share, and one platform's; `root` names what it wants at the top.
+
+    `source_root` is the folder of the bundle that has to be on the module path.
 
     Raises `UsageError` for what is not there.
     """
     handlers = ROOT / "functions" / platform
-    shared = [*(ROOT / "core").rglob("*.py"), *(ROOT / "functions").glob("*.py")]
-    for path in [*shared, *handlers.rglob("*.py")]:
-        target = stage / path.relative_to(ROOT)
+    package = CORE / "backlog_clearer"
+    code = [path for path in package.rglob("*.py") if "testing" not in path.relative_to(package).parts]
+    targets = {path: stage / source_root / path.relative_to(CORE) for path in code}
+    for path in [*(ROOT / "functions").glob("*.py"), *handlers.rglob("*.py")]:
+        targets[path] = stage / path.relative_to(ROOT)
+    for path, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     for name in root:
@@ -203,7 +208,7 @@ def build(platform: str, extras: Collection[str], out: Path) -> Path:
             archive = out / "backlog-clearer-azure.zip"
             write_zip(stage, archive, zipfile.ZIP_DEFLATED)
         else:
-            add_code(stage, "job", ["Dockerfile"])
+            add_code(stage, "job", ["Dockerfile"], source_root="core")
             for name in ("cleaner.py", "pyproject.toml", "README.md"):
                 shutil.copyfile(ROOT / name, stage / name)
             add_wheels(stage, extras)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from backlog_clearer.fanout.configuration import Config, Request
+from backlog_clearer.fanout.dispatch import Dispatch
+from backlog_clearer.fanout.run_status import RunStatus
+from backlog_clearer.run.receipt import Receipt
+from backlog_clearer.run.report import RunResult
 from pydantic import BaseModel
-
-from core.config import Config, Request
-from core.fanout import Dispatch
-from core.receipt import Receipt
-from core.report import RunResult
-from core.runs import RunStatus
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schema"
 

@@ -16,15 +16,15 @@ from typing import TypeAlias
 
 import flask
 import functions_framework
+from backlog_clearer.errors import ClearerError, UsageError
+from backlog_clearer.fanout.configuration import Request, load_config
+from backlog_clearer.fanout.dispatch import NOT_CLEARED, Verdict, drain_slice
+from backlog_clearer.fanout.dispatch import dispatch as dispatch_slices
+from backlog_clearer.fanout.platform import scheduled_run
+from backlog_clearer.fanout.run_status import run_status
+from backlog_clearer.run.report import failure_json
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
-from core.config import Request, load_config
-from core.errors import ClearerError, UsageError
-from core.fanout import NOT_CLEARED, Verdict, drain_slice
-from core.fanout import dispatch as dispatch_slices
-from core.report import failure_json
-from core.runs import run_status
-from core.slices import scheduled_run
 from functions.answers import deadline_s, failed, read_request, status_of
 from functions.gcp.tasks import QUEUE, Tasks
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from backlog_clearer.engine.drain import Halt
+from backlog_clearer.errors import BrokerError, ClearerError, UsageError
+from backlog_clearer.fanout.configuration import Config, Request, load_config
+from backlog_clearer.fanout.dispatch import NOT_CLEARED, Ran, Verdict, drain_slice, summary
+from backlog_clearer.fanout.platform import run_of, slice_of
+from backlog_clearer.options.base import build
+from backlog_clearer.run.report import failure_json
 
-from core.config import Config, Request, load_config
-from core.engine import Halt
-from core.errors import BrokerError, ClearerError, UsageError
-from core.fanout import NOT_CLEARED, Ran, Verdict, drain_slice, summary
-from core.options.base import build
-from core.report import failure_json
-from core.slices import run_of, slice_of
 from functions.answers import deadline_s, failed, read_request
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import (
+from backlog_clearer.testing.support import (
     Server,
     cached,
     free_port,

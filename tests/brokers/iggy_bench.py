@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig, TcpReconnectionConfig
-
-from core.brokers.iggy import IggySource, open_source
-from core.options.base import RunOptions, build
-from core.options.iggy import IggyOptions
-from core.run import Job
-from tests.brokers.iggy_server import PASSWORD, USER
-from tests.contract import Bench
+from backlog_clearer.brokers.iggy.options import IggyOptions
+from backlog_clearer.brokers.iggy.source import IggySource, open_source
+from backlog_clearer.options.base import build
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Job
+from backlog_clearer.testing.contract import Bench
+from backlog_clearer.testing.servers.iggy import PASSWORD, USER
 
 ADDRESS = os.environ.get("IGGY_ADDRESS")
 SECRET = os.environ.get("IGGY_PASSWORD", "iggy") if ADDRESS else PASSWORD

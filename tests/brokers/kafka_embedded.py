@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-from demo.embedded_kafka import EmbeddedKafka
-from tests.brokers.kafka_judge import Judge
+from backlog_clearer.testing.servers.embedded_kafka import EmbeddedKafka
+from backlog_clearer.testing.servers.kafka_judge import Judge
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
+from backlog_clearer.testing.servers.pulsar_frames import (
+    LOOKUP_RESPONSE,
+    SUBSCRIBE,
+    Fields,
+    Value,
+    command,
+    frame,
+)
 from typing_extensions import Self
-
-from tests.brokers.pulsar_frames import LOOKUP_RESPONSE, SUBSCRIBE, Fields, Value, command, frame
 
 _CONNECT = 1  # how a lookup ends that names the owner
 _TRICKLED = 3000  # bytes of each connection that are sent one by one

@@ -12,14 +12,15 @@ import pytest
 from azure.eventhub import EventHubConsumerClient
 from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
 from azure.storage.blob import ContainerClient
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
+from backlog_clearer.options.base import build
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.eventhubs import EventHubsServer
+from backlog_clearer.testing.support import wait_until
 
-from core.brokers.eventhubs import EventHubsSource, open_source
-from core.options.base import RunOptions, build
-from core.options.eventhubs import EventHubsOptions
 from tests.brokers.azurite import Azurite, azurite
-from tests.brokers.eventhubs_server import EventHubsServer
-from tests.contract import Bench, Contract
-from tests.support import wait_until
 
 
 class EventHubsBench(Bench):

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 from azure.eventhub import EventHubConsumerClient
-
-from core.brokers import eventhubs_links, eventhubs_wire
-from core.brokers.eventhubs import open_source
-from core.engine import Halt
-from core.errors import BrokerError, RefusedError, TransientError, UsageError
-from core.model import Mode, Partition, StopReason
-from core.options.base import RunOptions
-from core.options.eventhubs import EventHubsOptions
-from core.receipt import load, original_positions
-from core.run import Callbacks, Job, clear_source, restore_source
-from tests.brokers.eventhubs_server import (
+from backlog_clearer.brokers.eventhubs import links as eventhubs_links
+from backlog_clearer.brokers.eventhubs import wire as eventhubs_wire
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.source import open_source
+from backlog_clearer.engine.drain import Halt
+from backlog_clearer.errors import BrokerError, RefusedError, TransientError, UsageError
+from backlog_clearer.model import Mode, Partition, StopReason
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Callbacks, Job, clear_source, restore_source
+from backlog_clearer.run.receipt import load, original_positions
+from backlog_clearer.testing.servers.eventhubs import (
     BUSY,
     DETACH_FORCED,
     KEY,
@@ -28,8 +28,9 @@ from tests.brokers.eventhubs_server import (
     EventHubsServer,
     offset_of,
 )
+from backlog_clearer.testing.support import free_port, wait_until
+
 from tests.brokers.test_eventhubs import EventHubsBench, bench, processor, server, storage  # noqa: F401 fixtures
-from tests.support import free_port, wait_until
 
 pytestmark = pytest.mark.timeout(60)  # every refusal has its own bound; this one is for hangs
 
@@ -430,7 +431,7 @@ def test_receipts_hold_no_secret(bench: EventHubsBench, tmp_path: Path) -> None:
 @pytest.fixture
 def tls_server(tmp_path: Path) -> Iterator[EventHubsServer]:
     """The AMQP server behind TLS, with the certificate authority in `ca.pem`."""
-    from tests.real.kafka_server import _tls  # noqa: PLC0415 one authority for every test server
+    from backlog_clearer.testing.servers.kafka import _tls  # noqa: PLC0415 one authority for every test server
 
     _tls(tmp_path)
     import ssl  # noqa: PLC0415

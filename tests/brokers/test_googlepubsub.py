@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from core.brokers.googlepubsub import PubSubSource, open_source
-from core.options.base import RunOptions
-from core.options.googlepubsub import PubSubOptions
-from tests.brokers.pubsub_server import PubSubServer, Sub
-from tests.contract import Bench, Contract
+from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.brokers.googlepubsub.source import PubSubSource, open_source
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub
 
 _run_ids = itertools.count()
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
+from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.errors import BrokerError, RefusedError
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Job, clear, restore
+from backlog_clearer.run.receipt import load, original_positions
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.servers.pubsub import PROJECT, PubSubServer
 
-from core.errors import BrokerError, RefusedError
-from core.options.base import RunOptions
-from core.options.googlepubsub import PubSubOptions
-from core.receipt import load, original_positions
-from core.report import RunResult
-from core.run import Job, clear, restore
-from tests.brokers.pubsub_server import PROJECT, PubSubServer
 from tests.brokers.test_googlepubsub import PubSubBench, server
 
 __all__ = ["server"]

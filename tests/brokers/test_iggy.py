@@ -14,18 +14,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from backlog_clearer.brokers.iggy.source import Log
+from backlog_clearer.errors import BrokerError, RefusedError, UsageError
+from backlog_clearer.model import Mode
+from backlog_clearer.run.clear import clear, restore, status
+from backlog_clearer.run.receipt import load, original_positions
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.iggy import USER, IggyServer
+from backlog_clearer.testing.support import free_port
 
-from core.brokers.iggy import Log
-from core.errors import BrokerError, RefusedError, UsageError
-from core.model import Mode
-from core.receipt import load, original_positions
-from core.report import RunResult
-from core.run import clear, restore, status
 from tests.brokers.iggy_bench import ADDRESS, GROUP, IggyBench, job
-from tests.brokers.iggy_server import USER, IggyServer
 from tests.command import cleaner
-from tests.contract import Bench, Contract
-from tests.support import free_port
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_members_for_a_moment_are_other_slices(
                 before.push(members.pop_all())
                 members.enter_context(bench.attach())
 
-        monkeypatch.setattr("core.brokers.iggy.time", SimpleNamespace(sleep=turn))
+        monkeypatch.setattr("backlog_clearer.brokers.iggy.source.time", SimpleNamespace(sleep=turn))
         with closing(bench.source(bench.options(tmp_path))) as source:
             assert source.survey().live == ()
             group = bench.plain.run("get_consumer_group", bench.stream, bench.topic, GROUP)

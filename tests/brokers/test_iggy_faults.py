@@ -11,16 +11,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backlog_clearer.brokers.iggy import wire
+from backlog_clearer.brokers.iggy.client import Address
+from backlog_clearer.brokers.iggy.connection import PollConnection
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.options.references import resolve_references
+from backlog_clearer.run.clear import Callbacks, clear, status
+from backlog_clearer.testing.servers.iggy import PASSWORD, TOKEN, IggyServer
+from backlog_clearer.testing.support import make_certificates
 
-from core.brokers import iggy_wire as wire
-from core.brokers.iggy_client import Address
-from core.brokers.iggy_poll import PollConnection
-from core.errors import BrokerError, TransientError
-from core.options.base import resolve_references
-from core.run import Callbacks, clear, status
 from tests.brokers.iggy_bench import IggyBench, job
-from tests.brokers.iggy_server import PASSWORD, TOKEN, IggyServer
-from tests.support import make_certificates
 
 
 @pytest.fixture

@@ -6,16 +6,15 @@ import struct
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from core.brokers.kafka_batches import (
+from backlog_clearer.brokers.kafka.batches import (
     HEADER_BYTES,
     CorruptBatchError,
     OldFormatError,
     Walked,
     walk,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench
 
-from core.options.kafka import Reader
 from tests.brokers.kafka_embedded import embedded
-from tests.brokers.kafka_judge import Judge, KafkaBench
-from tests.contract import Bench, Contract
 
 __all__ = ["embedded"]
 

@@ -6,11 +6,8 @@ import struct
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from core.brokers.kafka_batches import CorruptBatchError
-from core.brokers.kafka_fetch import (
+from backlog_clearer.brokers.kafka.batches import CorruptBatchError
+from backlog_clearer.brokers.kafka.wire import (
     MAX_VERSION,
     MIN_VERSION,
     Fetched,
@@ -19,7 +16,9 @@ from core.brokers.kafka_fetch import (
     partitions,
     request,
 )
-from core.model import Partition
+from backlog_clearer.model import Partition
+from hypothesis import given
+from hypothesis import strategies as st
 
 VERSIONS = range(MIN_VERSION, MAX_VERSION + 1)
 versions = st.sampled_from(VERSIONS)

@@ -8,9 +8,13 @@ import ssl
 from typing import Any
 
 import pytest
-
-from core.brokers.kafka_security import HeadersUnsupported, Security, security, unsecured_token
-from core.options.kafka import KafkaOptions
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.security import (
+    HeadersUnsupported,
+    Security,
+    security,
+    unsecured_token,
+)
 
 
 def judged(**settings: Any) -> Security:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-
-from core.brokers.memory import MemoryBroker, MemorySource
-from core.options.base import RunOptions
-from core.source import Source
-from tests.contract import Bench, Contract
+from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.source import Source
+from backlog_clearer.testing.contract import Bench, Contract
 
 
 class MemoryBench(Bench):

@@ -9,10 +9,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-
-from core.brokers.pulsar_admin import Admin
-from core.options.pulsar import PulsarOptions
-from tests.support import answering, make_certificates
+from backlog_clearer.brokers.pulsar.admin import Admin
+from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.testing.support import answering, make_certificates
 
 
 @contextmanager

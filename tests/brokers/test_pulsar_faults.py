@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pulsar
 import pytest
-
-from core.brokers import pulsar_client, pulsar_connection
-from core.errors import BrokerError, ClearerError
-from core.options.base import build
-from core.options.pulsar import PulsarOptions
-from core.report import RunResult
-from core.run import Job, clear, status
-from tests.brokers.pulsar_frames import (
+from backlog_clearer.brokers.pulsar import cluster as pulsar_client
+from backlog_clearer.brokers.pulsar import connection as pulsar_connection
+from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.errors import BrokerError, ClearerError
+from backlog_clearer.options.base import build
+from backlog_clearer.run.clear import Job, clear, status
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.servers.pulsar_frames import (
     ACK,
     AUTH_CHALLENGE,
     AUTH_RESPONSE,
@@ -30,10 +30,11 @@ from tests.brokers.pulsar_frames import (
     message,
     read,
 )
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce
+from backlog_clearer.testing.support import free_port
+
 from tests.brokers.pulsar_relay import Relay
 from tests.brokers.test_pulsar_lite import LiteBench, client, url  # noqa: F401 fixtures
-from tests.real.pulsar_judge import SUBSCRIPTION, produce
-from tests.support import free_port
 
 MESSAGES = 3000
 IN_FRONT = 14  # a frame amid the messages: survey and lane have had their answers, nine frames

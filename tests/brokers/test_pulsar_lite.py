@@ -14,16 +14,15 @@ from typing import Any
 
 import pulsar
 import pytest
+from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.brokers.pulsar.source import open_source
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Job, clear
+from backlog_clearer.source import Source
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce, received, unique
+from backlog_clearer.testing.support import Server, free_port, running
 from pulsar_lite import __file__ as package
-
-from core.brokers.pulsar import open_source
-from core.options.base import RunOptions
-from core.options.pulsar import PulsarOptions
-from core.run import Job, clear
-from core.source import Source
-from tests.contract import Bench, Contract
-from tests.real.pulsar_judge import SUBSCRIPTION, produce, received, unique
-from tests.support import Server, free_port, running
 
 KINDS = {
     "exclusive": pulsar.ConsumerType.Exclusive,

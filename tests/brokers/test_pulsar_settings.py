@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from core.brokers.pulsar_connection import Address, addresses
-from core.errors import UsageError
-from core.options.base import build
-from core.options.pulsar import PulsarOptions, StreamNativeOptions, derived_admin_url
+from backlog_clearer.brokers.pulsar.connection import Address, addresses
+from backlog_clearer.brokers.pulsar.options import PulsarOptions, StreamNativeOptions, derived_admin_url
+from backlog_clearer.errors import UsageError
+from backlog_clearer.options.base import build
 
 NAMES = {"topic": "orders", "subscription": "billing"}
 

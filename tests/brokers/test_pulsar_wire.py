@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from backlog_clearer.brokers.pulsar.wire import (
+    MAX_COMMAND,
+    Command,
+    Entry,
+    FrameError,
+    Kind,
+    error_name,
+    head,
+)
+from backlog_clearer.testing.servers.pulsar_frames import PING, fields, frame, message
 from hypothesis import given
 from hypothesis import strategies as st
-
-from core.brokers.pulsar_wire import MAX_COMMAND, Command, Entry, FrameError, Kind, error_name, head
-from tests.brokers.pulsar_frames import PING, fields, frame, message
 
 PLACE = (1 << 40, 77)
 

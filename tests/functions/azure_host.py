@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.queue import QueueClient
+from backlog_clearer.testing.support import cached, unavailable, wait_until
 
 from tests.brokers.azurite import Azurite, azurite
-from tests.support import cached, unavailable, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = "azure-functions-runtime==1.3.0"

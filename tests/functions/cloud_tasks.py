@@ -19,10 +19,10 @@ from typing import Any
 
 import grpc
 import requests
+from backlog_clearer.testing.support import Server
 from google.cloud import tasks_v2
 
 from tests.functions.instances import Service
-from tests.support import Server
 
 QUEUE = "projects/shop/locations/europe-west1/queues/drains"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.brokers.kafka_judge import Judge, unique
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 
 
 class Deployed:

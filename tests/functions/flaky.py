@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
 
-from tests.support import answering
+from backlog_clearer.testing.support import answering
 
 Fault = Callable[[str, str, bytes], int | None]
 """(method, path, body) to the status that is answered instead; None: the service answers."""

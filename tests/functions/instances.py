@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support import Server, free_port
+from backlog_clearer.testing.support import Server, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 
 from functions.storage_queue import MAX_DEQUEUES
 from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded
-from tests.brokers.kafka_judge import Judge, unique
 from tests.command import cleaner
 from tests.functions.azure_host import ROOT, Host, hosted, storage
 from tests.functions.deployed import Deployed

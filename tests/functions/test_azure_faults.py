@@ -12,15 +12,15 @@ from typing import Any
 import azure.functions as func
 import pytest
 from azure.functions.queue import QueueMessage
+from backlog_clearer.brokers.memory import MemoryBroker
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.fanout.run_status import State, run_status
+from backlog_clearer.model import Partition
+from backlog_clearer.registry import SYSTEMS
+from backlog_clearer.testing.servers.kafka_judge import unique
 
-from core.brokers.memory import MemoryBroker
-from core.errors import BrokerError
-from core.model import Partition
-from core.registry import SYSTEMS
-from core.runs import State, run_status
 from tests import memory_system
 from tests.brokers.azurite import Azurite
-from tests.brokers.kafka_judge import unique
 from tests.functions.azure_host import queues, storage
 
 __all__ = ["storage"]

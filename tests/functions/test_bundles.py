@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from backlog_clearer.testing.support import unavailable
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.support import unavailable
 from tools import bundle
 
 CHOSEN = {
@@ -150,7 +150,7 @@ def test_nothing_of_this_project_but_its_code(built: Built) -> None:
     places = [str(bundle.ROOT).encode(), sys.prefix.encode(), sys.executable.encode()]
     top = {name.split("/")[0] for name in built.files}
     assert top <= {
-        "core", "functions", "wheels", ".python_packages", "requirements.txt", "main.py",
+        "backlog_clearer", "core", "functions", "wheels", ".python_packages", "requirements.txt", "main.py",
         "function_app.py", "host.json", "Dockerfile", "cleaner.py", "pyproject.toml", "README.md",
     }  # fmt: skip
     assert not [name for name in built.files if "__pycache__" in name or f"{SITE}/bin/" in name]
@@ -229,7 +229,7 @@ def test_the_image_runs_from_its_context(built: Built, python: str, tmp_path: Pa
         f"runpy.run_module({entry[2]!r}, run_name='__main__', alter_sys=True)"
     )
     site = tmp_path / "install/lib/python3.12/site-packages"
-    assert "--backlog" in alone(python, [app, site], code)
+    assert "--backlog" in alone(python, [app, app / "core", site], code)
     assert re.search(r"^USER 10001$", dockerfile, re.MULTILINE)
     base = re.search(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
     assert base

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer.run.receipt import load_run, original_positions
+from backlog_clearer.testing.servers.kafka_judge import Judge
+from backlog_clearer.testing.support import wait_until
 
-from core.receipt import load_run, original_positions
 from tests.brokers.kafka_embedded import embedded
-from tests.brokers.kafka_judge import Judge
 from tests.command import cleaner
 from tests.functions.cloud_tasks import QUEUE, CloudTasks
 from tests.functions.gcp_bundle import DRAIN, EACH, PARTITIONS, Bundle, deployed
 from tests.functions.instances import Service
-from tests.support import wait_until
 
 __all__ = ["embedded"]
 

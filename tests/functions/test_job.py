@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer.fanout.run_status import State, run_status
+from backlog_clearer.testing.servers.kafka_judge import Judge
+from backlog_clearer.testing.support import wait_until
 
-from core.runs import State, run_status
 from tests.brokers.kafka_embedded import embedded
-from tests.brokers.kafka_judge import Judge
 from tests.command import Ran, cleaner, ended, job_started
 from tests.functions.deployed import Deployed
-from tests.support import wait_until
 
 __all__ = ["embedded"]
 

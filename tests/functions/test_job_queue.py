@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer.fanout.configuration import load_config
+from backlog_clearer.fanout.dispatch import Dispatch, ask, dispatch
+from backlog_clearer.fanout.run_status import run_status
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
+from backlog_clearer.testing.support import wait_until
 
-from core.config import load_config
-from core.fanout import Dispatch, ask, dispatch
-from core.runs import run_status
 from functions.storage_queue import MAX_DEQUEUES, StorageQueue
 from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded
-from tests.brokers.kafka_judge import Judge, unique
 from tests.command import Ran, ended, job_started
 from tests.functions.azure_host import count, queues, storage
 from tests.functions.deployed import Deployed
 from tests.functions.test_job import EACH, MANY, NOT_CLEARED, PARTITIONS, SLOW
-from tests.support import wait_until
 
 __all__ = ["embedded", "storage"]
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import gcsfs
 import pytest
+from backlog_clearer.errors import BrokerError, UsageError
+from backlog_clearer.fanout.configuration import Request
+from backlog_clearer.fanout.run_status import note_failure, run_status
+from backlog_clearer.run import store
+from backlog_clearer.run.receipt import load_run
+from backlog_clearer.testing.servers.kafka_judge import Judge
+from backlog_clearer.testing.support import Server, free_port, running
 
-from core import store
-from core.config import Request
-from core.errors import BrokerError, UsageError
-from core.receipt import load_run
-from core.runs import note_failure, run_status
 from tests.brokers.kafka_embedded import embedded
-from tests.brokers.kafka_judge import Judge
 from tests.command import cleaner
 from tests.functions.deployed import Deployed
-from tests.support import Server, free_port, running
 
 __all__ = ["embedded"]
 

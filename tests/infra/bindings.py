@@ -8,8 +8,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from backlog_clearer.testing.support import cached
+
 from tests.infra.packages import download
-from tests.support import cached
 
 _KEPT = re.compile(r"package/lib/(?P<path>[\w-]+/(?:[\w-]+/)?[\w-]+\.js)$")
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import cached, unavailable
+from backlog_clearer.testing.support import cached, unavailable
 
 
 def environment(name: str, *packages: str) -> Path:

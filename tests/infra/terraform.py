@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backlog_clearer.testing.support import need, unavailable
+
 from tests.infra.bindings import Bindings
 from tests.infra.packages import environment
 from tests.infra.provider_schema import derive
-from tests.support import need, unavailable
 
 PROTOCOL = "tf==1.2.0"
 """The package with the plugin protocol's generated code. It pins an old protobuf: hence its own venv."""

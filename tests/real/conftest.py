@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
+from backlog_clearer.testing.servers.kafka_judge import READERS, Judge
+from backlog_clearer.testing.servers.pulsar import running_pulsar
+from backlog_clearer.testing.servers.pulsar_judge import Case as PulsarCase
+from backlog_clearer.testing.servers.pulsar_judge import Judge as PulsarJudge
 
-from core.options.kafka import Reader
-from tests.brokers.kafka_judge import READERS, Judge
 from tests.real.kafka_case import Case
-from tests.real.kafka_server import KafkaCluster, running_kafka
-from tests.real.pulsar_judge import Case as PulsarCase
-from tests.real.pulsar_judge import Judge as PulsarJudge
-from tests.real.pulsar_server import running_pulsar
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.options.base import RunOptions
-from core.options.kafka import KafkaOptions, Reader
-from core.receipt import load, original_positions
-from core.report import RunResult
-from core.run import Callbacks, Job, clear, restore, status
-from tests.brokers.kafka_judge import Judge, unique
+from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Callbacks, Job, clear, restore, status
+from backlog_clearer.run.receipt import load, original_positions
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 
 
 class Case:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support import Server, cached, free_port, need, running
+from backlog_clearer.testing.support import Server, cached, free_port, need, running
 
 _SOURCES = Path(__file__).with_name("pubsub_emulator")
 

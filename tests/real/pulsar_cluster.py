@@ -10,11 +10,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import requests
+from backlog_clearer.testing.servers.pulsar import (
+    COORDINATES,
+    JAVA,
+    VERSION,
+    PulsarServer,
+    login_settings,
+    token,
+)
+from backlog_clearer.testing.servers.pulsar_judge import Judge
+from backlog_clearer.testing.support import Server, free_port, maven_jars, running, wait_until
 
 from tests.brokers.pulsar_relay import Relay
-from tests.real.pulsar_judge import Judge
-from tests.real.pulsar_server import COORDINATES, JAVA, VERSION, PulsarServer, login_settings, token
-from tests.support import Server, free_port, maven_jars, running, wait_until
 
 # On the broker's own jars, with what those lack: Maven Central serves no proxy 4.0.7, and not all of what
 # the others name as their needs.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.real.pulsar_judge import SUBSCRIPTION
-from tests.real.pulsar_server import COORDINATES, VERSION, PulsarServer
-from tests.support import maven_jars, need
+from backlog_clearer.testing.servers.pulsar import COORDINATES, VERSION, PulsarServer
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION
+from backlog_clearer.testing.support import maven_jars, need
 
 SOURCE = Path(__file__).with_name("OpenTransaction.java")
 

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
+from backlog_clearer.engine.drain import Halt
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Callbacks, Job, clear_source
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.eventhubs import EventHubsServer
+from backlog_clearer.testing.servers.kafka import KafkaCluster
+from backlog_clearer.testing.servers.kafka_judge import Judge
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # documented there
 
-from core.brokers.eventhubs import EventHubsSource, open_source
-from core.engine import Halt
-from core.errors import BrokerError
-from core.options.base import RunOptions
-from core.options.eventhubs import EventHubsOptions
-from core.run import Callbacks, Job, clear_source
 from tests.brokers.azurite import Azurite
-from tests.brokers.eventhubs_server import EventHubsServer
-from tests.brokers.kafka_judge import Judge
 from tests.brokers.test_eventhubs import EventHubsBench, storage  # noqa: F401 a fixture
-from tests.contract import Bench, Contract
-from tests.real.kafka_server import KafkaCluster
 
 
 @pytest.fixture(scope="module")

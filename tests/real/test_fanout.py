@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.brokers.kafka_judge import Judge
+from backlog_clearer.testing.servers.kafka import KafkaCluster
+from backlog_clearer.testing.servers.kafka_judge import Judge
+from backlog_clearer.testing.support import wait_until
+
 from tests.command import cleaner
 from tests.functions.cloud_tasks import CloudTasks
 from tests.functions.gcp_bundle import Bundle, deployed
-from tests.real.kafka_server import KafkaCluster
-from tests.support import wait_until
 
 PARTITIONS, EACH, SLICES = 32, 156_250, 8  # 5,000,000 messages
 VICTIM = 3

@@ -7,16 +7,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backlog_clearer.brokers.kafka.header_lane import HeaderLane
+from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
+from backlog_clearer.brokers.kafka.source import KafkaSource, open_source
+from backlog_clearer.model import Claim
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
+from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
+from backlog_clearer.testing.support import wait_until
 
-from core.brokers.kafka import KafkaSource, open_source
-from core.brokers.kafka_headers import HeaderLane
-from core.model import Claim
-from core.options.base import RunOptions
-from core.options.kafka import KafkaOptions, Reader
-from tests.brokers.kafka_judge import READERS, Judge, unique
 from tests.command import cleaner, ended, started
-from tests.real.kafka_server import KafkaCluster, running_kafka
-from tests.support import wait_until
 
 PARTITIONS, EACH = 6, 20_000
 MESSAGES = PARTITIONS * EACH

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-from core.options.kafka import Reader
-from tests.brokers.kafka_judge import Judge, KafkaBench
-from tests.contract import Bench, Contract
+from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench
 
 
 class TestClient(Contract):

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
+from backlog_clearer.testing.support import wait_until
 
-from core.options.kafka import Reader
-from tests.brokers.kafka_judge import Judge, unique
 from tests.command import ended, job_started, started
-from tests.real.kafka_server import KafkaCluster, running_kafka
-from tests.support import wait_until
 
 PARTITIONS, EACH = 4, 30_000
 MESSAGES = PARTITIONS * EACH

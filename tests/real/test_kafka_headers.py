@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer.brokers.kafka import header_lane as kafka_headers
+from backlog_clearer.brokers.kafka.batches import OldFormatError
+from backlog_clearer.brokers.kafka.header_lane import HeaderLane
+from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Callbacks, Job, clear
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.servers.kafka import KafkaCluster
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from confluent_kafka import Producer
 
-from core.brokers import kafka_headers
-from core.brokers.kafka_batches import OldFormatError
-from core.brokers.kafka_headers import HeaderLane
-from core.options.base import RunOptions
-from core.options.kafka import KafkaOptions, Reader
-from core.report import RunResult
-from core.run import Callbacks, Job, clear
-from tests.brokers.kafka_judge import Judge, unique
 from tests.real.kafka_case import Case
-from tests.real.kafka_server import KafkaCluster
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from backlog_clearer.run.clear import Callbacks
+from backlog_clearer.testing.servers.kafka import KafkaCluster
+from backlog_clearer.testing.servers.kafka_judge import unique
+from backlog_clearer.testing.support import wait_until
 from confluent_kafka import Producer
 
-from core.run import Callbacks
-from tests.brokers.kafka_judge import unique
 from tests.real.kafka_case import Case
-from tests.real.kafka_server import KafkaCluster
-from tests.support import wait_until
 
 
 def test_every_codec_is_counted(case: Case, kafka: KafkaCluster) -> None:

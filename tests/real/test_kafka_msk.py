@@ -8,15 +8,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
+from backlog_clearer.brokers.kafka.msk import Token
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.security import unsecured_token
+from backlog_clearer.errors import UsageError
+from backlog_clearer.options.base import build
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.clear import Job, clear
+from backlog_clearer.testing.servers.kafka import USER, KafkaCluster
 
-from core.brokers.kafka_msk import Token
-from core.brokers.kafka_security import unsecured_token
-from core.errors import UsageError
-from core.options.base import RunOptions, build
-from core.options.kafka import KafkaOptions
-from core.run import Job, clear
 from tests.real.kafka_case import Case
-from tests.real.kafka_server import USER, KafkaCluster
 
 
 @pytest.fixture

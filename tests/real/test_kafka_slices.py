@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.brokers.kafka_judge import Judge, unique
+from backlog_clearer.testing.servers.kafka import KafkaCluster
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
+
 from tests.command import cleaner, ended, started
-from tests.real.kafka_server import KafkaCluster
 
 PARTITIONS, EACH = 5, 2000
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pulsar
 import pytest
+from backlog_clearer.errors import RefusedError, UsageError
+from backlog_clearer.model import Mode, StopReason
+from backlog_clearer.testing.servers import pulsar_frames as frames
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, Judge, unique
+from backlog_clearer.testing.support import wait_until
 
-from core.errors import RefusedError, UsageError
-from core.model import Mode, StopReason
-from tests.brokers import pulsar_frames as frames
 from tests.brokers.pulsar_relay import Relay
-from tests.real.pulsar_judge import SUBSCRIPTION, Case, Judge, unique
-from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = {
@@ -356,7 +356,7 @@ def test_without_the_admin_api_nothing_begins_unasked(pulsar_case: Case) -> None
 
 
 def _build(case: Case) -> None:
-    from core.options.base import build  # noqa: PLC0415 only here are faults listed as for a user
+    from backlog_clearer.options.base import build  # noqa: PLC0415 only here are faults listed as for a user
 
     values = {"service_url": case.judge.server.service_url, "topic": case.topic, "subscription": "s"}
     build(type(case.options(assume_exists=True)), values)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.model import Mode
+from backlog_clearer.run import survey as asking
+from backlog_clearer.testing.servers.pulsar_judge import Case
 
-from core import asking
-from core.errors import BrokerError
-from core.model import Mode
 from tests.functions.flaky import SILENCE, flaky
-from tests.real.pulsar_judge import Case
 
 PARTITIONS, EACH = 24, 5
 BAD = 7  # the partition that fails

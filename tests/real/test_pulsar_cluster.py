@@ -8,18 +8,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backlog_clearer.brokers.pulsar.auth import access
+from backlog_clearer.brokers.pulsar.connection import Connection, addresses
+from backlog_clearer.brokers.pulsar.wire import REDIRECT, Kind
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.servers.pulsar import token
+from backlog_clearer.testing.servers.pulsar_frames import SUBSCRIBE
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, unique
+from backlog_clearer.testing.support import free_port, wait_until
 
-from core.brokers.pulsar_auth import access
-from core.brokers.pulsar_connection import Connection, addresses
-from core.brokers.pulsar_wire import REDIRECT, Kind
-from core.errors import BrokerError
-from core.report import RunResult
-from tests.brokers.pulsar_frames import SUBSCRIBE
 from tests.command import cleaner, ended, started
 from tests.real.pulsar_cluster import Broker, TwoBrokers, two_brokers, wait_for_all
-from tests.real.pulsar_judge import SUBSCRIPTION, Case, unique
-from tests.real.pulsar_server import token
-from tests.support import free_port, wait_until
 
 COUNTS = (900, 0, 1200, 700)  # of messages, by partition
 MESSAGES = sum(COUNTS)

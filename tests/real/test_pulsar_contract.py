@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-
-from tests.contract import Bench, Contract
-from tests.real.pulsar_judge import Judge, PulsarBench
+from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing.servers.pulsar_judge import Judge, PulsarBench
 
 
 class TestFailover(Contract):

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pulsar
 import pytest
-
-from core.run import Callbacks
-from tests.real.pulsar_judge import SUBSCRIPTION, Case
-from tests.support import need, wait_until
+from backlog_clearer.run.clear import Callbacks
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case
+from backlog_clearer.testing.support import need, wait_until
 
 BATCHES, SIZE = 12, 100
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backlog_clearer.testing.servers.pulsar import running_pulsar
+from backlog_clearer.testing.servers.pulsar_judge import KEPT, SUBSCRIPTION, Judge, unique
+from backlog_clearer.testing.support import wait_until
 
 from tests.command import ended, started
-from tests.real.pulsar_judge import KEPT, SUBSCRIPTION, Judge, unique
-from tests.real.pulsar_server import running_pulsar
-from tests.support import wait_until
 
 MESSAGES = 16_000  # unbatched: the broker's rate is in messages, but applied to entries
 

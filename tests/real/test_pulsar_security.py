@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+from backlog_clearer.testing.servers.pulsar import PulsarServer, running_pulsar, token
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Judge, unique
+from backlog_clearer.testing.support import answering, make_certificate, wait_until
 
 from tests.command import Ran, cleaner, ended, started
-from tests.real.pulsar_judge import SUBSCRIPTION, Judge, unique
-from tests.real.pulsar_server import PulsarServer, running_pulsar, token
-from tests.support import answering, make_certificate, wait_until
 
 MESSAGES = 700
 TOKEN_HEAD = token().partition(".")[0]  # every token's first part

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Judge, unique
+from backlog_clearer.testing.support import wait_until
 
 from tests.command import cleaner, ended, job_started
-from tests.real.pulsar_judge import SUBSCRIPTION, Judge, unique
-from tests.support import wait_until
 
 PARTITIONS, EACH, SLICES = 6, 8000, 3
 RATE = 2000  # messages a second of each partition, so that there is a middle to act in

@@ -1,0 +1,1 @@
+"""One package for each broker, which implements `source` for it."""

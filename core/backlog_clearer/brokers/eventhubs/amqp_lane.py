@@ -1,0 +1,144 @@
+"""Azure Event Hubs over AMQP: the lane that reads partitions and writes their checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
+from backlog_clearer.brokers.eventhubs.links import (
+    LinkGroup,
+    Receiver,
+    position_from,
+    selector,
+    sequence_number,
+)
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.wire import LAST_ENQUEUED, SEQUENCE_NUMBER, locate
+from backlog_clearer.errors import ClearerError, TransientError
+from backlog_clearer.model import Advance, Claim, Partition, Position, Settled
+
+
+class AmqpLane:
+    """A lane over AMQP; see `source.Lane`."""
+
+    def __init__(
+        self,
+        options: EventHubsOptions,
+        claims: Sequence[Claim],
+        checkpoints: Checkpoints | None,
+        batch: int,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._claims = {claim.partition: claim for claim in claims}
+        self._targets = {claim.partition: sequence_number(claim.target) for claim in claims}
+        self._reached: list[Partition] = []  # with nothing to read, and not reported yet
+        self._unsettled: dict[Partition, tuple[int, Position]] = {}
+        filters = {}
+        for claim in claims:
+            begin = claim.resume if claim.resume is not None else claim.state.position
+            if _is_reached(claim, begin):
+                self._reached.append(claim.partition)
+            else:
+                filters[claim.partition] = selector(begin)
+        follows = any(target is None for target in self._targets.values())
+        self._group: LinkGroup | None = None
+        if filters:
+            self._group = LinkGroup(
+                options, filters, credit=options.prefetch, wanted=batch, metric=follows
+            )
+            try:
+                for error in self._group.attach().values():
+                    raise error
+                self._group.start()
+            except ClearerError:
+                self.close()
+                raise
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """See `source.Lane`."""
+        if self._reached:
+            advances = [Advance(partition, 0, 0) for partition in self._reached]
+            self._reached.clear()
+            return advances
+        group = self._group
+        if group is None or not group.receivers:
+            return ()
+        if not any(receiver.tally.events for receiver in group.receivers):
+            group.pump(max_wait_s)
+        advances = []
+        for receiver in list(group.receivers):
+            if max_messages == 0:
+                break
+            advance = self._take(group, receiver, max_messages)
+            if advance is not None:
+                advances.append(advance)
+                if max_messages is not None:
+                    max_messages -= advance.messages
+        group.receivers[:] = group.receivers[1:] + group.receivers[:1]  # a limit shall not favour one
+        return advances
+
+    def _take(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
+        """Report what has arrived on one link, up to the target and the limit."""
+        tally, partition = receiver.tally, receiver.partition
+        held = len(tally.events)
+        count = held if limit is None else min(held, limit)
+        if not count:
+            return None
+
+        def number(index: int) -> int:
+            return int(group.transport.event(tally, index)[SEQUENCE_NUMBER])
+
+        last = group.transport.event(tally, count - 1)
+        at, target = int(last[SEQUENCE_NUMBER]), self._targets[partition]
+        size = tally.bytes * count // held
+        tally.bytes -= size
+        if target is not None and at >= target:
+            if at > target:
+                count = locate(number, count, target)
+            position = self._claims[partition].target
+            assert position is not None  # noqa: S101 it has a sequence number
+            left: int | None = 0
+            group.drop(receiver)
+        else:
+            position = position_from(last)
+            end = last.get(LAST_ENQUEUED) if target is None else target
+            left = None if end is None else max(0, int(end) - at)
+            receiver.forget(count)
+        before, _ = self._unsettled.get(partition, (0, None))
+        self._unsettled[partition] = (before + count, position)
+        return Advance(partition, count, left, size)
+
+    def settle(self) -> Sequence[Settled]:
+        """Write the checkpoints; without a checkpoint store nothing is written, only counted."""
+        done = []
+        for partition, (count, position) in self._unsettled.items():
+            refusal = None
+            if self._checkpoints is not None:
+                try:
+                    self._checkpoints.write(partition.number, position)
+                except TransientError:
+                    raise
+                except ClearerError as error:
+                    refusal = str(error)
+            done.append(
+                Settled(partition, 0, None, refusal) if refusal else Settled(partition, count, position)
+            )
+        self._unsettled.clear()
+        return done
+
+    def close(self) -> None:
+        """See `source.Lane`."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+
+def _is_reached(claim: Claim, begin: Position | None) -> bool:
+    """Whether a claim's target lies at or before where it begins."""
+    target = sequence_number(claim.target)
+    if target is None:
+        return False
+    starts = [sequence_number(begin), sequence_number(claim.state.start)]
+    return any(number is not None and number >= target for number in starts)

@@ -1,0 +1,144 @@
+"""How to reach one consumer group of one Event Hub, and where its checkpoints are."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field, SecretStr, model_validator
+from typing_extensions import Self
+
+from backlog_clearer.model import StrEnum
+from backlog_clearer.options.base import SystemOptions
+
+FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
+"""Where Azure Functions' Event Hubs extension keeps checkpoints, in the AzureWebJobsStorage account."""
+
+
+class Reader(StrEnum):
+    """The protocol that events are read by."""
+
+    AUTO = "auto"
+    AMQP = "amqp"
+    KAFKA = "kafka"
+
+
+class CheckpointFormat(StrEnum):
+    """Whose checkpoints they are."""
+
+    PROCESSOR = "processor"  # the event processors of the Azure SDKs
+    FUNCTIONS = "functions"  # Azure Functions' Event Hubs trigger
+
+
+class EventHubsOptions(SystemOptions):
+    """One consumer group of one Event Hub."""
+
+    connection_string: SecretStr | None = Field(
+        None,
+        description="of the namespace or the Event Hub: Endpoint=sb://…; needs the right to listen",
+    )
+    fully_qualified_namespace: str | None = Field(
+        None,
+        description="<namespace>.servicebus.windows.net, to sign in with Microsoft Entra ID"
+        " (DefaultAzureCredential) instead of a connection string",
+    )
+    eventhub_name: str | None = Field(
+        None, description="the Event Hub; may be left out if the connection string has an EntityPath"
+    )
+    consumer_group: str = Field("$Default", min_length=1, description="the consumer group")
+    checkpoint_store: SecretStr | None = Field(
+        None,
+        description="Blob Storage that holds the checkpoints: a connection string, an account URL with"
+        " a SAS, or an account URL alone to sign in with Microsoft Entra ID",
+    )
+    checkpoint_container: str | None = Field(
+        None, description=f"blob container of the checkpoints; for Functions {FUNCTIONS_CONTAINER}"
+    )
+    checkpoint_format: CheckpointFormat = Field(
+        CheckpointFormat.PROCESSOR,
+        description="processor: of the Azure SDKs' event processors; functions: of Azure Functions",
+    )
+    no_checkpoint: bool = Field(
+        False, description="only drain and count: no checkpoint is written, so nothing changes"
+    )
+    reader: Reader = Field(
+        Reader.AUTO, description="protocol to read events by; auto chooses and says why"
+    )
+    prefetch: int = Field(
+        5000, ge=1, le=100_000, description="link credit: events on the way for one partition (AMQP)"
+    )
+    owner_level: int | None = Field(
+        None,
+        ge=0,
+        description="read as the exclusive consumer of this owner level (epoch), which disconnects"
+        " consumers of the same or a lower one; without it, read beside others",
+    )
+    ownership_expiration: float = Field(
+        180.0,
+        gt=0,
+        description="seconds for which an ownership blob means a live processor (the processors'"
+        " partition ownership expiration)",
+    )
+    custom_endpoint_address: str | None = Field(
+        None, description="sb://host:port to connect to instead, through a gateway or private endpoint"
+    )
+    kafka_bootstrap_servers: str | None = Field(
+        None, description="the Kafka endpoint, if it is not <namespace>:9093"
+    )
+    connection_verify: str | None = Field(
+        None, description="path of a CA bundle that the endpoint's certificate is checked with"
+    )
+
+    @property
+    def container(self) -> str | None:
+        """The container of the checkpoints."""
+        if self.checkpoint_container is None and self.checkpoint_format is CheckpointFormat.FUNCTIONS:
+            return FUNCTIONS_CONTAINER
+        return self.checkpoint_container
+
+    @property
+    def namespace(self) -> str:
+        """The fully qualified namespace, from whichever option names it."""
+        return self.fully_qualified_namespace or self._part("Endpoint").partition("://")[2].rstrip("/")
+
+    @property
+    def hub(self) -> str:
+        """The Event Hub, from whichever option names it."""
+        return self.eventhub_name or self._part("EntityPath")
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the connection string is the development emulator's, which has no TLS."""
+        return self._part("UseDevelopmentEmulator").lower() == "true"
+
+    def _part(self, key: str) -> str:
+        """One part of the connection string; '' if there is none."""
+        text = self.connection_string.get_secret_value() if self.connection_string else ""
+        found = re.search(rf"(?:^|;)\s*{key}\s*=\s*([^;]*)", text, re.IGNORECASE)
+        return found[1].strip() if found else ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.connection_string is None) == (self.fully_qualified_namespace is None):
+            raise ValueError(
+                "give either --connection-string or --fully-qualified-namespace (which signs in with"
+                " Microsoft Entra ID)"
+            )
+        if not self.namespace or "/" in self.namespace:
+            raise ValueError(
+                "the namespace is not named: --connection-string begins with"
+                " Endpoint=sb://<namespace>.servicebus.windows.net/, and --fully-qualified-namespace is"
+                " that host alone"
+            )
+        if not self.hub:
+            raise ValueError(
+                "--eventhub-name is required unless the connection string has an EntityPath"
+            )
+        if self.no_checkpoint and self.checkpoint_store is not None:
+            raise ValueError("--no-checkpoint and --checkpoint-store contradict each other")
+        if self.checkpoint_store is not None and self.container is None:
+            raise ValueError("--checkpoint-container is required with --checkpoint-store")
+        if self.reader is Reader.KAFKA and self.connection_string is None:
+            raise ValueError(
+                "--reader kafka needs --connection-string: the Kafka endpoint is signed in to with it"
+            )
+        return self

@@ -1,0 +1,347 @@
+"""A consumer group's backlog on Azure Event Hubs.
+
+The service keeps no acknowledgement: the position of a consumer group is a checkpoint blob for each
+partition, and clearing the backlog means writing those. A position is `{"offset": …,
+"sequence_number": …}` of the last event consumed. Sequence numbers count events one by one; offsets
+are opaque to everyone but the service, and they are what processors resume by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from backlog_clearer.brokers.eventhubs.amqp_lane import AmqpLane
+from backlog_clearer.brokers.eventhubs.checkpoints import LEGACY, Blobs, Checkpoints, Owner
+from backlog_clearer.brokers.eventhubs.client import AttachedElsewhereError
+from backlog_clearer.brokers.eventhubs.kafka_lane import KafkaEndpoint
+from backlog_clearer.brokers.eventhubs.links import (
+    LinkGroup,
+    PartitionProperties,
+    read_partition_numbers,
+    read_partitions,
+    selector,
+    sequence_number,
+)
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, Reader
+from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.errors import ClearerError, UsageError
+from backlog_clearer.model import (
+    Claim,
+    Mode,
+    Outcome,
+    Partition,
+    PartitionState,
+    Position,
+    Remaining,
+    Survey,
+    Traits,
+    completed,
+)
+from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.source import Lane, failed_state
+
+_Item = TypeVar("_Item")
+
+_TRAITS = Traits(unit="events", settle_interval_s=5.0)  # a blob written a partition and interval
+_PROBED = 32  # partitions on which the survey looks for readers with an owner level
+_WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
+
+_NO_STORE = (
+    "Event Hubs keeps no position of a consumer group: it lies in the checkpoint store of whoever"
+    " consumes. Without --checkpoint-store this drains and counts, and clears nothing. Say which store"
+    " (and --checkpoint-container) to clear the backlog, or --no-checkpoint if counting is all you want."
+)
+_NO_CHECKPOINT = "--no-checkpoint: this drains and counts, and changes nothing."
+_UNKNOWN = "without a checkpoint store nothing was cleared, and nobody can tell what is left"
+
+
+def backlog(found: PartitionProperties, position: Position | None) -> int | None:
+    """Events between a position and the end that are still retained; None: the position does not say."""
+    if found.empty:
+        return 0
+    if position is None:
+        return found.last - found.begin + 1
+    number = sequence_number(position)
+    return None if number is None else max(0, found.last - max(number, found.begin - 1))
+
+
+def left_up_to(found: PartitionProperties, position: Position | None, target: int) -> int | None:
+    """Events up to a target that are retained and not consumed; None: the position does not say."""
+    number = -1 if position is None else sequence_number(position)
+    if number is None:
+        return None
+    return 0 if found.empty else max(0, target - max(number, found.begin - 1))
+
+
+def live_processors(owners: Sequence[Owner], expiration_s: float) -> tuple[str, ...]:
+    """Processors whose ownership has not expired, with what they own."""
+    fresh = [owner for owner in owners if owner.age_s < expiration_s]
+    names = sorted({owner.name for owner in fresh})
+    texts = []
+    for name in names:
+        owned = sorted(owner.number for owner in fresh if owner.name == name)
+        age = min(owner.age_s for owner in fresh if owner.name == name)
+        numbers = ", ".join(map(str, owned))
+        texts.append(f"processor {name} (partitions {numbers}; renewed {max(0.0, age):.0f} s ago)")
+    return tuple(texts)
+
+
+class EventHubsSource:
+    """One consumer group of one Event Hub."""
+
+    def __init__(self, options: EventHubsOptions, run: RunOptions) -> None:
+        self._options = options
+        self._run = run
+        self._checkpoints = Checkpoints(options) if options.checkpoint_store is not None else None
+        self._kafka: KafkaEndpoint | None = None
+
+    @property
+    def traits(self) -> Traits:
+        """See `source.Source`."""
+        return _TRAITS
+
+    def survey(self) -> Survey:
+        """Partitions, checkpoints, ownerships, readers; see `source.Source`."""
+        options = self._options
+        blobs = self._checkpoints.look() if self._checkpoints else Blobs({}, {}, ())
+        numbers = read_partition_numbers(options)
+        partitions = [Partition(options.hub, number) for number in numbers]
+        mine = self._run.choose(partitions)
+        found = read_partitions(options, [partition.number for partition in mine])
+        live = (
+            *live_processors(blobs.owners, options.ownership_expiration),
+            # Only on these: Event Hubs allows five readers of one partition, and slices look together.
+            *self._readers(mine[:_PROBED]),
+        )
+        states = [self._state(number, item, blobs) for number, item in found.items()]
+        notes = [*self._notes(states, blobs), *_notes_of_live(live)]
+        if self._run.mode is Mode.CONSUME:
+            notes.append(self._choose_reader(states, found))
+        return Survey(
+            subscription=f"consumer group {options.consumer_group} on Event Hub {options.hub}",
+            identity=self._identity(),
+            partitions=completed(states, partitions),
+            live=live,
+            notes=tuple(notes),
+        )
+
+    def _identity(self) -> dict[str, str]:
+        options = self._options
+        identity = {
+            "fully_qualified_namespace": options.namespace,
+            "eventhub_name": options.hub,
+            "consumer_group": options.consumer_group,
+        }
+        if self._checkpoints:
+            identity["checkpoints"] = self._checkpoints.place
+        return identity
+
+    def _readers(self, partitions: Sequence[Partition]) -> tuple[str, ...]:
+        """Readers with an owner level, by trying to attach beside them without granting any credit.
+
+        Raises `UsageError` if the consumer group does not exist.
+        """
+        if not partitions:
+            return ()
+        plain = self._options.model_copy(update={"owner_level": None})
+        group = LinkGroup(plain, {partition: selector(None) for partition in partitions}, credit=0)
+        try:
+            refused = group.attach()
+            refused.update(group.settle_refusals())
+        finally:
+            group.close()
+        for error in refused.values():
+            if not isinstance(error, AttachedElsewhereError):
+                raise error
+        return tuple(f"a consumer that holds {partition}" for partition in sorted(refused))
+
+    def _state(
+        self, number: int, found: PartitionProperties | ClearerError, blobs: Blobs
+    ) -> PartitionState:
+        partition = Partition(self._options.hub, number)
+        position = blobs.positions.get(number)
+        if isinstance(found, ClearerError):
+            return failed_state(partition, found, position)
+        error = blobs.faults.get(number)
+        at = sequence_number(position)
+        if at is not None and at > found.last:
+            error = (
+                f"its checkpoint, at sequence number {at}, lies beyond the last event ({found.last}): the"
+                " Event Hub was probably created anew; delete the checkpoint blob, since processors"
+                " cannot resume from it either"
+            )
+        return PartitionState(
+            partition,
+            position,
+            start={"offset": None, "sequence_number": found.begin - 1},
+            end={"offset": found.offset, "sequence_number": found.last},
+            backlog=None if error else backlog(found, position),
+            error=error,
+        )
+
+    def _notes(self, states: Sequence[PartitionState], blobs: Blobs) -> list[str]:
+        if self._options.no_checkpoint:
+            return [_NO_CHECKPOINT]
+        if self._checkpoints is None:
+            return [_NO_STORE]
+        notes = [f"The checkpoints are {self._checkpoints.place}<partition>."]
+        never = sum(state.position is None and not state.error for state in states)
+        if never:
+            notes.append(
+                f"{never} partitions have no checkpoint: their backlog counts from the first event retained,"
+                " while a processor would begin at its own default position."
+            )
+        if any(position.get("layout") == LEGACY for position in blobs.positions.values()):
+            notes.append(
+                "Some checkpoints are leases of the Functions extension before version 5: newer versions"
+                " read them where there is no checkpoint blob, and a blob is written here."
+            )
+        return notes
+
+    def _choose_reader(
+        self, states: Sequence[PartitionState], found: Mapping[int, PartitionProperties | ClearerError]
+    ) -> str:
+        """Decide how to read, and say why; the Kafka endpoint only where it is proved to fit."""
+        options = self._options
+        if self._kafka is not None:
+            self._kafka.close()
+            self._kafka = None
+        if options.reader is Reader.AMQP:
+            return "Reading over AMQP, as asked for."
+        if options.reader is Reader.AUTO:
+            size = sum(state.backlog or 0 for state in states)
+            if options.connection_string is None:
+                return "Reading over AMQP: the Kafka endpoint is signed in to with a connection string."
+            if size < _WORTH_KAFKA:
+                return (
+                    f"Reading over AMQP: {size:,} events are too few to gain from the Kafka endpoint."
+                )
+        good = {number: item for number, item in found.items() if isinstance(item, PartitionProperties)}
+        endpoint = KafkaEndpoint(options, self._run)
+        try:
+            endpoint.check(good)
+        except ClearerError as error:
+            endpoint.close()
+            if options.reader is Reader.KAFKA:
+                raise
+            return f"Reading over AMQP, because the Kafka endpoint cannot be used: {error}"
+        self._kafka = endpoint
+        return f"Reading through the Kafka endpoint {endpoint.address}" + (
+            ", as asked for." if options.reader is Reader.KAFKA else ": it delivers in large batches."
+        )
+
+    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
+        """Nothing to prepare: the checkpoints in the receipt are all that a restore needs."""
+
+    def open_lane(self, claims: Sequence[Claim]) -> Lane:
+        """See `source.Source`."""
+        options = self._options
+        checkpoints = Checkpoints(options) if options.checkpoint_store is not None else None
+        if self._kafka is not None:
+            return self._kafka.open_lane(claims, checkpoints)
+        return AmqpLane(options, claims, checkpoints, self._run.batch_size)
+
+    def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
+        """Blobs read afresh against the partitions' properties; see `source.Source`."""
+        if self._checkpoints is None:
+            error = None if self._options.no_checkpoint else _UNKNOWN
+            return [Remaining(partition, None, None, error) for partition in targets]
+        blobs = self._checkpoints.look()
+        found = read_partitions(self._options, [partition.number for partition in targets])
+        results = []
+        for partition, target in targets.items():
+            item, position = found[partition.number], blobs.positions.get(partition.number)
+            if isinstance(item, ClearerError):
+                results.append(Remaining(partition, position, None, str(item)))
+                continue
+            wanted = sequence_number(target)
+            left = left_up_to(item, position, item.last if wanted is None else wanted)
+            fault = blobs.faults.get(partition.number)
+            results.append(Remaining(partition, position, None if fault else left, fault))
+        return results
+
+    def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
+        """Write a checkpoint for each partition, in parallel; see `source.Source`."""
+        if self._checkpoints is None:
+            raise UsageError(_NO_STORE)
+        stored = self._checkpoints.look().positions
+
+        def write(checkpoints: Checkpoints, claim: Claim) -> Position | None:
+            number = claim.partition.number
+            at, target = sequence_number(stored.get(number)), sequence_number(claim.target)
+            if target is None or target < 0:  # an empty partition has no event to stand on
+                return None
+            if at is not None and at >= target:
+                return stored[number]
+            assert claim.target is not None  # noqa: S101 it has a sequence number
+            checkpoints.write(number, claim.target)
+            return claim.target
+
+        return self._each(claims, lambda claim: claim.partition, write)
+
+    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+        """Write the old checkpoints back, or delete them; see `source.Source`."""
+        if self._checkpoints is None:
+            raise UsageError("Restoring needs --checkpoint-store: the positions to restore lie there.")
+
+        def write(checkpoints: Checkpoints, item: tuple[Partition, Position | None]) -> Position | None:
+            partition, position = item
+            if position is None or (isinstance(position, Mapping) and position.get("layout") == LEGACY):
+                checkpoints.delete(partition.number)  # with it gone, a lease counts again
+            else:
+                checkpoints.write(partition.number, position)
+            return position
+
+        return self._each(list(positions.items()), lambda item: item[0], write)
+
+    def _each(
+        self,
+        items: Sequence[_Item],
+        partition_of: Callable[[_Item], Partition],
+        write: Callable[[Checkpoints, _Item], Position | None],
+    ) -> list[Outcome]:
+        """Write for each item in parallel, every thread through a client of its own."""
+
+        def open_worker() -> Callable[[_Item], Position | None]:
+            checkpoints = Checkpoints(self._options)
+            return lambda item: write(checkpoints, item)
+
+        outcomes = []
+        for item, result in zip(items, in_parallel(items, open_worker), strict=True):
+            failed = isinstance(result, ClearerError)
+            position = None if isinstance(result, ClearerError) else result
+            outcomes.append(Outcome(partition_of(item), position, str(result) if failed else None))
+        return outcomes
+
+    def close(self) -> None:
+        """See `source.Source`."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+        if self._kafka is not None:
+            self._kafka.close()
+
+
+def _notes_of_live(live: Sequence[str]) -> list[str]:
+    if not live:
+        return []
+    return [
+        (
+            "Processors read a checkpoint only when they claim its partition: those at work go on from where"
+            " they are, and their next checkpoints overwrite what is written here."
+        )
+    ]
+
+
+def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> EventHubsSource:
+    """Open a consumer group's source; connects at the first request.
+
+    Raises `UsageError` where there is nothing to move: skipping needs a checkpoint store.
+    """
+    del run_id  # nothing on the service is named after the run
+    if not isinstance(options, EventHubsOptions):
+        raise UsageError("eventhubs needs EventHubsOptions.")
+    if options.checkpoint_store is None and run.mode is Mode.SKIP:
+        raise UsageError(_NO_STORE)
+    return EventHubsSource(options, run)

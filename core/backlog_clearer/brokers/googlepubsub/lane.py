@@ -1,0 +1,290 @@
+"""The StreamingPull lane: leaves payloads unparsed, makes no Python object per message but the id."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import grpc
+from google.pubsub_v1 import SubscriberClient
+from google.pubsub_v1.types import StreamingPullRequest
+
+from backlog_clearer.brokers.googlepubsub.acks import ACK_IDS, SERVICE, Requests, Sent, answers, judge
+from backlog_clearer.brokers.googlepubsub.errors import translated
+from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.brokers.googlepubsub.wire import instant, split
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Advance, Claim, Partition, Settled
+
+_LOG = logging.getLogger("backlog_clearer")
+
+CLOSE_WAIT_S = 1.0  # for the server to end a stream that we ended
+LEASE_USED = 0.9  # of a lease, after which it is not relied on any more
+HEARTBEAT_S = 30.0  # an empty request, as the official clients send, keeps a quiet stream open
+
+
+class Batch(NamedTuple):
+    """Messages received and not yet acknowledged."""
+
+    ids: list[bytes]
+    bytes: int  # received for them; 0 where they were counted before
+    at: float  # when their lease began, by time.monotonic()
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the lanes of one source share; every use takes the lock.
+
+    A lane that closes leaves here what it received and did not acknowledge. The next lane goes on
+    with it, so that a stream reset costs no redelivery (which a dead-letter policy would count);
+    the source gives back what is left at the end.
+    """
+
+    unread: list[Batch] = field(default_factory=list)
+    held: list[Batch] = field(default_factory=list)  # beyond the target: kept from being redelivered
+    changed_at: datetime | None = None  # when a lane last acknowledged something
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def leave(self, unread: list[Batch], held: list[Batch]) -> None:
+        """Keep a closing lane's messages."""
+        with self.lock:
+            self.unread += unread
+            self.held += held
+
+    def take(self) -> tuple[list[Batch], list[Batch]]:
+        """Everything left: (unread, held)."""
+        with self.lock:
+            unread, self.unread, held, self.held = self.unread, [], self.held, []
+        return unread, held
+
+    def changed(self) -> None:
+        """Note that something was acknowledged just now."""
+        with self.lock:
+            self.changed_at = datetime.now(timezone.utc)
+
+
+class StreamLane:
+    """One StreamingPull stream, on a channel of its own.
+
+    A thread moves responses from gRPC, whose reads cannot time out, to `_arrived`; everything else
+    happens on the lane's thread.
+    """
+
+    def __init__(
+        self,
+        client: SubscriberClient,
+        claim: Claim,
+        options: PubSubOptions,
+        *,
+        batch_size: int,
+        max_messages: int | None,
+        shared: Shared,
+    ) -> None:
+        self._partition: Partition = claim.partition
+        self._target = instant(str(claim.target)) if claim.target is not None else None
+        self._lease_s = options.stream_ack_deadline_seconds
+        self._batch_size = batch_size
+        self._shared = shared
+        self._requests = Requests(client, options.subscription)
+        unread, self._held = shared.take()
+        self._unread = deque(unread)
+        self._unsettled: list[Batch] = []  # read, and not yet sent
+        self._sent: list[Sent] = []  # acknowledgements under way
+        self._sent_at = time.monotonic()  # when the first lease of those began
+        self._put_off: BrokerError | None = None
+        self._heartbeat_at = time.monotonic() + HEARTBEAT_S
+        self._closed = False
+
+        self._arrived: deque[tuple[float, bytes]] = deque()
+        self._arrived_bytes = 0
+        self._bytes_limit = options.max_outstanding_bytes
+        self._end: Exception | None = None  # why the stream ended
+        self._news = threading.Condition()
+        self._outgoing: queue.SimpleQueue[StreamingPullRequest | None] = queue.SimpleQueue()
+        outstanding = options.max_outstanding_messages
+        self._outgoing.put(
+            StreamingPullRequest(
+                subscription=options.subscription,
+                stream_ack_deadline_seconds=self._lease_s,
+                # With a limit, no more is taken from other consumers than may be counted.
+                max_outstanding_messages=min(outstanding, max_messages or outstanding),
+                max_outstanding_bytes=options.max_outstanding_bytes,
+            )
+        )
+        self._call = self._requests.transport.grpc_channel.stream_stream(
+            SERVICE + "StreamingPull", request_serializer=StreamingPullRequest.serialize
+        )(iter(self._outgoing.get, None), metadata=self._requests.metadata)
+        self._reader = threading.Thread(target=self._receive, name="streaming-pull", daemon=True)
+        self._reader.start()
+
+    def _receive(self) -> None:
+        """Move responses; waits while the lane is behind, so that memory stays bounded."""
+        end: Exception
+        try:
+            for response in self._call:
+                with self._news:
+                    self._arrived.append((time.monotonic(), response))
+                    self._arrived_bytes += len(response)
+                    self._news.notify_all()
+                    while self._arrived_bytes > self._bytes_limit and not self._closed:
+                        self._news.wait(1.0)
+            end = TransientError(f"{self._requests.call('the stream').host} ended the stream.")
+        except grpc.RpcError as error:
+            end = error
+        except Exception as error:  # noqa: BLE001 the lane's thread must learn of it
+            end = error
+        with self._news:
+            self._end = end
+            self._news.notify_all()
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Take what has arrived; see `source.Lane`."""
+        if self._put_off:
+            error, self._put_off = self._put_off, None
+            raise error
+        now = time.monotonic()
+        if now >= self._heartbeat_at:
+            self._outgoing.put(StreamingPullRequest())
+            self._heartbeat_at = now + HEARTBEAT_S
+        if self._held:
+            self._hold(now)
+        self._send_unsettled(all_of_it=not self._unread and not self._arrived)
+        limit = self._batch_size if max_messages is None else min(self._batch_size, max_messages)
+        messages = size = 0
+        while messages < limit and self._next(0.0 if messages else max_wait_s):
+            batch = self._unread.popleft()
+            room = limit - messages
+            if len(batch.ids) > room:
+                self._unread.appendleft(Batch(batch.ids[room:], 0, batch.at))
+                batch = Batch(batch.ids[:room], batch.bytes, batch.at)
+            self._unsettled.append(batch)
+            messages += len(batch.ids)
+            size += batch.bytes
+        if messages:
+            return (Advance(self._partition, messages, None, size),)
+        if self._end and not self._arrived:
+            raise self._failure(self._end)
+        return ()
+
+    def _next(self, max_wait_s: float) -> bool:
+        """Whether there is a batch to read; waits for one if need be."""
+        until = time.monotonic() + max_wait_s
+        while True:
+            # An id whose lease ended is acknowledged in vain: the message is delivered again.
+            while self._unread and self._unread[0].at + self._lease_s * LEASE_USED <= time.monotonic():
+                self._unread.popleft()
+            if self._unread:
+                return True
+            with self._news:
+                if not self._arrived and not self._end:
+                    self._news.wait(max(0.0, until - time.monotonic()))
+                if not self._arrived:
+                    return False
+                at, response = self._arrived.popleft()
+                self._arrived_bytes -= len(response)
+                self._news.notify_all()
+            self._sort(at, response)
+            if not self._unread and time.monotonic() >= until:
+                return False
+
+    def _sort(self, at: float, response: bytes) -> None:
+        before, beyond = split(response, self._target)
+        if before:
+            self._unread.append(Batch(before, len(response), at))
+        if beyond:
+            self._held.append(Batch(beyond, 0, at))
+
+    def _hold(self, now: float) -> None:
+        """Renew the leases of messages beyond the target, halfway through.
+
+        Given back at once they would return at once, forever, and each time count as a delivery
+        attempt. They stop the stream at `max_outstanding_messages`, which bounds them.
+        """
+        due = [batch for batch in self._held if batch.at + self._lease_s / 2 <= now]
+        if not due:
+            return
+        ids = [one for batch in due for one in batch.ids]
+        for part, error in self._requests.set_deadline(ids, self._lease_s):
+            if error is not None:
+                call = self._requests.call("lease renewal")
+                _LOG.warning("%d messages: %s", len(part), translated(error, call))
+        self._held = [batch for batch in self._held if batch.at + self._lease_s / 2 > now]
+        self._held.append(Batch(ids, 0, now))
+
+    def _failure(self, error: Exception) -> BrokerError:
+        if isinstance(error, BrokerError):
+            return error
+        return translated(error, self._requests.call("StreamingPull"))
+
+    def _send_unsettled(self, *, all_of_it: bool) -> None:
+        """Begin to acknowledge what earlier reads returned, so that reading need not wait for it.
+
+        By requests that are answered, not on the stream, which confirms nothing; full ones, unless
+        the stream may be waiting for these very acknowledgements.
+        """
+        batches = self._unsettled
+        if not batches or (not all_of_it and sum(len(batch.ids) for batch in batches) < ACK_IDS):
+            return
+        self._unsettled = []
+        began = min(batch.at for batch in batches)
+        self._sent_at = min(began, self._sent_at) if self._sent else began
+        ids = batches[0].ids if len(batches) == 1 else [one for batch in batches for one in batch.ids]
+        self._sent += self._requests.acknowledge(ids)
+
+    def settle(self) -> Sequence[Settled]:
+        """Acknowledge the rest, and count what was confirmed."""
+        self._send_unsettled(all_of_it=True)
+        if not self._sent:
+            return ()
+        sent, self._sent = self._sent, []
+        verdict = judge(answers(sent), self._requests.call("acknowledge"))
+        if verdict.again:
+            self._unsettled.append(Batch(verdict.again, 0, self._sent_at))
+        if verdict.confirmed:
+            self._shared.changed()
+        if verdict.lost:
+            _LOG.warning(
+                "%d messages were not acknowledged because their lease was over"
+                " (PERMANENT_FAILURE_INVALID_ACK_ID); they will be delivered again",
+                verdict.lost,
+            )
+        if verdict.refused:
+            return (Settled(self._partition, verdict.confirmed, None, str(verdict.refused)),)
+        if verdict.transient:
+            if not verdict.confirmed:
+                raise verdict.transient
+            self._put_off = verdict.transient  # the rest is for a new lane: see `Shared`
+        if not verdict.confirmed:
+            return ()
+        return (Settled(self._partition, verdict.confirmed, None),)
+
+    def close(self) -> None:
+        """End the stream and leave what is not acknowledged to `Shared`; see `source.Lane`."""
+        if self._closed:
+            return
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+        answers(self._sent)  # closing would cancel them
+        self._outgoing.put(None)  # ends our side; what is under way to us still arrives
+        self._reader.join(CLOSE_WAIT_S)
+        self._call.cancel()
+        self._reader.join(CLOSE_WAIT_S)
+        for at, response in self._drain():
+            self._sort(at, response)
+        self._shared.leave([*self._unsettled, *self._unread], self._held)
+        self._unsettled, self._held = [], []
+        self._unread.clear()
+        self._requests.transport.close()
+
+    def _drain(self) -> Iterator[tuple[float, bytes]]:
+        with self._news:
+            while self._arrived:
+                yield self._arrived.popleft()

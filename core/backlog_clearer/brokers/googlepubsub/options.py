@@ -1,0 +1,80 @@
+"""How to reach one Google Cloud Pub/Sub subscription."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from backlog_clearer.options.base import SystemOptions
+
+_FULL_NAME = re.compile(r"projects/([^/]+)/subscriptions/([^/]+)")
+
+
+class PubSubOptions(SystemOptions):
+    """One subscription, and how it may be undone."""
+
+    project_id: str | None = Field(
+        None, description="project of the subscription; not needed where its full name is given"
+    )
+    subscription_id: str = Field(
+        description="name of the subscription, or its full name projects/P/subscriptions/S"
+    )
+    credentials_file: str | None = Field(
+        None, description="service account key or other credentials file; otherwise ADC is used"
+    )
+    no_snapshot: bool = Field(
+        False, description="take no snapshot before the change: the run cannot be undone"
+    )
+    delete_snapshot: bool = Field(
+        False, description="restore: delete the snapshot after the subscription was set back to it"
+    )
+    api_endpoint: str | None = Field(
+        None, description="host:port of a regional or private Pub/Sub endpoint"
+    )
+    monitoring_endpoint: str | None = Field(
+        None,
+        description="host:port of Cloud Monitoring where it is not the public one;"
+        " http://host:port is plain text without credentials",
+    )
+    max_outstanding_messages: int = Field(
+        20_000, ge=1, le=1_000_000, description="unacknowledged messages of one stream at most"
+    )
+    max_outstanding_bytes: int = Field(
+        32 << 20, ge=1 << 20, le=1 << 30, description="unacknowledged bytes of one stream at most"
+    )
+    stream_ack_deadline_seconds: int = Field(
+        60, ge=10, le=600, description="lease of what a stream delivers, before it is redelivered"
+    )
+
+    @model_validator(mode="after")
+    def _names_one_subscription(self) -> Self:
+        full = _FULL_NAME.fullmatch(self.subscription_id)
+        if "/" in self.subscription_id and not full:
+            raise ValueError(
+                f"{self.subscription_id!r} is no subscription: write its name alone,"
+                " or projects/PROJECT/subscriptions/NAME"
+            )
+        if full and self.project_id not in (None, full[1]):
+            raise ValueError(
+                f"--project-id is {self.project_id!r}, but --subscription-id names a subscription"
+                f" of project {full[1]!r}; leave --project-id out"
+            )
+        if not full and not self.project_id:
+            raise ValueError(
+                "--project-id is required unless --subscription-id is a full name,"
+                " projects/PROJECT/subscriptions/NAME"
+            )
+        return self
+
+    @property
+    def project(self) -> str:
+        """The project of the subscription."""
+        full = _FULL_NAME.fullmatch(self.subscription_id)
+        return full[1] if full else str(self.project_id)
+
+    @property
+    def subscription(self) -> str:
+        """The full name of the subscription, projects/P/subscriptions/S."""
+        return f"projects/{self.project}/subscriptions/{self.subscription_id.rsplit('/', 1)[-1]}"

@@ -1,0 +1,434 @@
+"""One subscription of Google Cloud Pub/Sub: a system without offsets, and without a count.
+
+Its backlog is one partition, named by the subscription. The position that a receipt records is a
+snapshot, taken before the first change; the target is the time at which the run started.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from difflib import get_close_matches
+from typing import Any, TypeVar, cast
+
+import google.auth
+import grpc
+from google.api_core import retry as retries
+from google.api_core.exceptions import (
+    AlreadyExists,
+    GoogleAPICallError,
+    RetryError,
+    ServiceUnavailable,
+)
+from google.auth.exceptions import GoogleAuthError
+from google.pubsub_v1 import SubscriberClient
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from google.pubsub_v1.types import Snapshot, Subscription
+
+from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
+from backlog_clearer.brokers.googlepubsub.errors import Call, code_of, translated, unreachable
+from backlog_clearer.brokers.googlepubsub.lane import Shared, StreamLane
+from backlog_clearer.brokers.googlepubsub.monitoring import Figures, Monitoring, described, left_up_to
+from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
+from backlog_clearer.model import (
+    Claim,
+    Mode,
+    Outcome,
+    Partition,
+    PartitionState,
+    Position,
+    Remaining,
+    Survey,
+    Traits,
+)
+from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.run import RunOptions
+
+_LOG = logging.getLogger("backlog_clearer")
+
+TIMEOUT_S = 10.0  # of every request but a stream
+_SETTLE_S = 0.2  # acknowledgements go out with every read; this is how often they are counted
+SNAPSHOT_LIFE = timedelta(days=7)  # less the age of the oldest unacknowledged message
+_LABEL = "backlog-clearer-subscription"  # on a snapshot: whose it is
+_RETRY = retries.Retry(
+    predicate=retries.if_exception_type(ServiceUnavailable), initial=0.2, maximum=2.0, timeout=TIMEOUT_S
+)
+
+_Answer = TypeVar("_Answer")
+
+
+def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> PubSubSource:
+    """A source for one subscription; see `backlog_clearer.registry`."""
+    return PubSubSource(cast("PubSubOptions", options), run, run_id)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time in UTC as positions spell it: 2026-11-23T21:45:00.123456Z."""
+    return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def obstacle(found: Subscription, mode: Mode) -> str | None:
+    """Why a subscription cannot be cleared in this mode; None: it can."""
+    name = found.name
+    if found.detached:
+        return f"{name} is detached from its topic: it keeps no messages, there is nothing to clear."
+    if mode is Mode.SKIP:
+        return None
+    kinds = (
+        (found.push_config.push_endpoint, "pushes to"),
+        (found.bigquery_config.table, "writes to the BigQuery table"),
+        (found.cloud_storage_config.bucket, "writes to the Cloud Storage bucket"),
+    )
+    for where, verb in kinds:
+        if where:
+            return (
+                f"{name} {verb} {where}: Pub/Sub lets nobody read it. Use --mode skip, which moves it"
+                " on without reading; or turn it into a pull subscription first."
+            )
+    return None
+
+
+def expiry(figures: Figures, now: datetime) -> datetime:
+    """When a snapshot taken now expires at the latest."""
+    age = figures.oldest.value if figures.oldest else 0
+    return now + SNAPSHOT_LIFE - timedelta(seconds=age)
+
+
+class PubSubSource:
+    """See `source.Source`."""
+
+    def __init__(self, options: PubSubOptions, run: RunOptions, run_id: str) -> None:
+        self._options = options
+        self._run = run
+        self._name = options.subscription
+        self._partition = Partition(self._name, 0)
+        self._snapshot = f"projects/{options.project}/snapshots/backlog-clearer-{run_id}"
+        self._shared = Shared()
+        self._changed_at = datetime.now(timezone.utc)
+        self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+        self._credentials = None if self._emulator else _credentials(options.credentials_file)
+        self._client = self._connect()
+        self._host: str = self._client.transport.host
+        self._monitoring: Monitoring | None = None
+        if options.monitoring_endpoint or not self._emulator:
+            self._monitoring = Monitoring(
+                options.project,
+                self._name.rsplit("/", 1)[-1],
+                credentials=self._credentials,
+                endpoint=options.monitoring_endpoint,
+            )
+        self._closed = False
+
+    @property
+    def traits(self) -> Traits:
+        """See `source.Source`."""
+        return Traits(unit="messages", competing=True, settle_interval_s=_SETTLE_S)
+
+    def _connect(self) -> SubscriberClient:
+        """A client of the official library, on a connection that it shares with no other."""
+        own = ("grpc.use_local_subchannel_pool", 1)
+        if self._emulator:
+            # The library's own channel to an emulator refuses messages of more than 4 MB.
+            options = [own, ("grpc.max_receive_message_length", -1)]
+            channel = grpc.insecure_channel(self._emulator, options=options)
+            return SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+
+        def create_channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grpc.Channel:
+            return SubscriberGrpcTransport.create_channel(*args, options=[*options, own], **rest)
+
+        endpoint = self._options.api_endpoint
+        return SubscriberClient(
+            credentials=self._credentials,
+            transport=functools.partial(SubscriberGrpcTransport, channel=create_channel),
+            client_options={"api_endpoint": endpoint} if endpoint else None,
+        )
+
+    def _ask(self, call: Call, request: Callable[..., _Answer], **arguments: Any) -> _Answer:
+        """One request; raises `AlreadyExists`, or an error in this project's terms."""
+        try:
+            return request(request=arguments, timeout=TIMEOUT_S, retry=_RETRY)
+        except AlreadyExists:
+            raise
+        except RetryError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            raise translated(cause, call) from None
+        except (GoogleAPICallError, GoogleAuthError, grpc.RpcError) as error:
+            raise translated(error, call) from error
+
+    def _call(self, what: str, permission: str, resource: str | None = None) -> Call:
+        return Call(what, resource or self._name, permission, self._host)
+
+    def survey(self) -> Survey:
+        """See `source.Source`."""
+        now = datetime.now(timezone.utc)
+        found, notes = self._subscription()
+        figures = self._figures(now)
+        if self._emulator:
+            notes.append(
+                f"PUBSUB_EMULATOR_HOST is set: this is the emulator at {self._emulator}, not Google"
+                " Cloud."
+            )
+        notes.append(described(figures, now))
+        notes.append("Pub/Sub does not tell whether other consumers are attached.")
+        notes += self._undo_notes(figures, now)
+        if found.dead_letter_policy.dead_letter_topic:
+            notes.append(
+                "Messages beyond the target, or beyond --max-messages, are given back once at the end,"
+                " which counts as one of the"
+                f" {found.dead_letter_policy.max_delivery_attempts} delivery attempts before"
+                f" {found.dead_letter_policy.dead_letter_topic} gets them; what is cleared never does."
+            )
+        if found.topic == "_deleted-topic_":
+            notes.append("The topic of this subscription is deleted.")
+        identity = {"subscription": self._name}
+        if found.topic:
+            identity["topic"] = found.topic
+        if self._emulator:
+            identity["emulator"] = self._emulator
+        state = PartitionState(
+            self._partition,
+            position=self._position(figures, now),
+            start=None,
+            end=rfc3339(now),
+            backlog=figures.count.value if figures.count else None,
+            undo="no snapshot is taken, because of --no-snapshot"
+            if self._options.no_snapshot
+            else None,
+            error=obstacle(found, self._run.mode),
+        )
+        return Survey(
+            subscription=f"subscription {self._name}"
+            + (f" of topic {found.topic}" if found.topic else "")
+            + (f" on the emulator at {self._emulator}" if self._emulator else ""),
+            identity=identity,
+            partitions=(state,),
+            notes=tuple(notes),
+            skip_requests=1 if self._options.no_snapshot else 2,
+        )
+
+    def _subscription(self) -> tuple[Subscription, list[str]]:
+        """What the subscription is, as far as the credentials may see it, with notes."""
+        call = self._call("look-up", "pubsub.subscriptions.get")
+        try:
+            return self._ask(call, self._client.get_subscription, subscription=self._name), []
+        except BrokerError as error:
+            code = code_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
+            if code is grpc.StatusCode.NOT_FOUND:
+                raise UsageError(
+                    f"There is no subscription {self._name} at {self._host}.{self._similar()}"
+                ) from None
+            if code is not grpc.StatusCode.PERMISSION_DENIED:
+                raise unreachable(error, self._host) from error
+            # Reading and seeking need only pubsub.subscriptions.consume (roles/pubsub.subscriber).
+            note = f"Its topic, kind and dead-letter policy are unknown: {error}"
+            return Subscription(name=self._name), [note]
+
+    def _similar(self) -> str:
+        """' Did you mean …?', if the credentials may list subscriptions; otherwise ''."""
+        project = f"projects/{self._options.project}"
+        try:
+            call = self._call("list", "pubsub.subscriptions.list", project)
+            pages = self._ask(call, self._client.list_subscriptions, project=project, page_size=1000)
+            names = [item.name for item in next(iter(pages.pages)).subscriptions]
+        except (ClearerError, GoogleAPICallError, StopIteration):
+            return ""
+        close = get_close_matches(self._name, names, n=1, cutoff=0.6)
+        return f" Did you mean {close[0]}?" if close else ""
+
+    def _figures(self, now: datetime) -> Figures:
+        if self._monitoring is None:
+            return Figures(problem="an emulator has none")
+        return self._monitoring.figures(now)
+
+    def _position(self, figures: Figures, now: datetime) -> Position:
+        """What a receipt records: the snapshot that `prepare_undo` takes, if it takes one."""
+        if self._options.no_snapshot:
+            return {"snapshot": None}
+        return {"snapshot": self._snapshot, "expires_by": rfc3339(expiry(figures, now))}
+
+    def _undo_notes(self, figures: Figures, now: datetime) -> list[str]:
+        if self._options.no_snapshot:
+            return []
+        text = (
+            f"Before the first change the snapshot {self._snapshot} is taken. It expires by"
+            f" {expiry(figures, now):%Y-%m-%dT%H:%MZ} (7 days after the oldest unacknowledged message"
+            " was published). Restoring it delivers again all that is unacknowledged now and all"
+            " that is published from now on, also what was acknowledged since."
+        )
+        return [text]
+
+    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
+        """Take the snapshot that the receipt names; see `source.Source`."""
+        del partitions, mode  # a subscription is one partition, and both modes are undone alike
+        if self._options.no_snapshot:
+            return
+        # By anybody's account but --no-snapshot's, a change without a way back is refused.
+        try:
+            self._take_snapshot()
+        except BrokerError as error:
+            raise RefusedError(
+                f"No snapshot could be taken, so this run could not be undone, and nothing was"
+                f" changed: {error} Snapshots also need {PERMISSION} on the subscription, and are"
+                " refused where the oldest message is older than 6 days and 23 hours. To go on"
+                " without an undo, say --no-snapshot."
+            ) from error
+
+    def _take_snapshot(self) -> None:
+        project = f"projects/{self._options.project}"
+        call = self._call("snapshot", "pubsub.snapshots.create", project)
+        label = hashlib.sha256(self._name.encode()).hexdigest()[:40]
+        try:
+            taken = self._ask(
+                call,
+                self._client.create_snapshot,
+                name=self._snapshot,
+                subscription=self._name,
+                labels={_LABEL: label},
+            )
+        except AlreadyExists:
+            # Of an earlier attempt of this run: it holds all that this one would, and more.
+            call = self._call("look-up", "pubsub.snapshots.get", self._snapshot)
+            taken = self._ask(call, self._client.get_snapshot, snapshot=self._snapshot)
+            if taken.labels.get(_LABEL) != label:
+                raise BrokerError(
+                    f"{self._snapshot} exists already and is not of this subscription; use another"
+                    " run id."
+                ) from None
+        _LOG.info("Snapshot %s expires at %s", taken.name, _expires(taken))
+
+    def open_lane(self, claims: Sequence[Claim]) -> StreamLane:
+        """A stream on a client of its own; see `source.Source`."""
+        limit = self._run.max_messages
+        return StreamLane(
+            self._connect(),
+            claims[0],
+            self._options,
+            batch_size=self._run.batch_size,
+            max_messages=-(-limit // self._run.workers) if limit else None,
+            shared=self._shared,
+        )
+
+    def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
+        """What Monitoring proves; see `monitoring.left_up_to` and `source.Source`."""
+        figures = self._figures(datetime.now(timezone.utc))
+        changed_at = max(self._changed_at, self._shared.changed_at or self._changed_at)
+        return [
+            Remaining(
+                partition,
+                None,
+                left_up_to(
+                    figures,
+                    changed_at=changed_at,
+                    target=None if target is None else datetime.fromisoformat(_isoformat(target)),
+                ),
+            )
+            for partition, target in targets.items()
+        ]
+
+    def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
+        """Seek to the target: what was published before it is acknowledged by that."""
+        done = []
+        for claim in claims:
+            call = self._call("seek", PERMISSION)
+            moment = datetime.fromisoformat(_isoformat(claim.target))
+            try:
+                self._ask(call, self._client.seek, subscription=self._name, time=moment)
+                done.append(Outcome(claim.partition, claim.target))
+            except BrokerError as error:
+                done.append(Outcome(claim.partition, None, str(error)))
+            self._changed_at = datetime.now(timezone.utc)
+        return done
+
+    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+        """Seek to the snapshot; see `source.Source`.
+
+        First takes the snapshot that this restore's own receipt names, so that it can be undone
+        too. Pub/Sub does not tell where a subscription stands: so no position is claimed.
+        """
+        done = []
+        for partition, position in positions.items():
+            name = position.get("snapshot") if isinstance(position, Mapping) else None
+            if not name:
+                error = "the run took no snapshot (--no-snapshot), so it cannot be undone"
+                done.append(Outcome(partition, None, error))
+                continue
+            try:
+                self.prepare_undo([partition], self._run.mode)
+                self._seek_to_snapshot(str(name))
+                done.append(Outcome(partition, None))
+            except ClearerError as error:
+                done.append(Outcome(partition, None, str(error)))
+            self._changed_at = datetime.now(timezone.utc)
+        return done
+
+    def _seek_to_snapshot(self, name: str) -> None:
+        call = self._call("seek", f"{PERMISSION}, or pubsub.snapshots.seek on {name},")
+        try:
+            self._ask(call, self._client.seek, subscription=self._name, snapshot=name)
+        except BrokerError as error:
+            if isinstance(error.__cause__, Exception) and (
+                code_of(error.__cause__) is grpc.StatusCode.NOT_FOUND
+            ):
+                raise BrokerError(
+                    f"There is no snapshot {name} any more: it expired or was deleted. See what is"
+                    f" left with: gcloud pubsub snapshots list --project {self._options.project}"
+                ) from error
+            raise
+        if self._options.delete_snapshot:
+            call = self._call("deletion", "pubsub.snapshots.delete", name)
+            self._ask(call, self._client.delete_snapshot, snapshot=name)
+
+    def close(self) -> None:
+        """Give back what lanes left; see `source.Source`."""
+        if self._closed:
+            return
+        self._closed = True
+        unread, held = self._shared.take()
+        ids = [one for batch in [*unread, *held] for one in batch.ids]
+        if ids:
+            requests = Requests(self._client, self._name)
+            failed = [error for _, error in requests.set_deadline(ids, 0) if error]
+            if failed:
+                _LOG.warning(
+                    "Messages could not be given back; they return within %d s: %s",
+                    self._options.stream_ack_deadline_seconds,
+                    translated(failed[0], requests.call("give back")),
+                )
+        transport: Any = self._client.transport
+        transport.close()
+        if self._monitoring:
+            self._monitoring.close()
+
+
+def _credentials(file: str | None) -> Any:
+    """Those of the file, or Application Default Credentials; raises `BrokerError`, `UsageError`."""
+    scopes = SubscriberGrpcTransport.AUTH_SCOPES
+    load: Any = google.auth.load_credentials_from_file
+    try:
+        if file:
+            return load(file, scopes=scopes)[0]
+        return google.auth.default(scopes=scopes)[0]
+    except GoogleAuthError as error:
+        problem = str(error).splitlines()[0] if file is None else type(error).__name__
+        raise UsageError(
+            f"There are no usable credentials{f' in {file}' if file else ''}: {problem} Name a file"
+            " with --credentials-file, or log in with: gcloud auth application-default login"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--credentials-file {file} cannot be read: {type(error).__name__}.") from None
+
+
+def _isoformat(target: object) -> str:
+    """A target as Python 3.10 reads it."""
+    return re.sub("Z$", "+00:00", str(target))
+
+
+def _expires(snapshot: Snapshot) -> str:
+    expires: Any = snapshot.expire_time  # a datetime, whatever the annotation says
+    return rfc3339(expires) if expires else "a time that it does not tell"

@@ -1,0 +1,69 @@
+"""How to reach the offsets of one consumer, or one consumer group, on Apache Iggy."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from typing_extensions import Self
+
+from backlog_clearer.options.base import ExistingFile, PartitionNumbers, SystemOptions
+
+_MAX_ID = 2**32 - 1
+_MAX_NAME_BYTES = 255
+
+
+class IggyOptions(SystemOptions):
+    """A consumer's or a group's offsets on one topic."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address of the server")
+    port: int = Field(8090, ge=1, le=65535, description="its TCP port")
+    stream_id: str = Field(description="number or name of the stream")
+    topic_id: str = Field(description="number or name of the topic")
+    partition_ids: PartitionNumbers | None = Field(
+        None, description="these partitions alone, by the server's own ids, as in 0,1,4-7 [default all]"
+    )
+    consumer_id: str | None = Field(
+        None, description="number or name of the consumer whose offsets are cleared [default 0]"
+    )
+    group_id: str | None = Field(
+        None, description="number or name of the consumer group whose offsets are cleared instead"
+    )
+    username: str | None = Field(None, description="user to log in as")
+    password: SecretStr | None = Field(None, description="the user's password, better as ${env:NAME}")
+    token: SecretStr | None = Field(
+        None, description="personal access token instead, better as ${env:NAME} or ${file:PATH}"
+    )
+    tls: bool = Field(False, description="connect with TLS")
+    tls_ca_file: ExistingFile | None = Field(
+        None, description="PEM file with the authority to trust instead of the system's"
+    )
+    tls_domain: str | None = Field(
+        None, description="name that the server's certificate must have [default the host]"
+    )
+
+    @field_validator("stream_id", "topic_id", "consumer_id", "group_id")
+    @classmethod
+    def _is_identifier(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if value.isdecimal() and int(value) > _MAX_ID:
+            raise ValueError("a numeric id is below 4294967296")
+        if not 1 <= len(value.encode()) <= _MAX_NAME_BYTES:
+            raise ValueError("write a number, or a name of 1 to 255 bytes")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if self.consumer_id is not None and self.group_id is not None:
+            raise ValueError("give one of --consumer-id and --group-id")
+        if self.token is not None and (self.username is not None or self.password is not None):
+            raise ValueError("give --token, or --username and --password")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("--username and --password go together")
+        if not self.tls and (self.tls_ca_file or self.tls_domain):
+            raise ValueError("--tls-ca-file and --tls-domain need --tls")
+        return self
+
+    @property
+    def consumer(self) -> str:
+        """Whose offsets they are, by number or name."""
+        return self.group_id or self.consumer_id or "0"

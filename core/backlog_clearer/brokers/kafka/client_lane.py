@@ -1,0 +1,202 @@
+"""Reading with librdkafka's consumer: works wherever librdkafka does, at its speed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from backlog_clearer.brokers.kafka.clients import Complaints, open_consumer
+from backlog_clearer.brokers.kafka.committer import OffsetCommitter
+from backlog_clearer.brokers.kafka.errors import translate
+from backlog_clearer.brokers.kafka.ledger import Ledger
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.model import Advance, Claim, Partition, Settled
+
+QUEUE_KB = 64 * 1024  # payload prefetched by all lanes together; librdkafka limits each partition
+QUEUE_MESSAGES = 200_000  # the same as a count, since a small message costs more than its payload
+FETCH_KB = 1 * 1024  # compressed bytes asked for at a time, of all partitions together
+MAX_BATCH = 10_000  # more objects at once only make Python slower
+
+
+def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
+    """Settings that read fast and bound the memory of all lanes together.
+
+    librdkafka waits `fetch.queue.backoff.ms` (1 s by default) whenever a partition's queue is
+    full: the largest brake on a consumer that only counts.
+    """
+    shares = lanes * partitions
+    response = max(1024, 64 * 1024 // lanes) * 1024
+    return {
+        "enable.partition.eof": True,
+        "isolation.level": "read_uncommitted",
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 10,
+        "fetch.error.backoff.ms": 100,
+        "fetch.wait.max.ms": 100,
+        "fetch.message.max.bytes": max(16, FETCH_KB // shares) * 1024,
+        "fetch.max.bytes": response,
+        "queued.min.messages": max(1000, QUEUE_MESSAGES // shares),
+        "queued.max.messages.kbytes": max(64, QUEUE_KB // shares),
+        "message.max.bytes": min(1_000_000, response),
+        "receive.message.max.bytes": 128 * 1024 * 1024,
+    }
+
+
+class ClientLane:
+    """A lane over one consumer that is assigned its partitions and joins no group."""
+
+    def __init__(
+        self,
+        options: KafkaOptions,
+        claims: Sequence[Claim],
+        *,
+        batch_size: int,
+        lanes: int,
+    ) -> None:
+        self._options = options
+        self._batch = min(batch_size, MAX_BATCH)
+        self._ledger = Ledger(claims)
+        self._complaints = Complaints(options)
+        self._consumer: Consumer | None = open_consumer(
+            options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
+        )
+        self._committer = OffsetCommitter(options, self._consumer)
+        at = self._ledger.at
+        self._consumer.assign([TopicPartition(p.topic, p.number, at[p]) for p in self._ledger.open])
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Take what librdkafka has fetched; see `source.Lane`."""
+        if ready := self._ledger.ready():
+            return ready
+        if not self._ledger.open or self._consumer is None:
+            return ()
+        limit = self._batch if max_messages is None else min(self._batch, max_messages)
+        messages = self._consume(limit, max_wait_s)
+        ends: dict[Partition, int] = {}
+        if any(map(Message.error, messages)):
+            messages, ends = self._without_events(messages)
+        if not messages and not ends:
+            self._complain()
+            return ()
+        return self._advances(messages, ends)
+
+    def _consume(self, limit: int, max_wait_s: float) -> list[Message]:
+        """What is there now; else what comes first, for a longer call would wait for a full batch."""
+        assert self._consumer is not None  # noqa: S101 narrows the type; `read` has checked
+        try:
+            return self._consumer.consume(limit, 0.0) or self._consumer.consume(1, max_wait_s)
+        except KafkaException as failure:
+            raise translate(failure, "reading", self._options) from None
+
+    def _without_events(self, events: Sequence[Message]) -> tuple[list[Message], dict[Partition, int]]:
+        """The messages, and the offsets at which partitions ended; raises for any other event."""
+        messages, ends = [], {}
+        for event in events:
+            error = event.error()
+            if error is None:
+                messages.append(event)
+                continue
+            partition = _partition_of(event)
+            if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 librdkafka's public name
+                raise translate(error, f"reading {partition or 'the topic'}", self._options, partition)
+            if partition is not None:
+                ends[partition] = event.offset() or 0
+        return messages, ends
+
+    def _complain(self) -> None:
+        """Nothing came: raise if that is because no broker is left to talk to."""
+        self._complaints.raise_refusal()
+        if self._complaints.all_down:
+            raise self._complaints.unreachable("reading")
+
+    def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
+        self._complaints.all_down = False
+        counts, last = self._by_partition(messages)
+        ledger, advances = self._ledger, []
+        for partition in {**counts, **ends}:
+            if partition not in ledger.open:  # was in the queue when its target was reached
+                continue
+            count, offset = counts.get(partition, 0), ledger.at[partition]
+            if count:
+                reached = last[partition] + 1
+                if reached <= offset:
+                    raise BrokerError(
+                        f"The log of {partition} was cut off below offset {offset} while it was read;"
+                        " nothing more of it was committed. Run again to clear what is there now.",
+                        partition,
+                    )
+                offset = reached
+            offset = max(offset, ends.get(partition, 0))
+            target = ledger.targets[partition]
+            if target is not None and offset > target and count:
+                count = self._below(messages, partition, target)
+            advances.append(ledger.reach(partition, offset, count, end=self._end(partition, target)))
+            if partition not in ledger.open:
+                self._leave(partition)
+        return advances
+
+    def _by_partition(
+        self, messages: Sequence[Message]
+    ) -> tuple[Mapping[Partition, int], Mapping[Partition, int]]:
+        """How many messages each partition got, and the offset of its last."""
+        if not messages:
+            return {}, {}
+        if len(self._ledger.at) == 1:
+            (only,) = self._ledger.at
+            return {only: len(messages)}, {only: _offset_of(messages[-1])}
+        # The comprehension-free spelling keeps the work per message inside the interpreter's C code.
+        keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
+        latest = dict(zip(keys, messages, strict=True))
+        counts = {_partition(*key): count for key, count in Counter(keys).items()}
+        return counts, {_partition(*key): _offset_of(message) for key, message in latest.items()}
+
+    @staticmethod
+    def _below(messages: Sequence[Message], partition: Partition, target: int) -> int:
+        """How many messages of a partition lie before its target; runs once for a partition."""
+        return sum(
+            _partition_of(message) == partition and _offset_of(message) < target for message in messages
+        )
+
+    def _end(self, partition: Partition, target: int | None) -> int | None:
+        """The log's end as last told, for a claim that follows it; None: not known."""
+        if target is not None or self._consumer is None:
+            return None
+        marks = self._consumer.get_watermark_offsets(
+            TopicPartition(partition.topic, partition.number), cached=True
+        )
+        return marks[1] if marks is not None and marks[1] >= 0 else None
+
+    def _leave(self, partition: Partition) -> None:
+        """Fetch no more of a partition whose target is reached."""
+        if self._consumer is not None:
+            self._consumer.pause([TopicPartition(partition.topic, partition.number)])
+
+    def settle(self) -> Sequence[Settled]:
+        """Commit the positions reached, all in one request; see `source.Lane`."""
+        return self._ledger.settle(self._committer)
+
+    def close(self) -> None:
+        """Close the consumer; see `source.Lane`."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            self._committer.close()
+            consumer.close()
+
+
+def _partition(topic: str | None, number: int | None) -> Partition:
+    """A partition from what a message says of itself (never None in one that was consumed)."""
+    return Partition(topic or "", -1 if number is None else number)
+
+
+def _partition_of(message: Message) -> Partition | None:
+    topic, number = message.topic(), message.partition()
+    return None if topic is None or number is None or number < 0 else Partition(topic, number)
+
+
+def _offset_of(message: Message) -> int:
+    offset = message.offset()
+    return -1 if offset is None else offset

@@ -1,0 +1,116 @@
+"""librdkafka clients for one subscription: their settings, and what they complain about."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from backlog_clearer.brokers.kafka import msk as kafka_msk
+from backlog_clearer.brokers.kafka.errors import REFUSALS, bad_setting, reason, redact, refusal
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.errors import TransientError
+
+REQUEST_TIMEOUT_S = 10.0
+"""Longest wait for any answer; every call of an adapter has to return within 15 s."""
+
+_LOG = logging.getLogger("backlog_clearer.librdkafka")
+
+
+def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
+    """Settings for any client of this subscription; the user's own come last and win.
+
+    `group.id` is there for committing: nothing that uses this joins the group. Raises `UsageError` where
+    a token of AWS is asked for and cannot be made.
+    """
+    timeout_ms = int(REQUEST_TIMEOUT_S * 1000)
+    ours: dict[str, Any] = {
+        "bootstrap.servers": ",".join(options.bootstrap_servers),
+        "group.id": options.group_id,
+        "client.id": "backlog-clearer",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "allow.auto.create.topics": False,
+        "socket.timeout.ms": timeout_ms,
+        "socket.connection.setup.timeout.ms": timeout_ms,
+        # A commit waits this long for the group's coordinator; the group is never joined.
+        "session.timeout.ms": timeout_ms,
+        "heartbeat.interval.ms": timeout_ms // 5,
+        "reconnect.backoff.max.ms": 1000,
+    }
+    given = {key: _plain(value) for key, value in options.settings.items()}
+    return {**ours, **(kafka_msk.librdkafka_settings(given) if kafka_msk.wanted(given) else given)}
+
+
+def _plain(value: Any) -> Any:
+    """JSON's true as librdkafka spells it."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+class Complaints:
+    """What a client said through `error_cb`: the reason behind a time-out, and refused logins."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._refused: KafkaError | None = None
+        self.all_down = False  # no broker is connected; cleared by whoever acts on it
+        self.last: str | None = None  # the latest reason, for people
+
+    def __call__(self, error: KafkaError) -> None:
+        """Called by librdkafka from within a call of the client's own thread."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 librdkafka's public name
+            self.all_down = True
+            return
+        if error.code() in REFUSALS:
+            self._refused = error
+        self.last = redact(reason(error), self._options)
+
+    def log(self, _level: int, message: str, facility: str, *rest: str) -> None:
+        """Called by librdkafka as `logging.Logger.log` is; what matters of it is raised or kept.
+
+        A broker that just closes the connection (TLS expected, say) is told here alone.
+        """
+        said = [redact(text, self._options) for text in rest]
+        if facility == "FAIL" and said:
+            self.last = said[-1].partition("]: ")[2] or said[-1]
+        _LOG.debug(message, facility, *said)
+
+    def raise_refusal(self) -> None:
+        """Raise `BrokerError` if the broker does not let us in."""
+        if self._refused is not None:
+            raise refusal(self._refused, self._options)
+
+    def unreachable(self, doing: str) -> TransientError:
+        """The error for a request that was never answered."""
+        servers = ",".join(self._options.bootstrap_servers)
+        last = (self.last or "no answer, and no connection error either").rstrip(".")
+        return TransientError(
+            f"Kafka at {servers} cannot be reached while {doing}: {last}. Check --bootstrap-servers,"
+            " the network, and that security.protocol fits the listener."
+        )
+
+
+def open_consumer(
+    options: KafkaOptions, complaints: Complaints, settings: Mapping[str, Any] | None = None
+) -> Consumer:
+    """A consumer of its own connections; `settings` are overridden by the user's.
+
+    Raises `UsageError` for settings that librdkafka does not accept.
+    """
+    config = {**(settings or {}), **librdkafka_config(options)}
+    try:
+        return Consumer({**config, "error_cb": complaints, "logger": complaints})
+    except (KafkaException, ValueError, TypeError) as failure:
+        raise bad_setting(failure, options) from None
+
+
+def open_admin(options: KafkaOptions, complaints: Complaints) -> AdminClient:
+    """An admin client; raises `UsageError` for settings that librdkafka does not accept."""
+    config = {**librdkafka_config(options), "error_cb": complaints, "logger": complaints}
+    try:
+        return AdminClient(config)
+    except (KafkaException, ValueError, TypeError) as failure:
+        raise bad_setting(failure, options) from None

@@ -1,0 +1,116 @@
+"""Committing offsets without being a member of the group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from backlog_clearer.brokers.kafka.clients import REQUEST_TIMEOUT_S, Complaints, open_consumer
+from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.model import Partition
+
+_MEMBERS = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.GROUP_SUBSCRIBED_TO_TOPIC,
+        KafkaError.STALE_MEMBER_EPOCH,
+    }
+)
+"""What the coordinator answers to a commit from outside while the group has members."""
+
+
+def partition_error(error: KafkaError, options: KafkaOptions) -> str:
+    """Why the position of one partition was not written, for its row."""
+    said = redact(reason(error), options)
+    if error.code() in _MEMBERS:
+        return (
+            f"group {options.group_id} has consumers attached, so that its offsets cannot be written"
+            f" from outside: {said}; stop them"
+        )
+    return said
+
+
+class OffsetCommitter:
+    """Writes a group's offsets through a consumer that belongs to no group; one thread uses it.
+
+    The consumer is the lane's own where it has one; else one is made at the first commit.
+    """
+
+    def __init__(self, options: KafkaOptions, consumer: Consumer | None = None) -> None:
+        self._options = options
+        self._consumer = consumer
+        self._owned: Consumer | None = None
+        self._complaints = Complaints(options)
+
+    def warm_up(self) -> None:
+        """Begin to look for the group's coordinator, in librdkafka's own thread."""
+        self._client()
+
+    def committed(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+        """What the group has committed now, and why some could not be told.
+
+        Asked as a consumer asks, not as an admin: librdkafka's admin requests to a coordinator end
+        the process if its connection breaks meanwhile (confluentinc/librdkafka#5397), and this is
+        asked while a broker restarts. Raises `TransientError` or `BrokerError`.
+        """
+        wanted = [TopicPartition(p.topic, p.number) for p in partitions]
+        if not wanted:
+            return {}, {}
+        doing = f"fetching the offsets of group {self._options.group_id}"
+        try:
+            answers = self._client().committed(wanted, timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as failure:
+            raise translate(failure, doing, self._options) from None
+        found, errors = {}, {}
+        for answer in answers:
+            partition = Partition(answer.topic, answer.partition)
+            if answer.error is not None:
+                if is_transient(answer.error):
+                    raise translate(answer.error, doing, self._options, partition)
+                errors[partition] = partition_error(answer.error, self._options)
+            elif answer.offset >= 0:
+                found[partition] = answer.offset
+        return found, errors
+
+    def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
+        """Write next offsets, all in one request; per partition why it was refused, or None.
+
+        Raises `TransientError` if it may succeed when tried again: then any part may be written.
+        """
+        if not offsets:
+            return {}
+        wanted = [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
+        try:
+            answers = self._client().commit(offsets=wanted, asynchronous=False) or []
+        except KafkaException as failure:
+            error = kafka_error(failure)
+            if error.code() in _MEMBERS:
+                return dict.fromkeys(offsets, partition_error(error, self._options))
+            raise translate(error, "committing offsets", self._options) from None
+        refused: dict[Partition, str | None] = dict.fromkeys(offsets)
+        for answer in answers:
+            if answer.error is None:
+                continue
+            partition = Partition(answer.topic, answer.partition)
+            if is_transient(answer.error):
+                raise translate(answer.error, "committing offsets", self._options, partition)
+            refused[partition] = partition_error(answer.error, self._options)
+        return refused
+
+    def _client(self) -> Consumer:
+        if self._consumer is None:
+            self._owned = self._consumer = open_consumer(self._options, self._complaints)
+        return self._consumer
+
+    def close(self) -> None:
+        """Close the consumer made here; idempotent."""
+        owned, self._owned = self._owned, None
+        if owned is not None:
+            owned.close()
+            self._consumer = None

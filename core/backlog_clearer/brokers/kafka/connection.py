@@ -1,0 +1,185 @@
+"""One blocking connection to one Kafka broker.
+
+Messages and SASL mechanisms are kafka-python's, which knows every version of them; the socket is
+this project's own, because a Fetch response has to arrive in a buffer that is used again: through
+kafka-python's or aiokafka's transport the bytes are copied several times and arrive at a quarter of
+the speed (bench/README-kafka.md has the figures).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from typing import Any, cast
+
+import kafka.errors
+from confluent_kafka import KafkaError
+from kafka.net.sasl import get_sasl_mechanism
+from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse
+from kafka.protocol.sasl import (
+    SaslAuthenticateRequest,
+    SaslAuthenticateResponse,
+    SaslHandshakeRequest,
+    SaslHandshakeResponse,
+)
+
+from backlog_clearer.brokers.kafka.errors import redact, refusal
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.security import HeadersUnsupported, Security
+from backlog_clearer.brokers.shared.sockets import Waitable, connect
+from backlog_clearer.errors import BrokerError, TransientError
+
+MAX_FRAME = 512 * 1024 * 1024  # no response is believed to be larger
+_INT32 = struct.Struct(">i")
+_FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
+_MAX_ROUNDS = 10  # of a SASL exchange
+
+
+class Connection(Waitable):
+    """Connected and logged in; used by one thread. All methods raise `TransientError` if it breaks."""
+
+    def __init__(self, host: str, port: int, options: KafkaOptions, security: Security) -> None:
+        """Connect, agree on versions, log in.
+
+        Raises `TransientError` where the broker cannot be reached, `BrokerError` where it does not let
+        us in, `HeadersUnsupported` where it speaks no version that we do.
+        """
+        self.name = f"{host}:{port}"
+        self._options = options
+        self._security = security
+        self._correlation = 0
+        self._versions: dict[int, tuple[int, int]] = {}
+        self._socket = self._connect(host, port)
+        try:
+            self._agree()
+            if security.mechanism is not None:
+                self._log_in(host, security.mechanism)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        security = self._security
+        try:
+            made = connect(host, port, security.connect_timeout_s, security.tls)
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", None) or error.reason or "handshake failed"
+            raise refusal(KafkaError(KafkaError._SSL, str(reason)), self._options) from None  # noqa: SLF001 librdkafka's public name
+        except OSError as error:
+            raise self._broken(error) from None
+        made.settimeout(security.timeout_s)
+        return made
+
+    def _broken(self, error: Exception) -> TransientError:
+        said = redact(str(error) or type(error).__name__, self._options)
+        return TransientError(f"The connection to Kafka at {self.name} failed: {said}.")
+
+    def _agree(self) -> None:
+        answer = self.call(ApiVersionsRequest(version=0), ApiVersionsResponse, 0)
+        self._versions = {
+            item.api_key: (item.min_version, item.max_version) for item in answer.api_keys
+        }
+
+    def version(self, request: Any, lowest: int, highest: int) -> int:
+        """The newest version of a request that the broker speaks within these bounds.
+
+        Raises `HeadersUnsupported` if there is none.
+        """
+        oldest, newest = self._versions.get(request.API_KEY, (0, -1))
+        agreed = min(newest, highest, request.max_version)
+        if agreed < max(oldest, lowest):
+            raise HeadersUnsupported(
+                f"the broker at {self.name} speaks {request.__name__} {oldest} to {newest},"
+                f" not {lowest} to {highest}"
+            )
+        return int(agreed)
+
+    def _log_in(self, host: str, name: str) -> None:
+        """SASL as in KIP-43 and KIP-152: handshake, then tokens in frames of their own."""
+        version = self.version(SaslHandshakeRequest, 1, 1)
+        answer = self.call(
+            SaslHandshakeRequest(version=version, mechanism=name), SaslHandshakeResponse, version
+        )
+        if answer.error_code:
+            raise self._refused(f"it offers SASL {', '.join(answer.mechanisms)}, not {name}")
+        try:
+            mechanism = get_sasl_mechanism(name)(host=host, **self._security.login)
+            for _ in range(_MAX_ROUNDS):
+                if mechanism.is_done():
+                    break
+                mechanism.receive(self._exchange(mechanism.auth_bytes()))
+            if not mechanism.is_authenticated():
+                raise self._refused("the login did not end")
+        except (kafka.errors.KafkaError, ValueError, KeyError, OSError) as error:
+            raise self._refused(str(error)) from None
+
+    def _exchange(self, token: bytes) -> bytes:
+        version = self.version(SaslAuthenticateRequest, 0, 1)
+        answer = self.call(
+            SaslAuthenticateRequest(version=version, auth_bytes=token),
+            SaslAuthenticateResponse,
+            version,
+        )
+        if answer.error_code:
+            raise self._refused(
+                answer.error_message or kafka.errors.for_code(answer.error_code).__name__
+            )
+        return cast("bytes", answer.auth_bytes)
+
+    def _refused(self, reason: str) -> BrokerError:
+        return refusal(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, reason), self._options)
+
+    def call(self, request: Any, response: Any, version: int) -> Any:
+        """Send a request and wait for its answer, both as kafka-python has them."""
+        self.send(request, version)
+        buffer = bytearray()
+        size, buffer = self.receive(buffer)
+        try:
+            return response.decode(bytes(buffer[:size]), version=version)
+        except (ValueError, struct.error, IndexError, EOFError) as error:
+            raise BrokerError(
+                f"Kafka at {self.name} sent an answer that is no {response.__name__}: {error}."
+            ) from None
+
+    def send(self, request: Any, version: int) -> None:
+        """Send a request without waiting."""
+        self._correlation += 1
+        request.API_VERSION = version
+        request.with_header(correlation_id=self._correlation, client_id=self._security.client_id)
+        try:
+            self._socket.sendall(request.encode(framed=True, header=True))
+        except OSError as error:
+            raise self._broken(error) from None
+
+    def receive(self, buffer: bytearray) -> tuple[int, bytearray]:
+        """Receive the answer to the last request: (its size, the buffer that holds it).
+
+        The buffer given is used again unless the answer needs a larger one. The answer's own header
+        is not part of it.
+        """
+        frame = bytearray(_FRAME.size)
+        self._fill(memoryview(frame))
+        size, correlation = _FRAME.unpack(frame)
+        size -= 4
+        if not 0 <= size <= MAX_FRAME or correlation != self._correlation:
+            raise TransientError(
+                f"Kafka at {self.name} answered out of step ({size} bytes, answer {correlation} to"
+                f" request {self._correlation})."
+            )
+        if size > len(buffer):
+            buffer = bytearray(size)
+        self._fill(memoryview(buffer)[:size])
+        return size, buffer
+
+    def _fill(self, view: memoryview) -> None:
+        receive = self._socket.recv_into
+        got, size = 0, len(view)
+        try:
+            while got < size:
+                count = receive(view[got:])
+                if not count:
+                    raise ConnectionResetError("the broker closed it")
+                got += count
+        except OSError as error:
+            raise self._broken(error) from None

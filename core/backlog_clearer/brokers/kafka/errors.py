@@ -1,0 +1,147 @@
+"""librdkafka's errors in the project's terms, with the reason it gave and without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.model import Partition
+
+REFUSALS = frozenset(
+    {
+        KafkaError._AUTHENTICATION,  # noqa: SLF001 librdkafka's local codes are public under these names
+        KafkaError._SSL,  # noqa: SLF001
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.ILLEGAL_SASL_STATE,
+    }
+)
+"""The broker is there and does not let us in: trying again will not help."""
+
+DENIED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+"""We are in, but an ACL is missing."""
+
+_TRANSIENT = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError._RESOLVE,  # noqa: SLF001
+        KafkaError._RETRY,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+        KafkaError._DESTROY,  # noqa: SLF001
+        KafkaError._DESTROY_BROKER,  # noqa: SLF001
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.STALE_BROKER_EPOCH,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+    }
+)
+
+_MIN_SECRET = 4  # shorter values are no secrets worth mangling every text for
+
+
+def redact(text: str, options: KafkaOptions) -> str:
+    """The text without any value of the settings that may be secret."""
+    public: Mapping[str, Any] = options.public().get("settings", {})
+    for key, value in options.settings.items():
+        if key not in public and len(str(value)) >= _MIN_SECRET:
+            text = text.replace(str(value), "***")
+    return text
+
+
+def is_transient(error: KafkaError) -> bool:
+    """Whether the same request may succeed a moment later."""
+    return error.code() in _TRANSIENT or bool(error.retriable())
+
+
+def kafka_error(failure: KafkaException | KafkaError) -> KafkaError:
+    """The `KafkaError` inside an exception, or itself."""
+    return failure.args[0] if isinstance(failure, KafkaException) else failure
+
+
+def reason(error: KafkaError) -> str:
+    """What librdkafka or the broker said, in one line, with the code's name."""
+    name = error.name().lstrip("_")
+    text = " ".join(error.str().split()).rstrip(".: ")
+    return f"{text} ({name})" if text else name
+
+
+def translate(
+    failure: KafkaException | KafkaError,
+    doing: str,
+    options: KafkaOptions,
+    partition: Partition | None = None,
+) -> BrokerError:
+    """The exception to raise for a failure while `doing` ("reading orders[3]")."""
+    error = kafka_error(failure)
+    said = redact(reason(error), options)
+    where = f"Kafka at {','.join(options.bootstrap_servers)}"
+    if error.code() in REFUSALS:
+        return refusal(error, options)
+    if error.code() in DENIED:
+        return BrokerError(
+            f"{where} does not allow {doing}: {said}. The user needs READ on the topic and the group"
+            " and DESCRIBE on both.",
+            partition,
+        )
+    kind = TransientError if is_transient(error) else BrokerError
+    return kind(f"{where} failed at {doing}: {said}.", partition)
+
+
+def refusal(error: KafkaError, options: KafkaOptions) -> BrokerError:
+    """The broker answered and did not let us in."""
+    said = redact(reason(error), options)
+    check = (
+        "ssl.ca.location, the listener's certificate and the host name in --bootstrap-servers"
+        if error.code() == KafkaError._SSL  # noqa: SLF001 see above
+        else "security.protocol, sasl.mechanisms, sasl.username and sasl.password"
+    )
+    return BrokerError(
+        f"Kafka at {','.join(options.bootstrap_servers)} refused the login: {said}. Check {check}."
+    )
+
+
+def bad_setting(failure: KafkaException | ValueError | TypeError, options: KafkaOptions) -> UsageError:
+    """A client that could not be made, because of a setting; names it and never shows its value."""
+    text = (
+        failure.args[0].str()
+        if failure.args and isinstance(failure.args[0], KafkaError)
+        else str(failure)
+    )
+    if unknown := re.search(r'No such configuration property: "([^"]+)"', text):
+        return UsageError(
+            f"librdkafka has no setting {unknown[1]!r}; its settings are listed in"
+            " https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md"
+        )
+    if invalid := re.search(r'configuration property "([^"]+)"', text):
+        return UsageError(f"librdkafka refuses the value of the setting {invalid[1]!r}.")
+    return UsageError(f"librdkafka refuses the settings: {redact(text, options).rstrip('.')}.")

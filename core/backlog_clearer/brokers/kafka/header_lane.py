@@ -1,0 +1,289 @@
+"""Reading only the headers of record batches: the fastest way to clear a Kafka backlog.
+
+A lane holds one connection to each broker that leads one of its partitions, asks each for whole
+Fetch responses outside of any session, and counts by `backlog_clearer.brokers.kafka.batches`. One request is in
+flight on a connection; the next is sent as soon as its answer is walked, so that the broker works
+while the engine does. One receive buffer a lane is used again for every answer.
+
+Memory: lanes x `fetch_bytes(lanes)`, at most 64 MiB for up to 64 lanes;
+more only where a single record batch is larger than that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+
+from confluent_kafka import KafkaError
+from kafka.protocol.consumer import FetchRequest
+
+from backlog_clearer.brokers.kafka import wire as kafka_fetch
+from backlog_clearer.brokers.kafka.batches import CorruptBatchError, OldFormatError, walk
+from backlog_clearer.brokers.kafka.committer import OffsetCommitter
+from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.errors import translate
+from backlog_clearer.brokers.kafka.leaders import Located, connect, locate, log_bounds
+from backlog_clearer.brokers.kafka.ledger import Ledger
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.security import HeadersUnsupported, Security
+from backlog_clearer.brokers.kafka.wire import Fetched, Wanted
+from backlog_clearer.brokers.shared.sockets import wait
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Advance, Claim, Partition, Settled
+
+_ALL_LANES = 64 * 1024 * 1024
+_LARGEST = 8 * 1024 * 1024  # more made no lane faster (bench/README-kafka.md)
+_SMALLEST = 1024 * 1024
+_BATCH_LIMIT = 256 * 1024 * 1024  # no record batch is believed to be larger
+_MAX_WAIT_MS = 500  # how long a broker may hold an answer back while there is nothing to send
+_STARTING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART})  # also said by a broker that just started
+
+GiveUp = Callable[[str], BrokerError]
+"""Told why headers cannot be read; returns what to raise so that another reader takes over."""
+
+
+def fetch_bytes(lanes: int) -> int:
+    """How much one answer may hold, in bytes."""
+    return max(_SMALLEST, min(_LARGEST, _ALL_LANES // max(1, lanes)))
+
+
+class HeaderLane:
+    """A lane over bare Fetch requests; commits through librdkafka."""
+
+    def __init__(
+        self,
+        options: KafkaOptions,
+        claims: Sequence[Claim],
+        security: Security,
+        *,
+        lanes: int,
+        give_up: GiveUp,
+    ) -> None:
+        """Connects to the brokers that lead the claimed partitions.
+
+        Raises like `backlog_clearer.source.Lane.read`, and `HeadersUnsupported` if a broker is too old.
+        """
+        self._options = options
+        self._security = security
+        self._give_up = give_up
+        self._ledger = Ledger(claims)
+        self._committer = OffsetCommitter(options)
+        self._bytes = fetch_bytes(lanes)
+        self._buffer = bytearray()
+        self._turn = count(1)
+        self._rank = dict.fromkeys(self._ledger.at, 0)
+        self._left: dict[Partition, int | None] = {}  # as last reported, of claims without target
+        self._connections: dict[int, Connection] = {}
+        self._versions: dict[int, int] = {}
+        self._asked: dict[int, Mapping[Partition, int]] = {}  # by node: what is in flight
+        self._not_before: dict[int, float] = {}  # by node: when its throttling ends
+        self._failure: BrokerError | None = None
+        self._located = Located({}, {})
+        self._source: dict[Partition, int] = {}  # the node each partition is read from
+        if self._ledger.open:
+            try:
+                self._committer.warm_up()
+                self._located = locate(options, security, sorted(self._ledger.open))
+                self._source = dict(self._located.leaders)
+                for node in set(self._source.values()):
+                    self._connect(node)
+            except BaseException:
+                self.close()
+                raise
+
+    def _connect(self, node: int) -> None:
+        """Connect to a node that is not connected yet."""
+        if node in self._connections:
+            return
+        made = connect(self._located.nodes[node], self._options, self._security)
+        self._connections[node] = made
+        self._versions[node] = made.version(
+            FetchRequest, kafka_fetch.MIN_VERSION, kafka_fetch.MAX_VERSION
+        )
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Walk the answers that are there; see `source.Lane`."""
+        if ready := self._ledger.ready():
+            return ready
+        self._fail()
+        if not self._ledger.open:
+            return ()
+        for node in self._connections:
+            self._ask(node)
+        in_flight = {self._connections[node]: node for node in self._asked}
+        if not in_flight:  # every broker throttles us
+            time.sleep(max_wait_s)
+            return ()
+        advances: list[Advance] = []
+        for connection in wait(list(in_flight), max_wait_s):
+            spent = sum(advance.messages for advance in advances)
+            if max_messages is not None and spent >= max_messages:
+                break
+            budget = None if max_messages is None else max_messages - spent
+            self._collect(in_flight[connection], connection, budget, advances)
+            if self._failure is not None:
+                break
+        if not advances:
+            self._fail()
+        return advances
+
+    def _fail(self) -> None:
+        """Raise what failed, if anything did."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _ask(self, node: int) -> None:
+        """Send a Fetch to a node, unless one is in flight, it throttles, or it has nothing for us."""
+        if node in self._asked or time.monotonic() < self._not_before.get(node, 0.0):
+            return
+        ledger, source = self._ledger, self._source
+        wanted = sorted(
+            (partition for partition in ledger.open if source[partition] == node),
+            key=self._rank.__getitem__,
+        )
+        if not wanted:
+            return
+        version = self._versions[node]
+        request = kafka_fetch.request(
+            [Wanted(partition, ledger.at[partition]) for partition in wanted],
+            version=version,
+            max_bytes=self._bytes,
+            max_wait_ms=_MAX_WAIT_MS,
+            rack=self._security.rack,
+        )
+        self._connections[node].send(request, version)
+        self._asked[node] = {partition: ledger.at[partition] for partition in wanted}
+
+    def _collect(
+        self, node: int, connection: Connection, budget: int | None, advances: list[Advance]
+    ) -> None:
+        """Receive and walk one answer, then ask for the next; what fails is kept for `read`."""
+        try:
+            budget = self._answer(node, connection, budget, advances)
+            if budget is None or budget > 0:
+                self._ask(node)
+        except (OldFormatError, HeadersUnsupported) as reason:
+            self._failure = self._give_up(str(reason))
+        except CorruptBatchError as reason:
+            self._failure = BrokerError(
+                f"Kafka at {connection.name} sent what is no Fetch response: {reason}."
+                " --reader client may be able to read it."
+            )
+        except BrokerError as failure:
+            self._failure = failure
+
+    def _answer(
+        self, node: int, connection: Connection, budget: int | None, advances: list[Advance]
+    ) -> int | None:
+        """Walk what one answer holds of each partition; returns what is left of the budget."""
+        asked = self._asked.pop(node)
+        size, self._buffer = connection.receive(self._buffer)
+        version = self._versions[node]
+        head = kafka_fetch.head(self._buffer, size, version)
+        if head.throttle_ms > 0:  # KIP-219: the client waits, for the broker no longer does
+            self._not_before[node] = time.monotonic() + head.throttle_ms / 1000
+        outside: list[Partition] = []
+        for fetched in kafka_fetch.partitions(self._buffer, head.at, size, version):
+            if fetched.partition not in asked:
+                raise CorruptBatchError(f"an answer about {fetched.partition}, not asked for")
+            error = fetched.error or head.error
+            if error == KafkaError.OFFSET_OUT_OF_RANGE:
+                outside.append(fetched.partition)
+            elif error:
+                raise self._refused(fetched.partition, KafkaError(error))
+            elif budget is None or budget > 0:
+                advance = self._walk(node, connection, fetched, budget)
+                if advance is not None:
+                    advances.append(advance)
+                    budget = None if budget is None else budget - advance.messages
+        advances.extend(self._return_to_log(node, connection, outside))
+        return budget
+
+    def _refused(self, partition: Partition, error: KafkaError) -> BrokerError:
+        failure = translate(error, f"reading {partition}", self._options, partition)
+        return TransientError(str(failure), partition) if error.code() in _STARTING else failure
+
+    def _walk(
+        self, node: int, connection: Connection, fetched: Fetched, budget: int | None
+    ) -> Advance | None:
+        """Count one partition's batches; None: nothing new."""
+        ledger, partition = self._ledger, fetched.partition
+        if fetched.read_replica not in {-1, node}:
+            self._read_from(partition, fetched.read_replica)
+            return None
+        position, target = ledger.at[partition], ledger.targets[partition]
+        walked = walk(
+            self._buffer, fetched.start, fetched.end, position=position, target=target, budget=budget
+        )
+        end = fetched.high_watermark
+        if walked.next_offset == position:
+            if walked.needs > _BATCH_LIMIT:
+                raise CorruptBatchError(f"a batch of {walked.needs} bytes in {partition}")
+            if walked.needs:  # first in the next request, where a broker sends it whole
+                self._bytes = max(self._bytes, walked.needs)
+                self._rank[partition] = -1
+                return None
+            left = None if target is not None else max(0, end - position)
+            if left is None or self._left.get(partition, -1) == left:
+                return None
+            self._left[partition] = left
+            return Advance(partition, 0, left)
+        if target is None and walked.next_offset > end:  # it may have grown since the answer began
+            _, end = log_bounds(connection, [partition], self._options)[partition]
+            if walked.next_offset > end:
+                raise CorruptBatchError(f"batches of {partition} reach beyond its end, {end}")
+        self._rank[partition] = next(self._turn)  # others first next time
+        advance = ledger.reach(
+            partition,
+            walked.next_offset,
+            walked.records,
+            end=end,
+            size=fetched.end - fetched.start,
+        )
+        self._left[partition] = advance.left
+        return advance
+
+    def _read_from(self, partition: Partition, node: int) -> None:
+        """Go on at the replica that the leader names for our rack (KIP-392)."""
+        if node not in self._located.nodes:
+            raise TransientError(
+                f"{partition} is to be read from broker {node}, which is not known yet."
+            )
+        self._connect(node)
+        self._source[partition] = node
+
+    def _return_to_log(
+        self, node: int, connection: Connection, outside: Sequence[Partition]
+    ) -> Sequence[Advance]:
+        """Go on where the log starts now: retention deleted what was to be read."""
+        leaders = self._located.leaders
+        for partition in outside:
+            if leaders[partition] != node:  # a replica may lag behind; its leader knows
+                self._source[partition] = leaders[partition]
+        lost = [partition for partition in outside if leaders[partition] == node]
+        advances = []
+        for partition, (start, end) in log_bounds(connection, lost, self._options).items():
+            position = self._ledger.at[partition]
+            if position > end:
+                raise BrokerError(
+                    f"The log of {partition} was cut off below offset {position} while it was read;"
+                    " nothing more of it was committed. Run again to clear what is there now.",
+                    partition,
+                )
+            if start > position:
+                advances.append(self._ledger.reach(partition, start, 0, end=end))
+        return advances
+
+    def settle(self) -> Sequence[Settled]:
+        """Commit the positions reached, all in one request; see `source.Lane`."""
+        return self._ledger.settle(self._committer)
+
+    def close(self) -> None:
+        """Close the connections and the committer; see `source.Lane`."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+        self._asked.clear()
+        self._committer.close()

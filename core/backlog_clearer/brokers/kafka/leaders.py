@@ -1,0 +1,166 @@
+"""Which broker leads which partition, and where a log starts and ends, asked on bare connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError
+from kafka.protocol.consumer import ListOffsetsRequest, ListOffsetsResponse
+from kafka.protocol.metadata import MetadataRequest, MetadataResponse
+
+from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.errors import translate
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.security import Security
+from backlog_clearer.errors import TransientError
+from backlog_clearer.model import Partition
+
+_PORT = 9092  # librdkafka's default
+_EARLIEST, _LATEST = -2, -1  # timestamps with a meaning of their own (Kafka protocol guide)
+
+
+class Address(NamedTuple):
+    """Where a broker listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The brokers, and who leads what."""
+
+    nodes: Mapping[int, Address]
+    leaders: Mapping[Partition, int]
+
+
+def parse_address(text: str) -> Address:
+    """`HOST[:PORT]`, as librdkafka takes it: a protocol before it is ignored, IPv6 is in brackets."""
+    rest = text.rpartition("://")[2]
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+        port = port.lstrip(":")
+    else:
+        host, _, port = rest.partition(":")
+    return Address(host, int(port) if port.isdigit() else _PORT)
+
+
+def connect(address: Address, options: KafkaOptions, security: Security) -> Connection:
+    """A connection that is logged in; raises like `Connection`."""
+    return Connection(address.host, address.port, options, security)
+
+
+def locate(options: KafkaOptions, security: Security, partitions: Sequence[Partition]) -> Located:
+    """Ask the first bootstrap server that answers; creates no topic.
+
+    Raises `TransientError` if none answers or a partition has no leader just now, `BrokerError`, or
+    `HeadersUnsupported`.
+    """
+    failure = TransientError("No bootstrap server is named.")
+    for text in options.bootstrap_servers:
+        try:
+            connection = connect(parse_address(text), options, security)
+        except TransientError as error:
+            failure = error
+            continue
+        try:
+            return _metadata(connection, options, partitions)
+        except TransientError as error:
+            failure = error
+        finally:
+            connection.close()
+    raise failure
+
+
+def _metadata(
+    connection: Connection, options: KafkaOptions, partitions: Sequence[Partition]
+) -> Located:
+    version = connection.version(MetadataRequest, 4, 8)
+    topics = sorted({partition.topic for partition in partitions})
+    answer = connection.call(
+        MetadataRequest(
+            version=version,
+            topics=[MetadataRequest.MetadataRequestTopic(version=version, name=t) for t in topics],
+            allow_auto_topic_creation=False,
+        ),
+        MetadataResponse,
+        version,
+    )
+    nodes = {broker.node_id: Address(broker.host, broker.port) for broker in answer.brokers}
+    found: dict[Partition, Any] = {
+        Partition(topic.name, part.partition_index): (
+            topic.error_code or part.error_code,
+            part.leader_id,
+        )
+        for topic in answer.topics
+        for part in topic.partitions
+    }
+    broken = {topic.name: topic.error_code for topic in answer.topics if topic.error_code}
+    leaders = {}
+    for partition in partitions:
+        missing = (broken.get(partition.topic, KafkaError.UNKNOWN_TOPIC_OR_PART), -1)
+        error, leader = found.get(partition, missing)
+        if leader not in nodes:
+            reason = translate(
+                KafkaError(error or KafkaError.LEADER_NOT_AVAILABLE),
+                f"finding the leader of {partition}",
+                options,
+                partition,
+            )
+            raise TransientError(str(reason), partition)
+        leaders[partition] = leader
+    return Located(nodes, leaders)
+
+
+def log_bounds(
+    connection: Connection, partitions: Sequence[Partition], options: KafkaOptions
+) -> Mapping[Partition, tuple[int, int]]:
+    """(log start, high watermark) of partitions that this broker leads.
+
+    Raises `TransientError` or `BrokerError` naming the partition.
+    """
+    if not partitions:
+        return {}
+    starts, ends = (_offsets(connection, partitions, when, options) for when in (_EARLIEST, _LATEST))
+    return {partition: (starts[partition], ends[partition]) for partition in partitions}
+
+
+def _offsets(
+    connection: Connection, partitions: Sequence[Partition], when: int, options: KafkaOptions
+) -> Mapping[Partition, int]:
+    version = connection.version(ListOffsetsRequest, 1, 4)
+    topic_of = ListOffsetsRequest.ListOffsetsTopic
+    topics: dict[str, list[Any]] = {}
+    for partition in partitions:
+        topics.setdefault(partition.topic, []).append(
+            topic_of.ListOffsetsPartition(
+                version=version,
+                partition_index=partition.number,
+                current_leader_epoch=-1,
+                timestamp=when,
+            )
+        )
+    answer = connection.call(
+        ListOffsetsRequest(
+            version=version,
+            replica_id=-1,
+            isolation_level=0,
+            topics=[
+                topic_of(version=version, name=topic, partitions=parts)
+                for topic, parts in topics.items()
+            ],
+        ),
+        ListOffsetsResponse,
+        version,
+    )
+    found = {}
+    for topic in answer.topics:
+        for part in topic.partitions:
+            partition = Partition(topic.name, part.partition_index)
+            if part.error_code:
+                doing = f"asking where {partition} starts"
+                raise translate(KafkaError(part.error_code), doing, options, partition)
+            found[partition] = part.offset
+    return found

@@ -1,0 +1,116 @@
+"""How far a lane has read, and what of it the group's offsets do not say yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from backlog_clearer.model import Advance, Claim, Partition, Settled
+
+
+class Committer(Protocol):
+    """What writes a group's offsets (`backlog_clearer.brokers.kafka.committer`)."""
+
+    def committed(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[Mapping[Partition, int], Mapping[Partition, str]]:
+        """What the group has committed now, and why some could not be told."""
+
+    def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
+        """Write offsets; per partition why it was refused, or None."""
+
+
+def start_offset(claim: Claim) -> int:
+    """Where reading a claim starts: resume or the committed offset, but not before the log does."""
+    start = claim.state.start if isinstance(claim.state.start, int) else 0
+    position = claim.resume if claim.resume is not None else claim.state.position
+    return max(position, start) if isinstance(position, int) else start
+
+
+def target_offset(claim: Claim) -> int | None:
+    """Where reading a claim ends; None: it follows the end."""
+    return claim.target if isinstance(claim.target, int) else None
+
+
+class Ledger:
+    """Offsets and counts of one lane's claims; used by that lane's thread alone."""
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        """Targets that are reached already are reported by the first `ready`."""
+        self.at = {claim.partition: start_offset(claim) for claim in claims}
+        self.targets = {claim.partition: target_offset(claim) for claim in claims}
+        self.open: set[Partition] = set()  # still to be read
+        self._told = {  # where the group stands, as far as this lane knows
+            claim.partition: claim.state.position if claim.resume is None else claim.resume
+            for claim in claims
+        }
+        self._counted: Counter[Partition] = Counter()
+        self._moved: set[Partition] = set()
+        self._ready: list[Advance] = []
+        for partition, offset in self.at.items():
+            target = self.targets[partition]
+            if target is not None and offset >= target:
+                self._ready.append(Advance(partition, 0, 0))
+                self._note_move(partition)
+            else:
+                self.open.add(partition)
+
+    def ready(self) -> Sequence[Advance]:
+        """Targets that were reached before anything was read; once."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def reach(
+        self, partition: Partition, offset: int, messages: int, *, end: int | None, size: int = 0
+    ) -> Advance:
+        """Note that everything before `offset` was read, `messages` of it by this read.
+
+        `end` is the log's end, for a claim without target; `size` the bytes received for it.
+        """
+        target = self.targets[partition]
+        if target is not None and offset >= target:
+            offset = target
+            self.open.discard(partition)
+        self._counted[partition] += messages
+        if offset > self.at[partition]:
+            self.at[partition] = offset
+            self._note_move(partition)
+        stop = end if target is None else target
+        return Advance(partition, messages, None if stop is None else max(0, stop - offset), size)
+
+    def _note_move(self, partition: Partition) -> None:
+        """Remember to commit, unless the group stands there or further already."""
+        stored = self._told[partition]
+        if not isinstance(stored, int) or self.at[partition] > stored:
+            self._moved.add(partition)
+
+    def settle(self, committer: Committer) -> Sequence[Settled]:
+        """Commit the positions reached, all in one request, and never lower one.
+
+        Another run on the same group may have committed more meanwhile: then its offset stays, and
+        what it acknowledged is not counted here. Raises `TransientError` as `Committer` does.
+        """
+        if not self._moved:
+            return ()
+        stored, unknown = committer.committed(self._moved)
+        offsets = {
+            p: self.at[p] for p in self._moved if p not in unknown and stored.get(p, -1) < self.at[p]
+        }
+        errors = {**committer.commit(offsets), **unknown}
+        settled = []
+        for partition in self._moved:
+            offset, now = self.at[partition], stored.get(partition)
+            error = errors.get(partition)
+            if error is not None:
+                settled.append(Settled(partition, 0, None, error))
+                continue
+            told = self._told[partition]
+            count = self._counted.pop(partition, 0)
+            if now is not None and (not isinstance(told, int) or now > told):  # overtaken
+                count = min(count, max(0, offset - now))
+                offset = max(offset, now)
+            self._told[partition] = offset
+            settled.append(Settled(partition, count, offset))
+        self._moved.clear()
+        return settled

@@ -1,0 +1,65 @@
+"""IAM access control of Amazon MSK: a token that AWS's own library signs with what the process runs as.
+
+To Kafka it is SASL/OAUTHBEARER with a presigned URL for a token, which is valid for 15 minutes:
+https://docs.aws.amazon.com/msk/latest/developerguide/iam-access-control.html. The setting is spelled as
+Java clients spell it, `sasl.mechanisms=AWS_MSK_IAM`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from kafka.net.sasl.oauth import AbstractTokenProvider
+
+from backlog_clearer.errors import UsageError
+
+MECHANISM = "AWS_MSK_IAM"
+"""What the user sets; no mechanism of Kafka's protocol."""
+
+_NAMES = ("sasl.mechanisms", "sasl.mechanism")
+
+
+def wanted(settings: Mapping[str, Any]) -> bool:
+    """Whether these settings ask for it."""
+    return any(str(settings.get(name, "")).upper() == MECHANISM for name in _NAMES)
+
+
+def librdkafka_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with what librdkafka knows instead; raises `UsageError` like `Token`."""
+    kept = {name: value for name, value in settings.items() if name not in _NAMES}
+    provider = Token()
+    return {**kept, "sasl.mechanisms": "OAUTHBEARER", "oauth_cb": lambda _config: provider.signed()}
+
+
+class Token(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types for it
+    """A token signed when a connection logs in; raises `UsageError` where it cannot be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if not region:
+            raise UsageError(
+                f"{MECHANISM} needs the cluster's region: set AWS_REGION, as in eu-west-1."
+            )
+        self._region = region
+        try:
+            from aws_msk_iam_sasl_signer import (  # noqa: PLC0415 only those who use it need it
+                MSKAuthTokenProvider,
+            )
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"{MECHANISM} needs the Python package that provides {error.name!r}, which is not"
+                " installed; install it with: pip install '.[kafka,aws]'"
+            ) from None
+        self._signer = MSKAuthTokenProvider
+
+    def signed(self) -> tuple[str, float]:
+        """The token, and when it ends in seconds since 1970."""
+        token, ends_ms = self._signer.generate_auth_token(self._region)
+        return str(token), ends_ms / 1000
+
+    def token(self) -> str:
+        """A fresh token."""
+        return self.signed()[0]

@@ -1,0 +1,296 @@
+"""A consumer group's backlog on Apache Kafka and brokers that speak its protocol.
+
+The acknowledged position is an offset per partition, so that reading changes nothing by itself,
+and consume and skip end in the same state. No group is joined: partitions are read by assignment
+and offsets are committed from outside, which Kafka permits while the group has no members.
+
+Everything is read uncommitted. The target is the high watermark, so that an open transaction
+hides no backlog; messages are data records, aborted ones included, transaction markers excluded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from backlog_clearer.brokers.kafka.admin import GroupAdmin
+from backlog_clearer.brokers.kafka.client_lane import ClientLane
+from backlog_clearer.brokers.kafka.committer import OffsetCommitter
+from backlog_clearer.brokers.kafka.header_lane import HeaderLane
+from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
+from backlog_clearer.brokers.kafka.security import HeadersUnsupported, security
+from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.model import (
+    Claim,
+    Mode,
+    Outcome,
+    Partition,
+    PartitionState,
+    Position,
+    Remaining,
+    Survey,
+    Traits,
+)
+from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.source import Lane
+
+_LOG = logging.getLogger("backlog_clearer")
+
+_TRAITS = Traits(
+    unit="offsets",
+    empty_units="transaction markers and records removed by compaction take offsets, too",
+    settle_interval_s=1.0,
+)
+
+_INVISIBLE = (
+    "Consumers that use assign() instead of joining the group cannot be seen: make sure that none runs."
+)
+
+NEVER = (
+    "nothing is committed for it yet, and Kafka can forget a commit only by deleting the whole group,"
+    " which has offsets of other partitions"
+)
+"""Why a partition without a committed offset cannot be restored."""
+
+
+def backlog(committed: int | None, start: int, end: int) -> int:
+    """Offsets between the group's position and the end, none of them deleted already."""
+    return max(0, end - max(committed if committed is not None else start, start))
+
+
+def position_notes(states: Sequence[PartitionState]) -> tuple[str, ...]:
+    """What is odd about the committed offsets, one sentence each."""
+    never = [state for state in states if state.position is None and not state.error]
+    behind = [s for s in states if _known(s) and cast("int", s.position) < cast("int", s.start)]
+    beyond = [s for s in states if _known(s) and cast("int", s.position) > cast("int", s.end)]
+    notes = []
+    if never:
+        notes.append(
+            f"{_few(never)}: nothing was ever committed; the backlog counts from the log start."
+        )
+    if behind:
+        notes.append(
+            f"{_few(behind)}: the committed offset lies before the log start; what was between them is"
+            " deleted already and is not counted."
+        )
+    if beyond:
+        notes.append(
+            f"{_few(beyond)}: the committed offset lies beyond the end (was the topic created anew?);"
+            " it is left as it is."
+        )
+    return tuple(notes)
+
+
+def _known(state: PartitionState) -> bool:
+    return all(isinstance(value, int) for value in (state.position, state.start, state.end))
+
+
+def _few(states: Sequence[PartitionState], shown: int = 5) -> str:
+    names = ", ".join(str(state.partition) for state in states[:shown])
+    return names + (f" and {len(states) - shown} more" if len(states) > shown else "")
+
+
+class KafkaSource:
+    """One group on one or more topics."""
+
+    def __init__(self, options: KafkaOptions, run: RunOptions) -> None:
+        self._options = options
+        self._run = run
+        self._admin = GroupAdmin(options)
+        self._asker = OffsetCommitter(options)  # only asks; lanes have committers of their own
+        self._lock = threading.Lock()
+        self._opened: set[Partition] = set()
+        self._partitions = 1
+        self._use_headers = options.reader != Reader.CLIENT
+
+    @property
+    def traits(self) -> Traits:
+        """See `source.Source`."""
+        return _TRAITS
+
+    def survey(self) -> Survey:
+        """Topics, group, offsets: six requests; see `source.Source`."""
+        options, admin = self._options, self._admin
+        partitions = admin.topics()
+        live = admin.members()
+        starts, start_errors = admin.log_start(partitions)
+        ends, end_errors = admin.log_end(partitions)
+        committed, commit_errors = admin.committed()
+        self._partitions = max(1, len(partitions))
+        errors = {**start_errors, **end_errors, **commit_errors}
+        states = []
+        for partition in partitions:
+            position, start, end = (each.get(partition) for each in (committed, starts, ends))
+            known = start is not None and end is not None and partition not in errors
+            states.append(
+                PartitionState(
+                    partition,
+                    position=position,
+                    start=start,
+                    end=end,
+                    backlog=backlog(position, start, end)
+                    if known and start is not None and end is not None
+                    else None,
+                    undo=NEVER if position is None and committed else None,
+                    error=None if partition not in errors else str(errors[partition]),
+                    passing=isinstance(errors.get(partition), TransientError),
+                )
+            )
+        identity = {"topic": ",".join(sorted(options.topic)), "group_id": options.group_id}
+        cluster = admin.cluster_id()
+        return Survey(
+            subscription=f"group {options.group_id} on topic {','.join(options.topic)}",
+            identity={**({"cluster_id": cluster} if cluster else {}), **identity},
+            partitions=tuple(states),
+            live=live,
+            notes=(*position_notes(states), _INVISIBLE),
+            skip_requests=1,
+        )
+
+    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
+        """Nothing to prepare: the old offsets in the receipt are all that a restore needs."""
+
+    def open_lane(self, claims: Sequence[Claim]) -> Lane:
+        """A lane of the reader chosen; see `source.Source`."""
+        claims = self._resumed(claims)
+        lanes = min(self._run.workers, self._partitions)
+        if self._use_headers:
+            try:
+                return HeaderLane(
+                    self._options,
+                    claims,
+                    security(self._options),
+                    lanes=lanes,
+                    give_up=self._give_up,
+                )
+            except HeadersUnsupported as reason:
+                failure = self._give_up(str(reason))
+                if self._use_headers:
+                    raise failure from None
+        return ClientLane(self._options, claims, batch_size=self._run.batch_size, lanes=lanes)
+
+    def _give_up(self, reason: str) -> BrokerError:
+        """Headers cannot be read here: the other reader takes over, unless the user forbids it."""
+        if self._options.reader == Reader.HEADERS:
+            return BrokerError(
+                f"--reader headers is not possible here: {reason}. Use --reader auto or client."
+            )
+        with self._lock:
+            first, self._use_headers = self._use_headers, False
+        if first:
+            _LOG.warning("Reading with librdkafka, since %s.", reason)
+        return TransientError(f"Headers cannot be read: {reason}.")
+
+    def _resumed(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Claims that go on where the group stands, if a lane was open for them before.
+
+        A commit whose answer was lost may have been written all the same.
+        """
+        with self._lock:
+            again = any(claim.partition in self._opened for claim in claims)
+            self._opened.update(claim.partition for claim in claims)
+        if not again:
+            return claims
+        committed, _ = self._committed(claim.partition for claim in claims)
+        starts, _ = self._admin.log_start([claim.partition for claim in claims])
+        fresh = []
+        for claim in claims:
+            known = [
+                offset
+                for offset in (
+                    claim.resume,
+                    claim.state.position,
+                    committed.get(claim.partition),
+                    starts.get(claim.partition),
+                )
+                if isinstance(offset, int)
+            ]
+            fresh.append(replace(claim, resume=max(known, default=None)))
+        return fresh
+
+    def _committed(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+        """See `OffsetCommitter.committed`; safe from any thread."""
+        with self._lock:
+            return self._asker.committed(partitions)
+
+    def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
+        """Committed offsets read afresh against the targets; see `source.Source`."""
+        starts, start_errors = self._admin.log_start(targets)
+        ends, end_errors = self._admin.log_end([p for p, target in targets.items() if target is None])
+        committed, commit_errors = self._committed(targets)
+        errors = {**start_errors, **end_errors, **commit_errors}
+        found = []
+        for partition, target in targets.items():
+            position, start = committed.get(partition), starts.get(partition)
+            end = target if isinstance(target, int) else ends.get(partition)
+            if partition in errors or start is None or end is None:
+                text = errors.get(partition, "the broker did not tell its offsets")
+                found.append(Remaining(partition, position, None, str(text)))
+            else:
+                found.append(Remaining(partition, position, backlog(position, start, end)))
+        return found
+
+    def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
+        """One request for all partitions; see `source.Source`."""
+        committed, errors = self._committed(claim.partition for claim in claims)
+        wanted = {
+            claim.partition: claim.target
+            for claim in claims
+            if isinstance(claim.target, int)
+            and claim.partition not in errors
+            and committed.get(claim.partition, -1) < claim.target
+        }
+        refused = self._admin.alter(wanted)
+        outcomes = []
+        for claim in claims:
+            partition = claim.partition
+            if partition in errors:
+                outcomes.append(Outcome(partition, None, errors[partition]))
+            elif partition not in wanted:  # it stands there or further already
+                outcomes.append(Outcome(partition, committed.get(partition)))
+            else:
+                error = refused[partition]
+                outcomes.append(Outcome(partition, None if error else wanted[partition], error))
+        return outcomes
+
+    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+        """Write the old offsets, one request; a group that had none is deleted.
+
+        Kafka has no way to forget the offset of one partition that librdkafka offers.
+        """
+        committed, errors = self._admin.committed()
+        offsets = {p: position for p, position in positions.items() if isinstance(position, int)}
+        forget = {p for p, position in positions.items() if position is None and p in committed}
+        refused = dict(self._admin.alter(offsets))
+        if forget:
+            whole = not offsets and not errors and forget == set(committed)
+            error = self._admin.delete_group() if whole else NEVER
+            refused.update(dict.fromkeys(forget, error))
+        outcomes = []
+        for partition in positions:
+            failed = errors.get(partition)
+            error = refused.get(partition) or (str(failed) if failed else None)
+            outcomes.append(Outcome(partition, None if error else offsets.get(partition), error))
+        return outcomes
+
+    def close(self) -> None:
+        """See `source.Source`."""
+        self._admin.close()
+        self._asker.close()
+
+
+def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> KafkaSource:
+    """Open a group's source; connects at the first request.
+
+    Raises `UsageError` for settings that librdkafka does not accept.
+    """
+    del run_id  # nothing on the broker is named after the run
+    if not isinstance(options, KafkaOptions):
+        raise UsageError("kafka needs KafkaOptions.")
+    return KafkaSource(options, run)

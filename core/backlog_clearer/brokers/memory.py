@@ -1,0 +1,363 @@
+"""The reference broker: everything in this process, every obligation kept, every fault on demand.
+
+It is what the engine is measured and tested against, and what the contract suite proves itself
+on. Messages of one partition have one size and are really copied when read, as a socket would.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backlog_clearer.errors import BrokerError, RefusedError, TransientError, UsageError
+from backlog_clearer.model import (
+    Advance,
+    Claim,
+    Mode,
+    Outcome,
+    Partition,
+    PartitionState,
+    Position,
+    Remaining,
+    Settled,
+    Survey,
+    Traits,
+)
+
+
+@dataclass(slots=True)
+class _Log:
+    """One partition: `end - start` retained messages of `size` bytes."""
+
+    size: int
+    start: int = 0
+    end: int = 0
+    pages: bytearray = field(default_factory=bytearray)  # only what a read can copy at a time
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Delivery state of one partition where lanes compete: who may read what next."""
+
+    next: int
+    returned: deque[tuple[int, int]] = field(default_factory=deque)  # ranges to deliver again
+    acked: set[tuple[int, int]] = field(default_factory=set)  # ranges above the stored position
+
+
+class MemoryBroker:
+    """Topics, groups, members and faults. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.logs: dict[Partition, _Log] = {}
+        self.positions: dict[tuple[str, Partition], int] = {}
+        self.members: dict[str, tuple[str, ...]] = {}
+        self.queues: dict[tuple[str, Partition], _Queue] = {}
+        self.read_faults: deque[BrokerError] = deque()  # the next reads raise these
+        self.settle_faults: deque[BrokerError] = deque()  # the next settles raise these
+        self.refused: dict[Partition, str] = {}  # partitions whose position cannot be written
+        self.silent: set[Partition] = (
+            set()
+        )  # partitions that deliver nothing although they hold messages
+        self.figures = True  # whether the broker tells what is left
+        self.reads = 0
+
+    def create(self, topic: str, partitions: int, *, size: int = 100) -> None:
+        """Create a topic whose messages are `size` bytes each."""
+        with self.lock:
+            for number in range(partitions):
+                self.logs[Partition(topic, number)] = _Log(size)
+
+    def produce(self, topic: str, number: int, count: int) -> None:
+        """Append `count` messages to one partition."""
+        with self.lock:
+            self.logs[Partition(topic, number)].end += count
+
+    def trim(self, topic: str, number: int, start: int) -> None:
+        """Delete the messages before `start`, as retention does."""
+        with self.lock:
+            log = self.logs[Partition(topic, number)]
+            log.start = max(log.start, min(start, log.end))
+
+    def position(self, group: str, partition: Partition) -> int | None:
+        """The stored position of a group; None: nothing stored."""
+        with self.lock:
+            return self.positions.get((group, partition))
+
+
+class MemoryLane:
+    """A lane over the in-memory broker."""
+
+    def __init__(self, source: MemorySource, claims: Sequence[Claim]) -> None:
+        self._source = source
+        self._broker = source.broker
+        self._at: dict[Partition, int] = {}
+        self._targets: dict[Partition, int | None] = {}
+        self._unsettled: dict[Partition, list[tuple[int, int]]] = {}
+        self._turns: deque[Partition] = deque()
+        for claim in claims:
+            start = claim.resume if claim.resume is not None else claim.state.position
+            self._at[claim.partition] = max(_offset(start) or 0, _offset(claim.state.start) or 0)
+            self._targets[claim.partition] = _offset(claim.target)
+            self._turns.append(claim.partition)
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Copy the next batch of one partition; see `source.Lane`."""
+        broker = self._broker
+        with broker.lock:
+            broker.reads += 1
+            if broker.read_faults:
+                raise broker.read_faults.popleft()
+        limit = self._source.batch_size
+        if max_messages is not None and max_messages < limit:
+            limit = max_messages
+        for _ in range(len(self._turns)):
+            partition = self._turns[0]
+            self._turns.rotate(-1)
+            first, count = self._take(partition, limit)
+            target = self._targets[partition]
+            left = self._left(partition, target)
+            if left == 0 and target is not None:
+                self._turns.remove(partition)
+                # Deleted messages leave nothing to read up to the target: it is stored all the same.
+                self._unsettled.setdefault(partition, []).append((target, target))
+            elif not count:
+                continue
+            if count:
+                self._unsettled.setdefault(partition, []).append((first, first + count))
+            log = broker.logs[partition]
+            return (Advance(partition, count, left, self._transfer(log, count)),)
+        threading.Event().wait(min(max_wait_s, 0.01))
+        return ()
+
+    def _take(self, partition: Partition, limit: int) -> tuple[int, int]:
+        """Claim the next run of messages: (first offset, count)."""
+        broker = self._broker
+        log = broker.logs[partition]
+        target = self._targets[partition]
+        end = log.end if target is None else min(target, log.end)
+        if partition in broker.silent:
+            return 0, 0
+        if self._source.traits.competing:
+            return self._source.deliver(partition, limit, end)
+        first = self._at[partition] = max(self._at[partition], log.start)
+        count = max(0, min(limit, end - first))
+        self._at[partition] = first + count
+        return first, count
+
+    def _left(self, partition: Partition, target: int | None) -> int | None:
+        if not self._broker.figures or self._source.traits.competing:
+            return None
+        end = self._broker.logs[partition].end if target is None else target
+        return max(0, end - self._at[partition])
+
+    @staticmethod
+    def _transfer(log: _Log, count: int) -> int:
+        """Copy as many bytes as the messages have, as a receive does."""
+        size = count * log.size
+        if len(log.pages) < size:
+            log.pages = bytearray(size)
+        return len(bytes(memoryview(log.pages)[:size]))
+
+    def settle(self) -> Sequence[Settled]:
+        """Store what was read; see `source.Lane`."""
+        if not self._unsettled:
+            return ()
+        broker = self._broker
+        with broker.lock:
+            if broker.settle_faults:
+                raise broker.settle_faults.popleft()
+            done = []
+            for partition, ranges in self._unsettled.items():
+                if partition in broker.refused:
+                    done.append(Settled(partition, 0, None, broker.refused[partition]))
+                    continue
+                position = self._source.acknowledge(partition, ranges)
+                done.append(Settled(partition, sum(b - a for a, b in ranges), position))
+            self._unsettled.clear()
+            return done
+
+    def close(self) -> None:
+        """Give back what was not acknowledged, where lanes compete."""
+        if self._source.traits.competing:
+            for partition, ranges in self._unsettled.items():
+                self._source.give_back(partition, ranges)
+        self._unsettled.clear()
+
+
+class MemorySource:
+    """One group's backlog on one topic of a `MemoryBroker`."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        topic: str,
+        group: str,
+        *,
+        competing: bool = False,
+        batch_size: int = 2000,
+    ) -> None:
+        self.broker = broker
+        self.topic = topic
+        self.group = group
+        self.batch_size = batch_size
+        self.prepared: tuple[Partition, ...] = ()
+        self.closed = False
+        self._traits = Traits(
+            unit="messages", competing=competing, settle_interval_s=0.0 if competing else 1.0
+        )
+
+    @property
+    def traits(self) -> Traits:
+        """See `source.Source`."""
+        return self._traits
+
+    def survey(self) -> Survey:
+        """See `source.Source`."""
+        broker = self.broker
+        with broker.lock:
+            partitions = sorted(p for p in broker.logs if p.topic == self.topic)
+            if not partitions:
+                raise UsageError(f"There is no topic {self.topic!r} on the memory broker.")
+            states = []
+            for partition in partitions:
+                log = broker.logs[partition]
+                position = broker.position(self.group, partition)
+                states.append(
+                    PartitionState(
+                        partition,
+                        position,
+                        log.start,
+                        log.end if broker.figures else None,
+                        self._backlog(partition, log.end),
+                    )
+                )
+            return Survey(
+                subscription=f"group {self.group} on topic {self.topic}",
+                identity={"topic": self.topic, "group": self.group},
+                partitions=tuple(states),
+                live=broker.members.get(self.group, ()),
+            )
+
+    def _backlog(self, partition: Partition, end: int) -> int | None:
+        if not self.broker.figures:
+            return None
+        log = self.broker.logs[partition]
+        position = max(self.broker.position(self.group, partition) or 0, log.start)
+        queue = self.broker.queues.get((self.group, partition))
+        acked = sum(b - a for a, b in queue.acked if b <= end) if queue else 0
+        return max(0, end - position - acked)
+
+    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
+        """Nothing to create; remembers that it was asked, for the contract's sake."""
+        if self.broker.members.get("refuse undo"):
+            raise RefusedError(f"The memory broker was told to refuse an undo of {mode}.")
+        self.prepared = tuple(partitions)
+
+    def open_lane(self, claims: Sequence[Claim]) -> MemoryLane:
+        """See `source.Source`."""
+        return MemoryLane(self, claims)
+
+    def deliver(self, partition: Partition, limit: int, end: int) -> tuple[int, int]:
+        """Hand the next run to one of the competing lanes: (first offset, count)."""
+        with self.broker.lock:
+            queue = self._queue(partition)
+            if queue.returned:
+                first, last = queue.returned.popleft()
+                if last - first > limit:
+                    queue.returned.appendleft((first + limit, last))
+                    last = first + limit
+                return first, last - first
+            first = queue.next
+            count = max(0, min(limit, end - first))
+            queue.next = first + count
+            return first, count
+
+    def _queue(self, partition: Partition) -> _Queue:
+        key = (self.group, partition)
+        if key not in self.broker.queues:
+            log = self.broker.logs[partition]
+            self.broker.queues[key] = _Queue(max(self.broker.positions.get(key, 0), log.start))
+        return self.broker.queues[key]
+
+    def acknowledge(self, partition: Partition, ranges: Sequence[tuple[int, int]]) -> int | None:
+        """Acknowledge ranges of offsets; returns the position a new lane may resume from."""
+        key = (self.group, partition)
+        if not self.traits.competing:
+            position = self.broker.positions[key] = max(last for _, last in ranges)
+            return position
+        queue = self._queue(partition)
+        queue.acked.update(ranges)
+        position = max(self.broker.positions.get(key, 0), self.broker.logs[partition].start)
+        for first, last in sorted(queue.acked):
+            if first <= position:
+                position = max(position, last)
+                queue.acked.discard((first, last))
+        self.broker.positions[key] = position
+        return None
+
+    def give_back(self, partition: Partition, ranges: Sequence[tuple[int, int]]) -> None:
+        """Make unacknowledged ranges deliverable again."""
+        with self.broker.lock:
+            self._queue(partition).returned.extend(ranges)
+
+    def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
+        """See `source.Source`."""
+        with self.broker.lock:
+            return [
+                Remaining(
+                    partition,
+                    self.broker.position(self.group, partition),
+                    self._backlog(
+                        partition,
+                        self.broker.logs[partition].end if target is None else _offset(target) or 0,
+                    ),
+                )
+                for partition, target in targets.items()
+            ]
+
+    def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
+        """See `source.Source`."""
+        with self.broker.lock:
+            done = []
+            for claim in claims:
+                error = self.broker.refused.get(claim.partition)
+                if error is None:
+                    key = (self.group, claim.partition)
+                    stored = self.broker.positions.get(key, 0)
+                    self.broker.positions[key] = max(stored, _offset(claim.target) or 0)
+                done.append(Outcome(claim.partition, None if error else claim.target, error))
+            return done
+
+    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+        """See `source.Source`."""
+        with self.broker.lock:
+            done = []
+            for partition, position in positions.items():
+                key = (self.group, partition)
+                error = self.broker.refused.get(partition)
+                if error is None and position is None:
+                    self.broker.positions.pop(key, None)
+                elif error is None:
+                    self.broker.positions[key] = _offset(position) or 0
+                self.broker.queues.pop(key, None)
+                done.append(Outcome(partition, position, error))
+            return done
+
+    def close(self) -> None:
+        """See `source.Source`."""
+        self.closed = True
+
+
+def _offset(position: Position | None) -> int | None:
+    """The memory broker's positions are offsets."""
+    if position is None or isinstance(position, int):
+        return position
+    raise TypeError(f"{position!r} is no offset")
+
+
+def lost_connection() -> TransientError:
+    """The fault that a real broker shows when its connection breaks."""
+    return TransientError("The memory broker was told to lose this connection.")

@@ -1,0 +1,1 @@
+"""Apache Pulsar and StreamNative Cloud."""

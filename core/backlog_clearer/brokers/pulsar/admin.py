@@ -1,0 +1,231 @@
+"""Pulsar's admin REST API: facts about a subscription, and the one call that moves it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from backlog_clearer.brokers.pulsar.auth import LOGIN_HINT, TIMEOUT_S, Bearer
+from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.brokers.pulsar.positions import Layout, Place, layout
+from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError
+
+_PARTITION = re.compile(r"-partition-(\d+)$")
+_AT_ONCE = 8  # requests under way: a broker serves all its administrators with a few threads
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_BUSY = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
+
+
+class NotFoundError(BrokerError):
+    """The cluster says that there is no such thing."""
+
+
+class SilentError(TransientError):
+    """The admin API does not answer at all."""
+
+
+class _Session(requests.Session):
+    """Keeps the login where one broker sends on to the owner of a topic, which requests takes for a stranger.
+
+    But never on a way that is not encrypted any more.
+    """
+
+    def should_strip_auth(self, old_url: str, new_url: str) -> bool:
+        """Whether the login stays behind."""
+        return urlsplit(old_url).scheme == "https" != urlsplit(new_url).scheme
+
+
+class Admin:
+    """One connection to the admin API; for one thread."""
+
+    def __init__(self, url: str, options: PulsarOptions, bearer: Bearer | None) -> None:
+        self.url = url
+        self._options = options
+        self._bearer = bearer
+        self._http = _Session()
+        self._http.trust_env = False  # a .netrc or proxy would replace the login or the address
+        self._http.verify = options.tls_trust_certs or True
+        if options.tls_certificate:
+            own = options.tls_certificate
+            self._http.cert = (own, options.tls_key) if options.tls_key else own
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        version: str = "v2",
+    ) -> Any:
+        """Ask, and return the JSON answered (None: no content).
+
+        Raises `NotFoundError`, `TransientError` or `BrokerError`, each with the address and what to
+        check, never with a token.
+        """
+        headers = {"Authorization": f"Bearer {self._bearer()}"} if self._bearer else {}
+        url = f"{self.url}/admin/{version}/{path}"
+        try:
+            answer = self._http.request(
+                method, url, params=query, json=body, headers=headers, timeout=TIMEOUT_S
+            )
+        except requests.exceptions.SSLError:
+            raise BrokerError(
+                f"{self.url} has a certificate that is not trusted, or speaks no TLS: check"
+                " --tls-trust-certs and --admin-url."
+            ) from None
+        except (requests.RequestException, ValueError):
+            raise SilentError(
+                f"The admin API at {self.url} does not answer: check --admin-url."
+            ) from None
+        status = answer.status_code
+        if status == requests.codes.unauthorized:
+            raise BrokerError(f"The admin API at {self.url} refused the login: {LOGIN_HINT}.")
+        if status == requests.codes.forbidden:
+            raise BrokerError(
+                f"The admin API at {self.url} does not permit {method} {path}: the role needs consume"
+                " permission on the topic; see docs/pulsar.md."
+            )
+        if status == requests.codes.not_found:
+            raise NotFoundError(f"{self.url}: {_reason(answer)}")
+        if status in _BUSY:
+            raise TransientError(f"{self.url} answered {status} to {method} {path}: {_reason(answer)}")
+        if not answer.ok:
+            raise BrokerError(f"{self.url} answered {status} to {method} {path}: {_reason(answer)}")
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise BrokerError(f"{self.url} is no Pulsar admin API: check --admin-url.") from None
+
+    def each(self, items: Sequence[_T], ask: Callable[[Admin, _T], _R]) -> list[_R | ClearerError]:
+        """Call a function for each item, several at a time, each time with a connection that it has alone.
+
+        Returns the results in order, an error where one was raised; if the API falls silent, it is
+        not asked for the rest.
+        """
+        own, opened = iter([self]), list[Admin]()
+        silent: list[SilentError] = []
+
+        def work(admin: Admin, item: _T) -> _R:
+            if silent:
+                raise silent[0]
+            try:
+                return ask(admin, item)
+            except SilentError as error:
+                silent.append(error)
+                raise
+
+        def open_worker() -> Callable[[_T], _R]:
+            admin = next(own, None)  # the first thread needs no other connection
+            if admin is None:
+                admin = Admin(self.url, self._options, self._bearer)
+                opened.append(admin)
+            return partial(work, admin)
+
+        try:
+            return in_parallel(items, open_worker, threads=_AT_ONCE, timeout_s=2 * TIMEOUT_S)
+        finally:
+            for admin in opened:
+                admin.close()
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has; 0: it is not partitioned, or does not exist."""
+        found = self.call(
+            "GET", f"{_path(topic)}/partitions", query={"checkAllowAutoCreation": "false"}
+        )
+        return int(found.get("partitions", 0))
+
+    def stats(self, topic: str) -> dict[str, Any]:
+        """Statistics of one partition's topic, its backlog counted precisely."""
+        query = {"getPreciseBacklog": "true", "subscriptionBacklogSize": "true"}
+        return dict(self.call("GET", f"{_path(topic)}/stats", query=query))
+
+    def layout(self, topic: str, subscription: str) -> Layout:
+        """Ledgers and the subscription's cursor of one partition's topic."""
+        found = self.call("GET", f"{_path(topic)}/internalStats")
+        try:
+            return layout(found, subscription)
+        except (KeyError, ValueError, TypeError):
+            raise BrokerError(f"{self.url} told nothing of the ledgers of {topic}.") from None
+
+    def acknowledging(self, topic: str, subscription: str) -> int | None:
+        """Open transactions that have acknowledged messages; None: not told.
+
+        A broker without a transaction coordinator answers with an error, and there are none.
+        """
+        path = f"transactions/pendingAckStats/{_path(topic).removeprefix('persistent/')}"
+        try:
+            found = self.call("GET", f"{path}/{quote(subscription, safe='')}", version="v3")
+            return int(found["ongoingTxnSize"])
+        except SilentError:
+            raise
+        except (BrokerError, KeyError, ValueError, TypeError):
+            return None
+
+    def topics(self, topic: str) -> list[str]:
+        """The topics of this topic's namespace, partitions not listed one by one."""
+        namespace = topic.removeprefix("persistent://").rpartition("/")[0]
+        names = self.call("GET", f"persistent/{_quote(namespace)}")
+        return sorted({_PARTITION.sub("", str(name)) for name in names})
+
+    def retention(self, topic: str) -> tuple[int, int] | None:
+        """(minutes, megabytes) that acknowledged messages are kept; -1: without end.
+
+        None: not told. The topic's own policy counts before the namespace's.
+        """
+        namespace = topic.removeprefix("persistent://").rpartition("/")[0]
+        for path, query in (
+            (f"{_path(topic)}/retention", {"applied": "true"}),
+            (f"namespaces/{_quote(namespace)}/retention", {}),
+        ):
+            try:
+                found = self.call("GET", path, query=query)
+            except BrokerError:  # topic policies may be switched off, and policies forbidden
+                continue
+            if found:
+                return int(found["retentionTimeInMinutes"]), int(found["retentionSizeInMB"])
+            return 0, 0
+        return None
+
+    def reset(self, topic: str, subscription: str, after: Place) -> None:
+        """Move a subscription so that the next message is the one after this place."""
+        number = _PARTITION.search(topic)
+        self.call(
+            "POST",
+            f"{_path(topic)}/subscription/{quote(subscription, safe='')}/resetcursor",
+            body={
+                "ledgerId": after.ledger,
+                "entryId": after.entry + 1,  # `isExcluded` is ignored for whole entries
+                "partitionIndex": int(number[1]) if number else -1,
+                "batchIndex": -1,
+                "isExcluded": False,
+                "properties": {},
+            },
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+
+def _quote(path: str) -> str:
+    return "/".join(quote(part, safe="") for part in path.split("/"))
+
+
+def _path(topic: str) -> str:
+    return "persistent/" + _quote(topic.removeprefix("persistent://"))
+
+
+def _reason(answer: requests.Response) -> str:
+    """The broker's own words, if it has any."""
+    try:
+        return str(answer.json().get("reason", answer.reason))[:300]
+    except (ValueError, AttributeError):
+        return str(answer.reason)

@@ -1,0 +1,237 @@
+"""Where a cluster serves its topics, consumers there, and its errors in the tool's terms."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from backlog_clearer.brokers.pulsar.admin import NotFoundError
+from backlog_clearer.brokers.pulsar.auth import LOGIN_HINT, Access
+from backlog_clearer.brokers.pulsar.connection import Address, Connection, RefusalError, addresses
+from backlog_clearer.brokers.pulsar.options import PulsarOptions, SubscriptionType
+from backlog_clearer.brokers.pulsar.positions import Place
+from backlog_clearer.brokers.pulsar.wire import EARLIEST, REDIRECT, Kind, frame
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Partition
+
+_MAX_REDIRECTS = 20  # as Pulsar's Java client
+_CLOSE_S = 5.0  # for the answers to closing
+_SUB_TYPES = {
+    SubscriptionType.EXCLUSIVE: 0,
+    SubscriptionType.SHARED: 1,
+    SubscriptionType.FAILOVER: 2,
+    SubscriptionType.KEY_SHARED: 3,
+}
+_LOGIN = ("AuthenticationError", "AuthorizationError")
+_HELD = (
+    " Another consumer holds the subscription alone, or as another type: stop it, or give its"
+    " --subscription-type, or --mode skip --force."
+)
+_FINAL = {
+    "TopicNotFound": "the topic does not exist (any more)",
+    "SubscriptionNotFound": "the subscription does not exist (any more)",
+    "InvalidTopicName": "the topic's name is not valid",
+    "IncompatibleSchema": "the topic's schema refuses plain bytes",
+    "UnsupportedVersionError": "the broker is too old",
+    "NotAllowedError": "the broker does not allow this",
+    "TopicTerminatedError": "the topic is terminated",
+}
+"""What trying again does not mend; everything else may pass."""
+
+
+_numbers = itertools.count(secrets.randbelow(1 << 31))
+"""Of consumers: Pulsar wants them distinct on a connection, pulsar-lite on a topic, whoever connects."""
+
+
+def name_of(run_id: str) -> str:
+    """What the names of a run's consumers begin with; see `is_of`."""
+    return f"backlog-clearer-{run_id}"
+
+
+def is_of(run_id: str, consumer_name: str) -> bool:
+    """Whether a consumer is of this run, from whatever process."""
+    return consumer_name.rpartition("-")[0] == name_of(run_id)
+
+
+@contextmanager
+def translated(options: PulsarOptions, partition: Partition | None) -> Iterator[None]:
+    """Turn the broker's refusals into the tool's errors, naming the address, never a token."""
+    try:
+        yield
+    except RefusalError as error:
+        raise failure(error, options, partition) from None
+
+
+def failure(
+    error: RefusalError, options: PulsarOptions, partition: Partition | None
+) -> BrokerError | TransientError:
+    """What a refusal means."""
+    name = error.name
+    where = f"{options.service_url}{f', {partition}' if partition else ''}"
+    if name in _LOGIN:  # the broker's own words may hold what it was shown
+        return BrokerError(f"{where} refused the login ({name}): {LOGIN_HINT}.", partition)
+    if name in _FINAL:
+        kind = NotFoundError if name == "TopicNotFound" else BrokerError
+        return kind(f"{where}: {_FINAL[name]} ({name}).", partition)
+    said = " ".join(error.message.split())[:300]
+    hint = _HELD if name == "ConsumerBusy" else ""
+    return TransientError(f"{where}: the broker says {name}: {said}.{hint}", partition)
+
+
+class Consumer(NamedTuple):
+    """A consumer of one partition."""
+
+    connection: Connection
+    number: int
+
+    def send(self, kind: Kind, **fields: Any) -> None:
+        """Send a command about it, without waiting."""
+        self.connection.send(frame(kind, consumer_id=self.number, **fields))
+
+    def acknowledge(self, kind: int, places: Sequence[Place]) -> None:
+        """Acknowledge whole entries, `INDIVIDUAL` or (one) `CUMULATIVE`; the broker does not answer."""
+        ids = [{"ledger": ledger, "entry": entry} for ledger, entry in places]
+        self.send(Kind.ACK, ack_type=kind, message_id=ids)
+
+
+class Last(NamedTuple):
+    """What the binary protocol tells of a topic and a subscription of it."""
+
+    end: Place  # the last entry that is delivered; its entry is -1 if there is none
+    mark_delete: Place | None  # None: the broker does not tell
+
+
+class Cluster:
+    """Connections to one cluster's brokers, made as they are needed; for one thread.
+
+    Methods raise `TransientError` or `BrokerError`.
+    """
+
+    def __init__(self, options: PulsarOptions, access: Access, run_id: str) -> None:
+        self._options = options
+        self._access = access
+        self._run_id = run_id
+        self._home: Connection | None = None
+        self._connections: dict[tuple[Address, str | None], Connection] = {}
+        self._consumers: list[Consumer] = []
+
+    @property
+    def connections(self) -> list[Connection]:
+        """All that are open."""
+        return list(self._connections.values())
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has; 0: it is not partitioned, or does not exist."""
+        with translated(self._options, None):
+            found = self._at_home().ask(
+                Kind.PARTITIONED_METADATA, topic=topic, metadata_auto_creation_enabled=False
+            )
+        return int(found.partitions)
+
+    def subscribe(self, partition: Partition, topic: str, kind: SubscriptionType) -> Consumer:
+        """A new consumer of one partition's topic, on the broker that owns it; nothing is asked for yet."""
+        with translated(self._options, partition):
+            connection = self._owner(topic)
+            consumer = Consumer(connection, next(_numbers))
+            connection.ask(
+                Kind.SUBSCRIBE,
+                topic=topic,
+                subscription=self._options.subscription,
+                sub_type=_SUB_TYPES[kind],
+                consumer_id=consumer.number,
+                consumer_name=f"{name_of(self._run_id)}-{uuid.uuid4().hex[:8]}",
+                initial_position=EARLIEST,
+                force_topic_creation=False,
+            )
+        self._consumers.append(consumer)
+        return consumer
+
+    def last(self, consumer: Consumer, partition: Partition) -> Last:
+        """How far a consumer's topic and its subscription go."""
+        with translated(self._options, partition):
+            answer = consumer.connection.ask(Kind.GET_LAST_MESSAGE_ID, consumer_id=consumer.number)
+        told = answer.HasField("consumer_mark_delete_position")
+        mark = _place(answer.consumer_mark_delete_position) if told else None
+        return Last(_place(answer.last_message_id), mark)
+
+    def seek(self, consumer: Consumer, partition: Partition, after: Place) -> None:
+        """Move a consumer's subscription so that the next message is the one after this place."""
+        ledger, entry = after
+        with translated(self._options, partition):
+            consumer.connection.ask(
+                Kind.SEEK,
+                consumer_id=consumer.number,
+                message_id={"ledger": ledger, "entry": entry + 1},
+            )
+
+    def _at_home(self) -> Connection:
+        """A connection to the service URL: to the first of its hosts that answers."""
+        if self._home is None:
+            failed = None
+            for address in addresses(self._options.service_url):
+                try:
+                    self._home = self._connect(address, None)
+                except TransientError as error:
+                    failed = error
+                    continue
+                break
+            if self._home is None:
+                raise failed or BrokerError("--service-url names no host.")
+        return self._home
+
+    def _connect(self, address: Address, through: str | None) -> Connection:
+        found = self._connections.get((address, through))
+        if found is None:
+            found = Connection(address, self._access, through=through)
+            self._connections[address, through] = found
+        return found
+
+    def _owner(self, topic: str) -> Connection:
+        """A connection to the broker that serves a topic, by way of the proxy where there is one."""
+        home = asked = self._at_home()
+        tls, authoritative = home.address.tls, False
+        listener = self._options.listener_name
+        named = {"advertised_listener_name": listener} if listener else {}
+        for _ in range(_MAX_REDIRECTS):
+            answer = asked.ask(Kind.LOOKUP, topic=topic, authoritative=authoritative, **named)
+            url = answer.broker_service_url_tls if tls else answer.broker_service_url
+            if not url:
+                name = "pulsar+ssl" if tls else "pulsar"
+                raise BrokerError(f"{self._options.service_url} told no {name}:// address of {topic}.")
+            if answer.proxy_through_service_url:
+                found = self._connect(home.address, urlsplit(url).netloc)
+            else:
+                found = self._connect(addresses(url)[0], None)
+            if answer.response != REDIRECT:
+                return found
+            asked, authoritative = found, answer.authoritative
+        raise TransientError(f"{self._options.service_url} sends from broker to broker for {topic}.")
+
+    def close(self) -> None:
+        """Close consumers, so that the broker has seen all that was sent before, then connections."""
+        asked = []
+        until = time.monotonic() + _CLOSE_S
+        for connection, number in self._consumers:
+            with suppress(BrokerError):
+                if number not in connection.lost:
+                    request = connection.request(Kind.CLOSE_CONSUMER, consumer_id=number)
+                    asked.append((connection, request))
+        for connection, request in asked:
+            with suppress(BrokerError, RefusalError):
+                connection.wait_for(request, until)
+        for connection in self._connections.values():
+            connection.close()
+        self._connections, self._consumers, self._home = {}, [], None
+
+
+def _place(found: Any) -> Place:
+    """A position, in which -1 is sent as the unsigned number of the same bits."""
+    return Place(
+        *(value - (1 << 64) if value >> 63 else value for value in (found.ledger, found.entry))
+    )

@@ -1,0 +1,276 @@
+"""One connection to one Pulsar broker or proxy, which keeps only the heads of messages.
+
+Pulsar's client libraries decompress every batch, make an object of every message and hold thousands of
+them. What a drain needs stands before the payload: which entry it is, and how many messages it holds. So
+the payload is dropped where it arrives: on Linux it never leaves the kernel (bench/README-pulsar.md has
+the figures).
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import ssl
+import time
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from backlog_clearer import __version__
+from backlog_clearer.brokers.pulsar.auth import Access
+from backlog_clearer.brokers.pulsar.wire import (
+    PROTOCOL_VERSION,
+    Command,
+    Entry,
+    FrameError,
+    Kind,
+    error_name,
+    frame,
+    head,
+)
+from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
+from backlog_clearer.errors import BrokerError, TransientError
+
+CONNECT_TIMEOUT_S = 5.0
+TIMEOUT_S = 10.0  # for an answer
+_RECEIVE_S = 0.25  # longest wait for the rest of what has begun to come
+_PING_S = 30.0  # silence after which we ask whether the broker is there, as Pulsar's clients do
+_BUFFER_BYTES = 64 * 1024
+_MAX_HEAD_BYTES = 16 * 1024 * 1024  # no message's metadata are believed to be larger
+_DROP_BYTES = 1024 * 1024  # at a time
+_LOGIN = 0  # stands for the number of the one request that bears none
+_CLIENT = f"backlog-clearer-{__version__}"
+
+
+class Address(NamedTuple):
+    """Where a broker or a proxy listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def addresses(url: str) -> list[Address]:
+    """The hosts of a service URL, which may name several, separated by commas; raises `ValueError`."""
+    scheme, _, rest = url.partition("://")
+    tls = scheme == "pulsar+ssl"
+    found = []
+    for part in rest.rstrip("/").split(","):
+        split = urlsplit(f"//{part}")
+        found.append(Address(split.hostname or "", split.port or (6651 if tls else 6650), tls))
+    return found
+
+
+class RefusalError(Exception):
+    """The broker answered a request with an error; `name` is Pulsar's."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+        self.message = message
+
+
+class Connection(Waitable):
+    """Connected and logged in; for one thread.
+
+    Every method raises `TransientError` if the connection breaks, with the address.
+    """
+
+    def __init__(self, address: Address, access: Access, *, through: str | None = None) -> None:
+        """Connect and log in; `through`: the broker ("host:port") that a proxy there shall connect to.
+
+        Raises `RefusalError` where the broker does not let us in, `BrokerError` for its certificate.
+        """
+        self.address = address
+        self._access = access
+        self._requests = itertools.count(1)
+        self._answers: dict[int, Any] = {_LOGIN: None}  # bodies, by request; None: awaited
+        self.broken_by: TransientError | None = None
+        self.lost: set[int] = set()  # consumers that the broker has closed
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._at = self._end = 0  # what has come and is not looked at yet
+        self._skip = 0  # bytes of a payload that are still to come
+        self._dropped = bytearray(_DROP_BYTES)
+        self._drop = 0 if address.tls else DROP
+        self._heard_at = self._asked_at = time.monotonic()
+        self._socket = self._connect()
+        try:
+            self._log_in(through)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> socket.socket:
+        address = self.address
+        tls = self._access.tls if address.tls else None
+        try:
+            made = connect(address.host, address.port, CONNECT_TIMEOUT_S, tls)
+        except ssl.SSLEOFError:  # a broker that shuts down, or a port without TLS
+            raise self._broken("it ended the TLS handshake (is this its port for TLS?)") from None
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", None) or error.reason or "the handshake failed"
+            raise BrokerError(
+                f"{address} has a certificate that is not trusted, or speaks no TLS ({reason}): check"
+                " --tls-trust-certs and --service-url."
+            ) from None
+        except OSError as error:
+            raise self._broken(error) from None
+        made.settimeout(_RECEIVE_S)
+        return made
+
+    def _broken(self, reason: object) -> TransientError:
+        self.broken_by = TransientError(
+            f"The connection to Pulsar at {self.address} broke: {reason}. Check --service-url,"
+            " and that it is up."
+        )
+        return self.broken_by
+
+    def _log_in(self, through: str | None) -> None:
+        login = self._access.credentials()
+        if through:
+            login["proxy_to_broker_url"] = through
+        self.send(
+            frame(
+                Kind.CONNECT,
+                client_version=_CLIENT,
+                protocol_version=PROTOCOL_VERSION,
+                feature_flags={"auth_refresh": True, "no_auto_creation": True},
+                **login,
+            )
+        )
+        self.wait_for(_LOGIN)
+
+    def ask(self, kind: Kind, **fields: Any) -> Any:
+        """Send a request and wait for the body of its answer; drops messages that come meanwhile.
+
+        Raises `RefusalError` for an answer that is an error.
+        """
+        return self.wait_for(self.request(kind, **fields))
+
+    def request(self, kind: Kind, **fields: Any) -> int:
+        """Send a request without waiting; its number."""
+        number = next(self._requests)
+        self._answers[number] = None
+        self.send(frame(kind, request_id=number, **fields))
+        return number
+
+    def wait_for(self, number: int, until: float | None = None) -> Any:
+        """The body of the answer to a request; see `ask`. `until`: a time.monotonic(), if not `TIMEOUT_S`."""
+        begun = time.monotonic()
+        until = begun + TIMEOUT_S if until is None else until
+        while self._answers[number] is None:
+            if self.broken_by:
+                raise self.broken_by
+            if self.next() is None and self._answers[number] is None:
+                self.receive()
+                if time.monotonic() > until:
+                    raise self._broken(f"no answer within {time.monotonic() - begun:.0f} s")
+        body = self._answers.pop(number)
+        if "error" in body.DESCRIPTOR.fields_by_name and body.HasField("error"):
+            raise RefusalError(error_name(body.error), body.message)
+        return body
+
+    def send(self, frames: bytes) -> None:
+        """Send frames."""
+        if self.broken_by:
+            raise self.broken_by
+        try:
+            self._socket.settimeout(TIMEOUT_S)
+            self._socket.sendall(frames)
+            self._socket.settimeout(_RECEIVE_S)
+        except OSError as error:
+            raise self._broken(error) from None
+
+    def receive(self) -> None:
+        """Take what has come, waiting for it a moment; drop what nobody looks at."""
+        until = time.monotonic() + _RECEIVE_S
+        try:
+            while self._skip:
+                size = min(self._skip, _DROP_BYTES)
+                self._skip -= self._heard(self._socket.recv_into(self._dropped, size, self._drop))
+                if self._heard_at > until:  # a large payload on a slow line
+                    return
+            self._make_room()
+            free = memoryview(self._buffer)[self._end :]
+            self._end += self._heard(self._socket.recv_into(free))
+        except TimeoutError:
+            return
+        except OSError as error:
+            raise self._broken(error) from None
+
+    def _heard(self, size: int) -> int:
+        if not size:
+            hint = " (does its port want pulsar+ssl://?)" if _LOGIN in self._answers else ""
+            raise ConnectionResetError(f"it was closed from there{hint}")
+        self._heard_at = time.monotonic()
+        return size
+
+    def _make_room(self) -> None:
+        """Move the beginning of a head to the buffer's, which grows if the head is as large."""
+        rest = self._buffer[self._at : self._end]
+        if len(rest) == len(self._buffer):
+            if len(rest) >= _MAX_HEAD_BYTES:
+                raise self._broken(f"metadata of more than {_MAX_HEAD_BYTES:,} bytes")
+            self._buffer = bytearray(2 * len(rest))
+        self._buffer[: len(rest)] = rest
+        self._at, self._end = 0, len(rest)
+
+    def next(self) -> Entry | None:
+        """The next entry of what has come; None: more has to be received.
+
+        Commands between are carried out. Raises `RefusalError` for an error that answers no request.
+        """
+        while not self._skip:
+            try:
+                said = head(self._buffer, self._at, self._end)
+            except FrameError as error:
+                raise self._broken(error) from None
+            if said is None:
+                return None
+            self._at += said.size
+            if self._at > self._end:
+                self._skip = self._at - self._end
+                self._at = self._end = 0
+            if isinstance(said, Entry):
+                return said
+            self._carry_out(said)
+        return None
+
+    def _carry_out(self, said: Command) -> None:
+        kind, body = said.kind, said.body
+        if kind == Kind.PING:
+            self.send(frame(Kind.PONG))
+        elif kind == Kind.AUTH_CHALLENGE:
+            self._present_again()
+        elif kind == Kind.CLOSE_CONSUMER:
+            self.lost.add(body.consumer_id)
+        elif kind == Kind.TOPIC_MIGRATED:
+            raise self._broken("the topic moves to another cluster")
+        elif kind == Kind.CONNECTED:
+            self._answers[_LOGIN] = body
+        elif body is not None and body.request_id in self._answers:
+            self._answers[body.request_id] = body
+        elif kind == Kind.ERROR:
+            raise RefusalError(error_name(body.error), body.message)
+
+    def _present_again(self) -> None:
+        """Show a token anew: the one that was shown expires."""
+        self.send(
+            frame(
+                Kind.AUTH_RESPONSE,
+                client_version=_CLIENT,
+                protocol_version=PROTOCOL_VERSION,
+                response=self._access.credentials(),
+            )
+        )
+
+    def check(self) -> None:
+        """Where nothing has come for long: ask whether the broker is there, and give it up if it is not."""
+        now = time.monotonic()
+        if now - self._heard_at > 2 * _PING_S:
+            raise self._broken(f"nothing was heard for {2 * _PING_S:.0f} s")
+        if now - max(self._heard_at, self._asked_at) > _PING_S:
+            self._asked_at = now
+            self.send(frame(Kind.PING))

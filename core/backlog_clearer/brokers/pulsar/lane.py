@@ -1,0 +1,352 @@
+"""Lanes: a consumer for each partition, counted by the heads of entries, acknowledged by entries.
+
+An entry is acknowledged once all of its messages are counted, so that what is counted as acknowledged
+holds also where the broker keeps no index within a batch. Exclusive and Failover acknowledge
+cumulatively, one command a settle; Shared and Key_Shared entry by entry, many in one command.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from backlog_clearer.brokers.pulsar.auth import Access
+from backlog_clearer.brokers.pulsar.cluster import Cluster, Consumer, translated
+from backlog_clearer.brokers.pulsar.connection import Connection
+from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
+from backlog_clearer.brokers.pulsar.positions import Entries, Layout, Place, place
+from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, INDIVIDUAL, Entry, Kind
+from backlog_clearer.brokers.shared.sockets import wait
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Advance, Claim, Partition, Settled
+
+_SILENT_S = 1.0  # silence after which only the broker's figures can tell whether anything is left
+_ACKS = 1000  # entries in one acknowledgement
+
+
+@dataclass
+class Ledger:
+    """What all lanes of a source have acknowledged; its methods may be called from any thread."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    entries: dict[Partition, Entries] = field(default_factory=dict)  # where lanes compete
+    acked: dict[Partition, Place] = field(default_factory=dict)  # cumulatively
+    lanes: int = 0  # that are open
+
+    def known(self, partition: Partition, at: Place) -> bool:
+        """Whether an entry was counted and acknowledged before."""
+        with self.lock:
+            seen = self.entries.get(partition)
+            return seen is not None and at in seen
+
+    def add(self, partition: Partition, places: Sequence[Place]) -> None:
+        """Note entries as acknowledged."""
+        with self.lock:
+            seen = self.entries.setdefault(partition, Entries())
+            for at in places:
+                seen.add(at)
+
+    def opened(self, lanes: int) -> None:
+        """Note lanes opened, or closed if it is negative."""
+        with self.lock:
+            self.lanes += lanes
+
+    def reach(self, partition: Partition, at: Place) -> None:
+        """Note that everything up to a place is acknowledged."""
+        with self.lock:
+            self.acked[partition] = max(at, self.acked.get(partition, at))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is the same for every lane of a source."""
+
+    options: PulsarOptions
+    access: Access
+    run_id: str
+    kind: SubscriptionType
+    topics: Mapping[Partition, str]
+    layouts: Mapping[Partition, Layout]  # without the admin API: empty
+    permits: int  # messages that the broker may have under way for one consumer
+    ledger: Ledger
+
+    @property
+    def competing(self) -> bool:
+        """Whether consumers share a partition's messages."""
+        return self.kind in COMPETING
+
+
+class _Share:
+    """One partition that a lane reads."""
+
+    def __init__(self, claim: Claim, setting: Setting, consumer: Consumer) -> None:
+        self.partition = claim.partition
+        self.consumer = consumer
+        self.setting = setting
+        self.competing = setting.competing
+        self.target = None if claim.target is None else place(claim.target)
+        self.layout = setting.layouts.get(claim.partition)
+        stored = claim.resume if claim.resume is not None else claim.state.position
+        self.at = Place(-1, -1) if stored is None else place(stored)  # the last entry counted
+        if self.layout and self.layout.mark_delete:
+            self.at = max(self.at, self.layout.mark_delete)
+        self.resumed = claim.resume is not None and not self.competing
+        self.settled = self.at  # in order: acknowledged up to here
+        self.active_at = time.monotonic()
+        self.doubted = False
+        self.reached = False
+        self.taken: list[int] | None = None  # messages and bytes of this read; None: none came
+        self.spent = 0  # permits used up and not given anew
+        self.pending = 0  # messages of the last entry that are not counted yet
+        self.counted = 0  # messages of entries that are not acknowledged yet, without…
+        self.partly = 0  # …those counted of the pending one
+        self.ready: Place | None = None  # in order: up to where everything is counted
+        self.runs: list[Place] = []  # competing: entries to acknowledge
+
+    def give(self, permits: int) -> None:
+        """Let the broker send so many messages more."""
+        self.consumer.send(Kind.FLOW, message_permits=permits)
+
+    def give_again(self) -> None:
+        """Renew permits once half of them are used up."""
+        if self.spent >= self.setting.permits // 2 and not self.reached:
+            self.give(self.spent)
+            self.spent = 0
+
+    def acknowledge_again(self) -> None:
+        """What an earlier lane acknowledged: the broker may have lost it when the connection broke."""
+        if self.resumed and self.at.entry >= 0:
+            self.consumer.acknowledge(CUMULATIVE, [self.at])
+
+    def take(self, entry: Entry, limit: int | None) -> int:
+        """Count an entry, or `limit` of its messages; how many are new and before the target."""
+        self.active_at, self.doubted = time.monotonic(), False
+        self.spent += entry.permits
+        at = Place(entry.ledger, entry.entry)
+        if self.target is not None and at > self.target:
+            if not self.competing and self.at < self.target:  # nothing before it can follow
+                self.at = self.target
+                self._note(0, 0)
+            return 0
+        if self.competing:
+            if self._acknowledged(at):  # only to be acknowledged again
+                self.runs.append(at)
+                self._note(0, 0)
+                return 0
+        elif at <= self.at:  # delivered again after a lost connection
+            return 0
+        self.at = at
+        self.pending = entry.messages
+        return self.go_on(limit, entry.size)
+
+    def _acknowledged(self, at: Place) -> bool:
+        """Whether an entry was acknowledged before: by this run, or when it was surveyed.
+
+        The latter comes, too: Pulsar 3.0 delivers to a shared subscription's next consumer what the
+        last one had acknowledged just before it left.
+        """
+        if self.layout and self.layout.acknowledged(at):
+            return True
+        return self.setting.ledger.known(self.partition, at)
+
+    def go_on(self, limit: int | None, size: int = 0) -> int:
+        """Count what is pending of the last entry, or `limit` of it; how many that is."""
+        count = self.pending if limit is None else min(self.pending, limit)
+        self.pending -= count
+        self.partly += count
+        if not self.pending:
+            self.counted += self.partly
+            self.partly = 0
+            if self.competing:
+                self.runs.append(self.at)
+            else:
+                self.ready = self.at
+        self._note(count, size)
+        return count
+
+    def _note(self, messages: int, size: int) -> None:
+        if self.taken is None:
+            self.taken = [0, 0]
+        self.taken[0] += messages
+        self.taken[1] += size
+
+    def advance(self) -> Advance | None:
+        """What was taken since this was last asked; None: nothing new."""
+        if self.taken is None:
+            return None
+        (messages, size), self.taken = self.taken, None
+        left = self.left()
+        self.reached = left == 0 and self.target is not None
+        return Advance(self.partition, messages, left, size)
+
+    def silence(self) -> Advance | None:
+        """Say once that the count is not to be trusted: what is left may never be delivered."""
+        if self.doubted or time.monotonic() - self.active_at < _SILENT_S:
+            return None
+        self.doubted = True
+        return Advance(self.partition, 0, None)
+
+    def left(self) -> int | None:
+        """Entries up to the target that are not read yet, by the ledgers; None: unknown."""
+        if self.competing:
+            return None
+        if self.target is not None and self.at >= self.target and not self.pending:
+            return 0
+        if self.layout is None or self.at.ledger < 0:
+            return None
+        target = self.layout.end if self.target is None else self.target
+        left = replace(self.layout, mark_delete=self.at).left(target)
+        if self.target is not None and not left:
+            return 1 if self.pending else 0
+        return left
+
+    def settle(self) -> Settled | None:
+        """Acknowledge the complete entries; None: there is nothing to acknowledge."""
+        return self._settle_competing() if self.competing else self._settle_in_order()
+
+    def _settle_in_order(self) -> Settled | None:
+        at = self.ready
+        if self.reached and self.target is not None:  # maybe over entries that are not delivered
+            at = self.target
+        if at is None or at <= self.settled:
+            return None
+        self.consumer.acknowledge(CUMULATIVE, [at])
+        self.setting.ledger.reach(self.partition, at)
+        self.settled = at
+        return Settled(self.partition, self._take_counted(), str(at))
+
+    def _settle_competing(self) -> Settled | None:
+        if not self.runs:
+            return None
+        for start in range(0, len(self.runs), _ACKS):
+            self.consumer.acknowledge(INDIVIDUAL, self.runs[start : start + _ACKS])
+        self.setting.ledger.add(self.partition, self.runs)
+        self.runs = []
+        return Settled(self.partition, self._take_counted(), None)
+
+    def _take_counted(self) -> int:
+        settled, self.counted = self.counted, 0
+        return settled
+
+
+class PulsarLane:
+    """One consumer for each claim, on as few connections as there are brokers."""
+
+    def __init__(self, setting: Setting, claims: Sequence[Claim]) -> None:
+        self._setting = setting
+        self._cluster = Cluster(setting.options, setting.access, setting.run_id)
+        self._shares: dict[int, _Share] = {}  # by consumer
+        self._pending: _Share | None = None  # whose last entry is counted in part
+        self._failed: BrokerError | None = None  # to be raised by the next read
+        self._open = True
+        setting.ledger.opened(1)
+        try:
+            for claim in claims:
+                topic = setting.topics[claim.partition]
+                consumer = self._cluster.subscribe(claim.partition, topic, setting.kind)
+                self._shares[consumer.number] = _Share(claim, setting, consumer)
+            self._begin()  # when all are answered, for messages would come between
+        except BrokerError:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        for share in self._shares.values():
+            share.acknowledge_again()
+            if share.target is not None and share.left() == 0:
+                share.taken = [0, 0]  # to be said by the first read
+            else:
+                share.give(self._setting.permits)
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """See `source.Lane`."""
+        self._check()
+        if self._failed:
+            raise self._failed
+        try:
+            with translated(self._setting.options, None):
+                self._receive(max_wait_s, max_messages)
+        except BrokerError as error:
+            told = self._advances()
+            if not told:
+                raise
+            self._failed = error  # said once what came before it is
+            return told
+        return self._advances() or self._silences()
+
+    def _receive(self, max_wait_s: float, limit: int | None) -> None:
+        """Count what has come, or what comes in time."""
+        for share in self._shares.values():
+            share.give_again()
+        connections = self._cluster.connections
+        self._look(connections, limit)
+        if any(share.taken for share in self._shares.values()):
+            return
+        ready = wait(connections, max_wait_s)
+        for connection in ready:
+            connection.receive()
+        for connection in connections if not ready else ():
+            connection.check()
+        self._look(ready, limit)
+
+    def _check(self) -> None:
+        """Raise `TransientError` for a consumer that the broker, or a broken connection, has ended."""
+        for number, share in self._shares.items():
+            connection = share.consumer.connection
+            if connection.broken_by:
+                raise connection.broken_by
+            if number in connection.lost:
+                raise TransientError(
+                    f"{self._setting.options.service_url}, {share.partition}: the broker closed the"
+                    " consumer; the topic moves, or was unloaded.",
+                    share.partition,
+                )
+
+    def _advances(self) -> Sequence[Advance]:
+        said = (share.advance() for share in self._shares.values())
+        return [advance for advance in said if advance]
+
+    def _silences(self) -> Sequence[Advance]:
+        said = (share.silence() for share in self._shares.values() if not share.reached)
+        return [advance for advance in said if advance]
+
+    def _look(self, connections: Sequence[Connection], limit: int | None) -> None:
+        if self._pending is not None:
+            count = self._pending.go_on(limit)
+            limit = None if limit is None else limit - count
+            if not self._pending.pending:
+                self._pending = None
+        for connection in connections:
+            limit = self._walk(connection, limit)
+
+    def _walk(self, connection: Connection, limit: int | None) -> int | None:
+        """Count the entries that have come on one connection; what is left of the limit."""
+        while limit is None or limit > 0:
+            entry = connection.next()
+            if entry is None:
+                break
+            share = self._shares.get(entry.consumer)
+            if share is None or share.reached:  # of no consumer here: dropped, as by Pulsar's clients
+                continue
+            count = share.take(entry, limit)
+            if limit is not None:
+                limit -= count
+                if share.pending:
+                    self._pending = share
+        return limit
+
+    def settle(self) -> Sequence[Settled]:
+        """See `source.Lane`; what is counted was handed to the broker, which confirms nothing."""
+        self._check()  # before any of it is sent
+        found = [share.settle() for share in self._shares.values()]
+        return [settled for settled in found if settled]
+
+    def close(self) -> None:
+        """See `source.Lane`."""
+        self._cluster.close()
+        self._shares = {}
+        if self._open:
+            self._open = False
+            self._setting.ledger.opened(-1)

@@ -1,0 +1,170 @@
+"""How to reach a subscription's backlog on Apache Pulsar and on StreamNative."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from typing_extensions import Self
+
+from backlog_clearer.model import StrEnum
+from backlog_clearer.options.base import ExistingFile, SystemOptions
+
+_TOPIC = re.compile(r"(?:persistent://)?(?:([^/\s]+)/([^/\s]+)/)?([^/\s:]+)")
+_ADMIN_PORTS = {("pulsar", 6650): ("http", 8080), ("pulsar+ssl", 6651): ("https", 8443)}
+_STREAMNATIVE = (".streamnative.cloud", ".snio.cloud", ".sn2.dev", ".sn3.dev")
+
+
+class SubscriptionType(StrEnum):
+    """How the lanes subscribe; Pulsar fixes the type of a subscription only while it has consumers."""
+
+    AUTO = "auto"  # the type the broker reports, else failover
+    EXCLUSIVE = "exclusive"
+    FAILOVER = "failover"
+    SHARED = "shared"
+    KEY_SHARED = "key_shared"
+
+
+COMPETING = frozenset({SubscriptionType.SHARED, SubscriptionType.KEY_SHARED})
+"""The types whose consumers share a partition's messages, and acknowledge them one by one."""
+
+
+class PulsarOptions(SystemOptions):
+    """One subscription of one topic, partitioned or not."""
+
+    service_url: str = Field(
+        description="pulsar://HOST:6650 or pulsar+ssl://HOST:6651, or HOST:PORT,HOST:PORT for several"
+    )
+    topic: str = Field(description="persistent://TENANT/NAMESPACE/TOPIC")
+    subscription: str = Field(min_length=1, description="subscription whose backlog is cleared")
+    admin_url: str | None = Field(
+        None,
+        description="the admin REST API, as in http://HOST:8080; known by itself where the service URL"
+        " has a default port or is StreamNative's",
+    )
+    listener_name: str | None = Field(
+        None,
+        min_length=1,
+        description="which of the brokers' advertised listeners to use, where they have several",
+    )
+    subscription_type: SubscriptionType = Field(
+        SubscriptionType.AUTO, description="how to subscribe; auto: as the broker says, else failover"
+    )
+    assume_exists: bool = Field(
+        False,
+        description="go on without the admin API, whose word alone tells that the subscription exists:"
+        " a mistyped one is then created",
+    )
+    token: SecretStr | None = Field(None, description="JWT, better as ${env:NAME} or ${file:PATH}")
+    token_file: ExistingFile | None = Field(
+        None, description="file with the JWT, read again for each connection"
+    )
+    oauth2_key_file: ExistingFile | None = Field(
+        None, description="JSON key file for OAuth2 client credentials (client_id, client_secret)"
+    )
+    oauth2_issuer_url: str | None = Field(None, description="OAuth2 issuer, as in https://HOST")
+    oauth2_audience: str | None = Field(
+        None, description="OAuth2 audience, as in urn:sn:pulsar:ORG:INSTANCE"
+    )
+    oauth2_scope: str | None = Field(None, description="OAuth2 scope, where the issuer wants one")
+    tls_trust_certs: ExistingFile | None = Field(
+        None, description="PEM file with the authorities to trust instead of the system's"
+    )
+    tls_certificate: ExistingFile | None = Field(
+        None, description="PEM file with the certificate to log in with, where the cluster wants one"
+    )
+    tls_key: ExistingFile | None = Field(
+        None, description="PEM file with its private key, if that is not in the certificate's file"
+    )
+
+    @field_validator("service_url")
+    @classmethod
+    def _is_service_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
+        if parts.scheme not in ("pulsar", "pulsar+ssl") or not all(host.hostname for host in hosts):
+            raise ValueError("write it as pulsar://HOST:6650 or pulsar+ssl://HOST:6651")
+        if any(host.port == 0 for host in hosts):  # raises ValueError for what is no port at all
+            raise ValueError("0 is no port")
+        if parts.username or parts.password:
+            raise ValueError("it takes no user or password; use --token or the oauth2 options")
+        return url.rstrip("/")
+
+    @field_validator("admin_url")
+    @classmethod
+    def _is_admin_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+            raise ValueError("write it as http://HOST:8080 or https://HOST:8443, without a user")
+        return url.rstrip("/")
+
+    @field_validator("topic")
+    @classmethod
+    def _full_name(cls, topic: str) -> str:
+        if topic.startswith("non-persistent:"):
+            raise ValueError("a non-persistent topic keeps no backlog")
+        match = _TOPIC.fullmatch(topic)
+        if not match:
+            raise ValueError("write it as persistent://TENANT/NAMESPACE/TOPIC")
+        return f"persistent://{match[1] or 'public'}/{match[2] or 'default'}/{match[3]}"
+
+    @model_validator(mode="after")
+    def _logins_fit(self) -> Self:
+        logins = [self.token, self.token_file, self.oauth2_key_file]
+        if sum(login is not None for login in logins) > 1:
+            raise ValueError("give one of --token, --token-file and --oauth2-key-file")
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("--tls-key needs --tls-certificate")
+        if self.tls_certificate and not self.service_url.startswith("pulsar+ssl://"):
+            raise ValueError("--tls-certificate needs a --service-url that starts with pulsar+ssl://")
+        if self.oauth2_key_file and not (self.issuer and self.oauth2_audience):
+            raise ValueError("--oauth2-key-file needs --oauth2-issuer-url and --oauth2-audience")
+        if self.admin is None and not self.assume_exists:
+            raise ValueError(
+                "--admin-url is needed: it cannot be told from this service URL. Without the admin API"
+                " nothing tells whether the subscription exists; --assume-exists goes on all the same"
+            )
+        return self
+
+    @property
+    def issuer(self) -> str | None:
+        """The OAuth2 issuer."""
+        return self.oauth2_issuer_url
+
+    @property
+    def admin(self) -> str | None:
+        """The admin API's address, where it is given or certain; None: not known."""
+        return self.admin_url or derived_admin_url(self.service_url)
+
+
+class StreamNativeOptions(PulsarOptions):
+    """One subscription on StreamNative Cloud: Pulsar with TLS and a login."""
+
+    @model_validator(mode="after")
+    def _tls_and_login(self) -> Self:
+        if not self.service_url.startswith("pulsar+ssl://"):
+            raise ValueError("--service-url of StreamNative starts with pulsar+ssl://")
+        if not (self.token or self.token_file or self.oauth2_key_file):
+            raise ValueError("StreamNative needs --token, --token-file or --oauth2-key-file")
+        return self
+
+    @property
+    def issuer(self) -> str | None:
+        """The OAuth2 issuer; StreamNative Cloud has one of its own."""
+        return self.oauth2_issuer_url or "https://auth.streamnative.cloud"
+
+
+def derived_admin_url(service_url: str) -> str | None:
+    """The admin API's address where a service URL makes it certain; None: ask for it."""
+    parts = urlsplit(service_url)
+    host = parts.hostname or ""
+    if "," in parts.netloc:
+        return None
+    if host.endswith(_STREAMNATIVE):
+        return f"https://{host}"
+    port = parts.port or (6651 if parts.scheme == "pulsar+ssl" else 6650)
+    found = _ADMIN_PORTS.get((parts.scheme, port))
+    return f"{found[0]}://{f'[{host}]' if ':' in host else host}:{found[1]}" if found else None

@@ -1,0 +1,278 @@
+"""Frames of Pulsar's binary protocol, and what a message's frame says before its payload.
+
+Layout and semantics: https://pulsar.apache.org/docs/4.0.x/developing-binary-protocol/; numbers: Pulsar
+4.0.7's PulsarApi.proto, in which the type of a command is the number of its field in BaseCommand.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from backlog_clearer.brokers.shared.protobuf import (
+    BOOL,
+    BYTES,
+    INT32,
+    INT64,
+    STRING,
+    UINT64,
+    Field,
+    message_classes,
+)
+
+PROTOCOL_VERSION = 19  # of Pulsar 2.9; what came later is asked for by feature flags
+SIZES = struct.Struct(">II")  # of everything behind this number, and of the command behind both
+_U32 = struct.Struct(">I")
+_CHECKED = struct.Struct(">HII")  # a magic number, a CRC32-C, the metadata's size
+_BROKER_METADATA, _CHECKSUM = 0x0E02, 0x0E01  # magic numbers
+MAX_COMMAND = 5 * 1024 * 1024  # no command is believed to be larger; a message's payload is none
+
+
+class FrameError(ValueError):
+    """Bytes that are not what the protocol says."""
+
+
+class Kind(IntEnum):
+    """Types of commands."""
+
+    CONNECT = 2
+    CONNECTED = 3
+    SUBSCRIBE = 4
+    MESSAGE = 9
+    ACK = 10
+    FLOW = 11
+    SUCCESS = 13
+    ERROR = 14
+    CLOSE_CONSUMER = 16
+    PING = 18
+    PONG = 19
+    PARTITIONED_METADATA = 21
+    PARTITIONED_METADATA_RESPONSE = 22
+    LOOKUP = 23
+    LOOKUP_RESPONSE = 24
+    SEEK = 28
+    GET_LAST_MESSAGE_ID = 29
+    GET_LAST_MESSAGE_ID_RESPONSE = 30
+    AUTH_CHALLENGE = 36
+    AUTH_RESPONSE = 37
+    TOPIC_MIGRATED = 68
+
+
+_MESSAGE = Kind.MESSAGE.value  # an IntEnum compares slowly
+REDIRECT = 0  # how a lookup ends that is to be asked again elsewhere
+INDIVIDUAL, CUMULATIVE = 0, 1
+"""Types of acknowledgement."""
+EARLIEST = 1
+"""Where a subscription that does not exist would begin."""
+
+_FAILURE = {"error": Field(4, INT32), "message": Field(5, STRING)}
+_BODIES = {
+    Kind.CONNECT: {
+        "client_version": Field(1, STRING),
+        "auth_data": Field(3, BYTES),
+        "protocol_version": Field(4, INT32),
+        "auth_method_name": Field(5, STRING),
+        "proxy_to_broker_url": Field(6, STRING),
+        "feature_flags": Field(10, "FeatureFlags"),
+    },
+    Kind.CONNECTED: {"server_version": Field(1, STRING)},
+    Kind.SUBSCRIBE: {
+        "topic": Field(1, STRING),
+        "subscription": Field(2, STRING),
+        "sub_type": Field(3, INT32),
+        "consumer_id": Field(4, UINT64),
+        "request_id": Field(5, UINT64),
+        "consumer_name": Field(6, STRING),
+        "initial_position": Field(13, INT32),
+        "force_topic_creation": Field(15, BOOL),
+    },
+    Kind.MESSAGE: {
+        "consumer_id": Field(1, UINT64),
+        "message_id": Field(2, "MessageIdData"),
+        "ack_set": Field(4, INT64, repeated=True),
+    },
+    Kind.ACK: {
+        "consumer_id": Field(1, UINT64),
+        "ack_type": Field(2, INT32),
+        "message_id": Field(3, "MessageIdData", repeated=True),
+    },
+    Kind.FLOW: {"consumer_id": Field(1, UINT64), "message_permits": Field(2, INT32)},
+    Kind.SUCCESS: {"request_id": Field(1, UINT64)},
+    Kind.ERROR: {
+        "request_id": Field(1, UINT64),
+        "error": Field(2, INT32),
+        "message": Field(3, STRING),
+    },
+    Kind.CLOSE_CONSUMER: {"consumer_id": Field(1, UINT64), "request_id": Field(2, UINT64)},
+    Kind.PING: {},
+    Kind.PONG: {},
+    Kind.PARTITIONED_METADATA: {
+        "topic": Field(1, STRING),
+        "request_id": Field(2, UINT64),
+        "metadata_auto_creation_enabled": Field(6, BOOL),
+    },
+    Kind.PARTITIONED_METADATA_RESPONSE: {
+        "partitions": Field(1, INT32),
+        "request_id": Field(2, UINT64),
+        **_FAILURE,
+    },
+    Kind.LOOKUP: {
+        "topic": Field(1, STRING),
+        "request_id": Field(2, UINT64),
+        "authoritative": Field(3, BOOL),
+        "advertised_listener_name": Field(7, STRING),
+    },
+    Kind.LOOKUP_RESPONSE: {
+        "broker_service_url": Field(1, STRING),
+        "broker_service_url_tls": Field(2, STRING),
+        "response": Field(3, INT32),
+        "request_id": Field(4, UINT64),
+        "authoritative": Field(5, BOOL),
+        "error": Field(6, INT32),
+        "message": Field(7, STRING),
+        "proxy_through_service_url": Field(8, BOOL),
+    },
+    Kind.SEEK: {
+        "consumer_id": Field(1, UINT64),
+        "request_id": Field(2, UINT64),
+        "message_id": Field(3, "MessageIdData"),
+    },
+    Kind.GET_LAST_MESSAGE_ID: {"consumer_id": Field(1, UINT64), "request_id": Field(2, UINT64)},
+    Kind.GET_LAST_MESSAGE_ID_RESPONSE: {
+        "last_message_id": Field(1, "MessageIdData"),
+        "request_id": Field(2, UINT64),
+        "consumer_mark_delete_position": Field(3, "MessageIdData"),
+    },
+    Kind.AUTH_CHALLENGE: {},
+    Kind.AUTH_RESPONSE: {
+        "client_version": Field(1, STRING),
+        "response": Field(2, "AuthData"),
+        "protocol_version": Field(3, INT32),
+    },
+    Kind.TOPIC_MIGRATED: {},
+}
+_TYPES = message_classes(
+    "backlog_clearer.pulsar",
+    {
+        "MessageIdData": {"ledger": Field(1, UINT64), "entry": Field(2, UINT64)},
+        "FeatureFlags": {"auth_refresh": Field(1, BOOL), "no_auto_creation": Field(5, BOOL)},
+        "AuthData": {"auth_method_name": Field(1, STRING), "auth_data": Field(2, BYTES)},
+        "MessageMetadata": {
+            "num_messages_in_batch": Field(11, INT32),
+            "num_chunks_from_msg": Field(27, INT32),
+            "chunk_id": Field(29, INT32),
+        },
+        **{kind.name: dict(fields) for kind, fields in _BODIES.items()},
+        "BaseCommand": {
+            "type": Field(1, INT32),
+            **{kind.name.lower(): Field(kind.value, kind.name) for kind in Kind},
+        },
+    },
+)
+_COMMAND, _METADATA = _TYPES["BaseCommand"], _TYPES["MessageMetadata"]
+
+_ERRORS = (
+    *("UnknownError", "MetadataError", "PersistenceError", "AuthenticationError"),
+    *("AuthorizationError", "ConsumerBusy", "ServiceNotReady", "ProducerBlockedQuotaExceededError"),
+    *("ProducerBlockedQuotaExceededException", "ChecksumError", "UnsupportedVersionError"),
+    *("TopicNotFound", "SubscriptionNotFound", "ConsumerNotFound", "TooManyRequests"),
+    *("TopicTerminatedError", "ProducerBusy", "InvalidTopicName", "IncompatibleSchema"),
+    *("ConsumerAssignError", "TransactionCoordinatorNotFound", "InvalidTxnStatus"),
+    *("NotAllowedError", "TransactionConflict", "TransactionNotFound", "ProducerFenced"),
+)
+
+
+def error_name(number: int) -> str:
+    """`ServerError`'s name of a number."""
+    return _ERRORS[number] if 0 <= number < len(_ERRORS) else f"error {number}"
+
+
+def frame(kind: Kind, **fields: Any) -> bytes:
+    """A command as it is sent; embedded messages are dicts."""
+    command: bytes = _COMMAND(type=kind, **{kind.name.lower(): fields}).SerializeToString()
+    return SIZES.pack(len(command) + 4, len(command)) + command
+
+
+class Entry(NamedTuple):
+    """What a message's frame says of an entry."""
+
+    consumer: int
+    ledger: int
+    entry: int
+    permits: int  # messages that the broker counts as delivered
+    messages: int  # the same, but a chunk counts only if it is its message's last
+    size: int  # of the frame, bytes
+
+
+class Command(NamedTuple):
+    """Any other command."""
+
+    kind: int
+    body: Any  # None: not one of those that are looked at
+    size: int  # of the frame, bytes
+
+
+def head(buffer: bytearray, at: int, end: int) -> Entry | Command | None:
+    """What the frame at `at` says, of which `end - at` bytes have come.
+
+    None: more bytes are needed to say. A message's payload need not have come. Raises `FrameError`.
+    """
+    if end - at < 8:  # noqa: PLR2004 the two sizes in front of every command
+        return None
+    size, command_size = SIZES.unpack_from(buffer, at)
+    if not 0 < command_size <= size - 4 or command_size > MAX_COMMAND:
+        raise FrameError(f"a frame of {size} bytes with a command of {command_size}")
+    behind = at + 8 + command_size
+    if behind > end:
+        return None
+    whole = size + 4
+    try:
+        command = _COMMAND.FromString(bytes(buffer[at + 8 : behind]))
+        kind = command.type
+        if kind != _MESSAGE:
+            name = Kind(kind).name.lower() if kind in _BODIES else None
+            return Command(kind, getattr(command, name) if name else None, whole)
+        place = _metadata(buffer, behind, end, at + whole)
+        if place is None:
+            return None
+        metadata = _METADATA.FromString(bytes(buffer[place]))
+    except DecodeError as error:
+        raise FrameError(f"a frame of {size} bytes that is no command: {error}") from None
+    message = command.message
+    where = message.message_id
+    count = max(1, metadata.num_messages_in_batch)
+    bits = message.ack_set
+    if bits:
+        count = _set_bits(bits, count)
+    # The last chunk stands for its message; what has no chunks says 0 of 0.
+    counted = 0 if metadata.chunk_id + 1 < metadata.num_chunks_from_msg else count
+    return Entry(message.consumer_id, where.ledger, where.entry, count, counted, whole)
+
+
+def _metadata(buffer: bytearray, at: int, end: int, frame_end: int) -> slice | None:
+    """Where the metadata that follow a command are; None: they have not all come."""
+    if at + _CHECKED.size > frame_end:
+        raise FrameError("a message without metadata")
+    if at + _CHECKED.size > end:
+        return None
+    magic, _, size = _CHECKED.unpack_from(buffer, at)
+    start = at + _CHECKED.size
+    if magic == _BROKER_METADATA:
+        raise FrameError("metadata of the broker, which were not asked for")
+    if magic != _CHECKSUM:  # a producer may leave it out: then the size stands first
+        start = at + _U32.size
+        (size,) = _U32.unpack_from(buffer, at)
+    if start + size > frame_end:
+        raise FrameError(f"metadata of {size} bytes, which end behind their frame")
+    return slice(start, start + size) if start + size <= end else None
+
+
+def _set_bits(words: Any, count: int) -> int:
+    """How many of the first `count` bits are set: of messages in a batch, those not acknowledged yet."""
+    bits = 0
+    for index, word in enumerate(words):
+        bits |= (word & 0xFFFF_FFFF_FFFF_FFFF) << (64 * index)
+    return (bits & ((1 << min(count, 64 * len(words))) - 1)).bit_count()

@@ -1,0 +1,1 @@
+"""What several brokers have in common."""

@@ -1,0 +1,56 @@
+"""The same question about many partitions, asked side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def in_parallel(
+    items: Sequence[_T],
+    open_worker: Callable[[], Callable[[_T], _R]],
+    *,
+    threads: int = 16,
+    timeout_s: float = 12.0,
+) -> list[_R | ClearerError]:
+    """Call one function for each item on so many threads at most, each with a worker of its own.
+
+    Returns the results in order, with the `ClearerError` where one was raised or nothing came within
+    `timeout_s` in a row: then nothing more is begun. The threads are daemons; one that hangs is left.
+    """
+    results: dict[int, _R | ClearerError] = {}
+    waiting = list(enumerate(items))[::-1]
+    lock = threading.Lock()
+    done = threading.Semaphore(0)
+
+    def work() -> None:
+        worker: Callable[[_T], _R] | None = None
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                index, item = waiting.pop()
+            try:
+                worker = worker or open_worker()
+                results[index] = worker(item)
+            except ClearerError as error:
+                results[index] = error
+            except Exception as error:  # noqa: BLE001 a thread must not end without its answer
+                results[index] = BrokerError(f"{type(error).__name__}: {error}")
+            done.release()
+
+    for _ in range(min(threads, len(items))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in items:
+        if not done.acquire(timeout=timeout_s):
+            with lock:
+                waiting.clear()
+            break
+    late = TransientError(f"The service did not answer within {timeout_s:.0f} s.")
+    return [results.get(index, late) for index in range(len(items))]

@@ -1,0 +1,62 @@
+"""Command-line flags made from the options models, so that a flag and a file key are one thing."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from backlog_clearer.model import StrEnum
+from backlog_clearer.options.base import flag
+from backlog_clearer.options.layers import SETTINGS
+
+
+def _bare(annotation: Any) -> Any:
+    """The type without `None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kept = [part for part in get_args(annotation) if part is not type(None)]
+        return kept[0] if len(kept) == 1 else str
+    return annotation
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default
+    if field.is_required():
+        return "required"
+    if default is PydanticUndefined or default is None or default is False or default in ((), ""):
+        return ""
+    return f"default {','.join(default) if isinstance(default, tuple) else default}"
+
+
+def options_of(model: type[BaseModel], *only: str) -> list[click.Option]:
+    """One flag for each field (of `only`); all default to None, which means "not given"."""
+    made = []
+    for name, field in model.model_fields.items():
+        if only and name not in only:
+            continue
+        kind = _bare(field.annotation)
+        default = _default(field)
+        text = f"{field.description or name}{f' [{default}]' if default else ''}"
+        if name == SETTINGS:
+            made.append(click.Option(["-X", SETTINGS], multiple=True, metavar="KEY=VALUE", help=text))
+        elif kind is bool:
+            made.append(
+                click.Option([f"{flag(name)}/--no-{flag(name)[2:]}", name], default=None, help=text)
+                if field.default is True
+                else click.Option([flag(name), name], is_flag=True, default=None, help=text)
+            )
+        else:
+            choices = isinstance(kind, type) and issubclass(kind, StrEnum)
+            made.append(
+                click.Option(
+                    [flag(name), name],
+                    type=click.Choice([str(item) for item in kind]) if choices else str,
+                    metavar=None if choices else name.split("_")[-1].upper(),
+                    help=text,
+                )
+            )
+    return made

@@ -1,0 +1,36 @@
+"""What can go wrong, in the four ways that the caller has to tell apart.
+
+A message says what was wrong, where, and what to do about it, in one or two sentences,
+and never contains a secret: adapters translate library errors before they let them out.
+"""
+
+from __future__ import annotations
+
+from backlog_clearer.model import Partition
+
+
+class ClearerError(Exception):
+    """Base of everything this project raises on purpose; `str(error)` is for the user."""
+
+
+class UsageError(ClearerError):
+    """The call is wrong: an option, a name, a topic that does not exist. Exit code 2."""
+
+
+class RefusedError(ClearerError):
+    """The call is understood and was not carried out, to protect somebody. Exit code 1."""
+
+
+class BrokerError(ClearerError):
+    """The broker said no, or did not answer, and trying again will not help. Exit code 1.
+
+    `partition` is set where the failure concerns one partition alone.
+    """
+
+    def __init__(self, message: str, partition: Partition | None = None) -> None:
+        super().__init__(message)
+        self.partition = partition
+
+
+class TransientError(BrokerError):
+    """A failure that may pass (leader moved, connection lost, throttled): the engine retries it."""

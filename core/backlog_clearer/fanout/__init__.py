@@ -1,0 +1,1 @@
+"""Many invocations that share one backlog: configuration, dispatch, run status, platforms."""

@@ -1,0 +1,216 @@
+"""Named backlogs: one configuration for the laptop, the functions and the container jobs.
+
+    {"receipts": "gs://ops-receipts/drains",
+     "backlogs": {"orders": {"system": "kafka",
+                             "options": {"bootstrap_servers": "b:9092", "topic": "orders",
+                                         "group_id": "billing", "security.protocol": "SASL_SSL",
+                                         "sasl.password": "${env:KAFKA_PASSWORD}"},
+                             "mode": "consume", "workers": 8}}}
+
+A request names a backlog and a slice of it, and may lower limits; it brings no address, no option and
+no secret. `BACKLOG_CLEARER_CONFIG` holds the object itself or the path of a file with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from backlog_clearer.errors import UsageError
+from backlog_clearer.model import Mode
+from backlog_clearer.options.base import Options, build, suggestion
+from backlog_clearer.options.layers import build_options
+from backlog_clearer.options.references import read_text
+from backlog_clearer.options.run import Slice
+from backlog_clearer.registry import options_model
+from backlog_clearer.run.clear import Job
+from backlog_clearer.run.receipt import check_run_id
+
+VARIABLE = "BACKLOG_CLEARER_CONFIG"
+
+
+class Backlog(Options):
+    """One backlog that may be cleared by its name."""
+
+    system: str = Field(description="kafka, pulsar, …")
+    options: dict[str, Any] = Field(
+        description="the system's options by their field names; secrets as ${env:NAME} or ${file:PATH}"
+    )
+    mode: Mode = Field(Mode.CONSUME, description="unless a request chooses another allowed one")
+    allowed_modes: tuple[Mode, ...] = Field(
+        (), description="what a request may choose; default: `mode`"
+    )
+    workers: int = Field(4, ge=1, le=1024, description="lanes of one slice")
+    batch_size: int = Field(2000, ge=1, le=1_000_000, description="messages that one read asks for")
+    max_messages: int | None = Field(None, ge=1, description="of one slice; a request may lower it")
+    max_seconds: float | None = Field(None, gt=0, description="of one slice; a request may lower it")
+    force: bool = Field(False, description="go on although consumers are attached")
+    max_slices: int = Field(32, ge=1, le=10_000, description="slices that a dispatch makes at most")
+    messages_per_slice: int = Field(
+        50_000_000, ge=1, description="backlog from which a dispatch makes another slice"
+    )
+    max_requeues: int = Field(
+        10, ge=0, le=1000, description="how often a slice that met its deadline is put on again"
+    )
+
+    @model_validator(mode="after")
+    def _mode_is_allowed(self) -> Self:
+        if self.allowed_modes and self.mode not in self.allowed_modes:
+            raise ValueError(f"mode {self.mode} is not among allowed_modes")
+        return self
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What a request may choose."""
+        return self.allowed_modes or (self.mode,)
+
+    def slices(self, partitions: int, backlog: int | None) -> int:
+        """How many slices this backlog is worth: never more than partitions; unknown counts as much."""
+        most = max(1, min(partitions, self.max_slices))
+        return (
+            most if backlog is None else max(1, min(most, math.ceil(backlog / self.messages_per_slice)))
+        )
+
+
+class Request(Options):
+    """What a caller may ask for: the same over HTTP, in a queue's message and as job arguments."""
+
+    backlog: str = Field(min_length=1, max_length=100, description="name of a configured backlog")
+    slice: int | None = Field(None, ge=0, description="index of the slice; with `total`")
+    total: int | None = Field(None, ge=1, le=10_000, description="number of slices")
+    mode: Mode | None = Field(None, description="if the configuration allows it")
+    max_messages: int | None = Field(None, ge=1, description="at most what is configured")
+    max_seconds: float | None = Field(None, gt=0, description="at most what is configured")
+    run_id: str | None = Field(None, description="of the run that the slice belongs to")
+    requeued: int = Field(0, ge=0, le=1000, description="how often the slice was put on again already")
+
+    @model_validator(mode="after")
+    def _slice_exists(self) -> Self:
+        if (self.slice is None) != (self.total is None):
+            raise ValueError("slice and total go together")
+        if self.slice is not None and self.total is not None and self.slice >= self.total:
+            raise ValueError(f"slice {self.slice} of {self.total} does not exist: they count from 0")
+        return self
+
+    @model_validator(mode="after")
+    def _run_id_is_a_name(self) -> Self:
+        if self.run_id is not None:
+            try:
+                check_run_id(self.run_id)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def part(self) -> Slice | None:
+        """The slice asked for; None: the whole backlog."""
+        if self.slice is None or self.total is None:
+            return None
+        return Slice(index=self.slice, total=self.total)
+
+
+class Config(Options):
+    """All that may be cleared, and where receipts go."""
+
+    receipts: str = Field("receipts", min_length=1, description="directory or fsspec URL for receipts")
+    backlogs: dict[str, Backlog] = Field(min_length=1)
+
+    def backlog(self, name: str) -> Backlog:
+        """A backlog by its name; raises `UsageError` with a suggestion."""
+        try:
+            return self.backlogs[name]
+        except KeyError:
+            known = ", ".join(self.backlogs)
+            raise UsageError(
+                f"There is no backlog {name!r}; the configuration has {known}."
+                f"{suggestion(name, list(self.backlogs))}"
+            ) from None
+
+    def job(
+        self,
+        request: Request,
+        *,
+        deadline_s: float | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Job:
+        """What a request asks to do, within what is configured; raises `UsageError`.
+
+        `deadline_s` is what the platform leaves, in seconds; the lowest limit holds.
+        """
+        found = self.backlog(request.backlog)
+        if request.mode is not None and request.mode not in found.modes:
+            raise UsageError(
+                f"Backlog {request.backlog!r} may be cleared by {' or '.join(found.modes)} alone."
+            )
+        for name in ("max_messages", "max_seconds"):
+            asked, most = getattr(request, name), getattr(found, name)
+            if asked is not None and most is not None and asked > most:
+                raise UsageError(f"{name} is {asked}, but {most} at most is configured.")
+        seconds = [
+            limit for limit in (request.max_seconds, found.max_seconds, deadline_s) if limit is not None
+        ]
+        options, run = build_options(
+            options_model(found.system),
+            found.options,
+            {
+                "mode": request.mode or found.mode,
+                "workers": found.workers,
+                "batch_size": found.batch_size,
+                "max_messages": request.max_messages or found.max_messages,
+                "max_seconds": min(seconds, default=None),
+                "force": found.force,
+                "stop_when_empty": True,
+                "slice": request.part,
+                "receipt_dir": self.receipts,
+            },
+            environ=environ,
+        )
+        return (
+            Job(found.system, options, run)
+            if request.run_id is None
+            else Job(found.system, options, run, request.run_id)
+        )
+
+
+def load_config(environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration that `BACKLOG_CLEARER_CONFIG` names, checked whole.
+
+    Raises `UsageError` that lists every fault of every backlog at once, without any value.
+    """
+    text = environ.get(VARIABLE, "").strip()
+    if not text:
+        raise UsageError(f"{VARIABLE} is not set: name a JSON file, or give the object itself.")
+    if not text.startswith("{"):
+        text = read_text(text, f"{VARIABLE} names {text}, which")
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{VARIABLE} is not JSON: {error}.") from None
+    return parse(value, environ)
+
+
+def parse(value: Any, environ: Mapping[str, str] = os.environ) -> Config:
+    """A configuration from its JSON value; raises like `load_config`."""
+    if not isinstance(value, dict) or not isinstance(value.get("backlogs"), dict):
+        raise UsageError(f'{VARIABLE} must be an object with "backlogs", an object by name.')
+    faults = []
+    found: dict[str, Backlog] = {}
+    for name, entry in value["backlogs"].items():
+        try:
+            found[name] = build(Backlog, entry if isinstance(entry, dict) else {})
+            build_options(options_model(found[name].system), found[name].options, environ=environ)
+        except UsageError as error:
+            faults += [f"backlog {name!r}: {line}" for line in str(error).splitlines()]
+    try:
+        config = build(Config, {**value, "backlogs": found})
+    except UsageError as error:
+        faults += str(error).splitlines()
+    if faults:
+        raise UsageError("\n".join(faults))
+    return config

@@ -1,0 +1,63 @@
+"""Which slice of which run a container is, as its platform tells it in the environment.
+
+Cloud Run jobs: https://cloud.google.com/run/docs/container-contract#jobs-env-vars; AWS Batch:
+https://docs.aws.amazon.com/batch/latest/userguide/job_env_vars.html; Kubernetes: indexed jobs, whose
+number of completions is in no variable and has to be given as `BACKLOG_CLEARER_TOTAL`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from backlog_clearer.errors import UsageError
+
+TOTAL = "BACKLOG_CLEARER_TOTAL"
+RUN_ID = "BACKLOG_CLEARER_RUN_ID"
+
+_PLATFORMS = (
+    ("CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT"),
+    ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
+    ("JOB_COMPLETION_INDEX", TOTAL),
+)
+_RUNS = (RUN_ID, "CLOUD_RUN_EXECUTION", "AWS_BATCH_JOB_ID")
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def slice_of(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """(index, total) as the platform tells; None: it tells nothing. Raises `UsageError`."""
+    for index_name, total_name in _PLATFORMS:
+        if index_name not in environ:
+            continue
+        if total_name not in environ:
+            raise UsageError(
+                f"{index_name} is set, but {total_name} is not: how many slices are there?"
+            )
+        index, total = _number(environ, index_name), _number(environ, total_name)
+        if index >= total:
+            raise UsageError(
+                f"{index_name} is {index}, but {total_name} is {total}: they count from 0."
+            )
+        return index, total
+    return None
+
+
+def run_of(environ: Mapping[str, str]) -> str | None:
+    """A run id that all slices of one execution share; None: the platform tells none."""
+    for name in _RUNS:
+        value = environ.get(name, "").partition(":")[0]  # a child of a Batch array is "ID:INDEX"
+        if value:
+            return _NOT_IN_A_NAME.sub("-", value)[:100]
+    return None
+
+
+def scheduled_run(backlog: str, when: str) -> str:
+    """The run id of what a scheduler starts for a moment: the same however often it tries."""
+    return _NOT_IN_A_NAME.sub("-", f"{when}-{backlog}").lstrip("._-")[:100]
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ[name].strip()
+    if not text.isdecimal():
+        raise UsageError(f"{name} is {text[:50]!r}, which is no number.")
+    return int(text)

@@ -1,0 +1,222 @@
+"""How a whole run stands, from what its invocations stored: receipts, their results, failures.
+
+Slices run twice, die, and go on; therefore nothing is added up that could be counted twice. A partition's
+figures span from the first receipt that names it (where it stood, what its target was) to the newest word
+of the broker: exact however many invocations there were.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backlog_clearer.errors import BrokerError, UsageError
+from backlog_clearer.fanout.configuration import Request
+from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
+from backlog_clearer.model import Partition, StrEnum
+from backlog_clearer.options.run import Slice
+from backlog_clearer.run import store
+from backlog_clearer.run.receipt import Receipt, load_run, part_name, run_folder
+from backlog_clearer.run.report import Action, StoredPosition, total_known
+
+RUN_SCHEMA: Literal["backlog-clearer/run/1"] = "backlog-clearer/run/1"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Failure(_Frozen):
+    """An invocation that ended before it had a receipt, or a message that its queue gave up."""
+
+    slice: Slice | None
+    error: str
+    kind: str
+    at: datetime
+
+
+class State(StrEnum):
+    """How one slice stands."""
+
+    WAITING = "waiting"  # nothing is known of it yet
+    STARTED = "started"  # its newest invocation has no result: it runs, or died
+    CLEARED = "cleared"  # an invocation of it was verified by the broker
+    NOT_CLEARED = "not cleared"  # its newest result says so; another attempt may follow
+    FAILED = "failed"  # refused, or given up by the queue, since its newest receipt
+
+
+class SliceStatus(_Frozen):
+    """One slice of a run."""
+
+    slice: str = Field(description='"slice-2-of-8" or "whole"')
+    state: State
+    invocations: int = Field(description="how many stored a receipt")
+    error: str | None = None
+
+
+class PartitionStatus(_Frozen):
+    """One partition over all invocations of a run."""
+
+    topic: str
+    partition: int
+    before: StoredPosition = Field(description="stored position before the run's first invocation")
+    target: StoredPosition = Field(description="position to reach, frozen by the first invocation")
+    after: StoredPosition = Field(None, description="stored position by the newest result")
+    backlog: int | None = Field(description="before, up to the target, in `unit`; null: unknown")
+    remaining: int | None = Field(None, description="by the newest result, in `unit`; null: unknown")
+    verified: bool = Field(
+        False, description="whether the broker confirmed to some invocation: nothing left"
+    )
+
+    @property
+    def cleared(self) -> int | None:
+        """How much of the backlog is gone, in `unit`."""
+        if self.backlog is None or self.remaining is None:
+            return None
+        return self.backlog - self.remaining
+
+
+class RunStatus(_Frozen):
+    """How a run stands."""
+
+    schema_: Literal["backlog-clearer/run/1"] = Field(RUN_SCHEMA, alias="schema")
+    run_id: str
+    backlog: str | None = Field(description="configured name; null: the run was not dispatched")
+    subscription: str | None
+    unit: str | None
+    cleared: bool = Field(description="every slice is cleared")
+    counts: dict[State, int] = Field(description="slices by state")
+    slices: tuple[SliceStatus, ...]
+    partitions: tuple[PartitionStatus, ...]
+    total: int | None = Field(description="backlog before, in `unit`; null: unknown")
+    gone: int | None = Field(
+        description="how much of it is gone; null: not known of all partitions yet"
+    )
+
+
+def run_status(receipts: str, run_id: str) -> RunStatus:
+    """How a run stands; raises `UsageError` where nothing is known of it, `BrokerError`."""
+    dispatched = read_dispatch(receipts, run_id)
+    try:
+        loaded = load_run(receipts, run_id)
+    except UsageError as error:  # the run may well be there
+        raise BrokerError(str(error)) from error
+    found = [item for item in loaded.values() if item.action is Action.CLEAR]
+    failures = _failures(run_folder(receipts, run_id))
+    if dispatched is None and not found and not failures:
+        raise UsageError(f"There is no run {run_id!r} in {receipts}.")
+    return assemble(run_id, dispatched, found, failures)
+
+
+def assemble(
+    run_id: str,
+    dispatched: Dispatch | None,
+    receipts: Sequence[Receipt],
+    failures: Sequence[Failure],
+) -> RunStatus:
+    """A run from its dispatch, its receipts (oldest first) and its failures: pure."""
+    parts = [item.slice for item in receipts] + [item.slice for item in failures]
+    total = dispatched.slices if dispatched else max((part.total for part in parts if part), default=0)
+    names = [part_name(Slice(index=index, total=total)) for index in range(total)]
+    names += [part_name(part) for part in parts]
+    slices = tuple(
+        _slice(
+            name,
+            [item for item in receipts if part_name(item.slice) == name],
+            [item for item in failures if part_name(item.slice) == name],
+        )
+        for name in dict.fromkeys(names)
+    )
+    partitions = _partitions(receipts)
+    backlogs = [item.backlog for item in partitions]
+    gone = [item.cleared for item in partitions]
+    complete = all(item.invocations for item in slices)
+    first = receipts[0] if receipts else None
+    return RunStatus(
+        run_id=run_id,
+        backlog=dispatched.request.backlog if dispatched else None,
+        subscription=first.subscription if first else dispatched.subscription if dispatched else None,
+        unit=first.unit if first else dispatched.unit if dispatched else None,
+        cleared=bool(slices) and all(item.state is State.CLEARED for item in slices),
+        counts={state: sum(item.state is state for item in slices) for state in State},
+        slices=slices,
+        partitions=partitions,
+        total=total_known(backlogs) if complete else None,
+        gone=total_known(gone) if complete else None,
+    )
+
+
+def _slice(name: str, receipts: Sequence[Receipt], failures: Sequence[Failure]) -> SliceStatus:
+    newest = receipts[-1] if receipts else None
+    failure = max(failures, key=lambda item: item.at, default=None)
+    error = None
+    if any(item.result is not None and item.result.cleared for item in receipts):
+        state = State.CLEARED
+    elif failure is not None and (newest is None or newest.created_at <= failure.at):
+        state, error = State.FAILED, failure.error
+    elif newest is None:
+        state = State.WAITING
+    elif newest.result is None:
+        state = State.STARTED
+    else:
+        rows = [item.error for item in newest.result.partitions if item.error]
+        state, error = State.NOT_CLEARED, newest.result.error or (rows[0] if rows else None)
+    return SliceStatus(slice=name, state=state, invocations=len(receipts), error=error)
+
+
+def _partitions(receipts: Sequence[Receipt]) -> tuple[PartitionStatus, ...]:
+    found: dict[Partition, PartitionStatus] = {}
+    for receipt in receipts:
+        for entry in receipt.partitions:
+            found.setdefault(
+                entry.id,
+                PartitionStatus(
+                    topic=entry.topic,
+                    partition=entry.partition,
+                    before=entry.position,
+                    target=entry.target,
+                    backlog=entry.backlog,
+                ),
+            )
+    results = [item.result for item in receipts if item.result is not None]
+    for result in sorted(results, key=lambda item: item.finished_at):
+        for row in result.partitions:
+            so_far = found.get(row.id)
+            if so_far is None:
+                continue
+            verified = so_far.verified or row.verified is True
+            remaining = 0 if verified else row.remaining
+            found[row.id] = so_far.model_copy(
+                update={"after": row.after, "remaining": remaining, "verified": verified}
+            )
+    return tuple(found[key] for key in sorted(found))
+
+
+def note_failure(receipts: str, request: Request, error: Exception, now: datetime) -> None:
+    """Store that a slice came to nothing, for whoever asks how the run stands.
+
+    Does nothing for a request without a run. Raises `BrokerError` where it cannot be stored.
+    """
+    if request.run_id is None:
+        return
+    part = request.part
+    failure = Failure(slice=part, error=str(error), kind=type(error).__name__, at=now)
+    path = (
+        f"{run_folder(receipts, request.run_id)}/failed-{part_name(part)}-{secrets.token_hex(4)}.json"
+    )
+    try:
+        store.write(path, failure.model_dump_json(indent=2).encode())
+    except OSError as problem:
+        raise BrokerError(f"The failure cannot be stored in {path}: {problem}.") from problem
+
+
+def _failures(folder: str) -> list[Failure]:
+    try:
+        found = store.read_all(store.names(folder, "failed-"))
+    except OSError as error:
+        raise BrokerError(f"The failures in {folder} cannot be read: {error}.") from error
+    return [Failure.model_validate_json(data) for data in found.values()]

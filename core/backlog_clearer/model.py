@@ -1,0 +1,164 @@
+"""The values that every part of the tool speaks in: partitions, positions, outcomes.
+
+Unknown is always `None`, never 0. Counts are in the unit that `Traits.unit` names
+(Kafka counts offsets, Pulsar entries, Pub/Sub messages), because brokers do not all count
+messages, and a figure under the wrong name is a lie.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+if sys.version_info >= (3, 11):
+    from enum import StrEnum
+else:  # Python 3.10 has no StrEnum; this is what it is
+    from enum import Enum
+
+    class StrEnum(str, Enum):
+        """`enum.StrEnum`, for Python 3.10."""
+
+        __str__ = str.__str__
+
+
+Position: TypeAlias = int | str | Mapping[str, int | str | None]
+"""A place in one partition, in the broker's own terms; only its adapter interprets it.
+
+It survives JSON unchanged, since receipts keep it: Kafka's and Iggy's is an int offset, Pulsar's
+"ledger:entry", Pub/Sub's a snapshot name, Event Hubs' a mapping of offset and sequence number.
+"""
+
+
+class Mode(StrEnum):
+    """How the backlog is cleared."""
+
+    CONSUME = "consume"  # read everything and acknowledge it
+    SKIP = "skip"  # move the position to the end, transferring nothing
+
+
+class StopReason(StrEnum):
+    """Why a drain ended. Only EMPTY means that nothing up to the target is left."""
+
+    EMPTY = "empty"  # every partition reached its target, by the broker's own figures
+    QUIET = "quiet"  # nothing arrived for the quiet time, and the broker gives no figures
+    LIMIT = "limit"  # --max-messages
+    DEADLINE = "deadline"  # --max-seconds
+    SIGNAL = "signal"  # SIGINT or SIGTERM
+    STALLED = "stalled"  # backlog remains and nothing arrived for the stall time
+    FAILED = "failed"  # a worker met an error that retrying does not mend
+
+
+class Partition(NamedTuple):
+    """One independently positioned part of the backlog; sorts by topic, then number.
+
+    `number` is the broker's partition number; a system without partitions uses 0.
+    """
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.number}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the engine must know about a kind of source before it can drive it."""
+
+    unit: str  # what `backlog`, `left` and `remaining` count: "offsets", "entries", "messages"…
+    empty_units: str = ""  # what of it is no message, for people: "transaction markers take offsets"
+    competing: bool = False  # several lanes may read one partition at the same time
+    settle_interval_s: float = 1.0  # longest time between two settles; 0: after every read
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What the broker says of one partition of the subscription, at one moment."""
+
+    partition: Partition
+    position: Position | None  # where the subscription stands; None: nothing stored
+    start: Position | None  # the first position still retained; None: not known
+    end: Position | None  # where it stands once all that exists now is cleared; None: not known
+    backlog: int | None  # how much lies between position and end, in `Traits.unit`
+    backlog_bytes: int | None = None  # the same in stored bytes, where the broker tells
+    undo: str | None = None  # why `restore` could not bring this partition back; None: it can
+    error: str | None = None  # why this partition cannot be cleared at all
+    passing: bool = False  # that may be over in a moment: asking again is worth it
+
+
+def completed(
+    states: Iterable[PartitionState], partitions: Iterable[Partition]
+) -> tuple[PartitionState, ...]:
+    """A state for each partition, sorted: nothing is known of those that have none."""
+    known = {state.partition: state for state in states}
+    return tuple(
+        known.get(partition) or PartitionState(partition, None, None, None, None)
+        for partition in sorted(partitions)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the broker says of the whole subscription, before anything changes."""
+
+    subscription: str  # for people: "group billing on topic orders"
+    identity: Mapping[str, str]  # what tells this subscription from others (cluster id, topic, …)
+    partitions: tuple[PartitionState, ...]  # sorted by partition
+    live: tuple[str, ...] = ()  # consumers attached now, by the names the broker gives them
+    notes: tuple[str, ...] = ()  # what the user must know first, one sentence each
+    skip_requests: int | None = None  # how many write requests a skip takes; None: one a partition
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a lane is asked to clear of one partition.
+
+    A lane starts at `resume`; where that is None, at the subscription's own position, or at
+    `state.start` if it has none. It stops at `target`; where that is None, it follows the end.
+    """
+
+    state: PartitionState
+    resume: Position | None
+    target: Position | None
+
+    @property
+    def partition(self) -> Partition:
+        """The partition claimed."""
+        return self.state.partition
+
+
+class Advance(NamedTuple):
+    """What one read got from one partition."""
+
+    partition: Partition
+    messages: int  # messages read, none counted that lies beyond the target
+    left: int | None  # still unread up to the target (or the end), in `Traits.unit`; None: unknown
+    bytes: int = 0  # bytes received for them, where the adapter sees them
+
+
+class Settled(NamedTuple):
+    """What one settle acknowledged in one partition."""
+
+    partition: Partition
+    messages: int  # messages acknowledged by this call that were not acknowledged before
+    position: Position | None  # where a new lane may resume; None: where the broker has it
+    error: str | None = None  # why this partition's acknowledgement was refused for good
+
+
+class Remaining(NamedTuple):
+    """What the broker's own figures say is still to be cleared of one partition."""
+
+    partition: Partition
+    position: Position | None  # what is stored now
+    left: int | None  # up to the target asked about, in `Traits.unit`; None: unknown
+    error: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of one partition in a skip or a restore."""
+
+    partition: Partition
+    position: Position | None  # what was written; None: nothing
+    error: str | None = None

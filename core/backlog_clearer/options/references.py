@@ -1,0 +1,47 @@
+"""References in option values: `${env:NAME}` and `${file:PATH}`, so that no file has to hold a secret."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backlog_clearer.errors import UsageError
+
+_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
+
+
+def read_text(path: str, called: str) -> str:
+    """The text in a file; raises `UsageError` that begins with what the file is called."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text file"
+        raise UsageError(f"{called} cannot be read: {reason}.") from None
+
+
+def resolve_references(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
+    """Replace `${env:NAME}` and `${file:PATH}` in every string of a JSON value.
+
+    Raises `UsageError` naming the variable or file that is missing, never its content.
+    """
+    if isinstance(value, Mapping):
+        return {key: resolve_references(item, environ) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [resolve_references(item, environ) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        kind, name = match.groups()
+        if kind == "env":
+            if name not in environ:
+                raise UsageError(
+                    f"The environment variable {name}, referred to as {match[0]}, is not set."
+                )
+            return environ[name]
+        return read_text(name, f"The file referred to as {match[0]}").strip()
+
+    return _REFERENCE.sub(replace, value)

@@ -1,0 +1,104 @@
+"""What to do with a backlog: the options that are the same for every system."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from backlog_clearer.errors import UsageError
+from backlog_clearer.model import Mode, Partition
+from backlog_clearer.options.base import Options, PartitionNumbers
+
+
+class Slice(BaseModel):
+    """One part of a backlog that is cleared by several processes: partitions `[index::total]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int = Field(ge=0)
+    total: int = Field(ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            match = re.fullmatch(r"(\d+)/(\d+)", value.strip())
+            if not match:
+                raise ValueError(f"{value!r} is no slice; write INDEX/TOTAL, as in 2/8")
+            return {"index": int(match[1]), "total": int(match[2])}
+        return value
+
+    @model_validator(mode="after")
+    def _index_below_total(self) -> Self:
+        if self.index >= self.total:
+            raise ValueError(
+                f"slice {self} does not exist: indexes of {self.total} slices run from 0"
+                f" to {self.total - 1}"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.total}"
+
+
+class RunOptions(Options):
+    """What to do with the backlog, the same for every system."""
+
+    mode: Mode = Field(
+        Mode.CONSUME, description="consume: read and acknowledge; skip: move the position to the end"
+    )
+    workers: int = Field(
+        4, ge=1, le=1024, description="lanes that read at the same time, each with a client of its own"
+    )
+    batch_size: int = Field(
+        2000, ge=1, le=1_000_000, description="messages that one read asks for, where it can be told"
+    )
+    stop_when_empty: bool = Field(
+        False, description="end once the target is reached; otherwise go on until interrupted"
+    )
+    follow: bool = Field(
+        False,
+        description="go on past the end as it was at the start, instead of freezing it as the target",
+    )
+    max_messages: int | None = Field(None, ge=1, description="stop after this many messages")
+    max_seconds: float | None = Field(None, gt=0, description="stop after this many seconds")
+    stall_seconds: float = Field(
+        60.0, gt=0, description="give up when backlog remains and nothing arrives for this long"
+    )
+    max_retries: int = Field(
+        10, ge=0, le=1000, description="consecutive attempts after transient errors, with backoff"
+    )
+    quiet_seconds: float = Field(
+        15.0,
+        gt=0,
+        description="where the broker gives no figures: end after this long without a message",
+    )
+    partitions: PartitionNumbers | None = Field(None, description="only these, as in 0,3,5-8")
+    slice: Slice | None = Field(
+        None, description="only every TOTALth partition of the sorted list, as in 2/8"
+    )
+    force: bool = Field(False, description="go on although consumers are attached")
+    dry_run: bool = Field(False, description="show backlog, plan and cost; change nothing")
+    receipt_dir: str = Field(
+        "receipts", description="directory for receipts, a path or any fsspec URL (gs://, s3://, az://)"
+    )
+
+    def choose(self, partitions: Iterable[Partition]) -> list[Partition]:
+        """Those that `--partitions` and `--slice` leave, sorted.
+
+        Raises `UsageError` naming partitions that do not exist, and those that do.
+        """
+        chosen = sorted(partitions)
+        if self.partitions is not None:
+            existing = {partition.number for partition in chosen}
+            missing = [number for number in self.partitions if number not in existing]
+            if missing:
+                raise UsageError(
+                    f"--partitions names {', '.join(map(str, missing))}, but the partitions are"
+                    f" {', '.join(map(str, sorted(existing)))}."
+                )
+            chosen = [partition for partition in chosen if partition.number in self.partitions]
+        return chosen if self.slice is None else chosen[self.slice.index :: self.slice.total]

@@ -1,0 +1,1 @@
+"""One run from survey to result, and what it stores."""

@@ -1,0 +1,166 @@
+"""What a run says of itself: one versioned result for people, scripts and the functions.
+
+The JSON Schema of `RunResult` is committed as docs/schema/result.schema.json; a test holds the two
+together. Unknown figures are null, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backlog_clearer.model import Mode, Partition, PartitionState, StopReason, StrEnum
+
+RESULT_SCHEMA: Literal["backlog-clearer/result/1"] = "backlog-clearer/result/1"
+
+StoredPosition = int | str | dict[str, int | str | None] | None
+"""A position as JSON has it; null: nothing is stored, or it is not known."""
+
+
+class Action(StrEnum):
+    """What was asked for."""
+
+    CLEAR = "clear"
+    STATUS = "status"
+    RESTORE = "restore"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartitionResult(_Frozen):
+    """One partition, before and after."""
+
+    topic: str
+    partition: int
+    before: StoredPosition = Field(description="stored position before; null: none was stored")
+    target: StoredPosition = Field(description="position to reach; null: none was frozen")
+    after: StoredPosition = Field(None, description="stored position afterwards")
+    backlog: int | None = Field(description="backlog before, in `unit`; null: unknown")
+    backlog_bytes: int | None = Field(None, description="the same in stored bytes")
+    messages: int = Field(0, description="messages read and acknowledged by this run")
+    unacknowledged: int = Field(0, description="messages read whose acknowledgement failed")
+    remaining: int | None = Field(None, description="left up to the target, in `unit`; null: unknown")
+    verified: bool | None = Field(
+        None, description="whether the broker itself says so afterwards; null: it cannot tell"
+    )
+    undo: str | None = Field(None, description="why restore could not bring this partition back")
+    error: str | None = None
+
+    @property
+    def id(self) -> Partition:
+        """The partition this row is about."""
+        return Partition(self.topic, self.partition)
+
+
+class Totals(_Frozen):
+    """The sum over the partitions; null where any part is unknown."""
+
+    partitions: int
+    backlog: int | None = Field(description="before, in `unit`")
+    messages: int = Field(description="read and acknowledged")
+    unacknowledged: int
+    bytes: int = Field(description="received, where the reader sees it; otherwise 0")
+    remaining: int | None = Field(description="afterwards, in `unit`")
+    errors: int = Field(description="partitions with an error")
+    retries: int
+    messages_per_second: float | None = Field(description="null where nothing was transferred")
+
+
+class RunResult(_Frozen):
+    """What one run, or one slice of it, did."""
+
+    schema_: Literal["backlog-clearer/result/1"] = Field(RESULT_SCHEMA, alias="schema")
+    version: str = Field(description="of backlog-clearer")
+    run_id: str
+    system: str
+    subscription: str
+    action: Action
+    mode: Mode | None = Field(None, description="how the backlog was cleared; null: it was not")
+    dry_run: bool = False
+    slice: str | None = Field(None, description="INDEX/TOTAL; null: everything")
+    unit: str = Field(description="what backlog and remaining count")
+    started_at: datetime
+    finished_at: datetime
+    seconds: float = Field(description="of draining, skipping or restoring alone")
+    partitions: tuple[PartitionResult, ...]
+    totals: Totals
+    stop_reason: StopReason | None = None
+    verified: bool | None = Field(
+        None, description="true only if the broker confirms every partition; null: unknown"
+    )
+    cleared: bool = Field(description="what the exit code says: 0 if true, 1 if false")
+    receipt: str | None = Field(None, description="where the receipt is; null: none was written")
+    notes: tuple[str, ...] = ()
+    error: str | None = Field(None, description="of the run as a whole")
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The result as JSON text."""
+        return self.model_dump_json(by_alias=True, indent=indent)
+
+
+def failure_json(error: Exception) -> str:
+    """What stands in a result's place where a run could not start: one JSON object."""
+    return json.dumps(
+        {
+            "schema": RESULT_SCHEMA,
+            "cleared": False,
+            "error": str(error),
+            "kind": type(error).__name__,
+        }
+    )
+
+
+def row(state: PartitionState, *, target: StoredPosition) -> PartitionResult:
+    """A partition's row as it is before anything happened."""
+    return PartitionResult.model_validate(
+        {
+            "topic": state.partition.topic,
+            "partition": state.partition.number,
+            "before": state.position,
+            "target": target,
+            "backlog": state.backlog,
+            "backlog_bytes": state.backlog_bytes,
+            "undo": state.undo,
+            "error": state.error,
+        }
+    )
+
+
+def total_known(counts: Iterable[int | None]) -> int | None:
+    """The sum of counts; None where any of them is unknown."""
+    found = list(counts)
+    return None if None in found else sum(count for count in found if count is not None)
+
+
+def total(
+    rows: tuple[PartitionResult, ...], *, retries: int = 0, seconds: float = 0.0, received: int = 0
+) -> Totals:
+    """Add up the rows."""
+    messages = sum(item.messages for item in rows)
+    return Totals(
+        partitions=len(rows),
+        backlog=total_known(item.backlog for item in rows),
+        messages=messages,
+        unacknowledged=sum(item.unacknowledged for item in rows),
+        bytes=received,
+        remaining=total_known(item.remaining for item in rows),
+        errors=sum(item.error is not None for item in rows),
+        retries=retries,
+        messages_per_second=round(messages / seconds, 1) if messages and seconds else None,
+    )
+
+
+def all_verified(rows: tuple[PartitionResult, ...]) -> bool | None:
+    """True if every row is, False if any is not, None if that is unknown (or nothing was there)."""
+    verdicts = {item.verified for item in rows}
+    if False in verdicts:
+        return False
+    return None if None in verdicts or not verdicts else True

@@ -1,0 +1,1 @@
+"""Brokers and stand-ins that the tests and benchmarks of this repository start."""

@@ -1,0 +1,219 @@
+"""What a Kafka broker itself says, asked with plain clients, and what tests do to it.
+
+Nothing here uses the adapter under test.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
+from backlog_clearer.brokers.kafka.source import open_source
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.source import Source
+from backlog_clearer.testing.contract import Bench
+from backlog_clearer.testing.servers.embedded_kafka import produce
+from backlog_clearer.testing.support import wait_until
+
+READERS = (Reader.HEADERS, Reader.CLIENT)
+"""Every way to read; what is said of one holds for all."""
+
+NEVER = -1001  # what librdkafka says where nothing is committed
+
+
+def unique(prefix: str) -> str:
+    """A name that no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+class Judge:
+    """One broker, or cluster, as its plain clients see it."""
+
+    def __init__(self, bootstrap_servers: str, settings: Mapping[str, Any] | None = None) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.settings = {"bootstrap.servers": bootstrap_servers, **(settings or {})}
+        self.admin = AdminClient(self.settings)
+
+    def create(self, topic: str, partitions: int = 1, *, copies: int = 1, **config: Any) -> str:
+        """Create a topic and return its name; `config` has '_' where Kafka has '.'."""
+        values = {key.replace("_", "."): value for key, value in config.items()}
+        new = NewTopic(topic, partitions, copies, config=values)
+        self.admin.create_topics([new])[topic].result(30)
+        # The answer comes before every node knows it.
+        wait_until(lambda: topic in self.topics(), f"topic {topic}")
+        return topic
+
+    def wait_for_coordinators(self) -> None:
+        """Wait until any group can be asked for; a cluster that has just started loads its offsets."""
+        names = [f"warm-up-{index}" for index in range(16)]
+
+        def ready() -> bool:
+            futures = self.admin.describe_consumer_groups(names).values()
+            failures = [future.exception(30) for future in futures]
+            errors = [failure.args[0] for failure in failures if isinstance(failure, KafkaException)]
+            return all(error.code() == KafkaError.GROUP_ID_NOT_FOUND for error in errors)
+
+        wait_until(ready, "every group coordinator")
+
+    def topics(self) -> set[str]:
+        """The names of all topics."""
+        return set(self.admin.list_topics(timeout=30).topics)
+
+    def leaders(self, topic: str) -> dict[int, int]:
+        """Who leads each partition; -1: nobody."""
+        found = self.admin.list_topics(topic, timeout=30).topics[topic].partitions
+        return {number: partition.leader for number, partition in found.items()}
+
+    def produce(self, topic: str, partition: int, count: int, **how: Any) -> None:
+        """Publish messages and wait until they are stored; `how` as for `demo`'s `produce`."""
+        produce(self.bootstrap_servers, topic, count, partition=partition, **how)
+
+    def produce_transaction(self, topic: str, partition: int, count: int, *, commit: bool) -> None:
+        """Publish messages in a transaction of their own, commit or abort it, and await its marker."""
+        end = self.ends(topic)[partition][1] + count + 1
+        producer = Producer({**self.settings, "transactional.id": unique("tx")})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for index in range(count):
+            producer.produce(topic, f"in transaction {index}".encode(), partition=partition)
+        producer.flush(30)
+        if commit:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+        wait_until(lambda: self.ends(topic)[partition][1] == end, "the transaction's marker")
+
+    def ends(self, topic: str) -> dict[int, tuple[int, int]]:
+        """(log start, high watermark) of every partition."""
+        config = {"group.id": unique("judge"), "isolation.level": "read_uncommitted"}
+        with closing(Consumer({**self.settings, **config})) as consumer:
+            numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+            return {
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)
+                for number in sorted(numbers)
+            }
+
+    def committed(self, topic: str, group: str) -> dict[int, int | None]:
+        """The group's committed offset in every partition; None: nothing was ever committed."""
+        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
+            numbers = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+            asked = [TopicPartition(topic, number) for number in numbers]
+            found = consumer.committed(asked, timeout=30)
+        return {item.partition: None if item.offset == NEVER else item.offset for item in found}
+
+    def records(self, topic: str, partition: int = 0) -> Iterator[Message]:
+        """What a plain consumer still gets of a partition from its start to its end, all of it."""
+        config = {
+            "group.id": unique("judge"),
+            "isolation.level": "read_uncommitted",
+            "enable.partition.eof": True,
+        }
+        with closing(Consumer({**self.settings, **config})) as consumer:
+            consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+            while True:
+                message = consumer.poll(30)
+                if message is None:
+                    raise TimeoutError(f"{topic}[{partition}] was not read to its end")
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    return
+                yield message
+
+    def commit(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
+        """Commit offsets as the group."""
+        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
+            wanted = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
+            consumer.commit(offsets=wanted, asynchronous=False)
+
+    def left(self, topic: str, group: str) -> dict[int, int]:
+        """Offsets between the group's position and the high watermark, retained ones only."""
+        committed = self.committed(topic, group)
+        return {
+            number: max(0, high - max(committed[number] or 0, low))
+            for number, (low, high) in self.ends(topic).items()
+        }
+
+    @contextmanager
+    def member(self, topic: str, group: str, **config: Any) -> Iterator[Consumer]:
+        """A consumer that has joined the group and got partitions."""
+        names = {key.replace("_", "."): value for key, value in config.items()}
+        consumer = Consumer(
+            {**self.settings, "group.id": group, "client.id": "test-member",
+             "enable.auto.commit": False, **names}
+        )  # fmt: skip
+        with closing(consumer):
+            consumer.subscribe([topic])
+
+            def joined() -> bool:
+                message = consumer.poll(0.1)
+                del message  # only what polling does is of interest
+                return bool(consumer.assignment())
+
+            wait_until(joined, f"a member of {group}")
+            yield consumer
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """Delete the records before an offset, as retention does: the log starts there."""
+        wanted = TopicPartition(topic, partition, offset)
+        for future in self.admin.delete_records([wanted]).values():
+            future.result(30)
+
+    def reads_anything(self, topic: str, group: str, timeout_s: float = 3.0) -> bool:
+        """Whether an ordinary member of the group is still given a message."""
+        with self.member(topic, group, auto_offset_reset="earliest") as consumer:
+            return consumer.poll(timeout_s) is not None
+
+
+class KafkaBench(Bench):
+    """A topic and a group of their own on a running broker."""
+
+    system = "kafka"
+    missing_name = "no-such-topic"
+
+    def __init__(self, judge: Judge, reader: Reader = Reader.CLIENT) -> None:
+        self.judge = judge
+        self.reader = reader
+        self.topic = judge.create(unique("contract"), self.partitions)
+        self.group = unique("group")
+
+    def source(self, run: RunOptions, run_id: str = "contract") -> Source:
+        return self._open(self.topic, run)
+
+    def missing_source(self, run: RunOptions) -> Source:
+        return self._open(self.missing_name, run)
+
+    def _open(self, topic: str, run: RunOptions) -> Source:
+        options = KafkaOptions(
+            bootstrap_servers=self.judge.bootstrap_servers,
+            topic=topic,
+            group_id=self.group,
+            reader=self.reader,
+        )
+        return open_source(options, run, "contract")
+
+    def produce(self, number: int, count: int) -> None:
+        self.judge.produce(self.topic, number, count)
+
+    def left(self) -> dict[int, int]:
+        return self.judge.left(self.topic, self.group)
+
+    def exists(self, name: str) -> bool:
+        return name in self.judge.topics()
+
+    def attach(self) -> Any:
+        return self.judge.member(self.topic, self.group)

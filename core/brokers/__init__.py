@@ -1,1 +1,0 @@
-"""One adapter a file; each implements `core.source` for one broker."""
