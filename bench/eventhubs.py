@@ -16,7 +16,6 @@ import tempfile
 from contextlib import AbstractContextManager
 
 from backlog_clearer.testing.support import free_port
-
 from bench.processes import Ran, ended, served, show
 
 PARTITIONS, SIZE = 4, 100

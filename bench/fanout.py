@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.fanout.configuration import Backlog
-
 from bench.fanout_measure import PARTITIONS, READERS, SIZE, Measured, line, literal, measure, median
 from bench.fanout_model import Bound, Outcome, Platform, shares, simulate
 from bench.fanout_platforms import PLATFORMS, Known, figures

@@ -24,7 +24,6 @@ from pathlib import Path
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.testing.servers.kafka import SERVER_JAVA, KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import Judge
-
 from bench.fanout_model import shares, simulate
 from bench.fanout_platforms import this_machine
 from bench.kafka import Backlog, publish

@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig
+
 from backlog_clearer.testing.servers.iggy import PASSWORD, USER, IggyServer
 from backlog_clearer.testing.servers.iggy_model import Log, Stream, Topic
-
 from bench.processes import Ran, best, ended, served, show
 
 ADDRESS = os.environ.get("IGGY_ADDRESS")

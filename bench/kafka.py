@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
 from backlog_clearer.testing.servers.kafka import SERVER_JAVA, KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import Judge
-
 from bench.processes import Ended, Ran, best, ended, show
 
 LOOP = """

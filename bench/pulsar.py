@@ -22,7 +22,6 @@ from pathlib import Path
 from backlog_clearer.testing.servers.pulsar import COORDINATES, VERSION, running_pulsar
 from backlog_clearer.testing.servers.pulsar_judge import KEPT, Judge
 from backlog_clearer.testing.support import maven_jars
-
 from bench.processes import Ran, best, ended, show
 
 PERF = "org.apache.pulsar:pulsar-testclient:4.0.8"  # the nearest to the broker's that can be had

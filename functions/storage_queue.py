@@ -25,9 +25,10 @@ from azure.storage.queue import (
     StorageErrorCode,
     TextBase64EncodePolicy,
 )
+from typing_extensions import Self
+
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
-from typing_extensions import Self
 
 QUEUE = "BACKLOG_CLEARER_QUEUE"
 STORAGE = "BACKLOG_CLEARER_STORAGE"

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-CLEANER = Path(__file__).resolve().parents[1] / "cleaner.py"
+from tests.paths import MODULE_PATH, ROOT
+
+CLEANER = ROOT / "cleaner.py"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _running(*args: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[st
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **env},
+        env={**os.environ, "PYTHONPATH": MODULE_PATH, **env},
     )
     try:
         yield process

@@ -6,12 +6,13 @@ import time
 from typing import Any
 
 import pytest
+from pydantic import Field, SecretStr
+
 from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource
 from backlog_clearer.options.base import Names, SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import System
 from backlog_clearer.source import Source
-from pydantic import Field, SecretStr
 
 BROKER = MemoryBroker()
 """The broker that `open_source` reaches; tests replace its content."""

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+
 from backlog_clearer import registry
 from backlog_clearer.brokers.memory import MemoryBroker
 from backlog_clearer.cli import commands
 from backlog_clearer.model import Partition
 from backlog_clearer.run.report import RunResult
-from click.testing import CliRunner, Result
-
 from tests import memory_system
 
 SECRET = "hunter2-do-not-print"

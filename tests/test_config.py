@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Backlog, Config, Request, load_config, parse
 from backlog_clearer.fanout.platform import run_of, slice_of
 from backlog_clearer.model import Mode
 from backlog_clearer.options.base import build
-from hypothesis import given
-from hypothesis import strategies as st
 
 KAFKA = {"bootstrap_servers": "b:9092", "topic": "orders", "group_id": "billing"}
 

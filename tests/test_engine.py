@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource, lost_connection
 from backlog_clearer.engine.drain import Budget, Drain, Halt, Snapshot, drain, spread
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Advance, Claim, Partition, PartitionState, StopReason
 from backlog_clearer.options.run import RunOptions
-from hypothesis import given
-from hypothesis import strategies as st
 
 RUN = RunOptions(
     workers=2, stop_when_empty=True, batch_size=100, stall_seconds=1, quiet_seconds=1, max_seconds=30

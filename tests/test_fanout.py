@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
 from backlog_clearer.brokers.memory import MemoryBroker
 from backlog_clearer.cli import commands
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
@@ -27,8 +29,6 @@ from backlog_clearer.options.base import build
 from backlog_clearer.registry import SYSTEMS
 from backlog_clearer.run.receipt import load_run, original_positions
 from backlog_clearer.run.report import RunResult
-from click.testing import CliRunner
-
 from tests import memory_system
 
 PARTITIONS, EACH = 6, 500

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Partition
 from backlog_clearer.options.base import Options, build
 from backlog_clearer.options.references import resolve_references
 from backlog_clearer.options.run import RunOptions, Slice
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import SecretStr
 
 
 @pytest.mark.parametrize(

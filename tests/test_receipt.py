@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode, Partition
 from backlog_clearer.options.run import Slice

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, RefusedError, TransientError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from backlog_clearer.engine.stop import Moment, decide
 from backlog_clearer.model import StopReason
 from backlog_clearer.options.run import RunOptions

@@ -28,6 +28,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import click
+
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import suggestion
 from backlog_clearer.registry import SYSTEMS, system

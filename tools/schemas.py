@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from backlog_clearer.fanout.configuration import Config, Request
 from backlog_clearer.fanout.dispatch import Dispatch
 from backlog_clearer.fanout.run_status import RunStatus
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import RunResult
-from pydantic import BaseModel
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schema"
 

@@ -14,13 +14,13 @@ import os
 from datetime import datetime, timezone
 
 import azure.functions as func
+
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.fanout import dispatch as fanout
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.run.report import failure_json
-
 from functions.answers import deadline_s, failed, read_request, status_of
 from functions.azure.timer import due
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue

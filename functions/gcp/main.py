@@ -16,6 +16,8 @@ from typing import TypeAlias
 
 import flask
 import functions_framework
+from google.cloud.logging_v2.handlers import StructuredLogHandler
+
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.dispatch import NOT_CLEARED, Verdict, drain_slice
@@ -23,8 +25,6 @@ from backlog_clearer.fanout.dispatch import dispatch as dispatch_slices
 from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.run.report import failure_json
-from google.cloud.logging_v2.handlers import StructuredLogHandler
-
 from functions.answers import deadline_s, failed, read_request, status_of
 from functions.gcp.tasks import QUEUE, Tasks
 

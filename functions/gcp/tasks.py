@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import grpc
-from backlog_clearer.errors import BrokerError, UsageError
-from backlog_clearer.fanout.configuration import Request
 from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError, ServiceUnavailable
 from google.api_core.retry import Retry, if_exception_type
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 from google.protobuf.duration_pb2 import Duration
+
+from backlog_clearer.errors import BrokerError, UsageError
+from backlog_clearer.fanout.configuration import Request
 
 QUEUE = "BACKLOG_CLEARER_TASKS_QUEUE"
 DRAIN_URL = "BACKLOG_CLEARER_DRAIN_URL"

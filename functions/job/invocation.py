@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Config, Request, load_config
@@ -14,7 +15,6 @@ from backlog_clearer.fanout.dispatch import NOT_CLEARED, Ran, Verdict, drain_sli
 from backlog_clearer.fanout.platform import run_of, slice_of
 from backlog_clearer.options.base import build
 from backlog_clearer.run.report import failure_json
-
 from functions.answers import deadline_s, failed, read_request
 
 if TYPE_CHECKING:

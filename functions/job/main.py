@@ -20,11 +20,11 @@ from types import FrameType
 from typing import Any
 
 import click
+
 from backlog_clearer.cli import flags
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request
-
 from functions.job.invocation import AGAIN, WRONG_USE, Job, open_queue
 
 

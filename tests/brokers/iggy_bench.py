@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig, TcpReconnectionConfig
+
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.source import IggySource, open_source
 from backlog_clearer.options.base import build

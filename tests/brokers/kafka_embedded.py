@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from backlog_clearer.testing.servers.embedded_kafka import EmbeddedKafka
 from backlog_clearer.testing.servers.kafka_judge import Judge
 

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
+from typing_extensions import Self
+
 from backlog_clearer.testing.servers.pulsar_frames import (
     LOOKUP_RESPONSE,
     SUBSCRIBE,
@@ -18,7 +20,6 @@ from backlog_clearer.testing.servers.pulsar_frames import (
     command,
     frame,
 )
-from typing_extensions import Self
 
 _CONNECT = 1  # how a lookup ends that names the owner
 _TRICKLED = 3000  # bytes of each connection that are sent one by one

@@ -12,6 +12,7 @@ import pytest
 from azure.eventhub import EventHubConsumerClient
 from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
 from azure.storage.blob import ContainerClient
+
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
 from backlog_clearer.options.base import build
@@ -19,7 +20,6 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.support import wait_until
-
 from tests.brokers.azurite import Azurite, azurite
 
 

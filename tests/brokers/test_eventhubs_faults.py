@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from azure.eventhub import EventHubConsumerClient
+
 from backlog_clearer.brokers.eventhubs import links as eventhubs_links
 from backlog_clearer.brokers.eventhubs import wire as eventhubs_wire
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
@@ -29,7 +30,6 @@ from backlog_clearer.testing.servers.eventhubs import (
     offset_of,
 )
 from backlog_clearer.testing.support import free_port, wait_until
-
 from tests.brokers.test_eventhubs import EventHubsBench, bench, processor, server, storage  # noqa: F401 fixtures
 
 pytestmark = pytest.mark.timeout(60)  # every refusal has its own bound; this one is for hangs

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.googlepubsub.source import PubSubSource, open_source
 from backlog_clearer.options.run import RunOptions

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.errors import BrokerError, RefusedError
 from backlog_clearer.options.run import RunOptions
@@ -15,7 +16,6 @@ from backlog_clearer.run.clear import Job, clear, restore
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.testing.servers.pubsub import PROJECT, PubSubServer
-
 from tests.brokers.test_googlepubsub import PubSubBench, server
 
 __all__ = ["server"]

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from backlog_clearer.brokers.iggy.source import Log
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Mode
@@ -23,7 +24,6 @@ from backlog_clearer.run.report import RunResult
 from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.iggy import USER, IggyServer
 from backlog_clearer.testing.support import free_port
-
 from tests.brokers.iggy_bench import ADDRESS, GROUP, IggyBench, job
 from tests.command import cleaner
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.client import Address
 from backlog_clearer.brokers.iggy.connection import PollConnection
@@ -19,7 +20,6 @@ from backlog_clearer.options.references import resolve_references
 from backlog_clearer.run.clear import Callbacks, clear, status
 from backlog_clearer.testing.servers.iggy import PASSWORD, TOKEN, IggyServer
 from backlog_clearer.testing.support import make_certificates
-
 from tests.brokers.iggy_bench import IggyBench, job
 
 

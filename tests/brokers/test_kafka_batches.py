@@ -6,6 +6,9 @@ import struct
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from backlog_clearer.brokers.kafka.batches import (
     HEADER_BYTES,
     CorruptBatchError,
@@ -13,8 +16,6 @@ from backlog_clearer.brokers.kafka.batches import (
     Walked,
     walk,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ import struct
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from backlog_clearer.brokers.kafka.batches import CorruptBatchError
 from backlog_clearer.brokers.kafka.wire import (
     MAX_VERSION,
@@ -17,8 +20,6 @@ from backlog_clearer.brokers.kafka.wire import (
     request,
 )
 from backlog_clearer.model import Partition
-from hypothesis import given
-from hypothesis import strategies as st
 
 VERSIONS = range(MIN_VERSION, MAX_VERSION + 1)
 versions = st.sampled_from(VERSIONS)

@@ -8,6 +8,7 @@ import ssl
 from typing import Any
 
 import pytest
+
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.security import (
     HeadersUnsupported,

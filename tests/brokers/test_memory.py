@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+
 from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source

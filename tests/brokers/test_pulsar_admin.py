@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.testing.support import answering, make_certificates

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pulsar
 import pytest
+
 from backlog_clearer.brokers.pulsar import cluster as pulsar_client
 from backlog_clearer.brokers.pulsar import connection as pulsar_connection
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
@@ -32,7 +33,6 @@ from backlog_clearer.testing.servers.pulsar_frames import (
 )
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce
 from backlog_clearer.testing.support import free_port
-
 from tests.brokers.pulsar_relay import Relay
 from tests.brokers.test_pulsar_lite import LiteBench, client, url  # noqa: F401 fixtures
 

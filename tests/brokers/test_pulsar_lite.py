@@ -14,6 +14,8 @@ from typing import Any
 
 import pulsar
 import pytest
+from pulsar_lite import __file__ as package
+
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.source import open_source
 from backlog_clearer.options.run import RunOptions
@@ -22,7 +24,6 @@ from backlog_clearer.source import Source
 from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce, received, unique
 from backlog_clearer.testing.support import Server, free_port, running
-from pulsar_lite import __file__ as package
 
 KINDS = {
     "exclusive": pulsar.ConsumerType.Exclusive,

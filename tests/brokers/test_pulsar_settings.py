@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from backlog_clearer.brokers.pulsar.connection import Address, addresses
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, StreamNativeOptions, derived_admin_url
 from backlog_clearer.errors import UsageError

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from backlog_clearer.brokers.pulsar.wire import (
     MAX_COMMAND,
     Command,
@@ -13,8 +16,6 @@ from backlog_clearer.brokers.pulsar.wire import (
     head,
 )
 from backlog_clearer.testing.servers.pulsar_frames import PING, fields, frame, message
-from hypothesis import given
-from hypothesis import strategies as st
 
 PLACE = (1 << 40, 77)
 

@@ -25,11 +25,11 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.queue import QueueClient
+
 from backlog_clearer.testing.support import cached, unavailable, wait_until
-
 from tests.brokers.azurite import Azurite, azurite
+from tests.paths import MODULE_PATH, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = "azure-functions-runtime==1.3.0"
 MAX_DEQUEUES: int = json.loads((ROOT / "functions/azure/host.json").read_text())["extensions"][
     "queues"
@@ -83,7 +83,7 @@ class Worker:
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+                env={**os.environ, "PYTHONPATH": MODULE_PATH, **env},
             )  # fmt: skip
         self._lock = threading.Lock()
         self.functions: list[dict[str, Any]] = self._read()

@@ -19,9 +19,9 @@ from typing import Any
 
 import grpc
 import requests
-from backlog_clearer.testing.support import Server
 from google.cloud import tasks_v2
 
+from backlog_clearer.testing.support import Server
 from tests.functions.instances import Service
 
 QUEUE = "projects/shop/locations/europe-west1/queues/drains"

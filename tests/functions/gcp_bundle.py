@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
-
 from tests.functions.cloud_tasks import QUEUE, CloudTasks
 from tests.functions.deployed import Deployed
 from tests.functions.instances import Service

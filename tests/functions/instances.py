@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backlog_clearer.testing.support import Server, free_port
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import MODULE_PATH, ROOT
 
 
 class Service:
@@ -20,7 +19,7 @@ class Service:
 
     def __init__(self, entry: str, env: Mapping[str, str], folder: Path, instances: int = 1) -> None:
         self.entry, self.folder = entry, folder
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+        self.env = {**os.environ, "PYTHONPATH": MODULE_PATH, **env}
         self.servers: list[Server] = []
         self._free: queue.Queue[Server] = queue.Queue()
         for _ in range(instances):

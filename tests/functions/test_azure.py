@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient
-from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 
+from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from functions.storage_queue import MAX_DEQUEUES
 from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded
 from tests.command import cleaner
-from tests.functions.azure_host import ROOT, Host, hosted, storage
+from tests.functions.azure_host import Host, hosted, storage
 from tests.functions.deployed import Deployed
+from tests.paths import ROOT
 
 __all__ = ["embedded", "storage"]
 

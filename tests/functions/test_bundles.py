@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from backlog_clearer.testing.support import unavailable
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from backlog_clearer.testing.support import unavailable
 from tools import bundle
 
 CHOSEN = {

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backlog_clearer.run.receipt import load_run, original_positions
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
-
 from tests.brokers.kafka_embedded import embedded
 from tests.command import cleaner
 from tests.functions.cloud_tasks import QUEUE, CloudTasks

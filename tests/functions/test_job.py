@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backlog_clearer.fanout.run_status import State, run_status
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
-
 from tests.brokers.kafka_embedded import embedded
 from tests.command import Ran, cleaner, ended, job_started
 from tests.functions.deployed import Deployed

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backlog_clearer.fanout.configuration import load_config
 from backlog_clearer.fanout.dispatch import Dispatch, ask, dispatch
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.support import wait_until
-
 from functions.storage_queue import MAX_DEQUEUES, StorageQueue
 from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gcsfs
 import pytest
+
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.run_status import note_failure, run_status
@@ -16,7 +17,6 @@ from backlog_clearer.run import store
 from backlog_clearer.run.receipt import load_run
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import Server, free_port, running
-
 from tests.brokers.kafka_embedded import embedded
 from tests.command import cleaner
 from tests.functions.deployed import Deployed

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backlog_clearer.testing.support import cached
-
 from tests.infra.packages import download
 
 _KEPT = re.compile(r"package/lib/(?P<path>[\w-]+/(?:[\w-]+/)?[\w-]+\.js)$")

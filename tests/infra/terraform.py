@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from backlog_clearer.testing.support import need, unavailable
-
 from tests.infra.bindings import Bindings
 from tests.infra.packages import environment
 from tests.infra.provider_schema import derive

@@ -16,15 +16,16 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from backlog_clearer.fanout.configuration import VARIABLE, Backlog, parse
-from backlog_clearer.testing.support import need
 from pydantic_core import PydanticUndefined
 
+from backlog_clearer.fanout.configuration import VARIABLE, Backlog, parse
+from backlog_clearer.testing.support import need
 from tests.infra.bindings import AWS_6, AZURERM_4, AZURERM_5, GOOGLE_7, GOOGLE_8, KUBERNETES_3, Bindings
 from tests.infra.manifests import manifests
 from tests.infra.terraform import Terraform, prepare
+from tests.paths import ROOT
 
-MODULES = Path(__file__).parents[2] / "infra" / "terraform"
+MODULES = ROOT / "infra" / "terraform"
 NAMES = sorted(path.parent.name for path in MODULES.glob("*/versions.tf"))
 
 STUBS: dict[str, tuple[Bindings | None, ...]] = {

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.infra.packages import environment
+from tests.paths import ROOT
 
-MODULES = Path(__file__).parents[2] / "infra" / "terraform"
+MODULES = ROOT / "infra" / "terraform"
 
 UNSAFE = """
 resource "aws_security_group" "open" {

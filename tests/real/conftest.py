@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge
 from backlog_clearer.testing.servers.pulsar import running_pulsar
 from backlog_clearer.testing.servers.pulsar_judge import Case as PulsarCase
 from backlog_clearer.testing.servers.pulsar_judge import Judge as PulsarJudge
-
 from tests.real.kafka_case import Case
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import requests
+
 from backlog_clearer.testing.servers.pulsar import (
     COORDINATES,
     JAVA,
@@ -20,7 +21,6 @@ from backlog_clearer.testing.servers.pulsar import (
 )
 from backlog_clearer.testing.servers.pulsar_judge import Judge
 from backlog_clearer.testing.support import Server, free_port, maven_jars, running, wait_until
-
 from tests.brokers.pulsar_relay import Relay
 
 # On the broker's own jars, with what those lack: Maven Central serves no proxy 4.0.7, and not all of what

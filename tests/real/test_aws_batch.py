@@ -14,14 +14,14 @@ from typing import Any
 
 import boto3
 import pytest
+
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.support import Server, free_port, running
-
 from tests.command import ended, job_started
 from tests.infra.terraform import Terraform, prepare
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PARTITIONS, EACH = 6, 500
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # documented there
+
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
 from backlog_clearer.engine.drain import Halt
@@ -21,9 +24,6 @@ from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # documented there
-
 from tests.brokers.azurite import Azurite
 from tests.brokers.test_eventhubs import EventHubsBench, storage  # noqa: F401 a fixture
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
-
 from tests.command import cleaner
 from tests.functions.cloud_tasks import CloudTasks
 from tests.functions.gcp_bundle import Bundle, deployed

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.source import KafkaSource, open_source
@@ -15,7 +16,6 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
 from backlog_clearer.testing.support import wait_until
-
 from tests.command import cleaner, ended, started
 
 PARTITIONS, EACH = 6, 20_000

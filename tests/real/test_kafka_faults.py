@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.support import wait_until
-
 from tests.command import ended, job_started, started
 
 PARTITIONS, EACH = 4, 30_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.testing.servers.kafka_judge import unique
-
 from tests.real.kafka_case import Case
 
 PROTOCOLS = ("classic", "consumer")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
+
 from backlog_clearer.brokers.kafka import header_lane as kafka_headers
 from backlog_clearer.brokers.kafka.batches import OldFormatError
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
@@ -16,8 +18,6 @@ from backlog_clearer.run.clear import Callbacks, Job, clear
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
-from confluent_kafka import Producer
-
 from tests.real.kafka_case import Case
 
 

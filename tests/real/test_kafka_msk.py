@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
+
 from backlog_clearer.brokers.kafka.msk import Token
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.security import unsecured_token
@@ -16,7 +17,6 @@ from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import Job, clear
 from backlog_clearer.testing.servers.kafka import USER, KafkaCluster
-
 from tests.real.kafka_case import Case
 
 

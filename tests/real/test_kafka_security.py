@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.testing.servers.kafka import PASSWORD, KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.support import free_port
-
 from tests.command import cleaner
 from tests.real.kafka_case import Case
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
-
 from tests.command import cleaner, ended, started
 
 PARTITIONS, EACH = 5, 2000

@@ -12,15 +12,15 @@ from typing import Any
 
 import pulsar
 import pytest
+
 from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.model import Mode, StopReason
 from backlog_clearer.testing.servers import pulsar_frames as frames
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, Judge, unique
 from backlog_clearer.testing.support import wait_until
-
 from tests.brokers.pulsar_relay import Relay
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 KINDS = {
     "exclusive": pulsar.ConsumerType.Exclusive,
     "failover": pulsar.ConsumerType.Failover,

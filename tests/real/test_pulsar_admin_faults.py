@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Mode
 from backlog_clearer.run import survey as asking
 from backlog_clearer.testing.servers.pulsar_judge import Case
-
 from tests.functions.flaky import SILENCE, flaky
 
 PARTITIONS, EACH = 24, 5

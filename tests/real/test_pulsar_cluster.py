@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.brokers.pulsar.auth import access
 from backlog_clearer.brokers.pulsar.connection import Connection, addresses
 from backlog_clearer.brokers.pulsar.wire import REDIRECT, Kind
@@ -17,7 +18,6 @@ from backlog_clearer.testing.servers.pulsar import token
 from backlog_clearer.testing.servers.pulsar_frames import SUBSCRIBE
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, unique
 from backlog_clearer.testing.support import free_port, wait_until
-
 from tests.command import cleaner, ended, started
 from tests.real.pulsar_cluster import Broker, TwoBrokers, two_brokers, wait_for_all
 

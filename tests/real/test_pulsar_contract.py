@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
+
 from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.pulsar_judge import Judge, PulsarBench
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from backlog_clearer.testing.servers.pulsar import running_pulsar
 from backlog_clearer.testing.servers.pulsar_judge import KEPT, SUBSCRIPTION, Judge, unique
 from backlog_clearer.testing.support import wait_until
-
 from tests.command import ended, started
 
 MESSAGES = 16_000  # unbatched: the broker's rate is in messages, but applied to entries

@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+
 from backlog_clearer.testing.servers.pulsar import PulsarServer, running_pulsar, token
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Judge, unique
 from backlog_clearer.testing.support import answering, make_certificate, wait_until
-
 from tests.command import Ran, cleaner, ended, started
 
 MESSAGES = 700

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Judge, unique
 from backlog_clearer.testing.support import wait_until
-
 from tests.command import cleaner, ended, job_started
 
 PARTITIONS, EACH, SLICES = 6, 8000, 3

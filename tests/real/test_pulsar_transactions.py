@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from backlog_clearer.model import Mode, StopReason
 from backlog_clearer.testing.servers.pulsar_judge import Case
-
 from tests.real.pulsar_transaction import transaction
 
 BEFORE, WITHIN, AFTER = 10, 5, 7

@@ -1,0 +1,17 @@
+"""How counts and lists are spelled in every text for people: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: "1 partition", "2 partitions", "1,200 entries" (`plural` "entries")."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def listed(names: Iterable[object], limit: int = 5) -> str:
+    """Names separated by commas, at most `limit` of them: "a, b and 3 more"."""
+    found = [str(name) for name in names]
+    shown = ", ".join(found[:limit])
+    return f"{shown} and {len(found) - limit} more" if len(found) > limit else shown
