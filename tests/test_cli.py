@@ -264,6 +264,17 @@ def test_help_needs_no_broker_library(args: list[str]) -> None:
     assert "Usage" in done.output
 
 
+def test_runs_is_a_hidden_alias_of_progress() -> None:
+    """Scripts that call `runs` still work, while the help lists `run` and `progress` only."""
+    commands_listed = {line.split()[0] for line in call("--help").stdout.splitlines() if line.strip()}
+    assert {"run", "progress"} <= commands_listed
+    assert "runs" not in commands_listed
+    alias, command = (call(name, "no-such-run") for name in ("runs", "progress"))
+    assert (alias.exit_code, alias.stderr) == (command.exit_code, command.stderr)
+    assert alias.exit_code == 2
+    assert "no-such-run" in alias.stderr
+
+
 def test_every_option_of_the_published_example_exists() -> None:
     """The published Kafka command line is accepted as written (it then misses only its broker)."""
     text = call("kafka", "--help").output

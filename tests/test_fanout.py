@@ -265,21 +265,24 @@ def test_failures_are_told_until_a_later_attempt(broker: MemoryBroker, tmp_path:
 
 
 def test_the_command_line_shows_a_run(broker: MemoryBroker, tmp_path: Path) -> None:
-    """`cleaner.py runs` tells how a run stands, and exits 0 only once every slice is cleared."""
+    """`progress` shows the slices not cleared yet, and exits 0 only once every slice is cleared."""
     found, queue = config(tmp_path), Queue()
     made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
     ran_all(found, queue.requests[:4])
-    command = ("runs", made.run_id, "--receipt-dir", str(tmp_path))
+    command = ("progress", made.run_id, "--receipt-dir", str(tmp_path))
     half = CliRunner().invoke(commands.cli, command)
     assert half.exit_code == 1
     assert "slice-5-of-6" in half.stdout
     assert "NOT cleared: 2 waiting, 4 cleared" in half.stdout
+    assert "Cleared so far: unknown" in half.stdout
     ran_all(found, queue.requests[4:])
     whole = CliRunner().invoke(commands.cli, [*command, "--output", "json"])
     assert whole.exit_code == 0
     assert json.loads(whole.stdout)["gone"] == PARTITIONS * EACH
+    text = CliRunner().invoke(commands.cli, command).stdout
+    assert f"Cleared so far: {PARTITIONS * EACH:,} of {PARTITIONS * EACH:,} messages" in text
     assert left(broker) == 0
-    assert CliRunner().invoke(commands.cli, ["runs", "r-9"]).exit_code == 2
+    assert CliRunner().invoke(commands.cli, ["progress", "r-9"]).exit_code == 2
 
 
 def test_an_unknown_run_is_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr. Exit 0: cleared (or shown, or r
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
@@ -247,6 +248,13 @@ def _run_command() -> click.Command:
     )
 
 
+def _hidden(command: click.Command) -> click.Command:
+    """The same command, left out of the list of commands."""
+    alias = copy.copy(command)
+    alias.hidden = True
+    return alias
+
+
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         click.echo(__version__)
@@ -323,14 +331,14 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
     _conduct(talk, work)
 
 
-@cli.command("runs", short_help="Show how a run of many slices stands.")
+@click.command("progress", short_help="Show how far a run of many slices is.")
 @click.argument("run_id")
 @click.option(
     "--receipt-dir", default=RunOptions().receipt_dir, help="directory or URL with its receipts"
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", help="what stdout gets")
-def runs_command(run_id: str, receipt_dir: str, output: str) -> None:
-    """Show how a run stands, slice by slice, from what its invocations stored.
+def progress_command(run_id: str, receipt_dir: str, output: str) -> None:
+    """Show how far a run is, slice by slice, from what its invocations stored.
 
     Exit 0 if every slice is cleared, otherwise 1.
     """
@@ -344,6 +352,10 @@ def runs_command(run_id: str, receipt_dir: str, output: str) -> None:
     else:
         display.show_run(Console(), found)
     sys.exit(EXIT_CLEARED if found.cleared else EXIT_NOT_CLEARED)
+
+
+cli.add_command(progress_command)
+cli.add_command(_hidden(progress_command), "runs")  # its name before `progress`: scripts may use it
 
 
 def _value_after(args: list[str], name: str) -> str | None:

@@ -161,7 +161,7 @@ def _headline(result: RunResult) -> str:
 
 
 def show_run(console: Console, run: RunStatus) -> None:
-    """How a run of many slices stands: slices with something to say, counts, what is gone."""
+    """A run of many slices: those not cleared yet, slices by state, and how much is cleared."""
     others = [item for item in run.slices if item.state is not State.CLEARED]
     if others:
         columns = {
@@ -173,7 +173,10 @@ def show_run(console: Console, run: RunStatus) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
     lead = "Cleared" if run.cleared else "NOT cleared"
     _say(console, f"{lead}: {counts}", "bold green" if run.cleared else "bold red")
-    _say(console, f"Gone: {number(run.gone)} of {number(run.total)} {run.unit or ''}".rstrip())
+    amount = "unknown"
+    if run.gone is not None:
+        amount = f"{number(run.gone)} of {number(run.total)} {run.unit or ''}".rstrip()
+    _say(console, f"Cleared so far: {amount}")
 
 
 class Observer(Protocol):
