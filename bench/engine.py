@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 
 from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
-from backlog_clearer.engine.drain import READ_WAIT_S, drain
+from backlog_clearer.engine.drain import drain
+from backlog_clearer.engine.worker import READ_WAIT_S
 from backlog_clearer.model import Claim
 from backlog_clearer.options.run import RunOptions
 

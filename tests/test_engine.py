@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource, lost_connection
-from backlog_clearer.engine.drain import Budget, Drain, Halt, Snapshot, drain, spread
+from backlog_clearer.engine.drain import Drain, Halt, Snapshot, drain, spread
+from backlog_clearer.engine.worker import Budget
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Advance, Claim, Partition, PartitionState, StopReason
 from backlog_clearer.options.run import RunOptions

@@ -11,13 +11,13 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode, Partition
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run.receipt import (
-    Entry,
     Receipt,
+    RecordedPartition,
     load,
     load_run,
+    new_path,
     new_run_id,
     original_positions,
-    place,
     save,
 )
 from backlog_clearer.run.report import Action
@@ -40,7 +40,7 @@ def receipt(positions: dict[int, int | None], *, minute: int = 0) -> Receipt:
         unit="offsets",
         created_at=NOW.replace(minute=minute),
         partitions=tuple(
-            Entry(topic="t", partition=number, position=position, backlog=None)
+            RecordedPartition(topic="t", partition=number, position=position, backlog=None)
             for number, position in positions.items()
         ),
     )
@@ -48,7 +48,7 @@ def receipt(positions: dict[int, int | None], *, minute: int = 0) -> Receipt:
 
 def test_round_trip(tmp_path: Path) -> None:
     """What is saved is what is loaded, and no draft is left beside it."""
-    path = place(str(tmp_path), "r1", Slice(index=1, total=3))
+    path = new_path(str(tmp_path), "r1", Slice(index=1, total=3))
     save(receipt({0: 5, 1: None}), path)
     assert load(path) == receipt({0: 5, 1: None})
     assert [file.suffix for file in (tmp_path / "r1").iterdir()] == [".json"]
@@ -57,7 +57,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_two_invocations_of_a_slice_do_not_share_a_receipt(tmp_path: Path) -> None:
     """Overlapping invocations keep what each of them saw."""
     part = Slice(index=0, total=2)
-    assert place(str(tmp_path), "r1", part) != place(str(tmp_path), "r1", part)
+    assert new_path(str(tmp_path), "r1", part) != new_path(str(tmp_path), "r1", part)
 
 
 def test_the_oldest_position_wins(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_run_ids_sort_by_time() -> None:
 def test_run_ids_are_no_paths(tmp_path: Path, run_id: str) -> None:
     """A run id from outside cannot leave the receipt directory."""
     with pytest.raises(UsageError, match="run id"):
-        place(str(tmp_path), run_id, None)
+        new_path(str(tmp_path), run_id, None)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"schema": "something/else"}'])

@@ -15,9 +15,11 @@ from backlog_clearer.model import Mode, Partition, StopReason, Survey
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run import survey as asking
-from backlog_clearer.run.clear import Callbacks, Job, clear_source, restore_source
+from backlog_clearer.run.clear import clear_source
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.restore import restore_source
 
 
 def filled() -> tuple[MemoryBroker, MemorySource]:

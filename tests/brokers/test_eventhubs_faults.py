@@ -19,8 +19,10 @@ from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, RefusedError, TransientError, UsageError
 from backlog_clearer.model import Mode, Partition, StopReason
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Callbacks, Job, clear_source, restore_source
+from backlog_clearer.run.clear import clear_source
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load, original_positions
+from backlog_clearer.run.restore import restore_source
 from backlog_clearer.testing.servers.eventhubs import (
     BUSY,
     DETACH_FORCED,

@@ -12,9 +12,11 @@ import pytest
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.errors import BrokerError, RefusedError
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Job, clear, restore
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.restore import restore
 from backlog_clearer.testing.servers.pubsub import PROJECT, PubSubServer
 from tests.brokers.test_googlepubsub import PubSubBench, server
 

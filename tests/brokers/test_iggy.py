@@ -18,9 +18,11 @@ import pytest
 from backlog_clearer.brokers.iggy.source import Log
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Mode
-from backlog_clearer.run.clear import clear, restore, status
+from backlog_clearer.run.clear import clear
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.restore import restore
+from backlog_clearer.run.status import status
 from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.iggy import USER, IggyServer
 from backlog_clearer.testing.support import free_port

@@ -17,7 +17,9 @@ from backlog_clearer.brokers.iggy.client import Address
 from backlog_clearer.brokers.iggy.connection import PollConnection
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.options.references import resolve_references
-from backlog_clearer.run.clear import Callbacks, clear, status
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Callbacks
+from backlog_clearer.run.status import status
 from backlog_clearer.testing.servers.iggy import PASSWORD, TOKEN, IggyServer
 from backlog_clearer.testing.support import make_certificates
 from tests.brokers.iggy_bench import IggyBench, job

@@ -14,8 +14,10 @@ from backlog_clearer.brokers.pulsar import connection as pulsar_connection
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.errors import BrokerError, ClearerError
 from backlog_clearer.options.base import build
-from backlog_clearer.run.clear import Job, clear, status
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Job
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.status import status
 from backlog_clearer.testing.servers.pulsar_frames import (
     ACK,
     AUTH_CHALLENGE,

@@ -19,7 +19,8 @@ from pulsar_lite import __file__ as package
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.source import open_source
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Job, clear
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Job
 from backlog_clearer.source import Source
 from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce, received, unique

@@ -7,9 +7,12 @@ from typing import Any
 
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Callbacks, Job, clear, restore, status
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.restore import restore
+from backlog_clearer.run.status import status
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 
 

@@ -19,7 +19,8 @@ from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_sourc
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Callbacks, Job, clear_source
+from backlog_clearer.run.clear import clear_source
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.testing.contract import Bench, Contract
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.servers.kafka import KafkaCluster

@@ -14,7 +14,8 @@ from backlog_clearer.brokers.kafka.batches import OldFormatError
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Callbacks, Job, clear
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique

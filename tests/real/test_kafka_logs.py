@@ -7,7 +7,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from backlog_clearer.run.clear import Callbacks
+from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import unique
 from backlog_clearer.testing.support import wait_until

@@ -15,7 +15,8 @@ from backlog_clearer.brokers.kafka.security import unsecured_token
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Job, clear
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Job
 from backlog_clearer.testing.servers.kafka import USER, KafkaCluster
 from tests.real.kafka_case import Case
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pulsar
 import pytest
 
-from backlog_clearer.run.clear import Callbacks
+from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case
 from backlog_clearer.testing.support import need, wait_until
 

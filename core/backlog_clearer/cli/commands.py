@@ -30,9 +30,12 @@ from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import SYSTEMS, options_model
 from backlog_clearer.run import receipt as receipts
-from backlog_clearer.run.clear import Callbacks, Job, clear, restore, status
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.report import RunResult, failure_json
+from backlog_clearer.run.restore import restore
+from backlog_clearer.run.status import status
 
 EXIT_CLEARED, EXIT_NOT_CLEARED, EXIT_WRONG_USE = 0, 1, 2
 

@@ -22,21 +22,21 @@ class Moment:
     failed: bool = False
 
 
-def decide(moment: Moment, options: RunOptions) -> StopReason | None:
+def decide(moment: Moment, run: RunOptions) -> StopReason | None:
     """The reason to stop now, or None to go on; the first that applies, gravest first.
 
     Without `stop_when_empty` an empty backlog is no reason, but a stalled one still is.
     """
-    silent = moment.left is None and not moment.troubled and moment.quiet_s >= options.quiet_seconds
-    out_of_time = options.max_seconds is not None and moment.elapsed_s >= options.max_seconds
-    at_limit = options.max_messages is not None and moment.messages >= options.max_messages
+    silent = moment.left is None and not moment.troubled and moment.quiet_s >= run.quiet_seconds
+    out_of_time = run.max_seconds is not None and moment.elapsed_s >= run.max_seconds
+    at_limit = run.max_messages is not None and moment.messages >= run.max_messages
     rules = (
         (moment.failed, StopReason.FAILED),
         (moment.signalled, StopReason.SIGNAL),
         (at_limit, StopReason.LIMIT),
-        (options.stop_when_empty and moment.empty, StopReason.EMPTY),
+        (run.stop_when_empty and moment.empty, StopReason.EMPTY),
         (out_of_time, StopReason.DEADLINE),
-        (options.stop_when_empty and silent, StopReason.QUIET),
-        (bool(moment.left) and moment.quiet_s >= options.stall_seconds, StopReason.STALLED),
+        (run.stop_when_empty and silent, StopReason.QUIET),
+        (bool(moment.left) and moment.quiet_s >= run.stall_seconds, StopReason.STALLED),
     )
     return next((reason for applies, reason in rules if applies), None)

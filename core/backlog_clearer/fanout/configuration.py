@@ -29,7 +29,7 @@ from backlog_clearer.options.layers import build_options
 from backlog_clearer.options.references import read_text
 from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
-from backlog_clearer.run.clear import Job
+from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import check_run_id
 
 VARIABLE = "BACKLOG_CLEARER_CONFIG"

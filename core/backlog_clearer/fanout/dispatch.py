@@ -23,10 +23,11 @@ from backlog_clearer.fanout.configuration import Backlog, Config, Request
 from backlog_clearer.model import StopReason, StrEnum
 from backlog_clearer.options.base import build
 from backlog_clearer.run import store
-from backlog_clearer.run.clear import clear, look
+from backlog_clearer.run.clear import clear
 from backlog_clearer.run.plan import live_text
 from backlog_clearer.run.receipt import new_run_id, run_folder
 from backlog_clearer.run.report import RunResult, total_known
+from backlog_clearer.run.survey import look
 
 DISPATCH_SCHEMA: Literal["backlog-clearer/dispatch/1"] = "backlog-clearer/dispatch/1"
 NOT_CLEARED = "backlog-clearer: not cleared"

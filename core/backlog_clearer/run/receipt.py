@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from backlog_clearer.errors import BrokerError, UsageError
-from backlog_clearer.model import Mode, Partition, Position
+from backlog_clearer.errors import BrokerError, RefusedError, UsageError
+from backlog_clearer.model import Mode, Partition, Position, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
@@ -26,8 +26,8 @@ RECEIPT_SCHEMA: Literal["backlog-clearer/receipt/1"] = "backlog-clearer/receipt/
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class Entry(BaseModel):
-    """What one partition was before."""
+class RecordedPartition(BaseModel):
+    """One partition before the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ class Receipt(BaseModel):
     slice: Slice | None
     unit: str
     created_at: datetime
-    partitions: tuple[Entry, ...]
+    partitions: tuple[RecordedPartition, ...]
     result: RunResult | None = Field(None, description="null: the run did not complete")
 
 
@@ -89,7 +89,7 @@ def part_name(part: Slice | None) -> str:
     return "whole" if part is None else f"slice-{part.index}-of-{part.total}"
 
 
-def place(directory: str, run_id: str, part: Slice | None) -> str:
+def new_path(directory: str, run_id: str, part: Slice | None) -> str:
     """A fresh path for a receipt; two invocations of one slice never share it."""
     return f"{run_folder(directory, run_id)}/{part_name(part)}-{secrets.token_hex(4)}.json"
 
@@ -160,3 +160,13 @@ def original_targets(receipts: Iterable[Receipt]) -> dict[Partition, Position]:
             if entry.target is not None:
                 targets.setdefault(entry.id, entry.target)
     return targets
+
+
+def check_identity(identity: Mapping[str, str], survey: Survey) -> None:
+    """Raise `RefusedError` where a receipt's identity is not the surveyed subscription's."""
+    for key, value in identity.items():
+        found = survey.identity.get(key)
+        if found is not None and found != value:
+            raise RefusedError(
+                f"The receipt is for {key} {value!r}, but this is {found!r}; nothing was changed."
+            )

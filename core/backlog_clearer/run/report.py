@@ -7,13 +7,13 @@ together. Unknown figures are null, never 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backlog_clearer.model import Mode, Partition, PartitionState, StopReason, StrEnum
+from backlog_clearer.model import Mode, Partition, PartitionState, Position, StopReason, StrEnum
 
 RESULT_SCHEMA: Literal["backlog-clearer/result/1"] = "backlog-clearer/result/1"
 
@@ -118,14 +118,19 @@ def failure_json(error: Exception) -> str:
     )
 
 
-def row(state: PartitionState, *, target: StoredPosition) -> PartitionResult:
+def as_json(position: Position | None) -> Any:
+    """A position as JSON has it."""
+    return dict(position) if isinstance(position, Mapping) else position
+
+
+def row(state: PartitionState, *, target: Position | None) -> PartitionResult:
     """A partition's row as it is before anything happened."""
     return PartitionResult.model_validate(
         {
             "topic": state.partition.topic,
             "partition": state.partition.number,
-            "before": state.position,
-            "target": target,
+            "before": as_json(state.position),
+            "target": as_json(target),
             "backlog": state.backlog,
             "backlog_bytes": state.backlog_bytes,
             "undo": state.undo,

@@ -1,46 +1,77 @@
-"""The first question of every run, asked again where what was wrong may pass in a moment."""
+"""The first request of every run, repeated where a failure may pass in a moment."""
 
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import tenacity
 
-from backlog_clearer.errors import TransientError
-from backlog_clearer.model import Survey
+from backlog_clearer.errors import RefusedError, TransientError
+from backlog_clearer.model import PartitionState, Survey
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.job import Job, opened
+from backlog_clearer.run.plan import choose, live_text
 from backlog_clearer.source import Source
+from backlog_clearer.text import listed
 
 _LOG = logging.getLogger("backlog_clearer")
 
 ATTEMPTS = 4
-PATIENCE_S = 5.0  # a broker that took as long to fail is not asked again
+PATIENCE_S = 5.0  # a broker that took this long to fail is not asked again
 _WAIT_S = 0.3  # at least, between two attempts
 _SHOWN = 3  # partitions in a line of the log
+
+
+class Seen(NamedTuple):
+    """A subscription before anything changes."""
+
+    survey: Survey
+    states: tuple[PartitionState, ...]  # those that --partitions and --slice select
+    unit: str  # what their backlogs count
+
+
+def look(job: Job) -> Seen:
+    """Survey a job's subscription; changes nothing. Raises like `run.clear.clear`."""
+    with opened(job) as source:
+        return Seen(*chosen(source, job.run), source.traits.unit)
+
+
+def chosen(source: Source, run: RunOptions) -> tuple[Survey, tuple[PartitionState, ...]]:
+    """The survey, and the states of the partitions that the run is about. Raises like `survey`."""
+    found = survey(source)
+    return found, choose(found, run)
+
+
+def refuse_live(found: Survey, run: RunOptions) -> None:
+    """Raise `RefusedError` where consumers are attached, unless the run is forced or a dry run."""
+    if found.live and not run.force and not run.dry_run:
+        raise RefusedError(f"{live_text(found)} Stop them, or use --force.")
 
 
 def survey(source: Source) -> Survey:
     """`source.survey()`, a few times if a coordinator moves or a partition has no leader yet.
 
-    Raises like it, in a few seconds more; a partition that goes on failing keeps its error.
+    Raises like it, a few seconds later; a partition that keeps failing keeps its error.
     """
 
     def report(state: tenacity.RetryCallState) -> None:
         outcome = state.outcome
-        failed = outcome.exception() if outcome else None
-        passing = _passing(outcome.result()) if outcome and not failed else []
-        _LOG.warning("Asking again: %s", failed or "; ".join(passing[:_SHOWN]))
+        failure = outcome.exception() if outcome else None
+        passing = _passing(outcome.result()) if outcome and not failure else []
+        _LOG.warning("Retrying the survey: %s", failure or listed(passing, _SHOWN))
 
-    asked: Survey = tenacity.Retrying(
+    found: Survey = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError)
-        | tenacity.retry_if_result(lambda found: bool(_passing(found))),
+        | tenacity.retry_if_result(lambda result: bool(_passing(result))),
         stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(PATIENCE_S),
         wait=tenacity.wait_random_exponential(multiplier=_WAIT_S, min=_WAIT_S, max=2.0),
         before_sleep=report,
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )(source.survey)
-    return asked
+    return found
 
 
 def _passing(found: Survey) -> list[str]:
-    """What is wrong with partitions, and may be over in a moment."""
+    """Errors of partitions that may be over in a moment."""
     return [f"{state.partition}: {state.error}" for state in found.partitions if state.passing]

@@ -27,8 +27,10 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Claim, Mode, Partition, Position, StopReason
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import open_source
-from backlog_clearer.run.clear import Callbacks, Job, clear_source, restore_source
+from backlog_clearer.run.clear import clear_source
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load, original_positions
+from backlog_clearer.run.restore import restore_source
 from backlog_clearer.source import Source
 
 MESSAGES = 700  # per partition: several batches of BATCH, and not a multiple of it

@@ -18,9 +18,12 @@ import requests
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.source import open_source
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.clear import Callbacks, Job, clear, restore, status
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.restore import restore
+from backlog_clearer.run.status import status
 from backlog_clearer.source import Source
 from backlog_clearer.testing.contract import Bench
 from backlog_clearer.testing.servers.pulsar import PulsarServer, token

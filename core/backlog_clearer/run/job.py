@@ -1,0 +1,47 @@
+"""What to do on which subscription, and how a run talks while it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from backlog_clearer.engine.drain import Snapshot
+from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.registry import open_source
+from backlog_clearer.run.plan import Plan
+from backlog_clearer.run.receipt import new_run_id
+from backlog_clearer.source import Source
+
+
+def now() -> datetime:
+    """The present time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do on which subscription."""
+
+    system: str
+    options: SystemOptions
+    run: RunOptions
+    run_id: str = field(default_factory=lambda: new_run_id(now()))
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """How a run talks while it runs; every part may be left out."""
+
+    show: Callable[[Plan], None] = lambda _: None
+    confirm: Callable[[Plan], bool] = lambda _: True
+    progress: Callable[[Snapshot], None] = lambda _: None
+
+
+@contextmanager
+def opened(job: Job) -> Iterator[Source]:
+    """The job's source, closed at the end of the block; raises like `registry.open_source`."""
+    with closing(open_source(job.system, job.options, job.run, job.run_id)) as source:
+        yield source

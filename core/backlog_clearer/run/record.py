@@ -1,0 +1,166 @@
+"""One run: the facts that every step needs, and what is shown and stored of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from backlog_clearer import __version__
+from backlog_clearer.engine.drain import Drain
+from backlog_clearer.errors import BrokerError, RefusedError
+from backlog_clearer.model import Partition, PartitionState, Position, StopReason, Survey, Traits
+from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.job import Callbacks, Job, now
+from backlog_clearer.run.plan import Plan
+from backlog_clearer.run.receipt import Receipt, RecordedPartition
+from backlog_clearer.run.report import (
+    Action,
+    PartitionResult,
+    RunResult,
+    all_verified,
+    as_json,
+    row,
+    total,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a run did, apart from its rows; times in seconds."""
+
+    seconds: float
+    reason: StopReason | None = None
+    retries: int = 0
+    bytes: int = 0
+    error: str | None = None  # of the run as a whole, where no partition is at fault
+
+
+def change_of(drained: Drain) -> Change:
+    """A drain or a skip as a `Change`."""
+    received = sum(item.bytes for item in drained.partitions.values())
+    return Change(drained.seconds, drained.reason, drained.retries, received, drained.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run after its survey; nothing of it changes any more."""
+
+    job: Job
+    action: Action
+    traits: Traits
+    survey: Survey
+    states: tuple[PartitionState, ...]
+    targets: Mapping[Partition, Position | None]
+    """The position that each partition is to reach; None: the end, or nothing stored."""
+    notes: tuple[str, ...]
+    started_at: datetime
+    path: str | None  # of the receipt; None: none is written
+
+    @property
+    def rows(self) -> tuple[PartitionResult, ...]:
+        """The partitions before anything changes."""
+        return tuple(row(state, target=self.targets.get(state.partition)) for state in self.states)
+
+    def plan(self, cost: str) -> Plan:
+        """The plan to show before anything changes; `cost` is one line."""
+        return Plan(
+            action=self.action,
+            mode=self.job.run.mode if self.action is Action.CLEAR else None,
+            subscription=self.survey.subscription,
+            unit=self.traits.unit,
+            rows=self.rows,
+            notes=self.notes,
+            cost=cost,
+            receipt=self.path,
+            dry_run=self.job.run.dry_run,
+        )
+
+    def begin(self, path: str, plan: Plan, callbacks: Callbacks) -> Receipt:
+        """Store the receipt, show the plan, and have it confirmed: only then may anything change.
+
+        Raises `BrokerError` if the receipt cannot be stored, `RefusedError` if it is not confirmed.
+        """
+        receipt = self._receipt()
+        receipts.save(receipt, path)
+        callbacks.show(plan)
+        if not callbacks.confirm(plan):
+            raise RefusedError(f"Not confirmed; nothing was changed. The receipt is kept at {path}.")
+        return receipt
+
+    def _receipt(self) -> Receipt:
+        clears = self.action is Action.CLEAR
+        return Receipt(
+            version=__version__,
+            run_id=self.job.run_id,
+            system=self.job.system,
+            subscription=self.survey.subscription,
+            identity=dict(self.survey.identity),
+            options=self.job.options.public(),
+            action=self.action,
+            mode=self.job.run.mode if clears else None,
+            slice=self.job.run.slice,
+            unit=self.traits.unit,
+            created_at=self.started_at,
+            partitions=tuple(
+                RecordedPartition(
+                    topic=state.partition.topic,
+                    partition=state.partition.number,
+                    position=as_json(state.position),
+                    backlog=state.backlog,
+                    target=as_json(self.targets.get(state.partition)) if clears else None,
+                    undo=state.undo,
+                )
+                for state in self.states
+            ),
+        )
+
+    def result(
+        self,
+        rows: tuple[PartitionResult, ...],
+        *,
+        cleared: bool,
+        change: Change | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> RunResult:
+        """The result of the run; `notes` come after those that the plan had."""
+        done = change or Change(0.0)
+        return RunResult(
+            version=__version__,
+            run_id=self.job.run_id,
+            system=self.job.system,
+            subscription=self.survey.subscription,
+            action=self.action,
+            mode=self.job.run.mode if self.action is Action.CLEAR else None,
+            dry_run=self.job.run.dry_run,
+            slice=str(self.job.run.slice) if self.job.run.slice else None,
+            unit=self.traits.unit,
+            started_at=self.started_at,
+            finished_at=now(),
+            seconds=round(done.seconds, 3),
+            partitions=rows,
+            totals=total(rows, retries=done.retries, seconds=done.seconds, received=done.bytes),
+            stop_reason=done.reason,
+            verified=all_verified(rows) if change else None,
+            cleared=cleared,
+            receipt=self.path,
+            notes=(*self.notes, *notes),
+            error=done.error,
+        )
+
+
+def complete(receipt: Receipt, result: RunResult) -> RunResult:
+    """Store the result in the receipt; a failure to do so is noted, since the change is made."""
+    if result.receipt is None:
+        return result
+    try:
+        receipts.save(receipt.model_copy(update={"result": result}), result.receipt)
+    except BrokerError as error:
+        note = f"The run is complete, but its receipt could not be completed: {error}"
+        return result.model_copy(update={"notes": (*result.notes, note)})
+    return result
+
+
+def no_errors(rows: Sequence[PartitionResult]) -> bool:
+    """Whether no partition has an error."""
+    return all(item.error is None for item in rows)

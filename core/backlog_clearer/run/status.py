@@ -1,0 +1,37 @@
+"""The backlog as it is now; changes nothing."""
+
+from __future__ import annotations
+
+from backlog_clearer.run.job import Job, now, opened
+from backlog_clearer.run.record import Record, no_errors
+from backlog_clearer.run.report import Action, RunResult, as_json
+from backlog_clearer.run.survey import chosen
+
+
+def status(job: Job) -> RunResult:
+    """Survey a job's subscription and report it; changes nothing. Raises like `run.clear.clear`."""
+    with opened(job) as source:
+        started_at = now()
+        found, states = chosen(source, job.run)
+        record = Record(
+            job=job,
+            action=Action.STATUS,
+            traits=source.traits,
+            survey=found,
+            states=states,
+            targets={state.partition: state.end for state in states},
+            notes=found.notes,
+            started_at=started_at,
+            path=None,
+        )
+        by_partition = {state.partition: state for state in states}
+        rows = tuple(
+            item.model_copy(
+                update={
+                    "after": as_json(by_partition[item.id].position),
+                    "remaining": by_partition[item.id].backlog,
+                }
+            )
+            for item in record.rows
+        )
+        return record.result(rows, cleared=no_errors(rows))

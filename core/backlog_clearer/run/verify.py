@@ -1,0 +1,108 @@
+"""Verification: the broker's figures after the change, row by row."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from backlog_clearer.engine.drain import Drain, Drained
+from backlog_clearer.errors import ClearerError
+from backlog_clearer.model import (
+    Claim,
+    Mode,
+    Outcome,
+    Partition,
+    Position,
+    Remaining,
+    StopReason,
+    Traits,
+)
+from backlog_clearer.run.report import PartitionResult, as_json
+from backlog_clearer.run.survey import survey
+from backlog_clearer.source import Source
+
+_LOG = logging.getLogger("backlog_clearer")
+
+ATTEMPTS = 5
+WAIT_S = 0.5  # brokers that confirm nothing need a moment until their figures follow
+
+
+def cleared_rows(
+    source: Source, claims: Sequence[Claim], rows: tuple[PartitionResult, ...], drained: Drain
+) -> tuple[PartitionResult, ...]:
+    """The rows after a drain or a skip, with what the broker reports is left up to each target."""
+    # Partitions without a claim are asked for too: "nothing to do" is a statement about the broker.
+    targets = {claim.partition: claim.target for claim in claims}
+    targets.update({item.id: item.target for item in rows if item.id not in targets and not item.error})
+    found = _remaining(source, targets, expect_zero=drained.reason is StopReason.EMPTY)
+    return tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
+
+
+def _cleared(item: PartitionResult, drained: Drain, left: Remaining | None) -> PartitionResult:
+    done = drained.partitions.get(item.id, Drained(0, 0, 0, None))
+    return item.model_copy(
+        update={
+            "messages": done.messages,
+            "unacknowledged": done.unacknowledged,
+            "after": as_json(left.position) if left else None,
+            "remaining": left.left if left else None,
+            "verified": None if left is None or left.left is None else left.left == 0,
+            "error": item.error or done.error or (left.error if left else None),
+        }
+    )
+
+
+def _remaining(
+    source: Source, targets: Mapping[Partition, Position | None], *, expect_zero: bool
+) -> dict[Partition, Remaining]:
+    """The broker's figures; asked again where they may lag behind an acknowledgement."""
+    found: dict[Partition, Remaining] = {}
+    for attempt in range(ATTEMPTS):
+        try:
+            found = {item.partition: item for item in source.remaining(targets)}
+        except ClearerError as error:
+            _LOG.warning("Verification failed: %s", error)
+            found = {}
+        satisfied = found and all(item.left == 0 for item in found.values())
+        if satisfied or not expect_zero or attempt + 1 == ATTEMPTS:
+            break
+        time.sleep(WAIT_S)
+    return found
+
+
+def restored_rows(
+    source: Source, rows: tuple[PartitionResult, ...], outcomes: Sequence[Outcome]
+) -> tuple[PartitionResult, ...]:
+    """The rows after a restore, with the positions read back from the broker."""
+    try:
+        now = {state.partition: state for state in survey(source).partitions}
+    except ClearerError as error:
+        _LOG.warning("Verification failed: %s", error)
+        now = {}
+    by_partition = {outcome.partition: outcome for outcome in outcomes}
+    restored = []
+    for item in rows:
+        outcome, state = by_partition.get(item.id), now.get(item.id)
+        answered = outcome is not None and (outcome.position is not None or item.target is None)
+        restored.append(
+            item.model_copy(
+                update={
+                    "after": as_json(state.position) if state else None,
+                    "remaining": state.backlog if state else None,
+                    "verified": as_json(state.position) == item.target if state and answered else None,
+                    "error": outcome.error if outcome else "the broker did not answer for it",
+                }
+            )
+        )
+    return tuple(restored)
+
+
+def difference(traits: Traits, mode: Mode, rows: Sequence[PartitionResult]) -> tuple[str, ...]:
+    """Why fewer messages were counted than the backlog had units, where the unit explains it."""
+    verified = [item for item in rows if item.verified and item.backlog]
+    messages = sum(item.messages for item in verified)
+    backlog = sum(item.backlog or 0 for item in verified)
+    if not traits.empty_units or mode is not Mode.CONSUME or messages >= backlog:
+        return ()
+    return (f"{backlog:,} {traits.unit} held {messages:,} messages: {traits.empty_units}.",)
