@@ -1,84 +1,183 @@
-"""The systems that can be cleared: one line each, imported only when asked for.
+"""The systems that can be cleared: built-in ones, and those of other distributions.
 
-`options` names a `backlog_clearer.options.base.SystemOptions` model, which imports without the broker's
-library; `opener` names `open_source(options, run, run_id) -> Source`, whose module needs it.
+A distribution outside this one adds a system with an entry point in the group `backlog_clearer.systems`:
+its name is the system's name, and its object is a `System`. Nothing is imported before a system is used,
+so a missing library or a broken package affects only its own system.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TypeAlias, cast
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
+from backlog_clearer.text import listed
 
 Opener: TypeAlias = Callable[[SystemOptions, RunOptions, str], Source]
 """Opens a source for (how to reach it, what to do, the run's id); connects lazily or at once."""
 
+GROUP = "backlog_clearer.systems"
+"""The group of entry points that add systems."""
+
+DISTRIBUTION = "backlog-clearer"
+"""The distribution of the built-in systems."""
+
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A registry line."""
+    """One kind of subscription; everything that lists systems is derived from these fields."""
 
-    summary: str  # what it clears, for the help text
-    options: str  # "module:Class" of the options model
-    opener: str  # "module:function" that opens a source
-    extra: str | None  # the pip extra that installs its library; None: it needs none
+    summary: str  # what it clears, with an article: "a subscription on Apache Pulsar"
+    options: str  # "module:Class", a `SystemOptions` model; imports without the broker's library
+    opener: str  # "module:function", an `Opener`; its module may import the library
+    extra: str | None = None  # the pip extra of its distribution that installs its library
+    libraries: tuple[str, ...] = ()  # top-level modules of its libraries; only adapters import them
+    page: str | None = None  # its documentation: a file in this repository, or a URL
+    clears: str = ""  # for tables: "a consumer group"
+    position: str = ""  # for tables: where progress is stored, "committed offset"
+    unit: str = ""  # for tables: what its backlog counts, "offsets"
 
+
+_KAFKA = "backlog_clearer.brokers.kafka"
+_PULSAR = "backlog_clearer.brokers.pulsar"
+_PUBSUB = "backlog_clearer.brokers.googlepubsub"
+_EVENTHUBS = "backlog_clearer.brokers.eventhubs"
+_IGGY = "backlog_clearer.brokers.iggy"
 
 SYSTEMS: dict[str, System] = {
     "kafka": System(
-        "a consumer group on Apache Kafka and compatible brokers",
-        "backlog_clearer.brokers.kafka.options:KafkaOptions",
-        "backlog_clearer.brokers.kafka.source:open_source",
-        "kafka",
+        summary="a consumer group on Apache Kafka and compatible brokers",
+        options=f"{_KAFKA}.options:KafkaOptions",
+        opener=f"{_KAFKA}.source:open_source",
+        extra="kafka",
+        libraries=("confluent_kafka", "kafka"),
+        page="docs/kafka.md",
+        clears="a consumer group",
+        position="committed offset",
+        unit="offsets",
     ),
     "pulsar": System(
-        "a subscription on Apache Pulsar",
-        "backlog_clearer.brokers.pulsar.options:PulsarOptions",
-        "backlog_clearer.brokers.pulsar.source:open_source",
-        "pulsar",
+        summary="a subscription on Apache Pulsar",
+        options=f"{_PULSAR}.options:PulsarOptions",
+        opener=f"{_PULSAR}.source:open_source",
+        extra="pulsar",
+        libraries=("google", "requests"),
+        page="docs/pulsar.md",
+        clears="a subscription",
+        position="mark-delete position and acknowledgements",
+        unit="entries (batches)",
     ),
     "streamnative": System(
-        "a subscription on StreamNative Cloud (Pulsar with TLS and a token)",
-        "backlog_clearer.brokers.pulsar.options:StreamNativeOptions",
-        "backlog_clearer.brokers.pulsar.source:open_source",
-        "pulsar",
+        summary="a subscription on StreamNative Cloud (Pulsar with TLS and a token)",
+        options=f"{_PULSAR}.options:StreamNativeOptions",
+        opener=f"{_PULSAR}.source:open_source",
+        extra="pulsar",
+        libraries=("google", "requests"),
+        page="docs/pulsar.md",
+        clears="a subscription",
+        position="mark-delete position and acknowledgements",
+        unit="entries (batches)",
     ),
     "googlepubsub": System(
-        "a subscription on Google Cloud Pub/Sub",
-        "backlog_clearer.brokers.googlepubsub.options:PubSubOptions",
-        "backlog_clearer.brokers.googlepubsub.source:open_source",
-        "googlepubsub",
+        summary="a subscription on Google Cloud Pub/Sub",
+        options=f"{_PUBSUB}.options:PubSubOptions",
+        opener=f"{_PUBSUB}.source:open_source",
+        extra="googlepubsub",
+        libraries=("google", "grpc", "grpc_status"),
+        page="docs/googlepubsub.md",
+        clears="a subscription",
+        position="acknowledgements",
+        unit="messages, from Cloud Monitoring",
     ),
     "eventhubs": System(
-        "a consumer group's checkpoints on Azure Event Hubs",
-        "backlog_clearer.brokers.eventhubs.options:EventHubsOptions",
-        "backlog_clearer.brokers.eventhubs.source:open_source",
-        "eventhubs",
+        summary="a consumer group's checkpoints on Azure Event Hubs",
+        options=f"{_EVENTHUBS}.options:EventHubsOptions",
+        opener=f"{_EVENTHUBS}.source:open_source",
+        extra="eventhubs",
+        libraries=("azure",),
+        page="docs/eventhubs.md",
+        clears="a consumer group",
+        position="checkpoint blob",
+        unit="events",
     ),
     "iggy": System(
-        "a consumer's or a group's offsets on Apache Iggy",
-        "backlog_clearer.brokers.iggy.options:IggyOptions",
-        "backlog_clearer.brokers.iggy.source:open_source",
-        "iggy",
+        summary="a consumer's or a group's offsets on Apache Iggy",
+        options=f"{_IGGY}.options:IggyOptions",
+        opener=f"{_IGGY}.source:open_source",
+        extra="iggy",
+        libraries=("apache_iggy",),
+        page="docs/iggy.md",
+        clears="a consumer's or a group's offsets",
+        position="stored offset",
+        unit="messages",
     ),
 }
+"""The built-in systems by name."""
+
+
+def _added() -> Mapping[str, Sequence[EntryPoint]]:
+    """Entry points of installed distributions by the system they add; imports none of them."""
+    return _found_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _found_on(_path: tuple[str, ...]) -> Mapping[str, Sequence[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def names() -> list[str]:
+    """The names of all systems: built-in ones in their order, then added ones sorted."""
+    return [*SYSTEMS, *sorted(_added().keys() - SYSTEMS.keys())]
 
 
 def system(name: str) -> System:
-    """The registry line of a system; raises `UsageError` with a suggestion for an unknown name."""
-    try:
-        return SYSTEMS[name]
-    except KeyError:
-        known = ", ".join(SYSTEMS)
+    """A system by its name.
+
+    Raises `UsageError` with a suggestion for an unknown name, for one that two distributions provide,
+    and for an added one whose package cannot be imported.
+    """
+    points = _added().get(name, [])
+    providers = [DISTRIBUTION] * (name in SYSTEMS) + [_distribution(point) for point in points]
+    if len(providers) > 1:
         raise UsageError(
-            f"There is no system {name!r}; choose one of {known}.{suggestion(name, list(SYSTEMS))}"
-        ) from None
+            f"The system {name!r} is provided by {' and by '.join(providers)}; uninstall all but one."
+        )
+    if name in SYSTEMS:
+        return SYSTEMS[name]
+    if not points:
+        raise UsageError(
+            f"There is no system {name!r}; choose one of {listed(names(), 20)}."
+            f"{suggestion(name, names())}"
+        )
+    found = _loaded(name, points[0].value)
+    if not isinstance(found, System):
+        raise UsageError(
+            f"The system {name!r} of {providers[0]} is not usable: {points[0].value} is not a"
+            " backlog_clearer.registry.System."
+        )
+    return found
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "an unnamed distribution"
+
+
+def _provider(name: str) -> str:
+    """The distribution that provides a system."""
+    points = _added().get(name)
+    return _distribution(points[0]) if points and name not in SYSTEMS else DISTRIBUTION
 
 
 def _load(path: str) -> object:
@@ -86,9 +185,32 @@ def _load(path: str) -> object:
     return getattr(importlib.import_module(module), attribute)
 
 
+def _loaded(name: str, path: str, extra: str | None = None) -> object:
+    """The object that "module:attribute" names.
+
+    Raises `UsageError` if a library is missing that the extra installs, or if the package of an added
+    system fails.
+    """
+    try:
+        return _load(path)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and extra and missing.split(".")[0] != path.split(".", maxsplit=1)[0]:
+            raise UsageError(
+                f"{name} needs the Python package that provides {missing!r}, which is not installed;"
+                f" install it with: {install_command(extra, _provider(name))}"
+            ) from error
+        if name in SYSTEMS:
+            raise
+        raise UsageError(
+            f"The system {name!r} of {_provider(name)} cannot be loaded from {path}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+
+
 def options_model(name: str) -> type[SystemOptions]:
-    """The options model of a system."""
-    return cast("type[SystemOptions]", _load(system(name).options))
+    """The options model of a system; raises like `system`."""
+    return cast("type[SystemOptions]", _loaded(name, system(name).options))
 
 
 def open_source(name: str, options: SystemOptions, run: RunOptions, run_id: str) -> Source:
@@ -98,13 +220,13 @@ def open_source(name: str, options: SystemOptions, run: RunOptions, run_id: str)
     the adapter raises.
     """
     entry = system(name)
-    try:
-        opener = cast("Opener", _load(entry.opener))
-    except ModuleNotFoundError as error:
-        if entry.extra is None or (error.name or "").split(".")[0] == "backlog_clearer":
-            raise
-        raise UsageError(
-            f"{name} needs the Python package that provides {error.name!r}, which is not installed;"
-            f" install it with: pip install '.[{entry.extra}]'"
-        ) from error
+    opener = cast("Opener", _loaded(name, entry.opener, entry.extra))
     return opener(options, run, run_id)
+
+
+def install_command(extra: str, distribution: str = DISTRIBUTION) -> str:
+    """The command that installs an extra as this copy was installed: a checkout, or a distribution."""
+    root = Path(__file__).resolve().parents[2]
+    if distribution == DISTRIBUTION and (root / "pyproject.toml").is_file():
+        distribution = "." if root == Path.cwd() else str(root)
+    return f"pip install '{distribution}[{extra}]'"

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from backlog_clearer import __version__
+from backlog_clearer import __version__, registry
 from backlog_clearer.cli import display, flags
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, RefusedError, UsageError
@@ -28,7 +28,7 @@ from backlog_clearer.model import Mode, Partition, Position
 from backlog_clearer.options.base import build
 from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.registry import SYSTEMS, options_model
+from backlog_clearer.registry import options_model
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Callbacks, Job
@@ -191,7 +191,7 @@ def _system_command(name: str) -> click.Command:
     model = options_model(name)
     params = [*flags.options_of(model), *flags.options_of(RunOptions), _CONFIG, *_TALK]
     return click.Command(
-        name, params=list(params), callback=callback, help=f"Clear {SYSTEMS[name].summary}."
+        name, params=list(params), callback=callback, help=f"Clear {registry.system(name).summary}."
     )
 
 
@@ -210,7 +210,23 @@ def _status_command(name: str) -> click.Command:
         name,
         params=list(params),
         callback=callback,
-        help=f"Show the backlog of {SYSTEMS[name].summary}.",
+        help=f"Show the backlog of {registry.system(name).summary}.",
+    )
+
+
+def _broken_command(name: str, error: UsageError) -> click.Command:
+    """A system whose package cannot be used: any call of it fails with the reason."""
+
+    def fail(**_: Any) -> None:
+        raise click.UsageError(str(error))
+
+    return click.Command(
+        name,
+        params=[click.Argument(["args"], nargs=-1, type=click.UNPROCESSED)],
+        callback=fail,
+        help=str(error),
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True},
     )
 
 
@@ -223,11 +239,17 @@ class _Systems(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Systems first."""
-        return [*SYSTEMS, *super().list_commands(ctx)]
+        return [*registry.names(), *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A system's command, or one of the others."""
-        return self.make(cmd_name) if cmd_name in SYSTEMS else super().get_command(ctx, cmd_name)
+        command = super().get_command(ctx, cmd_name)
+        if command is not None or cmd_name not in registry.names():
+            return command
+        try:
+            return self.make(cmd_name)
+        except UsageError as error:  # a broken package of one system leaves the others usable
+            return _broken_command(cmd_name, error)
 
 
 def _run_command() -> click.Command:
