@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
@@ -53,7 +52,7 @@ class Job:
         config = self._start()
         taken = queue.take(visibility_s)
         if taken is None:
-            click.echo(f"There is no message on the queue {queue.name}.", err=True)
+            print(f"There is no message on the queue {queue.name}.", file=sys.stderr)  # noqa: T201
             return CLEARED
         with taken:
             try:

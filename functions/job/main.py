@@ -11,6 +11,7 @@ another attempt goes on; 2: wrong use, no attempt will help; 3: ended at a limit
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
@@ -19,13 +20,44 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-import click
-
-from backlog_clearer.cli import flags
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request
+from backlog_clearer.options.base import flag
 from functions.job.invocation import AGAIN, WRONG_USE, Job, open_queue
+
+_VISIBILITY_S = range(3, 7 * 24 * 3600 + 1)
+"""What `--visibility-s` may be: long enough to renew it in time, and at most what the service takes."""
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The flags of the job: one for each field of `Request`, whose values `Request` itself checks."""
+    parser = argparse.ArgumentParser(
+        prog="functions.job.main", description=(__doc__ or "").split("\n")[0], allow_abbrev=False
+    )
+    for name, field in Request.model_fields.items():
+        parser.add_argument(flag(name), metavar=name.upper(), help=field.description)
+    parser.add_argument(
+        "--from-queue",
+        action="store_true",
+        help="take one message of BACKLOG_CLEARER_QUEUE instead",
+    )
+    parser.add_argument(
+        "--visibility-s",
+        type=_visibility_s,
+        default=300,
+        metavar="SECONDS",
+        help="with --from-queue: the message of a job that died is delivered again after this time"
+        " [default %(default)s]",
+    )
+    return parser
+
+
+def _visibility_s(text: str) -> int:
+    if not text.isdecimal() or int(text) not in _VISIBILITY_S:
+        first, last = _VISIBILITY_S[0], _VISIBILITY_S[-1]
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {first} to {last}")
+    return int(text)
 
 
 def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> int:
@@ -44,12 +76,12 @@ def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> in
         job.failed(error)
         code = WRONG_USE if isinstance(error, UsageError) else AGAIN
     if job.answer:
-        click.echo(job.answer)
+        print(job.answer, flush=True)  # noqa: T201 # the result, for scripts
     return code
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point of the image."""
+    """Entry point of the image; exits."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     halt = Halt()
 
@@ -59,26 +91,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
 
-    def callback(**values: Any) -> None:
-        sys.exit(run(values, os.environ, halt))
-
-    queue = click.Option(
-        ["--from-queue"], is_flag=True, help="take one message of BACKLOG_CLEARER_QUEUE instead"
-    )
-    visibility = click.Option(
-        ["--visibility-s"],
-        type=click.IntRange(3, 604_800),
-        default=300,
-        show_default=True,
-        help="with --from-queue: seconds after which the message of a job that died is delivered again",
-    )
-    command = click.Command(
-        "job",
-        params=[*flags.options_of(Request), queue, visibility],
-        callback=callback,
-        help=(__doc__ or "").split("\n")[0],
-    )
-    command.main(args=None if args is None else list(args), prog_name="functions.job.main")
+    sys.exit(run(vars(arguments().parse_args(args)), os.environ, halt))
 
 
 if __name__ == "__main__":

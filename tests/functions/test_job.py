@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.run_status import State, run_status
+from backlog_clearer.options.base import flag
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
+from functions.job.main import arguments
 from tests.brokers.kafka_embedded import embedded
 from tests.command import Ran, cleaner, ended, job_started
 from tests.functions.deployed import Deployed
@@ -188,3 +191,29 @@ def test_a_library_that_is_missing_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "pip install '.[azure]'" in json.loads(done.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["--from-queue", "--visibility-s", "2"], "from 3 to 604800"),
+        (["--from-queue", "--visibility-s", "1h"], "'1h' is not a number of seconds"),
+        (["--backlogs", "orders"], "--backlogs"),
+        (["--back", "orders"], "--back"),
+    ],
+)
+def test_a_faulty_argument_exits_2_and_is_named(
+    args: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown or abbreviated flag, or an impossible time, exits with 2 and is named on stderr."""
+    with pytest.raises(SystemExit) as ended_with:
+        arguments().parse_args(args)
+    assert ended_with.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_every_field_of_a_request_is_a_flag_with_help() -> None:
+    """`--help` lists each field of a request and the queue's flags."""
+    text = arguments().format_help()
+    flags = {flag(name) for name in Request.model_fields} | {"--from-queue", "--visibility-s"}
+    assert flags <= set(text.split())
