@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed-dev
 CHOSEN = $(if $(filter undefined,$(origin BROKERS)),,--brokers '$(BROKERS)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format schemas image-context lock clean
+.PHONY: help install demo test lint format schemas screenshots image-context lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,6 +41,9 @@ bench-%: $(INSTALLED) ## Benchmark: engine, kafka, pulsar, pubsub, eventhubs, ig
 
 schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models
 	$(BIN)/python -m tools.schemas
+
+screenshots: $(INSTALLED) ## Record docs/screenshot.svg, the README's picture, from a real run
+	$(BIN)/python -m tools.screenshots
 
 bundle-%: $(INSTALLED) ## gcp, azure: a function bundle in dist/; BROKERS=kafka,pulsar for these alone
 	$(BIN)/python -m tools.bundle $* $(CHOSEN)

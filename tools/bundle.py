@@ -210,7 +210,7 @@ def build(platform: str, extras: Collection[str], out: Path) -> Path:
             write_zip(stage, archive, zipfile.ZIP_DEFLATED)
         else:
             add_code(stage, "job", ["Dockerfile"], source_root="core")
-            for name in ("cleaner.py", "pyproject.toml", "README.md"):
+            for name in ("cleaner.py", "pyproject.toml", "README.md", "LICENSE"):
                 shutil.copyfile(ROOT / name, stage / name)
             add_wheels(stage, extras)
             archive = out / "backlog-clearer-image.tar"

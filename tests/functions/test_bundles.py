@@ -151,7 +151,7 @@ def test_nothing_of_this_project_but_its_code(built: Built) -> None:
     top = {name.split("/")[0] for name in built.files}
     assert top <= {
         "backlog_clearer", "core", "functions", "wheels", ".python_packages", "requirements.txt", "main.py",
-        "function_app.py", "host.json", "Dockerfile", "cleaner.py", "pyproject.toml", "README.md",
+        "function_app.py", "host.json", "Dockerfile", "cleaner.py", "pyproject.toml", "README.md", "LICENSE",
     }  # fmt: skip
     assert not [name for name in built.files if "__pycache__" in name or f"{SITE}/bin/" in name]
     for name, path in built.files.items():
