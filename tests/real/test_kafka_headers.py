@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer
 
 from backlog_clearer.brokers.kafka import header_lane as kafka_headers
-from backlog_clearer.brokers.kafka.batches import OldFormatError
+from backlog_clearer.brokers.kafka.batch_wire import OldFormatError
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.options.run import RunOptions

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
 
-from backlog_clearer.brokers.kafka.msk import Token
+from backlog_clearer.brokers.kafka.msk_iam import MskToken
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.security import unsecured_token
+from backlog_clearer.brokers.kafka.socket_settings import unsecured_token
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
@@ -32,7 +32,7 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("identity")
 def test_token_is_signed_for_the_region() -> None:
     """AWS's library signs a request to connect, for this region and identity, without the secret."""
-    token, ends = Token().signed()
+    token, ends = MskToken().signed()
     url = urlsplit(base64.urlsafe_b64decode(token + "==").decode())
     asked = parse_qs(url.query)
     assert (url.hostname or "").startswith("kafka.eu-west-1.")
@@ -88,4 +88,4 @@ def test_without_a_region_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("AWS_REGION", raising=False)
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     with pytest.raises(UsageError, match="AWS_REGION"):
-        Token()
+        MskToken()

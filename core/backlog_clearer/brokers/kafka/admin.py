@@ -19,10 +19,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it is documented there
 
-from backlog_clearer.brokers.kafka.clients import REQUEST_TIMEOUT_S, Complaints, open_admin
-from backlog_clearer.brokers.kafka.committer import partition_error
 from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
+from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_admin
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.positions import partition_error
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import Partition
 

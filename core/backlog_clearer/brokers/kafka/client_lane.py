@@ -8,11 +8,11 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from backlog_clearer.brokers.kafka.clients import Complaints, open_consumer
-from backlog_clearer.brokers.kafka.committer import OffsetCommitter
 from backlog_clearer.brokers.kafka.errors import translate
-from backlog_clearer.brokers.kafka.ledger import Ledger
+from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
+from backlog_clearer.brokers.kafka.librdkafka import Complaints, open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
@@ -59,20 +59,20 @@ class ClientLane:
     ) -> None:
         self._options = options
         self._batch = min(batch_size, MAX_BATCH)
-        self._ledger = Ledger(claims)
+        self._offsets = LaneOffsets(claims)
         self._complaints = Complaints(options)
         self._consumer: Consumer | None = open_consumer(
             options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
         )
-        self._committer = OffsetCommitter(options, self._consumer)
-        at = self._ledger.at
-        self._consumer.assign([TopicPartition(p.topic, p.number, at[p]) for p in self._ledger.open])
+        self._stored = GroupOffsets(options, self._consumer)
+        at = self._offsets.at
+        self._consumer.assign([TopicPartition(p.topic, p.number, at[p]) for p in self._offsets.open])
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Take what librdkafka has fetched; see `source.Lane`."""
-        if ready := self._ledger.ready():
+        if ready := self._offsets.ready():
             return ready
-        if not self._ledger.open or self._consumer is None:
+        if not self._offsets.open or self._consumer is None:
             return ()
         limit = self._batch if max_messages is None else min(self._batch, max_messages)
         messages = self._consume(limit, max_wait_s)
@@ -116,11 +116,11 @@ class ClientLane:
     def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
         self._complaints.all_down = False
         counts, last = self._by_partition(messages)
-        ledger, advances = self._ledger, []
+        offsets, advances = self._offsets, []
         for partition in {**counts, **ends}:
-            if partition not in ledger.open:  # was in the queue when its target was reached
+            if partition not in offsets.open:  # was in the queue when its target was reached
                 continue
-            count, offset = counts.get(partition, 0), ledger.at[partition]
+            count, offset = counts.get(partition, 0), offsets.at[partition]
             if count:
                 reached = last[partition] + 1
                 if reached <= offset:
@@ -131,11 +131,11 @@ class ClientLane:
                     )
                 offset = reached
             offset = max(offset, ends.get(partition, 0))
-            target = ledger.targets[partition]
+            target = offsets.targets[partition]
             if target is not None and offset > target and count:
                 count = self._below(messages, partition, target)
-            advances.append(ledger.reach(partition, offset, count, end=self._end(partition, target)))
-            if partition not in ledger.open:
+            advances.append(offsets.reach(partition, offset, count, end=self._end(partition, target)))
+            if partition not in offsets.open:
                 self._leave(partition)
         return advances
 
@@ -145,8 +145,8 @@ class ClientLane:
         """How many messages each partition got, and the offset of its last."""
         if not messages:
             return {}, {}
-        if len(self._ledger.at) == 1:
-            (only,) = self._ledger.at
+        if len(self._offsets.at) == 1:
+            (only,) = self._offsets.at
             return {only: len(messages)}, {only: _offset_of(messages[-1])}
         # The comprehension-free spelling keeps the work per message inside the interpreter's C code.
         keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
@@ -177,13 +177,13 @@ class ClientLane:
 
     def settle(self) -> Sequence[Settled]:
         """Commit the positions reached, all in one request; see `source.Lane`."""
-        return self._ledger.settle(self._committer)
+        return self._offsets.settle(self._stored)
 
     def close(self) -> None:
         """Close the consumer; see `source.Lane`."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            self._committer.close()
+            self._stored.close()
             consumer.close()
 
 

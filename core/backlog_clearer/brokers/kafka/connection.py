@@ -24,9 +24,9 @@ from kafka.protocol.sasl import (
     SaslHandshakeResponse,
 )
 
-from backlog_clearer.brokers.kafka.errors import redact, refusal
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, redact, refusal
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.security import HeadersUnsupported, Security
+from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.brokers.shared.sockets import Waitable, connect
 from backlog_clearer.errors import BrokerError, TransientError
 
@@ -39,36 +39,36 @@ _MAX_ROUNDS = 10  # of a SASL exchange
 class Connection(Waitable):
     """Connected and logged in; used by one thread. All methods raise `TransientError` if it breaks."""
 
-    def __init__(self, host: str, port: int, options: KafkaOptions, security: Security) -> None:
+    def __init__(self, host: str, port: int, options: KafkaOptions, settings: SocketSettings) -> None:
         """Connect, agree on versions, log in.
 
         Raises `TransientError` where the broker cannot be reached, `BrokerError` where it does not let
-        us in, `HeadersUnsupported` where it speaks no version that we do.
+        us in, `HeadersUnsupportedError` where it speaks no version that we do.
         """
         self.name = f"{host}:{port}"
         self._options = options
-        self._security = security
+        self._settings = settings
         self._correlation = 0
         self._versions: dict[int, tuple[int, int]] = {}
         self._socket = self._connect(host, port)
         try:
             self._agree()
-            if security.mechanism is not None:
-                self._log_in(host, security.mechanism)
+            if settings.mechanism is not None:
+                self._log_in(host, settings.mechanism)
         except BaseException:
             self.close()
             raise
 
     def _connect(self, host: str, port: int) -> socket.socket:
-        security = self._security
+        settings = self._settings
         try:
-            made = connect(host, port, security.connect_timeout_s, security.tls)
+            made = connect(host, port, settings.connect_timeout_s, settings.tls)
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", None) or error.reason or "handshake failed"
             raise refusal(KafkaError(KafkaError._SSL, str(reason)), self._options) from None  # noqa: SLF001 librdkafka's public name
         except OSError as error:
             raise self._broken(error) from None
-        made.settimeout(security.timeout_s)
+        made.settimeout(settings.timeout_s)
         return made
 
     def _broken(self, error: Exception) -> TransientError:
@@ -84,12 +84,12 @@ class Connection(Waitable):
     def version(self, request: Any, lowest: int, highest: int) -> int:
         """The newest version of a request that the broker speaks within these bounds.
 
-        Raises `HeadersUnsupported` if there is none.
+        Raises `HeadersUnsupportedError` if there is none.
         """
         oldest, newest = self._versions.get(request.API_KEY, (0, -1))
         agreed = min(newest, highest, request.max_version)
         if agreed < max(oldest, lowest):
-            raise HeadersUnsupported(
+            raise HeadersUnsupportedError(
                 f"the broker at {self.name} speaks {request.__name__} {oldest} to {newest},"
                 f" not {lowest} to {highest}"
             )
@@ -104,7 +104,7 @@ class Connection(Waitable):
         if answer.error_code:
             raise self._refused(f"it offers SASL {', '.join(answer.mechanisms)}, not {name}")
         try:
-            mechanism = get_sasl_mechanism(name)(host=host, **self._security.login)
+            mechanism = get_sasl_mechanism(name)(host=host, **self._settings.login)
             for _ in range(_MAX_ROUNDS):
                 if mechanism.is_done():
                     break
@@ -146,7 +146,7 @@ class Connection(Waitable):
         """Send a request without waiting."""
         self._correlation += 1
         request.API_VERSION = version
-        request.with_header(correlation_id=self._correlation, client_id=self._security.client_id)
+        request.with_header(correlation_id=self._correlation, client_id=self._settings.client_id)
         try:
             self._socket.sendall(request.encode(framed=True, header=True))
         except OSError as error:

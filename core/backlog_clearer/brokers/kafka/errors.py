@@ -66,6 +66,11 @@ _TRANSIENT = frozenset(
     }
 )
 
+
+class HeadersUnsupportedError(Exception):
+    """The header reader cannot be used here, but librdkafka can; `str()` is the reason, without secrets."""
+
+
 _MIN_SECRET = 4  # shorter values are no secrets worth mangling every text for
 
 

@@ -1,7 +1,7 @@
 """Reading only the headers of record batches: the fastest way to clear a Kafka backlog.
 
 A lane holds one connection to each broker that leads one of its partitions, asks each for whole
-Fetch responses outside of any session, and counts by `backlog_clearer.brokers.kafka.batches`. One request is in
+Fetch responses outside of any session, and counts by `batch_wire`. One request is in
 flight on a connection; the next is sent as soon as its answer is walked, so that the broker works
 while the engine does. One receive buffer a lane is used again for every answer.
 
@@ -18,16 +18,16 @@ from itertools import count
 from confluent_kafka import KafkaError
 from kafka.protocol.consumer import FetchRequest
 
-from backlog_clearer.brokers.kafka import wire as kafka_fetch
-from backlog_clearer.brokers.kafka.batches import CorruptBatchError, OldFormatError, walk
-from backlog_clearer.brokers.kafka.committer import OffsetCommitter
+from backlog_clearer.brokers.kafka import fetch_wire
+from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError, walk_batches
 from backlog_clearer.brokers.kafka.connection import Connection
-from backlog_clearer.brokers.kafka.errors import translate
-from backlog_clearer.brokers.kafka.leaders import Located, connect, locate, log_bounds
-from backlog_clearer.brokers.kafka.ledger import Ledger
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
+from backlog_clearer.brokers.kafka.fetch_wire import Fetched, Wanted
+from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
+from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.security import HeadersUnsupported, Security
-from backlog_clearer.brokers.kafka.wire import Fetched, Wanted
+from backlog_clearer.brokers.kafka.positions import GroupOffsets
+from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.brokers.shared.sockets import wait
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
@@ -55,37 +55,37 @@ class HeaderLane:
         self,
         options: KafkaOptions,
         claims: Sequence[Claim],
-        security: Security,
+        settings: SocketSettings,
         *,
         lanes: int,
         give_up: GiveUp,
     ) -> None:
         """Connects to the brokers that lead the claimed partitions.
 
-        Raises like `backlog_clearer.source.Lane.read`, and `HeadersUnsupported` if a broker is too old.
+        Raises like `backlog_clearer.source.Lane.read`, and `HeadersUnsupportedError` if a broker is too old.
         """
         self._options = options
-        self._security = security
+        self._settings = settings
         self._give_up = give_up
-        self._ledger = Ledger(claims)
-        self._committer = OffsetCommitter(options)
+        self._offsets = LaneOffsets(claims)
+        self._stored = GroupOffsets(options)
         self._bytes = fetch_bytes(lanes)
         self._buffer = bytearray()
         self._turn = count(1)
-        self._rank = dict.fromkeys(self._ledger.at, 0)
+        self._rank = dict.fromkeys(self._offsets.at, 0)
         self._left: dict[Partition, int | None] = {}  # as last reported, of claims without target
         self._connections: dict[int, Connection] = {}
         self._versions: dict[int, int] = {}
         self._asked: dict[int, Mapping[Partition, int]] = {}  # by node: what is in flight
         self._not_before: dict[int, float] = {}  # by node: when its throttling ends
         self._failure: BrokerError | None = None
-        self._located = Located({}, {})
+        self._leaders = Leaders({}, {})
         self._source: dict[Partition, int] = {}  # the node each partition is read from
-        if self._ledger.open:
+        if self._offsets.open:
             try:
-                self._committer.warm_up()
-                self._located = locate(options, security, sorted(self._ledger.open))
-                self._source = dict(self._located.leaders)
+                self._stored.warm_up()
+                self._leaders = find_leaders(options, settings, sorted(self._offsets.open))
+                self._source = dict(self._leaders.leaders)
                 for node in set(self._source.values()):
                     self._connect(node)
             except BaseException:
@@ -96,18 +96,18 @@ class HeaderLane:
         """Connect to a node that is not connected yet."""
         if node in self._connections:
             return
-        made = connect(self._located.nodes[node], self._options, self._security)
+        made = open_connection(self._leaders.nodes[node], self._options, self._settings)
         self._connections[node] = made
         self._versions[node] = made.version(
-            FetchRequest, kafka_fetch.MIN_VERSION, kafka_fetch.MAX_VERSION
+            FetchRequest, fetch_wire.MIN_VERSION, fetch_wire.MAX_VERSION
         )
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Walk the answers that are there; see `source.Lane`."""
-        if ready := self._ledger.ready():
+        if ready := self._offsets.ready():
             return ready
         self._fail()
-        if not self._ledger.open:
+        if not self._offsets.open:
             return ()
         for node in self._connections:
             self._ask(node)
@@ -138,23 +138,23 @@ class HeaderLane:
         """Send a Fetch to a node, unless one is in flight, it throttles, or it has nothing for us."""
         if node in self._asked or time.monotonic() < self._not_before.get(node, 0.0):
             return
-        ledger, source = self._ledger, self._source
+        offsets, source = self._offsets, self._source
         wanted = sorted(
-            (partition for partition in ledger.open if source[partition] == node),
+            (partition for partition in offsets.open if source[partition] == node),
             key=self._rank.__getitem__,
         )
         if not wanted:
             return
         version = self._versions[node]
-        request = kafka_fetch.request(
-            [Wanted(partition, ledger.at[partition]) for partition in wanted],
+        request = fetch_wire.fetch_request(
+            [Wanted(partition, offsets.at[partition]) for partition in wanted],
             version=version,
             max_bytes=self._bytes,
             max_wait_ms=_MAX_WAIT_MS,
-            rack=self._security.rack,
+            rack=self._settings.rack,
         )
         self._connections[node].send(request, version)
-        self._asked[node] = {partition: ledger.at[partition] for partition in wanted}
+        self._asked[node] = {partition: offsets.at[partition] for partition in wanted}
 
     def _collect(
         self, node: int, connection: Connection, budget: int | None, advances: list[Advance]
@@ -164,7 +164,7 @@ class HeaderLane:
             budget = self._answer(node, connection, budget, advances)
             if budget is None or budget > 0:
                 self._ask(node)
-        except (OldFormatError, HeadersUnsupported) as reason:
+        except (OldFormatError, HeadersUnsupportedError) as reason:
             self._failure = self._give_up(str(reason))
         except CorruptBatchError as reason:
             self._failure = BrokerError(
@@ -181,11 +181,11 @@ class HeaderLane:
         asked = self._asked.pop(node)
         size, self._buffer = connection.receive(self._buffer)
         version = self._versions[node]
-        head = kafka_fetch.head(self._buffer, size, version)
+        head = fetch_wire.response_head(self._buffer, size, version)
         if head.throttle_ms > 0:  # KIP-219: the client waits, for the broker no longer does
             self._not_before[node] = time.monotonic() + head.throttle_ms / 1000
         outside: list[Partition] = []
-        for fetched in kafka_fetch.partitions(self._buffer, head.at, size, version):
+        for fetched in fetch_wire.response_partitions(self._buffer, head.at, size, version):
             if fetched.partition not in asked:
                 raise CorruptBatchError(f"an answer about {fetched.partition}, not asked for")
             error = fetched.error or head.error
@@ -209,12 +209,12 @@ class HeaderLane:
         self, node: int, connection: Connection, fetched: Fetched, budget: int | None
     ) -> Advance | None:
         """Count one partition's batches; None: nothing new."""
-        ledger, partition = self._ledger, fetched.partition
+        offsets, partition = self._offsets, fetched.partition
         if fetched.read_replica not in {-1, node}:
             self._read_from(partition, fetched.read_replica)
             return None
-        position, target = ledger.at[partition], ledger.targets[partition]
-        walked = walk(
+        position, target = offsets.at[partition], offsets.targets[partition]
+        walked = walk_batches(
             self._buffer, fetched.start, fetched.end, position=position, target=target, budget=budget
         )
         end = fetched.high_watermark
@@ -235,7 +235,7 @@ class HeaderLane:
             if walked.next_offset > end:
                 raise CorruptBatchError(f"batches of {partition} reach beyond its end, {end}")
         self._rank[partition] = next(self._turn)  # others first next time
-        advance = ledger.reach(
+        advance = offsets.reach(
             partition,
             walked.next_offset,
             walked.records,
@@ -247,7 +247,7 @@ class HeaderLane:
 
     def _read_from(self, partition: Partition, node: int) -> None:
         """Go on at the replica that the leader names for our rack (KIP-392)."""
-        if node not in self._located.nodes:
+        if node not in self._leaders.nodes:
             raise TransientError(
                 f"{partition} is to be read from broker {node}, which is not known yet."
             )
@@ -258,14 +258,14 @@ class HeaderLane:
         self, node: int, connection: Connection, outside: Sequence[Partition]
     ) -> Sequence[Advance]:
         """Go on where the log starts now: retention deleted what was to be read."""
-        leaders = self._located.leaders
+        leaders = self._leaders.leaders
         for partition in outside:
             if leaders[partition] != node:  # a replica may lag behind; its leader knows
                 self._source[partition] = leaders[partition]
         lost = [partition for partition in outside if leaders[partition] == node]
         advances = []
         for partition, (start, end) in log_bounds(connection, lost, self._options).items():
-            position = self._ledger.at[partition]
+            position = self._offsets.at[partition]
             if position > end:
                 raise BrokerError(
                     f"The log of {partition} was cut off below offset {position} while it was read;"
@@ -273,12 +273,12 @@ class HeaderLane:
                     partition,
                 )
             if start > position:
-                advances.append(self._ledger.reach(partition, start, 0, end=end))
+                advances.append(self._offsets.reach(partition, start, 0, end=end))
         return advances
 
     def settle(self) -> Sequence[Settled]:
         """Commit the positions reached, all in one request; see `source.Lane`."""
-        return self._ledger.settle(self._committer)
+        return self._offsets.settle(self._stored)
 
     def close(self) -> None:
         """Close the connections and the committer; see `source.Lane`."""
@@ -286,4 +286,4 @@ class HeaderLane:
             connection.close()
         self._connections.clear()
         self._asked.clear()
-        self._committer.close()
+        self._stored.close()

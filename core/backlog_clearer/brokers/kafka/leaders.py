@@ -13,7 +13,7 @@ from kafka.protocol.metadata import MetadataRequest, MetadataResponse
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import translate
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.security import Security
+from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.errors import TransientError
 from backlog_clearer.model import Partition
 
@@ -29,7 +29,7 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class Leaders:
     """The brokers, and who leads what."""
 
     nodes: Mapping[int, Address]
@@ -47,21 +47,23 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port) if port.isdigit() else _PORT)
 
 
-def connect(address: Address, options: KafkaOptions, security: Security) -> Connection:
+def open_connection(address: Address, options: KafkaOptions, settings: SocketSettings) -> Connection:
     """A connection that is logged in; raises like `Connection`."""
-    return Connection(address.host, address.port, options, security)
+    return Connection(address.host, address.port, options, settings)
 
 
-def locate(options: KafkaOptions, security: Security, partitions: Sequence[Partition]) -> Located:
+def find_leaders(
+    options: KafkaOptions, settings: SocketSettings, partitions: Sequence[Partition]
+) -> Leaders:
     """Ask the first bootstrap server that answers; creates no topic.
 
     Raises `TransientError` if none answers or a partition has no leader just now, `BrokerError`, or
-    `HeadersUnsupported`.
+    `HeadersUnsupportedError`.
     """
     failure = TransientError("No bootstrap server is named.")
     for text in options.bootstrap_servers:
         try:
-            connection = connect(parse_address(text), options, security)
+            connection = open_connection(parse_address(text), options, settings)
         except TransientError as error:
             failure = error
             continue
@@ -76,7 +78,7 @@ def locate(options: KafkaOptions, security: Security, partitions: Sequence[Parti
 
 def _metadata(
     connection: Connection, options: KafkaOptions, partitions: Sequence[Partition]
-) -> Located:
+) -> Leaders:
     version = connection.version(MetadataRequest, 4, 8)
     topics = sorted({partition.topic for partition in partitions})
     answer = connection.call(
@@ -111,7 +113,7 @@ def _metadata(
             )
             raise TransientError(str(reason), partition)
         leaders[partition] = leader
-    return Located(nodes, leaders)
+    return Leaders(nodes, leaders)
 
 
 def log_bounds(

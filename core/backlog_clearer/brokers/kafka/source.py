@@ -18,10 +18,11 @@ from typing import cast
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
 from backlog_clearer.brokers.kafka.client_lane import ClientLane
-from backlog_clearer.brokers.kafka.committer import OffsetCommitter
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
-from backlog_clearer.brokers.kafka.security import HeadersUnsupported, security
+from backlog_clearer.brokers.kafka.positions import GroupOffsets
+from backlog_clearer.brokers.kafka.socket_settings import socket_settings
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import (
     Claim,
@@ -57,7 +58,7 @@ NEVER = (
 """Why a partition without a committed offset cannot be restored."""
 
 
-def backlog(committed: int | None, start: int, end: int) -> int:
+def offsets_left(committed: int | None, start: int, end: int) -> int:
     """Offsets between the group's position and the end, none of them deleted already."""
     return max(0, end - max(committed if committed is not None else start, start))
 
@@ -101,7 +102,7 @@ class KafkaSource:
         self._options = options
         self._run = run
         self._admin = GroupAdmin(options)
-        self._asker = OffsetCommitter(options)  # only asks; lanes have committers of their own
+        self._stored = GroupOffsets(options)  # only asks; lanes have committers of their own
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
         self._partitions = 1
@@ -132,7 +133,7 @@ class KafkaSource:
                     position=position,
                     start=start,
                     end=end,
-                    backlog=backlog(position, start, end)
+                    backlog=offsets_left(position, start, end)
                     if known and start is not None and end is not None
                     else None,
                     undo=NEVER if position is None and committed else None,
@@ -163,11 +164,11 @@ class KafkaSource:
                 return HeaderLane(
                     self._options,
                     claims,
-                    security(self._options),
+                    socket_settings(self._options),
                     lanes=lanes,
                     give_up=self._give_up,
                 )
-            except HeadersUnsupported as reason:
+            except HeadersUnsupportedError as reason:
                 failure = self._give_up(str(reason))
                 if self._use_headers:
                     raise failure from None
@@ -215,9 +216,9 @@ class KafkaSource:
     def _committed(
         self, partitions: Iterable[Partition]
     ) -> tuple[dict[Partition, int], dict[Partition, str]]:
-        """See `OffsetCommitter.committed`; safe from any thread."""
+        """See `GroupOffsets.committed`; safe from any thread."""
         with self._lock:
-            return self._asker.committed(partitions)
+            return self._stored.committed(partitions)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Committed offsets read afresh against the targets; see `source.Source`."""
@@ -233,7 +234,7 @@ class KafkaSource:
                 text = errors.get(partition, "the broker did not tell its offsets")
                 found.append(Remaining(partition, position, None, str(text)))
             else:
-                found.append(Remaining(partition, position, backlog(position, start, end)))
+                found.append(Remaining(partition, position, offsets_left(position, start, end)))
         return found
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
@@ -282,7 +283,7 @@ class KafkaSource:
     def close(self) -> None:
         """See `source.Source`."""
         self._admin.close()
-        self._asker.close()
+        self._stored.close()
 
 
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> KafkaSource:

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backlog_clearer.brokers.kafka.batches import CorruptBatchError
-from backlog_clearer.brokers.kafka.wire import (
+from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError
+from backlog_clearer.brokers.kafka.fetch_wire import (
     MAX_VERSION,
     MIN_VERSION,
     Fetched,
     Wanted,
-    head,
-    partitions,
-    request,
+    fetch_request,
+    response_head,
+    response_partitions,
 )
 from backlog_clearer.model import Partition
 
@@ -74,14 +74,14 @@ def encode(found: Sequence[Row], version: int) -> bytes:
 
 def read(data: bytes, end: int, version: int) -> list[Fetched]:
     """Everything in a response."""
-    return list(partitions(data, head(data, end, version).at, end, version))
+    return list(response_partitions(data, response_head(data, end, version).at, end, version))
 
 
 @given(found=rows, version=versions, beyond=st.binary(max_size=20))
 def test_reads_what_was_written(found: list[Row], version: int, beyond: bytes) -> None:
     """Every version's response gives back its partitions, errors, replicas and record ranges."""
     data = encode(found, version)
-    first = head(data + beyond, len(data), version)
+    first = response_head(data + beyond, len(data), version)
     assert (first.throttle_ms, first.error) == (250, 70 if version >= 7 else 0)
     got = read(data + beyond, len(data), version)
     assert [(each.partition, each.error, data[each.start : each.end]) for each in got] == [
@@ -127,7 +127,7 @@ def test_noise_is_refused_or_harmless(junk: bytes, version: int) -> None:
 def test_request_names_topics_once(version: int) -> None:
     """A request groups partitions by topic and asks outside of any session, for every version."""
     wanted = [Wanted(Partition("a", 0), 5), Wanted(Partition("b", 0), 6), Wanted(Partition("a", 2), 7)]
-    made = request(wanted, version=version, max_bytes=1000, max_wait_ms=100, rack="r")
+    made = fetch_request(wanted, version=version, max_bytes=1000, max_wait_ms=100, rack="r")
     again = type(made).decode(made.encode(version=version), version=version)
     assert [
         (topic.topic, [(part.partition, part.fetch_offset) for part in topic.partitions])

@@ -9,8 +9,8 @@ from typing import Protocol
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 
-class Committer(Protocol):
-    """What writes a group's offsets (`backlog_clearer.brokers.kafka.committer`)."""
+class StoredOffsets(Protocol):
+    """What writes a group's offsets (`backlog_clearer.brokers.kafka.positions`)."""
 
     def committed(
         self, partitions: Iterable[Partition]
@@ -33,7 +33,7 @@ def target_offset(claim: Claim) -> int | None:
     return claim.target if isinstance(claim.target, int) else None
 
 
-class Ledger:
+class LaneOffsets:
     """Offsets and counts of one lane's claims; used by that lane's thread alone."""
 
     def __init__(self, claims: Sequence[Claim]) -> None:
@@ -85,19 +85,19 @@ class Ledger:
         if not isinstance(stored, int) or self.at[partition] > stored:
             self._moved.add(partition)
 
-    def settle(self, committer: Committer) -> Sequence[Settled]:
+    def settle(self, stored_offsets: StoredOffsets) -> Sequence[Settled]:
         """Commit the positions reached, all in one request, and never lower one.
 
         Another run on the same group may have committed more meanwhile: then its offset stays, and
-        what it acknowledged is not counted here. Raises `TransientError` as `Committer` does.
+        what it acknowledged is not counted here. Raises `TransientError` as `StoredOffsets` does.
         """
         if not self._moved:
             return ()
-        stored, unknown = committer.committed(self._moved)
+        stored, unknown = stored_offsets.committed(self._moved)
         offsets = {
             p: self.at[p] for p in self._moved if p not in unknown and stored.get(p, -1) < self.at[p]
         }
-        errors = {**committer.commit(offsets), **unknown}
+        errors = {**stored_offsets.commit(offsets), **unknown}
         settled = []
         for partition in self._moved:
             offset, now = self.at[partition], stored.get(partition)

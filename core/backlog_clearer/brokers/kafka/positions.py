@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from backlog_clearer.brokers.kafka.clients import REQUEST_TIMEOUT_S, Complaints, open_consumer
 from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
+from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.model import Partition
 
@@ -34,7 +34,7 @@ def partition_error(error: KafkaError, options: KafkaOptions) -> str:
     return said
 
 
-class OffsetCommitter:
+class GroupOffsets:
     """Writes a group's offsets through a consumer that belongs to no group; one thread uses it.
 
     The consumer is the lane's own where it has one; else one is made at the first commit.

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.security import (
-    HeadersUnsupported,
-    Security,
-    security,
+from backlog_clearer.brokers.kafka.socket_settings import (
+    SocketSettings,
+    socket_settings,
     unsecured_token,
 )
 
 
-def judged(**settings: Any) -> Security:
+def judged(**settings: Any) -> SocketSettings:
     """The connection for settings, written with underscores for dots."""
     given = {key.replace("__", "-").replace("_", "."): value for key, value in settings.items()}
     options = KafkaOptions.model_validate(
         {"bootstrap_servers": "h:1", "topic": "t", "group_id": "g", "settings": given}
     )
-    return security(options)
+    return socket_settings(options)
 
 
 def test_plain_by_default() -> None:
@@ -49,13 +49,13 @@ def test_plain_by_default() -> None:
 )
 def test_what_only_librdkafka_can(settings: dict[str, Any], named: str) -> None:
     """A setting that this connection cannot honour is named, never ignored."""
-    with pytest.raises(HeadersUnsupported, match=named.replace(".", r"\.")):
+    with pytest.raises(HeadersUnsupportedError, match=named.replace(".", r"\.")):
         judged(**settings)
 
 
 def test_secrets_stay_out_of_reasons() -> None:
     """The reason for handing over holds no password."""
-    with pytest.raises(HeadersUnsupported) as raised:
+    with pytest.raises(HeadersUnsupportedError) as raised:
         judged(
             security_protocol="SASL_SSL", sasl_mechanisms="GSSAPI", sasl_password="hunter2",
             sasl_username="u",

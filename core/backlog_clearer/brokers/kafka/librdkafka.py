@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from backlog_clearer.brokers.kafka import msk as kafka_msk
+from backlog_clearer.brokers.kafka import msk_iam
 from backlog_clearer.brokers.kafka.errors import REFUSALS, bad_setting, reason, redact, refusal
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import TransientError
@@ -42,7 +42,7 @@ def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 1000,
     }
     given = {key: _plain(value) for key, value in options.settings.items()}
-    return {**ours, **(kafka_msk.librdkafka_settings(given) if kafka_msk.wanted(given) else given)}
+    return {**ours, **(msk_iam.librdkafka_settings(given) if msk_iam.asks_for_iam(given) else given)}
 
 
 def _plain(value: Any) -> Any:

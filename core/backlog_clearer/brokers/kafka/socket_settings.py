@@ -1,6 +1,6 @@
 """librdkafka's settings as a plain socket needs them: TLS context, SASL mechanism, time-outs.
 
-Settings that this project's own Kafka connection cannot honour raise `HeadersUnsupported` by name,
+Settings that this project's own Kafka connection cannot honour raise `HeadersUnsupportedError` by name,
 so that librdkafka, which can, is used instead: none is silently ignored.
 Names and defaults: librdkafka's CONFIGURATION.md.
 """
@@ -20,7 +20,8 @@ from typing import Any
 
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
-from backlog_clearer.brokers.kafka import msk as kafka_msk
+from backlog_clearer.brokers.kafka import msk_iam
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 
 _TIMEOUT_S = 10.0
@@ -86,12 +87,8 @@ _CONNECTION = frozenset(
 _MECHANISMS = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"})
 
 
-class HeadersUnsupported(Exception):  # noqa: N818 not an error: the other reader takes over
-    """Why the header reader cannot be used here; `str()` is for the user and holds no secret."""
-
-
 @dataclass(frozen=True, slots=True)
-class Security:
+class SocketSettings:
     """How to connect and log in."""
 
     client_id: str
@@ -103,20 +100,20 @@ class Security:
     login: Mapping[str, Any]  # what kafka-python's mechanism takes; holds secrets, never shown
 
 
-def security(options: KafkaOptions) -> Security:
+def socket_settings(options: KafkaOptions) -> SocketSettings:
     """The connection's part of the settings.
 
-    Raises `HeadersUnsupported` naming a setting that only librdkafka can honour.
+    Raises `HeadersUnsupportedError` naming a setting that only librdkafka can honour.
     """
     given = options.settings
     for name in sorted(given):
         if name not in _CONNECTION and name not in _QUEUEING:
-            raise HeadersUnsupported(f"only librdkafka knows the setting {name}")
+            raise HeadersUnsupportedError(f"only librdkafka knows the setting {name}")
     protocol = str(given.get("security.protocol", "plaintext")).upper()
     if protocol not in {"PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"}:
-        raise HeadersUnsupported("only librdkafka can judge this security.protocol")
+        raise HeadersUnsupportedError("only librdkafka can judge this security.protocol")
     mechanism, login = _login(given) if protocol.startswith("SASL") else (None, {})
-    return Security(
+    return SocketSettings(
         client_id=str(given.get("client.id", "backlog-clearer")),
         rack=str(given.get("client.rack", "")),
         connect_timeout_s=_seconds(given, "socket.connection.setup.timeout.ms"),
@@ -131,7 +128,7 @@ def _seconds(given: Mapping[str, Any], name: str) -> float:
     try:
         return min(_TIMEOUT_S, float(given.get(name, _TIMEOUT_S * 1000)) / 1000)
     except ValueError:
-        raise HeadersUnsupported(f"only librdkafka can judge this {name}") from None
+        raise HeadersUnsupportedError(f"only librdkafka can judge this {name}") from None
 
 
 def _yes(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
@@ -155,7 +152,7 @@ def _tls(given: Mapping[str, Any]) -> ssl.SSLContext:
                 given.get("ssl.key.password"),
             )
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise HeadersUnsupported(
+        raise HeadersUnsupportedError(
             f"the TLS files cannot be used by Python: {type(error).__name__}"
         ) from None
     if str(given.get("ssl.endpoint.identification.algorithm", "https")).lower() == "none":
@@ -169,14 +166,14 @@ def _tls(given: Mapping[str, Any]) -> ssl.SSLContext:
 def _login(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The SASL mechanism and what it takes."""
     mechanism = str(given.get("sasl.mechanisms", given.get("sasl.mechanism", "GSSAPI"))).upper()
-    if kafka_msk.wanted(given):
-        return "OAUTHBEARER", {"sasl_oauth_token_provider": kafka_msk.Token()}
+    if msk_iam.asks_for_iam(given):
+        return "OAUTHBEARER", {"sasl_oauth_token_provider": msk_iam.MskToken()}
     if mechanism not in _MECHANISMS:
-        raise HeadersUnsupported(f"only librdkafka speaks SASL {mechanism}")
+        raise HeadersUnsupportedError(f"only librdkafka speaks SASL {mechanism}")
     if mechanism == "OAUTHBEARER":
         return mechanism, {"sasl_oauth_token_provider": _token_provider(given)}
     if "sasl.username" not in given or "sasl.password" not in given:
-        raise HeadersUnsupported("sasl.username and sasl.password are not both set")
+        raise HeadersUnsupportedError("sasl.username and sasl.password are not both set")
     return mechanism, {
         "sasl_plain_username": str(given["sasl.username"]),
         "sasl_plain_password": str(given["sasl.password"]),
@@ -205,9 +202,9 @@ class _Token(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no
 def _token_provider(given: Mapping[str, Any]) -> _Token:
     if str(given.get("sasl.oauthbearer.method", "default")).lower() == "oidc":
         if not given.get("sasl.oauthbearer.token.endpoint.url"):
-            raise HeadersUnsupported("sasl.oauthbearer.token.endpoint.url is not set")
+            raise HeadersUnsupportedError("sasl.oauthbearer.token.endpoint.url is not set")
     elif not _yes(given, "enable.sasl.oauthbearer.unsecure.jwt", default=False):
-        raise HeadersUnsupported("sasl.oauthbearer.method is neither oidc nor unsecured")
+        raise HeadersUnsupportedError("sasl.oauthbearer.method is neither oidc nor unsecured")
     return _Token(given)
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backlog_clearer.brokers.kafka.batches import (
+from backlog_clearer.brokers.kafka.batch_wire import (
     HEADER_BYTES,
     CorruptBatchError,
     OldFormatError,
     Walked,
-    walk,
+    walk_batches,
 )
 
 
@@ -73,7 +73,7 @@ def encode(batches: list[Batch]) -> bytes:
 def test_whole_log(batches: list[Batch]) -> None:
     """A walk over whole batches counts every data record and ends behind the last offset."""
     data = encode(batches)
-    walked = walk(data, 0, len(data), position=batches[0].base)
+    walked = walk_batches(data, 0, len(data), position=batches[0].base)
     records = sum(len(batch.kept) for batch in batches if not batch.control)
     assert walked == Walked(batches[-1].last + 1, len(batches), records)
 
@@ -85,7 +85,7 @@ def test_cuts_are_exact_where_nothing_is_compacted(batches: list[Batch], data: s
     position = data.draw(st.integers(first, end))
     target = data.draw(st.integers(position, end))
     encoded = encode(batches)
-    walked = walk(encoded, 0, len(encoded), position=position, target=target)
+    walked = walk_batches(encoded, 0, len(encoded), position=position, target=target)
     assert walked.records == target - position
     assert walked.next_offset == target
 
@@ -95,7 +95,7 @@ def test_budget_is_exact_where_nothing_is_compacted(batches: list[Batch], budget
     """No more than the budget is counted, and the position is right behind what was."""
     encoded = encode(batches)
     first, total = batches[0].base, batches[-1].last + 1 - batches[0].base
-    walked = walk(encoded, 0, len(encoded), position=first, budget=budget)
+    walked = walk_batches(encoded, 0, len(encoded), position=first, budget=budget)
     assert walked.records == min(budget, total)
     assert walked.next_offset == first + walked.records
 
@@ -107,7 +107,7 @@ def test_compaction_never_overshoots(batches: list[Batch], data: st.DataObject) 
     position = data.draw(st.integers(first, end))
     target = data.draw(st.integers(position, end))
     encoded = encode(batches)
-    walked = walk(encoded, 0, len(encoded), position=position, target=target)
+    walked = walk_batches(encoded, 0, len(encoded), position=position, target=target)
     assert position <= walked.next_offset <= target
     held = sum(len(batch.kept) for batch in batches if batch.last >= position and batch.base < target)
     between = [
@@ -121,7 +121,7 @@ def test_partial_trailing_batch_is_left_alone(batches: list[Batch], data: st.Dat
     """Cut anywhere, a response yields its whole batches and nothing of the rest."""
     encoded = encode(batches)
     cut = data.draw(st.integers(0, len(encoded)))
-    walked = walk(encoded, 0, cut, position=batches[0].base)
+    walked = walk_batches(encoded, 0, cut, position=batches[0].base)
     whole, size = 0, 0
     while whole < len(batches) and size + len(batches[whole].encode()) <= cut:
         size += len(batches[whole].encode())
@@ -133,14 +133,14 @@ def test_partial_trailing_batch_is_left_alone(batches: list[Batch], data: st.Dat
 def test_batch_larger_than_the_response_says_what_it_needs() -> None:
     """Where not even one batch is whole, the bytes that it needs are told."""
     encoded = Batch(5, 3, frozenset({5, 6, 7}), body=1000).encode()
-    assert walk(encoded, 0, 500, position=5) == Walked(5, 0, 0, needs=len(encoded))
+    assert walk_batches(encoded, 0, 500, position=5) == Walked(5, 0, 0, needs=len(encoded))
 
 
 @given(noise=st.binary(max_size=400), position=st.integers(0, 2**62))
 def test_noise_is_harmless(noise: bytes, position: int) -> None:
     """Any bytes end in an error or in a walk that does not move backwards."""
     try:
-        walked = walk(noise, 0, len(noise), position=position, target=position + 10)
+        walked = walk_batches(noise, 0, len(noise), position=position, target=position + 10)
     except (CorruptBatchError, OldFormatError):
         return
     assert position <= walked.next_offset <= position + 10
@@ -155,7 +155,7 @@ def test_flipped_bits_never_pass_the_target(batches: list[Batch], data: st.DataO
         where = data.draw(st.integers(0, len(encoded) - 1))
         encoded[where] ^= 1 << data.draw(st.integers(0, 7))
     try:
-        walked = walk(encoded, 0, len(encoded), position=batches[0].base, target=end)
+        walked = walk_batches(encoded, 0, len(encoded), position=batches[0].base, target=end)
     except (CorruptBatchError, OldFormatError):
         return
     assert batches[0].base <= walked.next_offset <= end
@@ -178,14 +178,14 @@ def test_hostile_headers_are_refused(change: slice, value: bytes) -> None:
     encoded = bytearray(Batch(5, 3, frozenset({5, 6, 7})).encode())
     encoded[change] = value
     with pytest.raises(CorruptBatchError, match="batch at byte 0"):
-        walk(encoded, 0, len(encoded), position=5)
+        walk_batches(encoded, 0, len(encoded), position=5)
 
 
 def test_batches_out_of_order_are_refused() -> None:
     """Batches whose offsets do not increase are no log."""
     batch = Batch(5, 3, frozenset({5})).encode()
     with pytest.raises(CorruptBatchError):
-        walk(batch * 2, 0, 2 * len(batch), position=5)
+        walk_batches(batch * 2, 0, 2 * len(batch), position=5)
 
 
 @pytest.mark.parametrize("magic", [0, 1])
@@ -194,13 +194,13 @@ def test_old_formats_are_told_apart(magic: int) -> None:
     encoded = bytearray(Batch(5, 3, frozenset({5})).encode())
     encoded[16] = magic
     with pytest.raises(OldFormatError):
-        walk(encoded, 0, len(encoded), position=5)
+        walk_batches(encoded, 0, len(encoded), position=5)
     with pytest.raises(OldFormatError):
-        walk(encoded, 0, HEADER_BYTES - 10, position=5)
+        walk_batches(encoded, 0, HEADER_BYTES - 10, position=5)
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 5), (0, 500), (9, 3)])
 def test_bounds_are_checked(start: int, end: int) -> None:
     """Bounds outside the response are refused before anything is read."""
     with pytest.raises(CorruptBatchError):
-        walk(bytes(100), start, end, position=0)
+        walk_batches(bytes(100), start, end, position=0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kafka.protocol.consumer import FetchRequest
 
-from backlog_clearer.brokers.kafka.batches import Buffer, CorruptBatchError
+from backlog_clearer.brokers.kafka.batch_wire import Buffer, CorruptBatchError
 from backlog_clearer.model import Partition
 
 MIN_VERSION, MAX_VERSION = 4, 11
@@ -48,7 +48,7 @@ class Fetched(NamedTuple):
     end: int
 
 
-class Head(NamedTuple):
+class ResponseHead(NamedTuple):
     """What a response says of itself."""
 
     throttle_ms: int
@@ -56,7 +56,7 @@ class Head(NamedTuple):
     at: int  # where its topics start
 
 
-def request(
+def fetch_request(
     wanted: Sequence[Wanted], *, version: int, max_bytes: int, max_wait_ms: int, rack: str
 ) -> Any:
     """A Fetch request outside of any session, for uncommitted data too."""
@@ -91,20 +91,20 @@ def request(
     )
 
 
-def head(data: Buffer, end: int, version: int) -> Head:
+def response_head(data: Buffer, end: int, version: int) -> ResponseHead:
     """Read the head of a response whose header is gone; raises `CorruptBatchError`."""
     try:
         _check(end, len(data))
         (throttle_ms,) = _INT32.unpack_from(data, 0)
         if version < _SESSIONS:
-            return Head(throttle_ms, 0, 4)
+            return ResponseHead(throttle_ms, 0, 4)
         error, _ = _SESSION.unpack_from(data, 4)
-        return Head(throttle_ms, error, 10)
+        return ResponseHead(throttle_ms, error, 10)
     except struct.error as error:
         raise CorruptBatchError(f"a Fetch response of {end} bytes has no head") from error
 
 
-def partitions(data: Buffer, at: int, end: int, version: int) -> Iterator[Fetched]:
+def response_partitions(data: Buffer, at: int, end: int, version: int) -> Iterator[Fetched]:
     """Read what a response says of each partition, from `at` on; raises `CorruptBatchError`."""
     try:
         _check(end, len(data))

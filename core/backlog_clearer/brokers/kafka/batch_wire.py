@@ -41,7 +41,7 @@ class Walked(NamedTuple):
     needs: int = 0  # bytes that the first batch needs, where not even one came whole; else 0
 
 
-def walk(  # noqa: C901 the one hot loop: calls inside would cost more than they explain
+def walk_batches(  # noqa: C901 the one hot loop: calls inside would cost more than they explain
     data: Buffer,
     start: int,
     end: int,

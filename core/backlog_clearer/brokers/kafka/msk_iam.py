@@ -21,19 +21,19 @@ MECHANISM = "AWS_MSK_IAM"
 _NAMES = ("sasl.mechanisms", "sasl.mechanism")
 
 
-def wanted(settings: Mapping[str, Any]) -> bool:
+def asks_for_iam(settings: Mapping[str, Any]) -> bool:
     """Whether these settings ask for it."""
     return any(str(settings.get(name, "")).upper() == MECHANISM for name in _NAMES)
 
 
 def librdkafka_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with what librdkafka knows instead; raises `UsageError` like `Token`."""
+    """The settings with what librdkafka knows instead; raises `UsageError` like `MskToken`."""
     kept = {name: value for name, value in settings.items() if name not in _NAMES}
-    provider = Token()
+    provider = MskToken()
     return {**kept, "sasl.mechanisms": "OAUTHBEARER", "oauth_cb": lambda _config: provider.signed()}
 
 
-class Token(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types for it
+class MskToken(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types for it
     """A token signed when a connection logs in; raises `UsageError` where it cannot be."""
 
     def __init__(self) -> None:
