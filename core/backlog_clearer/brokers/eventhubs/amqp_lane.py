@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
-from backlog_clearer.brokers.eventhubs.links import (
-    LinkGroup,
-    Receiver,
-    position_from,
-    selector,
-    sequence_number,
-)
+from backlog_clearer.brokers.eventhubs.links import LinkGroup, Receiver
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.wire import LAST_ENQUEUED, SEQUENCE_NUMBER, locate
+from backlog_clearer.brokers.eventhubs.positions import position_from, selector, sequence_number
+from backlog_clearer.brokers.eventhubs.wire import LAST_ENQUEUED, SEQUENCE_NUMBER, count_up_to
 from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Position, Settled
 
@@ -94,7 +89,7 @@ class AmqpLane:
         tally.bytes -= size
         if target is not None and at >= target:
             if at > target:
-                count = locate(number, count, target)
+                count = count_up_to(number, count, target)
             position = self._claims[partition].target
             assert position is not None  # noqa: S101 it has a sequence number
             left: int | None = 0

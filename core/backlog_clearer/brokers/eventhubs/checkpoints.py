@@ -11,40 +11,28 @@ Azure.Messaging.EventHubs.Primitives.BlobCheckpointStoreInternal, initializeWith
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import (
     AzureError,
-    ClientAuthenticationError,
     ResourceNotFoundError,
-    ServiceRequestError,
 )
 from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
 from azure.storage.blob import BlobProperties, ContainerClient
 
-from backlog_clearer.brokers.eventhubs.client import credential
+from backlog_clearer.brokers.eventhubs.connection import credential
+from backlog_clearer.brokers.eventhubs.errors import storage_error
 from backlog_clearer.brokers.eventhubs.options import CheckpointFormat, EventHubsOptions
-from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
+from backlog_clearer.brokers.eventhubs.positions import parse_checkpoint, parse_lease
+from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Position
 
-LEGACY = "legacy"
-"""The `layout` of a position that a Functions lease of before version 5 holds."""
 
-_NO_OFFSET = frozenset({"", "no offset", "None"})
-"""What processors write where they know no offset (the second is .NET's own placeholder)."""
-
-
-_LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-"""Answers below 500 that mean "try again"."""
-
-
-class Owner(NamedTuple):
+class Ownership(NamedTuple):
     """A processor that owns a partition."""
 
     number: int
@@ -57,32 +45,7 @@ class Blobs(NamedTuple):
 
     positions: dict[int, dict[str, int | str | None]]
     faults: dict[int, str]  # checkpoints that cannot be read, and why
-    owners: tuple[Owner, ...]
-
-
-def parse_checkpoint(metadata: Mapping[str, str | None]) -> dict[str, int | str | None]:
-    """A checkpoint blob's metadata as a position; raises `ValueError` if it holds none."""
-    offset = metadata.get("offset") or ""  # a listing tells an empty value as None
-    number = metadata.get("sequencenumber") or ""
-    position: dict[str, int | str | None] = {
-        "offset": None if offset in _NO_OFFSET else offset,
-        "sequence_number": int(number) if number else None,
-    }
-    if position == {"offset": None, "sequence_number": None}:
-        raise ValueError("it has neither an offset nor a sequence number")
-    return position
-
-
-def parse_lease(content: bytes) -> dict[str, int | str | None] | None:
-    """The position in a Functions lease of before version 5; None: the lease has none yet."""
-    lease = json.loads(content)
-    if not lease.get("Offset"):
-        return None
-    return {
-        "offset": str(lease["Offset"]),
-        "sequence_number": int(lease["SequenceNumber"]),
-        "layout": LEGACY,
-    }
+    owners: tuple[Ownership, ...]
 
 
 class Checkpoints:
@@ -135,7 +98,7 @@ class Checkpoints:
                 for number, lease in self._leases().items():
                     positions.setdefault(number, lease)
         except AzureError as error:
-            raise self._translate(error) from error
+            raise storage_error(error, self.account, self._container.container_name) from error
         return Blobs(positions, faults, owners)
 
     def _leases(self) -> dict[int, dict[str, int | str | None]]:
@@ -164,7 +127,7 @@ class Checkpoints:
         try:
             self._store.update_checkpoint(checkpoint)
         except AzureError as error:
-            raise self._translate(error) from error
+            raise storage_error(error, self.account, self._container.container_name) from error
 
     def delete(self, number: int) -> None:
         """Delete one checkpoint; there being none is fine."""
@@ -172,37 +135,13 @@ class Checkpoints:
             self._container.delete_blob(f"{self._path}checkpoint/{number}".lower())
         except ResourceNotFoundError as error:
             if "ContainerNotFound" in str(error):
-                raise self._translate(error) from error
+                raise storage_error(error, self.account, self._container.container_name) from error
         except AzureError as error:
-            raise self._translate(error) from error
+            raise storage_error(error, self.account, self._container.container_name) from error
 
     def close(self) -> None:
         """Close the connection."""
         self._container.close()
-
-    def _translate(self, error: AzureError) -> ClearerError:
-        place = f"{self.account}/{self._container.container_name}"
-        code = str(getattr(error, "error_code", None) or "")
-        code = code.rpartition(".")[2].replace("_", "").lower()  # some are members of an enumeration
-        status = getattr(error, "status_code", None)
-        if code in {"containernotfound", "containerbeingdeleted", "resourcenotfound"}:
-            return UsageError(
-                f"There is no blob container {place}. Check --checkpoint-container: nothing is created"
-                " here, since processors would not look for it."
-            )
-        if isinstance(error, ClientAuthenticationError) or status in {401, 403}:
-            return BrokerError(
-                f"{place} refused access ({code or 'sign-in failed'}). Check the key or SAS of"
-                " --checkpoint-store (with Microsoft Entra ID: the role Storage Blob Data Contributor)."
-            )
-        if isinstance(error, ServiceRequestError):
-            return BrokerError(
-                f"The checkpoint store {self.account} cannot be reached. Check --checkpoint-store and"
-                " the network."
-            )
-        if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _LATER:
-            return BrokerError(f"{place} refused: {code or status}.")
-        return TransientError(f"{place} did not answer: {code or type(error).__name__}.")
 
 
 def _container(options: EventHubsOptions) -> ContainerClient:
@@ -225,11 +164,11 @@ def _container(options: EventHubsOptions) -> ContainerClient:
 
 def _sort(
     found: list[BlobProperties], prefix: str, now: datetime | None
-) -> tuple[dict[int, dict[str, int | str | None]], dict[int, str], tuple[Owner, ...]]:
+) -> tuple[dict[int, dict[str, int | str | None]], dict[int, str], tuple[Ownership, ...]]:
     """Tell the blobs of a group apart."""
     positions: dict[int, dict[str, int | str | None]] = {}
     faults: dict[int, str] = {}
-    owners: list[Owner] = []
+    owners: list[Ownership] = []
     for blob in found:
         kind, _, name = blob.name.removeprefix(prefix).partition("/")
         if not name.isdecimal():
@@ -242,5 +181,5 @@ def _sort(
                 faults[int(name)] = f"its checkpoint blob {blob.name} cannot be read: {error}"
         elif kind == "ownership" and metadata.get("ownerid") and now is not None:
             age = (now - blob.last_modified).total_seconds()
-            owners.append(Owner(int(name), metadata["ownerid"], age))
+            owners.append(Ownership(int(name), metadata["ownerid"], age))
     return positions, faults, tuple(owners)

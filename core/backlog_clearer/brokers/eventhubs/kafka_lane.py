@@ -13,14 +13,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from backlog_clearer.brokers.eventhubs.admin import read_partitions
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
-from backlog_clearer.brokers.eventhubs.links import (
-    PartitionProperties,
-    position_of,
-    read_partitions,
-    sequence_number,
-)
+from backlog_clearer.brokers.eventhubs.links import position_of
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.positions import PartitionProperties, sequence_number
 from backlog_clearer.brokers.kafka import source as kafka
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError

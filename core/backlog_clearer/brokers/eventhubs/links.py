@@ -8,204 +8,26 @@ either (which would grow without end), and the windows and credits it would have
 from __future__ import annotations
 
 import contextlib
-import time
-import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Any
 
-import certifi
-from azure.core.exceptions import AzureError
-from azure.eventhub._pyamqp import AMQPClient, ReceiveClient
-from azure.eventhub._pyamqp._connection import Connection
+from azure.eventhub._pyamqp import ReceiveClient
 from azure.eventhub._pyamqp.constants import ReceiverSettleMode, SenderSettleMode
 from azure.eventhub._pyamqp.endpoints import ApacheFilters, Source
-from azure.eventhub._pyamqp.error import AMQPException
-from azure.eventhub._pyamqp.message import Message
 from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 
-from backlog_clearer.brokers.eventhubs.client import TIMEOUT_S, consumer_client, translate
+from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, AmqpConnection
+from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.wire import OFFSET, SEQUENCE_NUMBER, CountingTransport, Tally
-from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.brokers.eventhubs.positions import position_from
+from backlog_clearer.brokers.eventhubs.wire import Tally
 from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import Partition, Position
-
-FRAME_SIZE = 65536
-"""Bytes; what the service uses."""
 
 _EPOCH = b"com.microsoft:epoch"
 _GEOREPLICATION = b"com.microsoft:georeplication"  # offsets as strings, as the SDK's own consumers ask
 _METRIC = b"com.microsoft:enable-receiver-runtime-metric"  # the partition's end with each event
 _U32 = 0xFFFFFFFF
-_ERRORS_FROM = 400  # of the management node's status codes, which are HTTP's
-_REQUESTS = 32  # asked one after the other over one connection; more get a connection of their own
-_FAILURES = (AMQPException, AzureError, OSError, ValueError, TimeoutError)
-"""What the SDK's AMQP layers raise."""
-
-
-class AmqpConnection:
-    """A connection of the SDK's over `CountingTransport`; belongs to one thread.
-
-    Raises `BrokerError` if nobody answers, or refuses.
-    """
-
-    def __init__(self, options: EventHubsOptions) -> None:
-        self.options = options
-        host = urlsplit(f"//{options.namespace}")
-        custom = urlsplit(options.custom_endpoint_address or "")
-        self.auth = consumer_client(options)._create_auth()  # noqa: SLF001 every kind of credential
-        self.transport = CountingTransport(
-            host.hostname or "",
-            credential=self.auth.sasl,
-            port=host.port or 5671,
-            custom_endpoint=custom.hostname,
-            custom_port=custom.port,
-            socket_timeout=TIMEOUT_S,
-            ssl_opts={"ca_certs": options.connection_verify or certifi.where()},
-            use_tls=not options.emulated,
-            network_trace_params={},
-        )
-        self.connection = Connection(
-            f"amqps://{options.namespace}",
-            transport=self.transport,
-            container_id=f"backlog-clearer-{uuid.uuid4()}",
-            max_frame_size=FRAME_SIZE,
-        )
-        try:
-            self.connection.open()
-        except _FAILURES as error:
-            self.close()
-            raise translate(error, options) from error
-
-    def close(self) -> None:
-        """Close it, whatever state it is in."""
-        with contextlib.suppress(*_FAILURES):
-            self.connection.close()
-
-
-class PartitionProperties(NamedTuple):
-    """What the management node says of one partition."""
-
-    begin: int  # first sequence number retained
-    last: int  # sequence number of the last event enqueued; -1: never any
-    offset: str  # its offset; "-1": never any
-    empty: bool  # nothing is retained
-
-
-class Management:
-    """Requests to the management node over one connection."""
-
-    def __init__(self, options: EventHubsOptions) -> None:
-        self._options = options
-        self._link = AmqpConnection(options)
-        auth = self._link.auth
-        self._client = AMQPClient(options.namespace, auth=auth, auth_timeout=TIMEOUT_S)
-
-    def partition_numbers(self) -> list[int]:
-        """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
-        found = self._ask("com.microsoft:eventhub", None)
-        return sorted(int(name) for name in found[b"partition_ids"])
-
-    def properties(self, number: int) -> PartitionProperties:
-        """The properties of one partition."""
-        found = self._ask("com.microsoft:partition", number)
-        return PartitionProperties(
-            begin=int(found[b"begin_sequence_number"]),
-            last=int(found[b"last_enqueued_sequence_number"]),
-            offset=found[b"last_enqueued_offset"].decode(),
-            empty=bool(found[b"is_partition_empty"]),
-        )
-
-    def _ask(self, kind: str, number: int | None) -> Mapping[bytes, Any]:
-        options = self._options
-        partition = None if number is None else Partition(options.hub, number)
-        self._link.transport.give_up_at = time.monotonic() + TIMEOUT_S
-        try:
-            self._client.open(connection=self._link.connection)
-            while not self._client.client_ready():  # ends at `give_up_at`
-                pass
-            about = {"name": options.hub, "security_token": self._link.auth.get_token().token}
-            if number is not None:
-                about["partition"] = str(number)
-            status, text, answer = self._client.mgmt_request(
-                Message(application_properties=about),
-                operation="READ",
-                operation_type=kind,
-                status_code_field=b"status-code",
-                status_description_field=b"status-description",
-            )
-            if int(status) >= _ERRORS_FROM:
-                said = text.decode() if isinstance(text, bytes) else text
-                raise ValueError(f"Status code: {status}, {said}")
-        except _FAILURES as error:
-            raise translate(error, options, partition) from error
-        found: Mapping[bytes, Any] = answer.value
-        return found
-
-    def close(self) -> None:
-        """Close the connection."""
-        with contextlib.suppress(*_FAILURES):
-            self._client.close()
-        self._link.close()
-
-
-def read_partition_numbers(options: EventHubsOptions) -> list[int]:
-    """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
-    with contextlib.closing(Management(options)) as management:
-        return management.partition_numbers()
-
-
-def read_partitions(
-    options: EventHubsOptions, numbers: Sequence[int]
-) -> dict[int, PartitionProperties | ClearerError]:
-    """The properties of each partition, or the error that stood in their place."""
-
-    def ask(chunk: Sequence[int]) -> dict[int, PartitionProperties | ClearerError]:
-        found: dict[int, PartitionProperties | ClearerError] = {}
-        with contextlib.closing(Management(options)) as management:
-            for number in chunk:
-                try:
-                    found[number] = management.properties(number)
-                except ClearerError as error:
-                    found[number] = error
-        return found
-
-    chunks = [numbers[at : at + _REQUESTS] for at in range(0, len(numbers), _REQUESTS)]
-    found: dict[int, PartitionProperties | ClearerError] = {}
-    for chunk, answer in zip(chunks, in_parallel(chunks, lambda: ask), strict=True):
-        found.update(dict.fromkeys(chunk, answer) if isinstance(answer, ClearerError) else answer)
-    return found
-
-
-def sequence_number(position: Position | None) -> int | None:
-    """The sequence number of an Event Hubs position, if it has one."""
-    if position is None:
-        return None
-    if not isinstance(position, Mapping):
-        raise TypeError(f"{position!r} is no Event Hubs position")
-    number = position.get("sequence_number")
-    return None if number is None else int(number)
-
-
-def selector(position: Position | None) -> str:
-    """The filter for the events after a position; by offset where it is known, as processors do."""
-    if position is None:
-        return "amqp.annotation.x-opt-offset > '-1'"
-    if not isinstance(position, Mapping):
-        raise TypeError(f"{position!r} is no Event Hubs position")
-    if position.get("offset") is not None:
-        return f"amqp.annotation.x-opt-offset > '{position['offset']}'"
-    return f"amqp.annotation.x-opt-sequence-number > '{position['sequence_number']}'"
-
-
-def position_from(annotations: Mapping[bytes, int | bytes]) -> Position:
-    """The position of an event."""
-    offset = annotations[OFFSET]
-    return {
-        "offset": offset.decode() if isinstance(offset, bytes) else str(offset),
-        "sequence_number": int(annotations[SEQUENCE_NUMBER]),
-    }
 
 
 class Receiver:
@@ -281,9 +103,9 @@ class LinkGroup:
                 )
                 client.open(connection=self._connection)
                 self.receivers.append(Receiver(partition, client, credit))
-        except _FAILURES as error:
+        except FAILURES as error:
             self.close()
-            raise translate(error, options) from error
+            raise service_error(error, options) from error
 
     def _address(self, partition: Partition, text: str) -> Source:
         options = self._options
@@ -308,7 +130,7 @@ class LinkGroup:
             for receiver in waiting:
                 try:
                     receiver.attached = receiver.client.client_ready()
-                except _FAILURES as error:
+                except FAILURES as error:
                     refused[receiver.partition] = self._failed(error, receiver.partition)
             self._raise_for_connection()
         raise TransientError(
@@ -324,7 +146,7 @@ class LinkGroup:
         for receiver in self.receivers:
             try:
                 receiver.client.client_ready()
-            except _FAILURES as error:
+            except FAILURES as error:
                 refused[receiver.partition] = self._failed(error, receiver.partition)
         self._raise_for_connection()
         return refused
@@ -350,22 +172,22 @@ class LinkGroup:
             self._connection.listen()
             for receiver in self.receivers:
                 receiver.book()
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._failed(error, partition) from error
 
     def _raise_for_connection(self) -> None:
         error = self._connection._error  # noqa: SLF001 raised by its next use only
         if error is not None:
-            raise translate(error, self._options) from error
+            raise service_error(error, self._options) from error
 
     def _failed(self, error: BaseException, partition: Partition | None) -> ClearerError:
-        return translate(error, self._options, partition)
+        return service_error(error, self._options, partition)
 
     def drop(self, receiver: Receiver) -> None:
         """Detach one receiver; what is still on its way is counted by nobody."""
         self.receivers.remove(receiver)
         receiver.tally.discard()
-        with contextlib.suppress(*_FAILURES):
+        with contextlib.suppress(*FAILURES):
             receiver.client.close()
 
     def close(self) -> None:

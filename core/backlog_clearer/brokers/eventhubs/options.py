@@ -14,7 +14,7 @@ FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
 """Where Azure Functions' Event Hubs extension keeps checkpoints, in the AzureWebJobsStorage account."""
 
 
-class Reader(StrEnum):
+class EventReader(StrEnum):
     """The protocol that events are read by."""
 
     AUTO = "auto"
@@ -60,8 +60,8 @@ class EventHubsOptions(SystemOptions):
     no_checkpoint: bool = Field(
         False, description="only drain and count: no checkpoint is written, so nothing changes"
     )
-    reader: Reader = Field(
-        Reader.AUTO, description="protocol to read events by; auto chooses and says why"
+    reader: EventReader = Field(
+        EventReader.AUTO, description="protocol to read events by; auto chooses and says why"
     )
     prefetch: int = Field(
         5000, ge=1, le=100_000, description="link credit: events on the way for one partition (AMQP)"
@@ -137,7 +137,7 @@ class EventHubsOptions(SystemOptions):
             raise ValueError("--no-checkpoint and --checkpoint-store contradict each other")
         if self.checkpoint_store is not None and self.container is None:
             raise ValueError("--checkpoint-container is required with --checkpoint-store")
-        if self.reader is Reader.KAFKA and self.connection_string is None:
+        if self.reader is EventReader.KAFKA and self.connection_string is None:
             raise ValueError(
                 "--reader kafka needs --connection-string: the Kafka endpoint is signed in to with it"
             )

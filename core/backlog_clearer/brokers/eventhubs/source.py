@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from backlog_clearer.brokers.eventhubs.admin import read_partition_numbers, read_partitions
 from backlog_clearer.brokers.eventhubs.amqp_lane import AmqpLane
-from backlog_clearer.brokers.eventhubs.checkpoints import LEGACY, Blobs, Checkpoints, Owner
-from backlog_clearer.brokers.eventhubs.client import AttachedElsewhereError
+from backlog_clearer.brokers.eventhubs.checkpoints import Blobs, Checkpoints, Ownership
+from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
 from backlog_clearer.brokers.eventhubs.kafka_lane import KafkaEndpoint
-from backlog_clearer.brokers.eventhubs.links import (
-    LinkGroup,
+from backlog_clearer.brokers.eventhubs.links import LinkGroup
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventReader
+from backlog_clearer.brokers.eventhubs.positions import (
+    LEGACY,
     PartitionProperties,
-    read_partition_numbers,
-    read_partitions,
+    backlog,
+    left_up_to,
     selector,
     sequence_number,
 )
-from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, Reader
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.model import (
@@ -57,25 +59,7 @@ _NO_CHECKPOINT = "--no-checkpoint: this drains and counts, and changes nothing."
 _UNKNOWN = "without a checkpoint store nothing was cleared, and nobody can tell what is left"
 
 
-def backlog(found: PartitionProperties, position: Position | None) -> int | None:
-    """Events between a position and the end that are still retained; None: the position does not say."""
-    if found.empty:
-        return 0
-    if position is None:
-        return found.last - found.begin + 1
-    number = sequence_number(position)
-    return None if number is None else max(0, found.last - max(number, found.begin - 1))
-
-
-def left_up_to(found: PartitionProperties, position: Position | None, target: int) -> int | None:
-    """Events up to a target that are retained and not consumed; None: the position does not say."""
-    number = -1 if position is None else sequence_number(position)
-    if number is None:
-        return None
-    return 0 if found.empty else max(0, target - max(number, found.begin - 1))
-
-
-def live_processors(owners: Sequence[Owner], expiration_s: float) -> tuple[str, ...]:
+def live_processors(owners: Sequence[Ownership], expiration_s: float) -> tuple[str, ...]:
     """Processors whose ownership has not expired, with what they own."""
     fresh = [owner for owner in owners if owner.age_s < expiration_s]
     names = sorted({owner.name for owner in fresh})
@@ -208,9 +192,9 @@ class EventHubsSource:
         if self._kafka is not None:
             self._kafka.close()
             self._kafka = None
-        if options.reader is Reader.AMQP:
+        if options.reader is EventReader.AMQP:
             return "Reading over AMQP, as asked for."
-        if options.reader is Reader.AUTO:
+        if options.reader is EventReader.AUTO:
             size = sum(state.backlog or 0 for state in states)
             if options.connection_string is None:
                 return "Reading over AMQP: the Kafka endpoint is signed in to with a connection string."
@@ -224,12 +208,14 @@ class EventHubsSource:
             endpoint.check(good)
         except ClearerError as error:
             endpoint.close()
-            if options.reader is Reader.KAFKA:
+            if options.reader is EventReader.KAFKA:
                 raise
             return f"Reading over AMQP, because the Kafka endpoint cannot be used: {error}"
         self._kafka = endpoint
         return f"Reading through the Kafka endpoint {endpoint.address}" + (
-            ", as asked for." if options.reader is Reader.KAFKA else ": it delivers in large batches."
+            ", as asked for."
+            if options.reader is EventReader.KAFKA
+            else ": it delivers in large batches."
         )
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:

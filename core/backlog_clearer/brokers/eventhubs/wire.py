@@ -1,32 +1,23 @@
-"""Azure Event Hubs: counting AMQP transfers where they lie in the receive buffer.
+"""Azure Event Hubs: counting AMQP transfers where they lie in a receive buffer.
 
-The SDK spends about 30 µs on an event: two socket reads, a decoded performative, a decoded message.
-What a drain needs is how many events arrived and the sequence number and offset of the last. So its
-transport is replaced by one that reads in bulk and walks from frame to frame; only the annotations of
-single events are ever decoded, and every other frame is left to the SDK. Frames, performatives and
-encodings: OASIS AMQP 1.0, parts 1.6, 2.3 and 2.7.5; sections and annotations: part 3.2.
+Only the annotations of single events are ever decoded. Frames, performatives and encodings: OASIS AMQP
+1.0, parts 1.6, 2.3 and 2.7.5; sections and annotations: part 3.2.
 """
 
 # ruff: noqa: PLR2004 the bytes are the specification's; what each means stands beside it
 
 from __future__ import annotations
 
-import socket
-import ssl
 import struct
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
-from azure.eventhub._pyamqp.sasl import SASLTransport
-
-from backlog_clearer.brokers.eventhubs.client import TIMEOUT_S
+from collections.abc import Callable
 
 Buffer = bytearray | bytes | memoryview
 
+FRAME = struct.Struct(">IBBH").unpack_from
+"""A frame's header: size, data offset in words, type, channel."""
+FRAME_HEADER_BYTES = 8
+
 _U32 = struct.Struct(">I").unpack_from
-_FRAME = struct.Struct(">IBBH").unpack_from  # size, data offset in words, type, channel
 _TRANSFER = 0x14
 _SECTION_HEADER = 0x70
 _SECTIONS_BEFORE_BODY = {_SECTION_HEADER, 0x71, 0x72}  # header, delivery and message annotations
@@ -47,7 +38,6 @@ _NUMBERS = {
     0x81: struct.Struct(">q").unpack_from,
 }
 _ZEROS = {0x43, 0x44}
-_HEAD_BYTES = 4096  # kept of an event that spans buffers: more than its annotations take
 
 SEQUENCE_NUMBER = b"x-opt-sequence-number"
 OFFSET = b"x-opt-offset"
@@ -131,7 +121,7 @@ class _Nothing(list[int]):
         """Drop it."""
 
 
-def walk(  # noqa: C901, PLR0912 the hot loop: a call for each frame would cost more than it explains
+def walk_frames(  # noqa: C901, PLR0912 the hot loop: a call for each frame would cost more than it explains
     buffer: bytearray, at: int, end: int, tallies: dict[int, Tally]
 ) -> int:
     """Count the complete transfers from `at` on; returns where the first other frame starts.
@@ -140,8 +130,8 @@ def walk(  # noqa: C901, PLR0912 the hot loop: a call for each frame would cost 
     other frame, and one that is not complete at `end`, stop the walk.
     """
     last, run, tally = -1, at, _NOBODY
-    while end - at >= 8:  # a frame header
-        size, words, kind, channel = _FRAME(buffer, at)
+    while end - at >= FRAME_HEADER_BYTES:
+        size, words, kind, channel = FRAME(buffer, at)
         field = at + words * 4
         # A transfer's descriptor is 00 53 14; the SDK, too, relies on the service's short form of it.
         if at + size > end or kind or size < 16 or buffer[field + 2] != 0x14:
@@ -191,120 +181,7 @@ def walk(  # noqa: C901, PLR0912 the hot loop: a call for each frame would cost 
 _NOBODY = Tally()  # of links that are not counted
 
 
-class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layers below its API are untyped
-    """The SDK's transport, with bulk reads and, for the links in `tallies`, counting.
-
-    It stops reading while counted events have not been taken, so the buffer that `Tally.events` points
-    into stays as it is, and memory is bounded by it.
-    """
-
-    def __init__(self, host: str, *, size: int = 1 << 20, **options: Any) -> None:
-        super().__init__(host, connect_timeout=TIMEOUT_S, **options)
-        self.tallies: dict[int, Tally] = {}
-        self.buffer = bytearray(size)
-        self.received = 0  # bytes
-        self.wait_s = 0.2  # how long a read waits for the first byte
-        self.wanted = 1000  # events after which a read need not go on
-        self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops shall end
-        self._view = memoryview(self.buffer)
-        self._at = 0
-        self._end = 0
-
-    @contextmanager
-    def block(self) -> Iterator[socket.socket]:
-        """What the SDK does without any limit (the sign-in), within one."""
-        before = self.wait_s, self.give_up_at
-        self.wait_s, self.give_up_at = TIMEOUT_S, time.monotonic() + TIMEOUT_S
-        try:
-            yield self.sock
-        finally:
-            self.wait_s, self.give_up_at = before
-
-    def read(self, verify_frame_type: int | None = 0) -> tuple[memoryview, int, memoryview | None]:
-        """The next frame that is none of the counted transfers: (header, channel, body).
-
-        Counts on the way. Raises `TimeoutError` if there is none within `wait_s`, or as soon as
-        counted events wait to be taken, which the SDK takes for nothing having arrived; and `OSError`
-        once it is too late for that.
-        """
-        del verify_frame_type  # a frame of the wrong type fails to decode, too
-        deadline = time.monotonic() + self.wait_s
-        while True:
-            self._at = walk(self.buffer, self._at, self._end, self.tallies)
-            frame = self._take()
-            if frame is not None:
-                return frame
-            counted = sum(len(tally.events) for tally in self.tallies.values())
-            full = counted >= self.wanted or (counted > 0 and self._end == len(self.buffer))
-            wait = 0.0 if counted else max(0.0, deadline - time.monotonic())
-            if not full and self._fill(wait, keep=counted > 0):
-                continue
-            now = time.monotonic()
-            if self.give_up_at is not None and now >= self.give_up_at:
-                raise OSError("it did not answer in time")
-            if counted or now >= deadline:
-                raise TimeoutError
-
-    def _take(self) -> tuple[memoryview, int, memoryview | None] | None:
-        """One complete frame, as the SDK wants it."""
-        at = self._at
-        if self._end - at < 8:  # a frame header
-            return None
-        header = memoryview(bytes(self._view[at : at + 8]))
-        if bytes(header[:4]) == b"AMQP":
-            self._at = at + 8
-            return header, 0, None
-        size, words, _, channel = _FRAME(self.buffer, at)
-        if size > len(self.buffer) or size < 8:
-            raise OSError(f"a frame of {size} bytes, which is none of AMQP's")
-        if self._end - at < size:
-            return None
-        self._at = at + size
-        return header, channel, memoryview(bytes(self._view[at + words * 4 : at + size]))
-
-    def _fill(self, wait_s: float, *, keep: bool) -> bool:
-        """Receive what there is; False if nothing came. `keep`: leave what is in the buffer in place."""
-        if not keep:
-            self._compact()
-        try:
-            self.sock.settimeout(wait_s)
-            got = self.sock.recv_into(self._view[self._end :])
-        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
-            return False
-        except ssl.SSLError as error:
-            if "timed out" in str(error):
-                return False
-            raise
-        finally:
-            if self.sock is not None:
-                self.sock.settimeout(TIMEOUT_S)  # for what the SDK writes
-        if not got:
-            raise ConnectionResetError("Server unexpectedly closed connection")
-        self._end += got
-        self.received += got
-        return True
-
-    def _compact(self) -> None:
-        """Move an incomplete frame to the front, and keep the head of an incomplete event."""
-        if self._at == 0:
-            return
-        for tally in self.tallies.values():
-            if tally.first is not None and tally.first >= 0:
-                tally.head = bytes(self._view[tally.first : min(self._at, tally.first + _HEAD_BYTES)])
-                tally.first = -1
-        rest = self._end - self._at
-        self.buffer[:rest] = self.buffer[self._at : self._end]
-        self._at, self._end = 0, rest
-
-    def event(self, tally: Tally, index: int) -> dict[bytes, int | bytes]:
-        """The annotations of an event that is counted and not taken yet."""
-        start = tally.events[index]
-        if start < 0:
-            return message_annotations(tally.head, 0)
-        return message_annotations(self.buffer, start)
-
-
-def locate(read: Callable[[int], int], count: int, target: int) -> int:
+def count_up_to(read: Callable[[int], int], count: int, target: int) -> int:
     """How many of `count` events, in order, have a sequence number up to `target`."""
     low, high = 0, count
     while low < high:

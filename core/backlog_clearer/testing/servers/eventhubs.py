@@ -8,16 +8,12 @@ numbered, not stored: event n of a partition has sequence number n and the offse
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import select
 import socket
 import ssl
 import struct
 import threading
-import time
 import urllib.parse
 from collections import deque
 from dataclasses import dataclass
@@ -29,24 +25,21 @@ from azure.eventhub._pyamqp._encode import encode_frame, encode_payload
 from azure.eventhub._pyamqp.endpoints import Source, Target
 from azure.eventhub._pyamqp.error import AMQPError
 from azure.eventhub._pyamqp.message import Message, Properties
-from azure.eventhub._pyamqp.utils import amqp_long_value
 
+from backlog_clearer.testing.servers.eventhubs_answers import KEY, KEY_NAME, describe, token_status
 from backlog_clearer.testing.servers.eventhubs_events import (
+    EventLog,
     Faults,
     Hub,
     Link,
-    Log,
-    block,
+    bulk_transfers,
     offset_of,
-    seek,
-    split,
+    place_link,
+    split_transfers,
     text_of,
 )
 
-__all__ = ["EventHubsServer", "Faults", "Hub", "Link", "Log", "offset_of"]
-
-KEY_NAME = "RootManageSharedAccessKey"
-KEY = base64.b64encode(b"the key of this test server").decode()
+__all__ = ["KEY", "EventHubsServer", "EventLog", "Faults", "Hub", "Link", "offset_of"]
 
 STOLEN = b"amqp:link:stolen"
 BUSY = b"com.microsoft:server-busy"
@@ -98,7 +91,7 @@ class EventHubsServer:
 
     def create(self, name: str, partitions: int, *, size: int = 100) -> Hub:
         """Create an Event Hub whose events have bodies of `size` bytes."""
-        hub = self.hubs[name] = Hub([Log() for _ in range(partitions)], body=b"x" * size)
+        hub = self.hubs[name] = Hub([EventLog() for _ in range(partitions)], body=b"x" * size)
         return hub
 
     def produce(self, name: str, number: int, count: int) -> None:
@@ -165,47 +158,6 @@ class EventHubsServer:
             with self.lock:
                 self.connections.add(connection)
             threading.Thread(target=connection.run, daemon=True).start()
-
-    def token_status(self, token: str, audience: str) -> tuple[int, str]:
-        """Judge a claims-based security token as the service does."""
-        hub = urllib.parse.urlparse(audience).path.strip("/").split("/")[0]
-        if self.faults.missing_hub_at_cbs and hub not in self.hubs:
-            return 404, f"The messaging entity '{audience}' could not be found."
-        if token == self.jwt:
-            return 202, "Accepted"
-        fields = dict(part.partition("=")[::2] for part in token.rpartition(" ")[2].split("&"))
-        signed = f"{fields.get('sr', '')}\n{fields.get('se', '')}".encode()
-        digest = hmac.new(KEY.encode(), signed, hashlib.sha256).digest()
-        expected = base64.b64encode(digest).decode()
-        if fields.get("skn") != KEY_NAME or urllib.parse.unquote(fields.get("sig", "")) != expected:
-            return 401, "InvalidSignature: The token has an invalid signature."
-        return 202, "Accepted"
-
-    def management(self, asked: dict[bytes, Any]) -> tuple[int, str, dict[str, Any] | None]:
-        """Answer a request to the management node."""
-        if self.faults.management:
-            return (*self.faults.management.popleft(), None)
-        name = text_of(asked[b"name"])
-        hub = self.hubs.get(name)
-        if hub is None:
-            return 404, f"The messaging entity 'sb://{self.namespace}/{name}' could not be found.", None
-        if text_of(asked[b"type"]) == "com.microsoft:eventhub":
-            numbers = [str(number) for number in range(len(hub.partitions))]
-            return 200, "OK", {"name": name, "created_at": 0, "partition_ids": numbers}
-        log = hub.partitions[int(text_of(asked[b"partition"]))]
-        return (
-            200,
-            "OK",
-            {
-                "name": name,
-                "partition": text_of(asked[b"partition"]),
-                "begin_sequence_number": amqp_long_value(log.begin),
-                "last_enqueued_sequence_number": amqp_long_value(log.end - 1),
-                "last_enqueued_offset": offset_of(log.end - 1),
-                "last_enqueued_time_utc": amqp_long_value(int(time.time() * 1000)),
-                "is_partition_empty": log.begin >= log.end,
-            },
-        )
 
 
 class _Connection:
@@ -350,7 +302,7 @@ class _Connection:
         level = (fields[13] or {}).get(b"com.microsoft:epoch")
         link.level = level
         link.metric = _METRIC in (fields[12] or [])
-        refusal = self._rank(link) or seek(link, fields[5][7] or {})
+        refusal = self._rank(link) or place_link(link, fields[5][7] or {})
         if refusal:
             link.log = None
             return refusal
@@ -423,9 +375,15 @@ class _Connection:
         asked = message.application_properties or {}
         value: dict[str, Any] | None = None
         if link.address == "$cbs":
-            status, text = self.server.token_status(text_of(message.value), text_of(asked[b"name"]))
+            server = self.server
+            known = server.hubs if server.faults.missing_hub_at_cbs else None
+            status, text = token_status(
+                text_of(message.value), text_of(asked[b"name"]), known, server.jwt
+            )
+        elif self.server.faults.management:
+            status, text = self.server.faults.management.popleft()
         else:
-            status, text, value = self.server.management(asked)
+            status, text, value = describe(self.server.hubs, self.server.namespace, asked)
         reply = Message(
             value=value,
             properties=Properties(correlation_id=message.properties[0]),
@@ -494,9 +452,9 @@ class _Connection:
         assert link.hub is not None
         if len(link.hub.body) > self.frame_size - 512:
             count = 1
-            data, frames = split(link, session.next_outgoing, self.frame_size)
+            data, frames = split_transfers(link, session.next_outgoing, self.frame_size)
         else:
-            data, frames = block(link, session.next_outgoing, count), count
+            data, frames = bulk_transfers(link, session.next_outgoing, count), count
         link.next += count
         link.credit -= count
         link.delivery_count += count

@@ -23,7 +23,7 @@ def _sequence_of(offset: str) -> int:
 
 
 @dataclass(slots=True)
-class Log:
+class EventLog:
     """One partition: events `begin` to `end - 1` are retained."""
 
     begin: int = 0
@@ -34,7 +34,7 @@ class Log:
 class Hub:
     """One Event Hub."""
 
-    partitions: list[Log]
+    partitions: list[EventLog]
     groups: set[str] = field(default_factory=lambda: {"$Default"})
     body: bytes = b"x" * 100
 
@@ -60,7 +60,7 @@ class Link:
     address: str
     sends: bool  # the server sends on it
     group: str = ""
-    log: Log | None = None
+    log: EventLog | None = None
     hub: Hub | None = None
     partition: str = ""
     level: int | None = None
@@ -120,7 +120,7 @@ def _transfer(link: Link, payload: bytes, more: bool) -> bytes:
     return struct.pack(">IBBH", size, 2, 0, link.channel) + performative + payload
 
 
-def block(link: Link, delivery_id: int, count: int) -> bytes:
+def bulk_transfers(link: Link, delivery_id: int, count: int) -> bytes:
     """Transfers of `count` events: one template, and each of its changing bytes set in one stride."""
     template = _transfer(link, _payload(link), more=False)
     size = len(template)
@@ -144,7 +144,7 @@ def block(link: Link, delivery_id: int, count: int) -> bytes:
     return bytes(block)
 
 
-def split(link: Link, delivery_id: int, frame_size: int) -> tuple[bytes, int]:
+def split_transfers(link: Link, delivery_id: int, frame_size: int) -> tuple[bytes, int]:
     """One event in as many transfers as it takes."""
     payload = bytearray(_payload(link))
     at_sequence = payload.index(b"x-opt-sequence-number") + len("x-opt-sequence-number") + 1
@@ -167,7 +167,7 @@ def text_of(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def seek(link: Link, filters: dict[bytes, Any]) -> tuple[bytes, str] | None:
+def place_link(link: Link, filters: dict[bytes, Any]) -> tuple[bytes, str] | None:
     """Begin where the selectors say; why that cannot be, or None."""
     assert link.log is not None
     link.next = link.log.begin

@@ -1,22 +1,16 @@
-"""Azure Event Hubs: the SDK's client, its management requests, its errors in this project's terms."""
+"""Azure Event Hubs and Blob Storage: errors of the SDKs as errors of this project."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from http import HTTPStatus
 
-from azure.core.credentials import TokenCredential
-from azure.core.exceptions import ClientAuthenticationError
-from azure.eventhub import EventHubConsumerClient, TransportType
+from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceRequestError
 from azure.eventhub.exceptions import AuthenticationError
-from azure.identity import DefaultAzureCredential
 
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.model import Partition
-
-TIMEOUT_S = 12.0
-"""Longest time that anything asked of the service may take."""
 
 _TRANSIENT = (
     "serverbusy",
@@ -39,46 +33,15 @@ _TRANSIENT = (
 """Conditions that may pass, as they read in the SDK's texts without punctuation."""
 
 
-def credential() -> TokenCredential:
-    """The Microsoft Entra ID credential of the environment, without one that needs a browser."""
-    return DefaultAzureCredential(exclude_interactive_browser_credential=True)
-
-
-def consumer_client(options: EventHubsOptions) -> EventHubConsumerClient:
-    """The SDK's client: it does not connect yet, never retries by itself, and belongs to one thread.
-
-    Raises `UsageError` for a connection string that cannot be read.
-    """
-    common: dict[str, Any] = {
-        "retry_total": 0,
-        "auth_timeout": 10,
-        "custom_endpoint_address": options.custom_endpoint_address,
-        "connection_verify": options.connection_verify,
-        "transport_type": TransportType.Amqp,
-    }
-    if options.connection_string is None:
-        return EventHubConsumerClient(
-            options.namespace, options.hub, options.consumer_group, credential(), **common
-        )
-    try:
-        return EventHubConsumerClient.from_connection_string(
-            options.connection_string.get_secret_value(),
-            options.consumer_group,
-            eventhub_name=options.eventhub_name,
-            **common,
-        )
-    except ValueError:  # its text may quote the connection string
-        raise UsageError(
-            "--connection-string cannot be read; it has the form Endpoint=sb://<namespace>."
-            "servicebus.windows.net/;SharedAccessKeyName=<name>;SharedAccessKey=<key>."
-        ) from None
+_LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+"""Answers of Blob Storage below 500 that mean "try again"."""
 
 
 class AttachedElsewhereError(BrokerError):
     """Other consumers hold the partition: reading is possible once they are gone."""
 
 
-def translate(
+def service_error(
     error: BaseException, options: EventHubsOptions, partition: Partition | None = None
 ) -> ClearerError:
     """An error of the SDK as one that says what was wrong, where, and what to do.
@@ -133,3 +96,31 @@ def translate(
         if has("serverbusy"):
             message += " It is throttled: more throughput units would help."
     return kind(message, partition)
+
+
+def storage_error(error: AzureError, account: str, container: str) -> ClearerError:
+    """An error of the storage SDK as one that says what was wrong, where, and what to do.
+
+    `account` is the storage account's URL, without a SAS.
+    """
+    place = f"{account}/{container}"
+    code = str(getattr(error, "error_code", None) or "")
+    code = code.rpartition(".")[2].replace("_", "").lower()  # some are members of an enumeration
+    status = getattr(error, "status_code", None)
+    if code in {"containernotfound", "containerbeingdeleted", "resourcenotfound"}:
+        return UsageError(
+            f"There is no blob container {place}. Check --checkpoint-container: nothing is created"
+            " here, since processors would not look for it."
+        )
+    if isinstance(error, ClientAuthenticationError) or status in {401, 403}:
+        return BrokerError(
+            f"{place} refused access ({code or 'sign-in failed'}). Check the key or SAS of"
+            " --checkpoint-store (with Microsoft Entra ID: the role Storage Blob Data Contributor)."
+        )
+    if isinstance(error, ServiceRequestError):
+        return BrokerError(
+            f"The checkpoint store {account} cannot be reached. Check --checkpoint-store and the network."
+        )
+    if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _LATER:
+        return BrokerError(f"{place} refused: {code or status}.")
+    return TransientError(f"{place} did not answer: {code or type(error).__name__}.")

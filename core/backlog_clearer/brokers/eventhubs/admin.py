@@ -1,0 +1,107 @@
+"""Azure Event Hubs over AMQP: requests to the management node."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from azure.eventhub._pyamqp import AMQPClient
+from azure.eventhub._pyamqp.message import Message
+
+from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, AmqpConnection
+from backlog_clearer.brokers.eventhubs.errors import service_error
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.positions import PartitionProperties
+from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.errors import ClearerError
+from backlog_clearer.model import Partition
+
+_ERRORS_FROM = 400  # of the management node's status codes, which are HTTP's
+_REQUESTS = 32  # asked one after the other over one connection; more get a connection of their own
+
+
+class Management:
+    """Requests to the management node over one connection."""
+
+    def __init__(self, options: EventHubsOptions) -> None:
+        self._options = options
+        self._link = AmqpConnection(options)
+        auth = self._link.auth
+        self._client = AMQPClient(options.namespace, auth=auth, auth_timeout=TIMEOUT_S)
+
+    def partition_numbers(self) -> list[int]:
+        """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
+        found = self._ask("com.microsoft:eventhub", None)
+        return sorted(int(name) for name in found[b"partition_ids"])
+
+    def properties(self, number: int) -> PartitionProperties:
+        """The properties of one partition."""
+        found = self._ask("com.microsoft:partition", number)
+        return PartitionProperties(
+            begin=int(found[b"begin_sequence_number"]),
+            last=int(found[b"last_enqueued_sequence_number"]),
+            offset=found[b"last_enqueued_offset"].decode(),
+            empty=bool(found[b"is_partition_empty"]),
+        )
+
+    def _ask(self, kind: str, number: int | None) -> Mapping[bytes, Any]:
+        options = self._options
+        partition = None if number is None else Partition(options.hub, number)
+        self._link.transport.give_up_at = time.monotonic() + TIMEOUT_S
+        try:
+            self._client.open(connection=self._link.connection)
+            while not self._client.client_ready():  # ends at `give_up_at`
+                pass
+            about = {"name": options.hub, "security_token": self._link.auth.get_token().token}
+            if number is not None:
+                about["partition"] = str(number)
+            status, text, answer = self._client.mgmt_request(
+                Message(application_properties=about),
+                operation="READ",
+                operation_type=kind,
+                status_code_field=b"status-code",
+                status_description_field=b"status-description",
+            )
+            if int(status) >= _ERRORS_FROM:
+                said = text.decode() if isinstance(text, bytes) else text
+                raise ValueError(f"Status code: {status}, {said}")
+        except FAILURES as error:
+            raise service_error(error, options, partition) from error
+        found: Mapping[bytes, Any] = answer.value
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(*FAILURES):
+            self._client.close()
+        self._link.close()
+
+
+def read_partition_numbers(options: EventHubsOptions) -> list[int]:
+    """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
+    with contextlib.closing(Management(options)) as management:
+        return management.partition_numbers()
+
+
+def read_partitions(
+    options: EventHubsOptions, numbers: Sequence[int]
+) -> dict[int, PartitionProperties | ClearerError]:
+    """The properties of each partition, or the error that stood in their place."""
+
+    def ask(chunk: Sequence[int]) -> dict[int, PartitionProperties | ClearerError]:
+        found: dict[int, PartitionProperties | ClearerError] = {}
+        with contextlib.closing(Management(options)) as management:
+            for number in chunk:
+                try:
+                    found[number] = management.properties(number)
+                except ClearerError as error:
+                    found[number] = error
+        return found
+
+    chunks = [numbers[at : at + _REQUESTS] for at in range(0, len(numbers), _REQUESTS)]
+    found: dict[int, PartitionProperties | ClearerError] = {}
+    for chunk, answer in zip(chunks, in_parallel(chunks, lambda: ask), strict=True):
+        found.update(dict.fromkeys(chunk, answer) if isinstance(answer, ClearerError) else answer)
+    return found

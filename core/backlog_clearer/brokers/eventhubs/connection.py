@@ -1,0 +1,238 @@
+"""Azure Event Hubs over AMQP: the SDK's client and connection, with a transport that counts events.
+
+The SDK spends about 30 µs on an event: two socket reads, a decoded performative, a decoded message.
+A drain needs only how many events arrived and the sequence number and offset of the last. So the SDK's
+transport is replaced by one that reads in bulk and counts the transfers where they lie (`wire`); every
+other frame is left to the SDK.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import certifi
+from azure.core.credentials import TokenCredential
+from azure.core.exceptions import AzureError
+from azure.eventhub import EventHubConsumerClient, TransportType
+from azure.eventhub._pyamqp._connection import Connection
+from azure.eventhub._pyamqp.error import AMQPException
+from azure.eventhub._pyamqp.sasl import SASLTransport
+from azure.identity import DefaultAzureCredential
+
+from backlog_clearer.brokers.eventhubs.errors import service_error
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.wire import (
+    FRAME,
+    FRAME_HEADER_BYTES,
+    Tally,
+    message_annotations,
+    walk_frames,
+)
+from backlog_clearer.errors import UsageError
+
+TIMEOUT_S = 12.0
+"""Longest time that anything asked of the service may take."""
+
+FRAME_SIZE = 65536
+"""Bytes; what the service uses."""
+
+FAILURES = (AMQPException, AzureError, OSError, ValueError, TimeoutError)
+"""What the SDK's AMQP layers raise."""
+
+_HEAD_BYTES = 4096  # kept of an event that spans buffers: more than its annotations take
+
+
+def credential() -> TokenCredential:
+    """The Microsoft Entra ID credential of the environment, without one that needs a browser."""
+    return DefaultAzureCredential(exclude_interactive_browser_credential=True)
+
+
+def consumer_client(options: EventHubsOptions) -> EventHubConsumerClient:
+    """The SDK's client: it does not connect yet, never retries by itself, and belongs to one thread.
+
+    Raises `UsageError` for a connection string that cannot be read.
+    """
+    common: dict[str, Any] = {
+        "retry_total": 0,
+        "auth_timeout": 10,
+        "custom_endpoint_address": options.custom_endpoint_address,
+        "connection_verify": options.connection_verify,
+        "transport_type": TransportType.Amqp,
+    }
+    if options.connection_string is None:
+        return EventHubConsumerClient(
+            options.namespace, options.hub, options.consumer_group, credential(), **common
+        )
+    try:
+        return EventHubConsumerClient.from_connection_string(
+            options.connection_string.get_secret_value(),
+            options.consumer_group,
+            eventhub_name=options.eventhub_name,
+            **common,
+        )
+    except ValueError:  # its text may quote the connection string
+        raise UsageError(
+            "--connection-string cannot be read; it has the form Endpoint=sb://<namespace>."
+            "servicebus.windows.net/;SharedAccessKeyName=<name>;SharedAccessKey=<key>."
+        ) from None
+
+
+class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layers below its API are untyped
+    """The SDK's transport, with bulk reads and, for the links in `tallies`, counting.
+
+    It stops reading while counted events have not been taken, so the buffer that `Tally.events` points
+    into stays as it is, and memory is bounded by it.
+    """
+
+    def __init__(self, host: str, *, size: int = 1 << 20, **options: Any) -> None:
+        super().__init__(host, connect_timeout=TIMEOUT_S, **options)
+        self.tallies: dict[int, Tally] = {}
+        self.buffer = bytearray(size)
+        self.received = 0  # bytes
+        self.wait_s = 0.2  # how long a read waits for the first byte
+        self.wanted = 1000  # events after which a read need not go on
+        self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops shall end
+        self._view = memoryview(self.buffer)
+        self._at = 0
+        self._end = 0
+
+    @contextmanager
+    def block(self) -> Iterator[socket.socket]:
+        """What the SDK does without any limit (the sign-in), within one."""
+        before = self.wait_s, self.give_up_at
+        self.wait_s, self.give_up_at = TIMEOUT_S, time.monotonic() + TIMEOUT_S
+        try:
+            yield self.sock
+        finally:
+            self.wait_s, self.give_up_at = before
+
+    def read(self, verify_frame_type: int | None = 0) -> tuple[memoryview, int, memoryview | None]:
+        """The next frame that is none of the counted transfers: (header, channel, body).
+
+        Counts on the way. Raises `TimeoutError` if there is none within `wait_s`, or as soon as
+        counted events wait to be taken, which the SDK takes for nothing having arrived; and `OSError`
+        once it is too late for that.
+        """
+        del verify_frame_type  # a frame of the wrong type fails to decode, too
+        deadline = time.monotonic() + self.wait_s
+        while True:
+            self._at = walk_frames(self.buffer, self._at, self._end, self.tallies)
+            frame = self._take()
+            if frame is not None:
+                return frame
+            counted = sum(len(tally.events) for tally in self.tallies.values())
+            full = counted >= self.wanted or (counted > 0 and self._end == len(self.buffer))
+            wait = 0.0 if counted else max(0.0, deadline - time.monotonic())
+            if not full and self._fill(wait, keep=counted > 0):
+                continue
+            now = time.monotonic()
+            if self.give_up_at is not None and now >= self.give_up_at:
+                raise OSError("it did not answer in time")
+            if counted or now >= deadline:
+                raise TimeoutError
+
+    def _take(self) -> tuple[memoryview, int, memoryview | None] | None:
+        """One complete frame, as the SDK wants it."""
+        at = self._at
+        if self._end - at < FRAME_HEADER_BYTES:
+            return None
+        header = memoryview(bytes(self._view[at : at + 8]))
+        if bytes(header[:4]) == b"AMQP":
+            self._at = at + 8
+            return header, 0, None
+        size, words, _, channel = FRAME(self.buffer, at)
+        if size > len(self.buffer) or size < FRAME_HEADER_BYTES:
+            raise OSError(f"a frame of {size} bytes, which is none of AMQP's")
+        if self._end - at < size:
+            return None
+        self._at = at + size
+        return header, channel, memoryview(bytes(self._view[at + words * 4 : at + size]))
+
+    def _fill(self, wait_s: float, *, keep: bool) -> bool:
+        """Receive what there is; False if nothing came. `keep`: leave what is in the buffer in place."""
+        if not keep:
+            self._compact()
+        try:
+            self.sock.settimeout(wait_s)
+            got = self.sock.recv_into(self._view[self._end :])
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except ssl.SSLError as error:
+            if "timed out" in str(error):
+                return False
+            raise
+        finally:
+            if self.sock is not None:
+                self.sock.settimeout(TIMEOUT_S)  # for what the SDK writes
+        if not got:
+            raise ConnectionResetError("Server unexpectedly closed connection")
+        self._end += got
+        self.received += got
+        return True
+
+    def _compact(self) -> None:
+        """Move an incomplete frame to the front, and keep the head of an incomplete event."""
+        if self._at == 0:
+            return
+        for tally in self.tallies.values():
+            if tally.first is not None and tally.first >= 0:
+                tally.head = bytes(self._view[tally.first : min(self._at, tally.first + _HEAD_BYTES)])
+                tally.first = -1
+        rest = self._end - self._at
+        self.buffer[:rest] = self.buffer[self._at : self._end]
+        self._at, self._end = 0, rest
+
+    def event(self, tally: Tally, index: int) -> dict[bytes, int | bytes]:
+        """The annotations of an event that is counted and not taken yet."""
+        start = tally.events[index]
+        if start < 0:
+            return message_annotations(tally.head, 0)
+        return message_annotations(self.buffer, start)
+
+
+class AmqpConnection:
+    """A connection of the SDK's over `CountingTransport`; belongs to one thread.
+
+    Raises `BrokerError` if nobody answers, or refuses.
+    """
+
+    def __init__(self, options: EventHubsOptions) -> None:
+        self.options = options
+        host = urlsplit(f"//{options.namespace}")
+        custom = urlsplit(options.custom_endpoint_address or "")
+        self.auth = consumer_client(options)._create_auth()  # noqa: SLF001 every kind of credential
+        self.transport = CountingTransport(
+            host.hostname or "",
+            credential=self.auth.sasl,
+            port=host.port or 5671,
+            custom_endpoint=custom.hostname,
+            custom_port=custom.port,
+            socket_timeout=TIMEOUT_S,
+            ssl_opts={"ca_certs": options.connection_verify or certifi.where()},
+            use_tls=not options.emulated,
+            network_trace_params={},
+        )
+        self.connection = Connection(
+            f"amqps://{options.namespace}",
+            transport=self.transport,
+            container_id=f"backlog-clearer-{uuid.uuid4()}",
+            max_frame_size=FRAME_SIZE,
+        )
+        try:
+            self.connection.open()
+        except FAILURES as error:
+            self.close()
+            raise service_error(error, options) from error
+
+    def close(self) -> None:
+        """Close it, whatever state it is in."""
+        with contextlib.suppress(*FAILURES):
+            self.connection.close()
