@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backlog_clearer.brokers.pulsar.connection import Address, addresses
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, StreamNativeOptions, derived_admin_url
+from backlog_clearer.brokers.pulsar.service_url import Address, addresses
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import build
 
@@ -18,6 +18,7 @@ NAMES = {"topic": "orders", "subscription": "billing"}
         ("pulsar://a", [Address("a", 6650, tls=False)]),
         ("pulsar+ssl://a/", [Address("a", 6651, tls=True)]),
         ("pulsar://a:1,b,[::1]:2", [("a", 1, False), ("b", 6650, False), ("::1", 2, False)]),
+        ("pulsar+ssl://[fe80::1%eth0],A:", [("fe80::1%eth0", 6651, True), ("a", 6651, True)]),
     ],
 )
 def test_hosts_of_a_service_url(url: str, hosts: list[Address]) -> None:
@@ -32,8 +33,12 @@ def test_hosts_of_a_service_url(url: str, hosts: list[Address]) -> None:
         ("http://a:8080", "write it as pulsar://"),
         ("pulsar://a:1,:2", "write it as pulsar://"),
         ("pulsar://a:port", "'port'"),
-        ("pulsar://a:70000", "0-65535"),
-        ("pulsar://a,b:0", "0 is no port"),
+        ("pulsar://a:70000", "'70000'"),
+        ("pulsar://a,b:0", "the port of b is '0'"),
+        ("pulsar://a:+1", "'+1'"),
+        ("pulsar://[::1:6650", "write it as pulsar://"),
+        ("pulsar://::1", "write it as pulsar://"),
+        ("pulsar://a/b", "write it as pulsar://"),
         ("pulsar://me:secret@a", "use --token"),
     ],
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from backlog_clearer.brokers.pulsar.auth import access
-from backlog_clearer.brokers.pulsar.connection import Connection, addresses
+from backlog_clearer.brokers.pulsar.connection import Connection
+from backlog_clearer.brokers.pulsar.service_url import addresses
 from backlog_clearer.brokers.pulsar.wire import REDIRECT, Kind
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.run.report import RunResult

@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from backlog_clearer.brokers.pulsar.admin import NotFoundError
 from backlog_clearer.brokers.pulsar.auth import LOGIN_HINT, Access
-from backlog_clearer.brokers.pulsar.connection import Address, Connection, RefusalError, addresses
+from backlog_clearer.brokers.pulsar.connection import Connection, RefusalError
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Place
+from backlog_clearer.brokers.pulsar.service_url import Address, addresses
 from backlog_clearer.brokers.pulsar.wire import EARLIEST, REDIRECT, Kind, frame
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
@@ -204,10 +204,16 @@ class Cluster:
             if not url:
                 name = "pulsar+ssl" if tls else "pulsar"
                 raise BrokerError(f"{self._options.service_url} told no {name}:// address of {topic}.")
+            try:
+                owner = addresses(url)[0]
+            except ValueError as error:
+                raise BrokerError(
+                    f"{self._options.service_url} returned an address of {topic} that is not valid: {error}."
+                ) from None
             if answer.proxy_through_service_url:
-                found = self._connect(home.address, urlsplit(url).netloc)
+                found = self._connect(home.address, str(owner))
             else:
-                found = self._connect(addresses(url)[0], None)
+                found = self._connect(owner, None)
             if answer.response != REDIRECT:
                 return found
             asked, authoritative = found, answer.authoritative

@@ -12,11 +12,11 @@ import itertools
 import socket
 import ssl
 import time
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 from backlog_clearer import __version__
 from backlog_clearer.brokers.pulsar.auth import Access
+from backlog_clearer.brokers.pulsar.service_url import Address
 from backlog_clearer.brokers.pulsar.wire import (
     PROTOCOL_VERSION,
     Command,
@@ -39,28 +39,6 @@ _MAX_HEAD_BYTES = 16 * 1024 * 1024  # no message's metadata are believed to be l
 _DROP_BYTES = 1024 * 1024  # at a time
 _LOGIN = 0  # stands for the number of the one request that bears none
 _CLIENT = f"backlog-clearer-{__version__}"
-
-
-class Address(NamedTuple):
-    """Where a broker or a proxy listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-    def __str__(self) -> str:
-        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-
-def addresses(url: str) -> list[Address]:
-    """The hosts of a service URL, which may name several, separated by commas; raises `ValueError`."""
-    scheme, _, rest = url.partition("://")
-    tls = scheme == "pulsar+ssl"
-    found = []
-    for part in rest.rstrip("/").split(","):
-        split = urlsplit(f"//{part}")
-        found.append(Address(split.hostname or "", split.port or (6651 if tls else 6650), tls))
-    return found
 
 
 class RefusalError(Exception):

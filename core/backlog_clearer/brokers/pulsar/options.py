@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
+from backlog_clearer.brokers.pulsar.service_url import addresses, bracketed
 from backlog_clearer.model import StrEnum
 from backlog_clearer.options.base import ExistingFile, SystemOptions
 
 _TOPIC = re.compile(r"(?:persistent://)?(?:([^/\s]+)/([^/\s]+)/)?([^/\s:]+)")
-_ADMIN_PORTS = {("pulsar", 6650): ("http", 8080), ("pulsar+ssl", 6651): ("https", 8443)}
+_ADMIN_PORTS = {(False, 6650): ("http", 8080), (True, 6651): ("https", 8443)}  # by TLS and port
 _STREAMNATIVE = (".streamnative.cloud", ".snio.cloud", ".sn2.dev", ".sn3.dev")
 
 
@@ -81,14 +82,7 @@ class PulsarOptions(SystemOptions):
     @field_validator("service_url")
     @classmethod
     def _is_service_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
-        if parts.scheme not in ("pulsar", "pulsar+ssl") or not all(host.hostname for host in hosts):
-            raise ValueError("write it as pulsar://HOST:6650 or pulsar+ssl://HOST:6651")
-        if any(host.port == 0 for host in hosts):  # raises ValueError for what is no port at all
-            raise ValueError("0 is no port")
-        if parts.username or parts.password:
-            raise ValueError("it takes no user or password; use --token or the oauth2 options")
+        addresses(url)
         return url.rstrip("/")
 
     @field_validator("admin_url")
@@ -159,12 +153,10 @@ class StreamNativeOptions(PulsarOptions):
 
 def derived_admin_url(service_url: str) -> str | None:
     """The admin API's address where a service URL makes it certain; None: ask for it."""
-    parts = urlsplit(service_url)
-    host = parts.hostname or ""
-    if "," in parts.netloc:
+    first, *others = addresses(service_url)
+    if others:
         return None
-    if host.endswith(_STREAMNATIVE):
-        return f"https://{host}"
-    port = parts.port or (6651 if parts.scheme == "pulsar+ssl" else 6650)
-    found = _ADMIN_PORTS.get((parts.scheme, port))
-    return f"{found[0]}://{f'[{host}]' if ':' in host else host}:{found[1]}" if found else None
+    if first.host.endswith(_STREAMNATIVE):
+        return f"https://{first.host}"
+    found = _ADMIN_PORTS.get((first.tls, first.port))
+    return f"{found[0]}://{bracketed(first.host)}:{found[1]}" if found else None
