@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
-from backlog_clearer.fanout.configuration import Request
-from backlog_clearer.fanout.dispatch import NOT_CLEARED, ask
+from backlog_clearer.fanout.configuration import Request, parse_request
 from backlog_clearer.fanout.run_status import note_failure
+from backlog_clearer.fanout.slices import NOT_CLEARED
 
 DEADLINE = "BACKLOG_CLEARER_DEADLINE_S"
 
@@ -50,10 +50,10 @@ def read_request(body: bytes | str) -> Request:
         value = json.loads(body)
     except (ValueError, RecursionError):
         raise UsageError('The body is not JSON; send an object, as in {"backlog": "orders"}.') from None
-    return ask(value)
+    return parse_request(value)
 
 
-def failed(receipts: str, request: Request, error: Exception) -> None:
+def record_failure(receipts: str, request: Request, error: Exception) -> None:
     """Log that a slice came to nothing, and store that with its run; raises nothing of its own."""
     part = "whole" if request.slice is None else f"{request.slice}/{request.total}"
     run = f"run {request.run_id}" if request.run_id else "a run without an id"

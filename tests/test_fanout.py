@@ -13,17 +13,10 @@ from click.testing import CliRunner
 from backlog_clearer.brokers.memory import MemoryBroker
 from backlog_clearer.cli import commands
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
-from backlog_clearer.fanout.configuration import Backlog, Config, Request, parse
-from backlog_clearer.fanout.dispatch import (
-    Dispatch,
-    Verdict,
-    ask,
-    dispatch,
-    drain_slice,
-    judge,
-    read_dispatch,
-)
+from backlog_clearer.fanout.configuration import Backlog, Config, Request, parse, parse_request
+from backlog_clearer.fanout.dispatch import Dispatch, dispatch, read_dispatch
 from backlog_clearer.fanout.run_status import RunStatus, State, note_failure, run_status
+from backlog_clearer.fanout.slices import FollowUp, drain_slice, follow_up_of
 from backlog_clearer.model import Partition, StopReason
 from backlog_clearer.options.base import build
 from backlog_clearer.registry import SYSTEMS
@@ -81,19 +74,19 @@ def left(broker: MemoryBroker) -> int:
     )
 
 
-def ran_all(found: Config, requests: Sequence[Request]) -> list[Verdict]:
+def ran_all(found: Config, requests: Sequence[Request]) -> list[FollowUp]:
     """Every request once."""
-    return [drain_slice(found, item, deadline_s=None, environ=NOTHING).verdict for item in requests]
+    return [drain_slice(found, item, deadline_s=None, environ=NOTHING).follow_up for item in requests]
 
 
 def test_a_dispatch_makes_slices_that_clear_all(broker: MemoryBroker, tmp_path: Path) -> None:
     """The slices of a dispatch, in any order, leave nothing; the run's account is exact."""
     found, queue = config(tmp_path), Queue()
-    made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     assert (made.slices, made.backlog, len(queue.requests)) == (6, PARTITIONS * EACH, 6)
     assert left(broker) == PARTITIONS * EACH
     assert run_status(str(tmp_path), made.run_id).counts[State.WAITING] == 6
-    assert ran_all(found, queue.requests[::-1]) == [Verdict.CLEARED] * 6
+    assert ran_all(found, queue.requests[::-1]) == [FollowUp.CLEARED] * 6
     assert left(broker) == 0
     account = run_status(str(tmp_path), made.run_id)
     assert (account.cleared, account.total, account.gone) == (
@@ -107,10 +100,10 @@ def test_a_dispatch_makes_slices_that_clear_all(broker: MemoryBroker, tmp_path: 
 def test_a_slice_delivered_twice_is_counted_once(broker: MemoryBroker, tmp_path: Path) -> None:
     """A duplicate changes nothing on the broker, nor in the run's account, also after new messages."""
     found, queue = config(tmp_path), Queue()
-    made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     ran_all(found, queue.requests)
     broker.produce("t", 2, 70)
-    assert ran_all(found, queue.requests) == [Verdict.CLEARED] * 6
+    assert ran_all(found, queue.requests) == [FollowUp.CLEARED] * 6
     assert left(broker) == 70
     account = run_status(str(tmp_path), made.run_id)
     assert (account.cleared, account.gone) == (True, PARTITIONS * EACH)
@@ -120,7 +113,7 @@ def test_a_slice_delivered_twice_is_counted_once(broker: MemoryBroker, tmp_path:
 def test_a_repeated_dispatch_goes_on_with_the_record(broker: MemoryBroker, tmp_path: Path) -> None:
     """Where the queue took a part, a repeat puts all slices as first decided; then it puts nothing."""
     found, queue = config(tmp_path), Queue()
-    request = ask({"backlog": "orders", "run_id": "r-1"})
+    request = parse_request({"backlog": "orders", "run_id": "r-1"})
     queue.fails = True
     with pytest.raises(BrokerError):
         dispatch(found, request, queue.put, NOTHING)
@@ -139,20 +132,22 @@ def test_what_a_dispatch_refuses(broker: MemoryBroker, tmp_path: Path) -> None:
     """Slices given, unknown names, attached consumers and a run of another backlog: nothing is enqueued."""
     found, queue = config(tmp_path), Queue()
     with pytest.raises(UsageError, match="leave out slice"):
-        dispatch(found, ask({"backlog": "orders", "slice": 0, "total": 2}), queue.put, NOTHING)
+        dispatch(
+            found, parse_request({"backlog": "orders", "slice": 0, "total": 2}), queue.put, NOTHING
+        )
     with pytest.raises(UsageError, match="Did you mean 'orders'"):
-        dispatch(found, ask({"backlog": "order"}), queue.put, NOTHING)
+        dispatch(found, parse_request({"backlog": "order"}), queue.put, NOTHING)
     broker.members["g"] = ("consumer-1",)
     with pytest.raises(RefusedError, match="consumer-1"):
-        dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+        dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     broker.members.clear()
-    dispatch(found, ask({"backlog": "orders", "run_id": "r"}), queue.put, NOTHING)
+    dispatch(found, parse_request({"backlog": "orders", "run_id": "r"}), queue.put, NOTHING)
     other = parse(
         {"receipts": str(tmp_path), "backlogs": {"bills": found.backlogs["orders"].model_dump()}},
         NOTHING,
     )
     with pytest.raises(RefusedError, match="'orders'"):
-        dispatch(other, ask({"backlog": "bills", "run_id": "r"}), queue.put, NOTHING)
+        dispatch(other, parse_request({"backlog": "bills", "run_id": "r"}), queue.put, NOTHING)
     assert len(queue.requests) == 6
     assert left(broker) == PARTITIONS * EACH
 
@@ -161,7 +156,7 @@ def test_what_a_dispatch_refuses(broker: MemoryBroker, tmp_path: Path) -> None:
 def test_requests_are_objects_and_closed(body: object) -> None:
     """Anything but a closed object is a caller's fault."""
     with pytest.raises(UsageError):
-        ask(body)
+        parse_request(body)
 
 
 def test_a_deadline_is_continued_until_all_is_gone(
@@ -170,7 +165,7 @@ def test_a_deadline_is_continued_until_all_is_gone(
     """A slice that meets its deadline goes on as a request with one requeue more, to the same target."""
     memory_system.slow_down(monkeypatch, 0.01)
     found = config(tmp_path, batch_size=10, workers=1)
-    request: Request | None = ask({"backlog": "orders", "run_id": "r"})
+    request: Request | None = parse_request({"backlog": "orders", "run_id": "r"})
     invocations = 0
     while request is not None:
         invocations += 1
@@ -178,7 +173,7 @@ def test_a_deadline_is_continued_until_all_is_gone(
         if invocations == 1:
             broker.produce("t", 0, 33)
         request = ran.following
-    assert ran.verdict is Verdict.CLEARED
+    assert ran.follow_up is FollowUp.CLEARED
     assert invocations > 1
     assert left(broker) == 33
     account = run_status(str(tmp_path), "r")
@@ -205,20 +200,23 @@ def result_of(reason: StopReason | None, **changes: Any) -> RunResult:
 @pytest.mark.parametrize(
     ("reason", "verdict"),
     [
-        (StopReason.EMPTY, Verdict.RETRY),  # not verified
-        (StopReason.QUIET, Verdict.ENDED),
-        (StopReason.LIMIT, Verdict.ENDED),
-        (StopReason.DEADLINE, Verdict.CONTINUE),
-        (StopReason.SIGNAL, Verdict.RETRY),
-        (StopReason.STALLED, Verdict.RETRY),
-        (StopReason.FAILED, Verdict.RETRY),
+        (StopReason.EMPTY, FollowUp.RETRY),  # not verified
+        (StopReason.QUIET, FollowUp.ENDED),
+        (StopReason.LIMIT, FollowUp.ENDED),
+        (StopReason.DEADLINE, FollowUp.CONTINUE),
+        (StopReason.SIGNAL, FollowUp.RETRY),
+        (StopReason.STALLED, FollowUp.RETRY),
+        (StopReason.FAILED, FollowUp.RETRY),
     ],
 )
-def test_what_follows_a_result(reason: StopReason, verdict: Verdict) -> None:
+def test_what_follows_a_result(reason: StopReason, verdict: FollowUp) -> None:
     """Each way to end without being cleared has one answer."""
     backlog = Backlog(system="memory", options={})
-    assert judge(ask({"backlog": "o"}), backlog, result_of(reason))[0] is verdict
-    assert judge(ask({"backlog": "o"}), backlog, result_of(reason, cleared=True))[0] is Verdict.CLEARED
+    assert follow_up_of(parse_request({"backlog": "o"}), backlog, result_of(reason))[0] is verdict
+    assert (
+        follow_up_of(parse_request({"backlog": "o"}), backlog, result_of(reason, cleared=True))[0]
+        is FollowUp.CLEARED
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,11 +235,11 @@ def test_a_continuation_has_what_is_left(
     asked: dict[str, Any], configured: dict[str, Any], following: dict[str, Any] | None
 ) -> None:
     """Messages and seconds used up are taken off; where nothing is left, or too often, none follows."""
-    request = ask({"backlog": "o", "slice": 1, "total": 4, **asked})
+    request = parse_request({"backlog": "o", "slice": 1, "total": 4, **asked})
     backlog = Backlog(system="memory", options={}, **configured)
-    verdict, found = judge(request, backlog, result_of(StopReason.DEADLINE))
+    verdict, found = follow_up_of(request, backlog, result_of(StopReason.DEADLINE))
     if following is None:
-        assert (verdict, found) == (Verdict.ENDED, None)
+        assert (verdict, found) == (FollowUp.ENDED, None)
         return
     assert found is not None
     assert (found.slice, found.total, found.run_id) == (1, 4, "r")
@@ -252,7 +250,7 @@ def test_a_continuation_has_what_is_left(
 def test_failures_are_told_until_a_later_attempt(broker: MemoryBroker, tmp_path: Path) -> None:
     """A slice that was refused is failed in the run's account, until an attempt of it is verified."""
     found, queue = config(tmp_path), Queue()
-    made: Dispatch = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    made: Dispatch = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     note_failure(
         str(tmp_path), queue.requests[3], RefusedError("group g has consumers"), made.created_at
     )
@@ -267,7 +265,7 @@ def test_failures_are_told_until_a_later_attempt(broker: MemoryBroker, tmp_path:
 def test_the_command_line_shows_a_run(broker: MemoryBroker, tmp_path: Path) -> None:
     """`progress` shows the slices not cleared yet, and exits 0 only once every slice is cleared."""
     found, queue = config(tmp_path), Queue()
-    made = dispatch(found, ask({"backlog": "orders"}), queue.put, NOTHING)
+    made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     ran_all(found, queue.requests[:4])
     command = ("progress", made.run_id, "--receipt-dir", str(tmp_path))
     half = CliRunner().invoke(commands.cli, command)

@@ -16,12 +16,14 @@ from datetime import datetime, timezone
 import azure.functions as func
 
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
-from backlog_clearer.fanout import dispatch as fanout
 from backlog_clearer.fanout.configuration import Request, load_config
+from backlog_clearer.fanout.dispatch import Dispatch
+from backlog_clearer.fanout.dispatch import dispatch as dispatch_slices
 from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
+from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice, summary
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, failed, read_request, status_of
+from functions.answers import deadline_s, read_request, record_failure, status_of
 from functions.azure.timer import due
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
@@ -45,8 +47,8 @@ def _answer(status: int, body: str) -> func.HttpResponse:
     return func.HttpResponse(body, status_code=status, mimetype="application/json")
 
 
-def _dispatched(asked: Request) -> fanout.Dispatch:
-    made = fanout.dispatch(CONFIG, asked, WAITING.put)
+def _dispatched(asked: Request) -> Dispatch:
+    made = dispatch_slices(CONFIG, asked, WAITING.put)
     _LOG.info("Dispatched run %s of %s: %s slices", made.run_id, made.subscription, made.slices)
     return made
 
@@ -57,7 +59,7 @@ def dispatch(req: func.HttpRequest) -> func.HttpResponse:
     try:
         made = _dispatched(read_request(req.get_body()))
     except ClearerError as error:
-        _LOG.error("%s: %s", fanout.NOT_CLEARED, error)
+        _LOG.error("%s: %s", NOT_CLEARED, error)
         return _answer(status_of(error), failure_json(error))
     return _answer(202, made.model_dump_json(by_alias=True))
 
@@ -84,7 +86,7 @@ def scheduled(timer: func.TimerRequest) -> None:
             )
             _dispatched(asked)
         except ClearerError as error:
-            _LOG.error("%s: %s was not dispatched: %s", fanout.NOT_CLEARED, name, error)
+            _LOG.error("%s: %s was not dispatched: %s", NOT_CLEARED, name, error)
             faults.append(name)
     if faults:
         raise BrokerError(f"Not dispatched: {', '.join(faults)}; the log says why.")
@@ -100,16 +102,16 @@ def drain(message: func.QueueMessage) -> None:
     """Clear one slice; raises where the host is to deliver the message again."""
     asked = read_request(message.get_body())
     try:
-        ran = fanout.drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
+        ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
         if ran.following is not None:
             WAITING.put([ran.following])
     except ClearerError as error:
-        failed(CONFIG.receipts, asked, error)
+        record_failure(CONFIG.receipts, asked, error)
         raise
-    if ran.verdict is fanout.Verdict.RETRY:
-        raise BrokerError(fanout.summary(ran.result, ran.verdict))
-    if ran.verdict is fanout.Verdict.CLEARED:
-        _LOG.info("%s", fanout.summary(ran.result, ran.verdict))
+    if ran.follow_up is FollowUp.RETRY:
+        raise BrokerError(summary(ran.result, ran.follow_up))
+    if ran.follow_up is FollowUp.CLEARED:
+        _LOG.info("%s", summary(ran.result, ran.follow_up))
 
 
 @app.queue_trigger("message", f"%{QUEUE}%-poison", STORAGE)
@@ -118,7 +120,7 @@ def poisoned(message: func.QueueMessage) -> None:
     try:
         asked = read_request(message.get_body())
     except UsageError as error:
-        _LOG.error("%s: a message was given up that is no request: %s", fanout.NOT_CLEARED, error)
+        _LOG.error("%s: a message was given up that is no request: %s", NOT_CLEARED, error)
         return
     given_up = f"given up after {MAX_DEQUEUES} deliveries; dispatch the backlog again"
-    failed(CONFIG.receipts, asked, BrokerError(given_up))
+    record_failure(CONFIG.receipts, asked, BrokerError(given_up))

@@ -20,12 +20,12 @@ from google.cloud.logging_v2.handlers import StructuredLogHandler
 
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
-from backlog_clearer.fanout.dispatch import NOT_CLEARED, Verdict, drain_slice
 from backlog_clearer.fanout.dispatch import dispatch as dispatch_slices
 from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
+from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, failed, read_request, status_of
+from functions.answers import deadline_s, read_request, record_failure, status_of
 from functions.gcp.tasks import QUEUE, Tasks
 
 _JSON = {"Content-Type": "application/json"}
@@ -94,6 +94,6 @@ def drain(request: flask.Request) -> Answer:
         if ran.following is not None:
             TASKS.put([ran.following])
     except ClearerError as error:
-        failed(CONFIG.receipts, asked, error)
+        record_failure(CONFIG.receipts, asked, error)
         return failure_json(error), status_of(error), _JSON
-    return ran.result.to_json(), 503 if ran.verdict is Verdict.RETRY else 200, _JSON
+    return ran.result.to_json(), 503 if ran.follow_up is FollowUp.RETRY else 200, _JSON

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Config, Request, load_config
-from backlog_clearer.fanout.dispatch import NOT_CLEARED, Ran, Verdict, drain_slice, summary
 from backlog_clearer.fanout.platform import run_of, slice_of
+from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, Ran, drain_slice, summary
 from backlog_clearer.options.base import build
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, failed, read_request
+from functions.answers import deadline_s, read_request, record_failure
 
 if TYPE_CHECKING:
     from functions.storage_queue import StorageQueue, Taken
 
 CLEARED, AGAIN, WRONG_USE, ENDED = 0, 1, 2, 3
 _CODES = {
-    Verdict.CLEARED: CLEARED,
-    Verdict.ENDED: ENDED,
-    Verdict.CONTINUE: AGAIN,
-    Verdict.RETRY: AGAIN,
+    FollowUp.CLEARED: CLEARED,
+    FollowUp.ENDED: ENDED,
+    FollowUp.CONTINUE: AGAIN,
+    FollowUp.RETRY: AGAIN,
 }
 _LOG = logging.getLogger("backlog_clearer")
 
 
-class Job:
+class Invocation:
     """One invocation: what it has at hand, and what it has to say at its end."""
 
     def __init__(self, environ: Mapping[str, str], halt: Halt) -> None:
@@ -43,9 +43,9 @@ class Job:
         """Clear a slice that the platform tries again where the exit code says so."""
         config = self._start()
         ran = self._drain(config, request_of(values, self.environ))
-        if ran.verdict is Verdict.CONTINUE:  # that is another attempt here
-            _LOG.error("%s", summary(ran.result, Verdict.RETRY))
-        return _CODES[ran.verdict]
+        if ran.follow_up is FollowUp.CONTINUE:  # that is another attempt here
+            _LOG.error("%s", summary(ran.result, FollowUp.RETRY))
+        return _CODES[ran.follow_up]
 
     def message(self, queue: StorageQueue, visibility_s: int) -> int:
         """Clear the slice of one message; settle it, unless it is to be delivered again."""
@@ -73,7 +73,7 @@ class Job:
         """Log the error, store it with the run, and answer with it where nothing else was to say."""
         self.answer = self.answer or failure_json(error)
         if self.config is not None and self.asked is not None:
-            failed(self.config.receipts, self.asked, error)
+            record_failure(self.config.receipts, self.asked, error)
         else:
             _LOG.error("%s: %s", NOT_CLEARED, error)
 
@@ -91,7 +91,7 @@ class Job:
         return ran
 
     def _settled(self, queue: StorageQueue, taken: Taken, ran: Ran) -> int:
-        if ran.verdict is Verdict.RETRY:
+        if ran.follow_up is FollowUp.RETRY:
             return AGAIN
         if ran.following is not None:
             if not taken.held():
@@ -99,7 +99,7 @@ class Job:
                 return AGAIN
             queue.put([ran.following])
         taken.delete()
-        return ENDED if ran.verdict is Verdict.ENDED else CLEARED
+        return ENDED if ran.follow_up is FollowUp.ENDED else CLEARED
 
 
 def request_of(values: Mapping[str, Any], environ: Mapping[str, str]) -> Request:

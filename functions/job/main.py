@@ -24,7 +24,7 @@ from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.options.base import flag
-from functions.job.invocation import AGAIN, WRONG_USE, Job, open_queue
+from functions.job.invocation import AGAIN, WRONG_USE, Invocation, open_queue
 
 _VISIBILITY_S = range(3, 7 * 24 * 3600 + 1)
 """What `--visibility-s` may be: long enough to renew it in time, and at most what the service takes."""
@@ -64,19 +64,19 @@ def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> in
     """Do what the arguments ask for, print the result, and return the exit code."""
     given = dict(values)
     from_queue, visibility_s = given.pop("from_queue"), given.pop("visibility_s")
-    job = Job(environ, halt)
+    invocation = Invocation(environ, halt)
     try:
         if from_queue:
             if any(value is not None for value in given.values()):
                 raise UsageError("--from-queue takes everything from the message: leave the rest out.")
-            code = job.message(open_queue(environ), visibility_s)
+            code = invocation.message(open_queue(environ), visibility_s)
         else:
-            code = job.arguments(given)
+            code = invocation.arguments(given)
     except ClearerError as error:
-        job.failed(error)
+        invocation.failed(error)
         code = WRONG_USE if isinstance(error, UsageError) else AGAIN
-    if job.answer:
-        print(job.answer, flush=True)  # noqa: T201 # the result, for scripts
+    if invocation.answer:
+        print(invocation.answer, flush=True)  # noqa: T201 # the result, for scripts
     return code
 
 

@@ -115,6 +115,13 @@ class Request(Options):
         return Slice(index=self.slice, total=self.total)
 
 
+def parse_request(body: Any) -> Request:
+    """A request from the JSON value that a caller sent; raises `UsageError` without showing any value."""
+    if not isinstance(body, dict):
+        raise UsageError('A request is a JSON object, as in {"backlog": "orders"}.')
+    return build(Request, body)
+
+
 class Config(Options):
     """All that may be cleared, and where receipts go."""
 

@@ -1,58 +1,29 @@
-"""Many invocations for one backlog: dispatch it in slices, drain one, put it on again, tell how all stand.
+"""Dispatch one backlog to many invocations: count it, decide on slices, record the run, enqueue them.
 
-A platform's handler brings a way to put requests on its queue and turns a `Verdict` into its own answer;
-everything else is here, the same for all. Queues deliver at least once and instances outlive their
-time-outs, so every step may happen twice: a slice is frozen once a run (`run.clear`), positions are never
-moved back, and a repeated dispatch goes on with what the first one recorded.
+A platform's handler brings a way to put requests on its queue; everything else is the same for all.
+Queues deliver at least once and instances outlive their time-outs, so every step may happen twice: the
+targets of a slice are frozen once a run (`run.clear`), positions are never moved back, and a repeated
+dispatch continues from the record of the first one.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
-from backlog_clearer.fanout.configuration import Backlog, Config, Request
-from backlog_clearer.model import StopReason, StrEnum
-from backlog_clearer.options.base import build
+from backlog_clearer.fanout.configuration import Config, Request
 from backlog_clearer.run import store
-from backlog_clearer.run.clear import clear
 from backlog_clearer.run.plan import live_text
 from backlog_clearer.run.receipt import new_run_id, run_folder
-from backlog_clearer.run.report import RunResult, total_known
+from backlog_clearer.run.report import total_known
 from backlog_clearer.run.survey import look
 
 DISPATCH_SCHEMA: Literal["backlog-clearer/dispatch/1"] = "backlog-clearer/dispatch/1"
-NOT_CLEARED = "backlog-clearer: not cleared"
-"""How every log line begins that an alert should fire on."""
-
-_LOG = logging.getLogger("backlog_clearer")
-_LEAST_S = 1.0  # of max_seconds left, below which a slice is not put on again
-
-
-class Verdict(StrEnum):
-    """What a platform has to do after a slice."""
-
-    CLEARED = "cleared"  # verified: nothing more to do
-    ENDED = "ended"  # not cleared, and ended as it was asked to: another attempt is not wanted
-    CONTINUE = "continue"  # the deadline came first: put `Ran.following` on the queue
-    RETRY = "retry"  # not cleared, or not proven: deliver the same request again
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What one invocation did."""
-
-    result: RunResult
-    verdict: Verdict
-    following: Request | None  # the request that goes on, where the verdict is CONTINUE
 
 
 class Dispatch(BaseModel):
@@ -78,13 +49,6 @@ class Dispatch(BaseModel):
             self.request.model_copy(update={"slice": index, "total": self.slices})
             for index in range(self.slices)
         ]
-
-
-def ask(body: Any) -> Request:
-    """A request from the JSON value that a caller sent; raises `UsageError` without showing any value."""
-    if not isinstance(body, dict):
-        raise UsageError('A request is a JSON object, as in {"backlog": "orders"}.')
-    return build(Request, body)
 
 
 def dispatch(
@@ -156,75 +120,3 @@ def read_dispatch(receipts: str, run_id: str) -> Dispatch | None:
         raise BrokerError(f"{path} is no dispatch of this tool.") from error
     except OSError as error:
         raise BrokerError(f"The dispatch in {path} cannot be read: {error}.") from error
-
-
-def drain_slice(
-    config: Config,
-    request: Request,
-    *,
-    deadline_s: float | None,
-    halt: Halt | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> Ran:
-    """Clear one slice, for `deadline_s` seconds of draining at most, and say what has to follow.
-
-    Raises like `backlog_clearer.run.clear.clear`: nothing was changed then.
-    """
-    result = clear(config.job(request, deadline_s=deadline_s, environ=environ), halt=halt)
-    verdict, following = judge(request, config.backlog(request.backlog), result)
-    if verdict is not Verdict.CLEARED:
-        level = logging.INFO if verdict is Verdict.CONTINUE else logging.ERROR
-        _LOG.log(level, "%s", summary(result, verdict))
-    return Ran(result, verdict, following)
-
-
-def summary(result: RunResult, verdict: Verdict) -> str:
-    """What became of a slice, in one line; begins with `NOT_CLEARED` where somebody has to look."""
-    begin = {Verdict.CLEARED: "Cleared", Verdict.CONTINUE: "To be continued"}.get(verdict, NOT_CLEARED)
-    left = "unknown" if result.totals.remaining is None else f"{result.totals.remaining:,}"
-    why = f"stopped: {result.stop_reason}" if result.stop_reason else "nothing was done"
-    errors = [item.error for item in result.partitions if item.error]
-    error = result.error or (errors[0] if errors else None)
-    return (
-        f"{begin}: run {result.run_id}, slice {result.slice or 'whole'}, {result.subscription}: {why};"
-        f" {result.totals.messages:,} messages, remaining {left} {result.unit}, verified"
-        f" {'unknown' if result.verified is None else str(result.verified).lower()}"
-        + (f"; {error}" if error else "")
-    )
-
-
-def judge(request: Request, backlog: Backlog, result: RunResult) -> tuple[Verdict, Request | None]:
-    """What has to follow a result: pure.
-
-    Retrying is for what may pass (a broker that failed, a stall, a signal, a figure that did not
-    come). It is not for limits that were asked for, nor where the broker has no figures (QUIET).
-    """
-    if result.cleared:
-        return Verdict.CLEARED, None
-    if result.stop_reason in {StopReason.LIMIT, StopReason.QUIET}:
-        return Verdict.ENDED, None
-    if result.stop_reason is not StopReason.DEADLINE:
-        return Verdict.RETRY, None
-    following = _following(request, backlog, result)
-    return (Verdict.ENDED, None) if following is None else (Verdict.CONTINUE, following)
-
-
-def _following(request: Request, backlog: Backlog, result: RunResult) -> Request | None:
-    """The same slice with what is left of its limits; None: nothing is left of them."""
-    messages = request.max_messages or backlog.max_messages
-    seconds = request.max_seconds or backlog.max_seconds
-    if messages is not None:
-        messages -= result.totals.messages
-    if seconds is not None:
-        seconds -= result.seconds
-    spent = (messages is not None and messages < 1) or (seconds is not None and seconds < _LEAST_S)
-    if spent or request.requeued >= backlog.max_requeues:
-        return None
-    return request.model_copy(
-        update={
-            "run_id": result.run_id,
-            "max_messages": messages,
-            "max_seconds": seconds,
-            "requeued": request.requeued + 1,
-        }
-    )

@@ -109,10 +109,10 @@ def run_status(receipts: str, run_id: str) -> RunStatus:
     failures = _failures(run_folder(receipts, run_id))
     if dispatched is None and not found and not failures:
         raise UsageError(f"There is no run {run_id!r} in {receipts}.")
-    return assemble(run_id, dispatched, found, failures)
+    return combined(run_id, dispatched, found, failures)
 
 
-def assemble(
+def combined(
     run_id: str,
     dispatched: Dispatch | None,
     receipts: Sequence[Receipt],

@@ -1,0 +1,114 @@
+"""One slice of a backlog: drain it, and decide what the platform has to do next."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backlog_clearer.engine.drain import Halt
+from backlog_clearer.fanout.configuration import Backlog, Config, Request
+from backlog_clearer.model import StopReason, StrEnum
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.report import RunResult
+
+NOT_CLEARED = "backlog-clearer: not cleared"
+"""The beginning of every log line that an alert should fire on."""
+
+_LOG = logging.getLogger("backlog_clearer")
+_LEAST_S = 1.0  # seconds left of max_seconds, below which a slice is not enqueued again
+
+
+class FollowUp(StrEnum):
+    """What a platform has to do after a slice."""
+
+    CLEARED = "cleared"  # verified: nothing more to do
+    ENDED = "ended"  # not cleared, but a requested limit ended it: no other attempt is wanted
+    CONTINUE = "continue"  # the deadline came first: enqueue `Ran.following`
+    RETRY = "retry"  # not cleared, or not proven: deliver the same request again
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """The outcome of one invocation."""
+
+    result: RunResult
+    follow_up: FollowUp
+    following: Request | None  # the request that continues; None unless `follow_up` is CONTINUE
+
+
+def drain_slice(
+    config: Config,
+    request: Request,
+    *,
+    deadline_s: float | None,
+    halt: Halt | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Ran:
+    """Clear one slice, for `deadline_s` seconds of draining at most, and decide what has to follow.
+
+    Raises like `run.clear.clear`: nothing was changed then.
+    """
+    result = clear(config.job(request, deadline_s=deadline_s, environ=environ), halt=halt)
+    follow_up, following = follow_up_of(request, config.backlog(request.backlog), result)
+    if follow_up is not FollowUp.CLEARED:
+        level = logging.INFO if follow_up is FollowUp.CONTINUE else logging.ERROR
+        _LOG.log(level, "%s", summary(result, follow_up))
+    return Ran(result, follow_up, following)
+
+
+def summary(result: RunResult, follow_up: FollowUp) -> str:
+    """The outcome of a slice in one line; begins with `NOT_CLEARED` where a person has to look."""
+    begin = {FollowUp.CLEARED: "Cleared", FollowUp.CONTINUE: "To be continued"}.get(
+        follow_up, NOT_CLEARED
+    )
+    left = "unknown" if result.totals.remaining is None else f"{result.totals.remaining:,}"
+    why = f"stopped: {result.stop_reason}" if result.stop_reason else "nothing was done"
+    errors = [item.error for item in result.partitions if item.error]
+    error = result.error or (errors[0] if errors else None)
+    return (
+        f"{begin}: run {result.run_id}, slice {result.slice or 'whole'}, {result.subscription}: {why};"
+        f" {result.totals.messages:,} messages, remaining {left} {result.unit}, verified"
+        f" {'unknown' if result.verified is None else str(result.verified).lower()}"
+        + (f"; {error}" if error else "")
+    )
+
+
+def follow_up_of(
+    request: Request, backlog: Backlog, result: RunResult
+) -> tuple[FollowUp, Request | None]:
+    """What has to follow a result: pure.
+
+    A retry is for failures that may pass (a broker that failed, a stall, a signal, a missing figure).
+    It is not for requested limits, nor for brokers that have no figures (QUIET).
+    """
+    if result.cleared:
+        return FollowUp.CLEARED, None
+    if result.stop_reason in {StopReason.LIMIT, StopReason.QUIET}:
+        return FollowUp.ENDED, None
+    if result.stop_reason is not StopReason.DEADLINE:
+        return FollowUp.RETRY, None
+    following = _following(request, backlog, result)
+    return (FollowUp.ENDED, None) if following is None else (FollowUp.CONTINUE, following)
+
+
+def _following(request: Request, backlog: Backlog, result: RunResult) -> Request | None:
+    """The same slice with the rest of its limits; None: nothing is left of them."""
+    messages = request.max_messages or backlog.max_messages
+    seconds = request.max_seconds or backlog.max_seconds
+    if messages is not None:
+        messages -= result.totals.messages
+    if seconds is not None:
+        seconds -= result.seconds
+    spent = (messages is not None and messages < 1) or (seconds is not None and seconds < _LEAST_S)
+    if spent or request.requeued >= backlog.max_requeues:
+        return None
+    return request.model_copy(
+        update={
+            "run_id": result.run_id,
+            "max_messages": messages,
+            "max_seconds": seconds,
+            "requeued": request.requeued + 1,
+        }
+    )
