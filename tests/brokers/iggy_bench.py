@@ -21,7 +21,7 @@ from backlog_clearer.brokers.iggy.source import IggySource, open_source
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.job import Job
-from backlog_clearer.testing.contract import Bench
+from backlog_clearer.testing import Bench
 from backlog_clearer.testing.servers.iggy import PASSWORD, USER
 
 ADDRESS = os.environ.get("IGGY_ADDRESS")

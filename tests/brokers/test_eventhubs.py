@@ -17,7 +17,7 @@ from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.support import wait_until
 from tests.brokers.azurite import Azurite, azurite

@@ -12,7 +12,7 @@ import pytest
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.googlepubsub.source import PubSubSource, open_source
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub
 
 _run_ids = itertools.count()

@@ -23,7 +23,7 @@ from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.restore import restore
 from backlog_clearer.run.status import status
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.iggy import USER, IggyServer
 from backlog_clearer.testing.support import free_port
 from tests.brokers.iggy_bench import ADDRESS, GROUP, IggyBench, job

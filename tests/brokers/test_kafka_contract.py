@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from backlog_clearer.brokers.kafka.options import Reader
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench
 from tests.brokers.kafka_embedded import embedded
 

@@ -10,7 +10,7 @@ import pytest
 from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 
 
 class MemoryBench(Bench):

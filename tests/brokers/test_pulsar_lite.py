@@ -22,7 +22,7 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
 from backlog_clearer.source import Source
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce, received, unique
 from backlog_clearer.testing.support import Server, free_port, running
 

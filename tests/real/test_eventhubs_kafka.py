@@ -21,7 +21,7 @@ from backlog_clearer.errors import BrokerError
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge

@@ -19,7 +19,7 @@ from google.api_core.exceptions import NotFound
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.googlepubsub.source import PubSubSource, open_source
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from tests.real.pubsub_emulator import Emulator, emulator
 
 _numbers = itertools.count()

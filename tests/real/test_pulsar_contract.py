@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from backlog_clearer.testing.contract import Bench, Contract
+from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.pulsar_judge import Judge, PulsarBench
 
 

@@ -14,9 +14,7 @@ Everything asserted here is read through `Bench`, from the broker, not from the 
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,118 +22,17 @@ import pytest
 
 from backlog_clearer.engine.drain import Drain, Halt, drain
 from backlog_clearer.errors import UsageError
-from backlog_clearer.model import Claim, Mode, Partition, Position, StopReason
+from backlog_clearer.model import Mode, Position, StopReason
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.registry import open_source
-from backlog_clearer.run.clear import clear_source
-from backlog_clearer.run.job import Callbacks, Job
+from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.restore import restore_source
-from backlog_clearer.source import Source
-
-MESSAGES = 700  # per partition: several batches of BATCH, and not a multiple of it
-BATCH = 64
+from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
+from backlog_clearer.testing.suite import Suite, claims, opened
 
 
-class Bench(ABC):
-    """One topic with one subscription on a running broker, as the test sees it from outside."""
-
-    system: str = ""
-    partitions: int = 3
-    has_figures: bool = True  # the broker tells what is left
-    exact_restore: bool = True  # restore brings back exactly the stored positions
-    exact_limit: bool = True  # max_messages can be kept exactly
-    unit_is_messages: bool = True  # backlog counts messages, one by one
-    detects_live: bool = True  # consumers attached can be made and are told
-    refuses_missing: bool = True  # it can be asked whether a subscription exists
-    answers_empty: bool = True  # a topic that never had a message can be surveyed
-    survives_skip: bool = True  # a skip that leaves messages does not end the broker's process
-    lease_s: float = 0.0  # what was under way to a consumer when it ended may stay away for so long
-
-    @abstractmethod
-    def source(self, run: RunOptions, run_id: str = "contract") -> Source:
-        """The adapter under test, opened on this subscription."""
-
-    @abstractmethod
-    def missing_source(self, run: RunOptions) -> Source:
-        """The adapter, opened on a topic (or subscription) that does not exist."""
-
-    @abstractmethod
-    def produce(self, number: int, count: int) -> None:
-        """Publish `count` messages to one partition, and wait until they are stored."""
-
-    @abstractmethod
-    def left(self) -> dict[int, int]:
-        """Messages still to be delivered to the subscription, by partition number.
-
-        Judged by the broker's figures or by a plain consumer of the broker's own library, never by
-        the adapter.
-        """
-
-    @abstractmethod
-    def exists(self, name: str) -> bool:
-        """Whether the missing topic (or subscription) has come into being."""
-
-    @property
-    @abstractmethod
-    def missing_name(self) -> str:
-        """The name that `missing_source` uses."""
-
-    def attach(self) -> Any:
-        """A context manager in which an ordinary consumer is attached to the subscription."""
-        raise NotImplementedError
-
-    def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
-        """Run options that suit a test."""
-        values: dict[str, Any] = {
-            "workers": 2,
-            "batch_size": BATCH,
-            "stop_when_empty": True,
-            "max_seconds": 60,
-            "quiet_seconds": 3,
-            "receipt_dir": str(tmp_path / "receipts"),
-        }
-        return RunOptions(**{**values, **changes})
-
-    def options_after(self, tmp_path: Path, **changes: Any) -> RunOptions:
-        """The same for a run that follows one that ended early, and must find all that is left."""
-        options = self.options(tmp_path, **changes)
-        return options.model_copy(update={"quiet_seconds": options.quiet_seconds + self.lease_s})
-
-
-def _claims(source: Source, *, frozen: bool = True) -> list[Claim]:
-    return [Claim(state, None, state.end if frozen else None) for state in source.survey().partitions]
-
-
-@contextmanager
-def _opened(bench: Bench, run: RunOptions) -> Iterator[Source]:
-    with closing(bench.source(run)) as source:
-        yield source
-
-
-class Contract:
+class Contract(Suite):
     """The suite; a subclass provides the fixture `bench`."""
-
-    @pytest.fixture
-    def bench(self) -> Iterator[Bench]:
-        """Overridden by each broker."""
-        raise NotImplementedError
-
-    def fill(self, bench: Bench, count: int = MESSAGES) -> None:
-        """Put a backlog into every partition."""
-        for number in range(bench.partitions):
-            bench.produce(number, count)
-
-    def run(self, bench: Bench, run: RunOptions, callbacks: Callbacks | None = None) -> Any:
-        """One whole run, receipt and verification included."""
-        with _opened(bench, run) as source:
-            return clear_source(source, self.job(bench, run), callbacks or Callbacks(), Halt())
-
-    def job(self, bench: Bench, run: RunOptions) -> Job:
-        """The job that receipts are written for."""
-        from backlog_clearer.options.base import SystemOptions  # noqa: PLC0415 only the contract needs it bare
-
-        return Job(bench.system, SystemOptions(), run, "contract")
 
     def test_consume_clears_everything(self, bench: Bench, tmp_path: Path) -> None:
         """Consume leaves nothing to deliver, counts every message once and is verified."""
@@ -250,9 +147,9 @@ class Contract:
             if seen.messages:
                 halt.signal()
 
-        with _opened(bench, run) as source:
+        with opened(bench, run) as source:
             done: Drain = drain(
-                source, _claims(source, frozen=False), run, halt=halt, observe=stop_after_some
+                source, claims(source, frozen=False), run, halt=halt, observe=stop_after_some
             )
         assert done.reason is StopReason.SIGNAL
         counted = sum(item.messages for item in done.partitions.values())
@@ -272,9 +169,10 @@ class Contract:
         self.run(bench, bench.options(Path(run.receipt_dir).parent, max_messages=50))
         before = bench.left()
         result = self.run(bench, run)
+        assert result.receipt is not None
         receipt = load(result.receipt)
         assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
-        with _opened(bench, run) as source:
+        with opened(bench, run) as source:
             back = restore_source(
                 source,
                 self.job(bench, run),
@@ -312,15 +210,16 @@ class Contract:
         """A mistyped name is refused by that name, and does not come into being."""
         if not bench.refuses_missing:
             pytest.skip("this broker cannot be asked whether a subscription exists")
-        with pytest.raises(UsageError, match=bench.missing_name):
-            closing_survey(lambda: bench.missing_source(bench.options(tmp_path)))
+        with pytest.raises(UsageError, match=bench.missing_name):  # noqa: SIM117 opening may raise, too
+            with closing(bench.missing_source(bench.options(tmp_path))) as source:
+                source.survey()
         assert not bench.exists(bench.missing_name)
 
     def test_attached_consumers_are_told(self, bench: Bench, tmp_path: Path) -> None:
         """An ordinary consumer at work is named by the survey."""
         if not bench.detects_live:
             pytest.skip("this broker, as it runs here, has no notion of attached consumers")
-        with bench.attach(), _opened(bench, bench.options(tmp_path)) as source:
+        with bench.attach(), opened(bench, bench.options(tmp_path)) as source:
             assert source.survey().live
 
     def test_two_slices_together_clear_all(self, bench: Bench, tmp_path: Path) -> None:
@@ -343,11 +242,11 @@ class Contract:
     def test_other_slices_of_a_run_are_no_strangers(self, bench: Bench, tmp_path: Path) -> None:
         """What another slice of the same run has attached does not refuse this one, nor its repetition."""
         self.fill(bench)
-        with _opened(bench, bench.options(tmp_path)) as source:
-            lane = source.open_lane(_claims(source))
+        with opened(bench, bench.options(tmp_path)) as source:
+            lane = source.open_lane(claims(source))
             lane.read(0.5, BATCH)
             for part in ("0/2", "1/2", None):
-                with _opened(bench, bench.options(tmp_path, slice=part)) as other:
+                with opened(bench, bench.options(tmp_path, slice=part)) as other:
                     assert other.survey().live == ()
             lane.close()
 
@@ -355,24 +254,10 @@ class Contract:
         """Closing twice, or without having read, harms nothing and acknowledges nothing."""
         self.fill(bench)
         before = bench.left()
-        with _opened(bench, bench.options(tmp_path)) as source:
-            lane = source.open_lane(_claims(source)[:1])
+        with opened(bench, bench.options(tmp_path)) as source:
+            lane = source.open_lane(claims(source)[:1])
             assert list(lane.settle()) == []
             lane.close()
             lane.close()
             source.close()
         assert bench.left() == before
-
-
-def closing_survey(make: Callable[[], Source]) -> None:
-    """Open, survey, close: wherever in that an adapter notices what is missing."""
-    with closing(make()) as source:
-        source.survey()
-
-
-def partition_numbers(positions: dict[Partition, Any]) -> dict[int, Any]:
-    """Positions by partition number, for a `Bench` of one topic."""
-    return {partition.number: value for partition, value in positions.items()}
-
-
-__all__ = ["BATCH", "MESSAGES", "Bench", "Contract", "open_source", "partition_numbers"]

@@ -26,7 +26,7 @@ from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.source import open_source
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
-from backlog_clearer.testing.contract import Bench
+from backlog_clearer.testing import Bench
 from backlog_clearer.testing.servers.embedded_kafka import produce
 from backlog_clearer.testing.support import wait_until
 

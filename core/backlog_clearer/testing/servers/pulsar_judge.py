@@ -25,7 +25,7 @@ from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.restore import restore
 from backlog_clearer.run.status import status
 from backlog_clearer.source import Source
-from backlog_clearer.testing.contract import Bench
+from backlog_clearer.testing import Bench
 from backlog_clearer.testing.servers.pulsar import PulsarServer, token
 
 KEPT = "public/kept"
