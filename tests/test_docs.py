@@ -2,8 +2,171 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+
+from backlog_clearer.cli.commands import cli
+from backlog_clearer.cli.flags import options_of
+from backlog_clearer.options.base import flag
+from backlog_clearer.options.run import RunOptions
+from backlog_clearer.registry import SYSTEMS, options_model
 from tests.paths import ROOT
 from tools import screenshots
+
+PAGES = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not {".venv", "node_modules", ".terraform", "receipts", "dist"} & set(path.parts)
+)
+README = ROOT / "README.md"
+README_WORDS = 900
+OPTIONS_OF_RESTORE = {"--run", "--yes", "--output", "--quiet", "--log-level", "--config-json"}
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+_INLINE = re.compile(r"`([^`\n]+)`")
+
+
+def _id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(text: str) -> str:
+    """A page without its fenced blocks."""
+    return _FENCE.sub("", text)
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    found: dict[str, int] = {}
+    names = set()
+    for title in _HEADING.findall(prose(page.read_text(encoding="utf-8"))):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).strip().lower()
+        name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        repeated = found.get(name, 0)
+        found[name] = repeated + 1
+        names.add(f"{name}-{repeated}" if repeated else name)
+    return frozenset(names)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of every command of this tool that a page shows, in a block or in a line."""
+    lines = [
+        line
+        for _, language, block in _FENCE.findall(text)
+        if language == "console"
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    lines += [span.replace("\\|", "|") for span in _INLINE.findall(prose(text))]
+    found = []
+    for line in lines:
+        match = re.match(
+            r"\s*(?:uvx --from \. |[A-Z_]+=.* )?(?:(?:python )?cleaner\.py|backlog-clearer) (.+)", line
+        )
+        if match:
+            found.append(shlex.split(match[1].replace("$Default", "Default"), comments=True))
+    return found
+
+
+def flags_of(command: click.Command) -> set[str]:
+    """Every way to write an option of a command."""
+    return {
+        name for item in command.params if isinstance(item, click.Option)
+        for name in (*item.opts, *item.secondary_opts, "--help", "-h")
+    }  # fmt: skip
+
+
+def known_flags(words: list[str]) -> set[str]:
+    """The options that a command may have; `words` are those before its first option."""
+    context = click.Context(cli)
+    group: click.Command = cli
+    for word in words:
+        if not isinstance(group, click.Group) or word in {"SYSTEM", "…"}:
+            break
+        found = group.get_command(context, word)
+        assert found is not None, f"there is no command {' '.join(words)}"
+        group = found
+    if words[:1] == ["restore"]:
+        made = [option for name in SYSTEMS for option in options_of(options_model(name))]
+        made += options_of(RunOptions)
+        return OPTIONS_OF_RESTORE | {name for option in made for name in option.opts}
+    return flags_of(group)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_link_inside_the_repository_leads_to_a_file_and_a_heading(page: Path) -> None:
+    """A relative link names a file that exists, and an anchor that the page has."""
+    for target in _LINK.findall(prose(page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), f"{target} does not exist"
+        if anchor:
+            assert anchor in anchors(path), f"{target}: the page has no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_command_on_a_page_exists_with_its_options(page: Path) -> None:
+    """A command that a page shows is one of the command line's, and so is each of its options."""
+    for words in commands(page.read_text(encoding="utf-8")):
+        named = [word for word in words if word.startswith("-")]
+        before = words[: words.index(named[0])] if named else words
+        known = known_flags(before)
+        for option in named:
+            assert option.partition("=")[0] in known, f"{option} of {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_make_target_on_a_page_exists(page: Path) -> None:
+    """`make X` on a page is a target of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [
+        re.escape(name).replace("%", r"[\w-]+")
+        for name in re.findall(r"^([\w%-]+):", makefile, re.MULTILINE)
+    ]
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"(?:^|`|&& )make (?:-C \S+ )?([a-z][\w-]*)", text, re.MULTILINE):
+        assert re.fullmatch("|".join(targets), name), f"make {name} does not exist"
+
+
+def test_the_readme_has_fewer_than_900_words() -> None:
+    """Prose and tables together; what does not fit is in docs/."""
+    words = [
+        word for word in prose(README.read_text(encoding="utf-8")).split() if re.search(r"\w", word)
+    ]
+    assert len(words) < README_WORDS
+
+
+def test_the_index_lists_every_page_of_the_documentation() -> None:
+    """Each page in docs/ is linked from its index."""
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = set(_LINK.findall(index))
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= linked
+
+
+def test_the_usage_page_explains_every_option_of_a_run() -> None:
+    """No option that all systems have is missing from its table."""
+    page = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    missing = [name for name in RunOptions.model_fields if f"`{flag(name)}" not in page]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_the_page_of_a_system_explains_each_of_its_options(name: str) -> None:
+    """Every option of a system is on the page that the README's table links."""
+    row = next(line for line in README.read_text(encoding="utf-8").splitlines() if f"`{name}`" in line)
+    page = (ROOT / _LINK.findall(row)[0]).read_text(encoding="utf-8")
+    options = {option.opts[0] for option in options_of(options_model(name))}
+    assert not [option for option in options if f"{option}" not in page]
 
 
 def test_the_screen_is_what_a_terminal_shows_after_a_progress_bar() -> None:
