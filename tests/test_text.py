@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backlog_clearer.text import counted, listed
+from backlog_clearer.text import amount, counted, listed
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,21 @@ def test_a_noun_follows_its_count(count: int, expected: str) -> None:
 def test_an_irregular_plural_is_given() -> None:
     """A noun whose plural is not made with s brings its plural."""
     assert counted(2, "entry", "entries") == "2 entries"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (1, "messages", "1 message"),
+        (1, "entries", "1 entry"),
+        (2000, "offsets", "2,000 offsets"),
+        (0, "events", "0 events"),
+        (None, "events", "unknown"),
+    ],
+)
+def test_an_amount_takes_the_singular_of_its_unit(value: int | None, unit: str, expected: str) -> None:
+    """A unit is given as a plural; one of it is spelled as one, and None is unknown, not 0."""
+    assert amount(value, unit) == expected
 
 
 def test_a_long_list_is_cut_with_a_count() -> None:

@@ -10,6 +10,14 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def amount(value: int | None, unit: str) -> str:
+    """A count of a unit that is given as a plural: "3 messages", "1 entry"; "unknown" for None."""
+    if value is None:
+        return "unknown"
+    singular = unit[:-3] + "y" if unit.endswith("ies") else unit.removesuffix("s")
+    return counted(value, singular, unit)
+
+
 def listed(names: Iterable[object], limit: int = 5) -> str:
     """Names separated by commas, at most `limit` of them: "a, b and 3 more"."""
     found = [str(name) for name in names]

@@ -12,8 +12,10 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import fsspec.core
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 
 @contextmanager
@@ -27,14 +29,22 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(f"{error}".strip() or type(error).__name__) from error
 
 
+def _file_system(path: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a path or URL, and the path on it."""
+    import fsspec.core  # noqa: PLC0415 # loaded by the first use only, so that `--help` is fast
+
+    fs, where = fsspec.core.url_to_fs(path)
+    return fs, where
+
+
 def write(path: str, data: bytes) -> None:
     """Store a file, durably."""
     with _as_os_error():
-        fs, where = fsspec.core.url_to_fs(path)
+        fs, where = _file_system(path)
         _write(fs, where, data)
 
 
-def _write(fs: fsspec.AbstractFileSystem, where: str, data: bytes) -> None:
+def _write(fs: AbstractFileSystem, where: str, data: bytes) -> None:
     if "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
         _write_locally(Path(where), data)
     else:
@@ -59,7 +69,7 @@ def _write_locally(path: Path, data: bytes) -> None:
 def read(path: str) -> bytes:
     """The content of a file."""
     with _as_os_error():
-        fs, where = fsspec.core.url_to_fs(path)
+        fs, where = _file_system(path)
         data: bytes = fs.cat_file(where)
     return data
 
@@ -69,7 +79,7 @@ def read_all(paths: Sequence[str]) -> dict[str, bytes]:
     if not paths:
         return {}
     with _as_os_error():
-        fs, _ = fsspec.core.url_to_fs(paths[0])
+        fs, _ = _file_system(paths[0])
         where = {path: fs._strip_protocol(path) for path in paths}  # noqa: SLF001 what url_to_fs calls
         found: dict[str, bytes] = fs.cat(list(where.values()))
         return {path: found[name] for path, name in where.items()}
@@ -78,7 +88,7 @@ def read_all(paths: Sequence[str]) -> dict[str, bytes]:
 def names(folder: str, *prefixes: str) -> list[str]:
     """Full paths of the JSON files in a folder whose names begin so; none where there is no folder."""
     with _as_os_error():
-        fs, where = fsspec.core.url_to_fs(folder)
+        fs, where = _file_system(folder)
         fs.invalidate_cache(where)  # other invocations write there too
         try:
             found = fs.ls(where, detail=False)

@@ -1,0 +1,116 @@
+"""One command's exchange with its user: plan, question, progress, signals, result, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+import click
+from rich.console import Console
+
+from backlog_clearer.cli import display
+from backlog_clearer.cli.progress import Observe, show_progress
+from backlog_clearer.cli.talk import EXIT_CLEARED, EXIT_NOT_CLEARED, EXIT_WRONG_USE, Talk
+from backlog_clearer.engine.drain import Halt
+from backlog_clearer.errors import ClearerError, RefusedError, UsageError
+from backlog_clearer.fanout.run_status import RunStatus
+from backlog_clearer.model import Mode
+from backlog_clearer.run.job import Callbacks
+from backlog_clearer.run.plan import Plan
+from backlog_clearer.run.report import RunResult, failure_json
+
+
+class Session:
+    """Results go to stdout, everything else to stderr."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+        self.console = Console(stderr=True)
+        self.halt = Halt()
+        self._changing: str | None = None  # what an interrupt waits for; None: nothing has changed yet
+
+    @property
+    def asks(self) -> bool:
+        """Whether a user at a terminal is asked for confirmation."""
+        return not self.talk.yes and sys.stdin.isatty() and self.console.is_terminal
+
+    def callbacks(self, observe: Observe = lambda _: None) -> Callbacks:
+        """What a run calls: `show` with its plan, `confirm`, and `observe` while it drains."""
+        return Callbacks(show=self.show, confirm=self.confirm, progress=observe)
+
+    def show(self, plan: Plan) -> None:
+        """Show a plan; on stdout where it is the result."""
+        if (self.asks or not self.talk.quiet) and not (self.talk.json and plan.dry_run):
+            display.show_plan(Console() if plan.dry_run else self.console, plan)
+
+    def confirm(self, plan: Plan) -> bool:
+        """Ask at a terminal; a script needs --yes to change positions without reading messages."""
+        consumes = plan.mode is Mode.CONSUME  # None: a restore
+        if self.asks:
+            if not click.confirm("Continue?", err=True):
+                return False
+        elif not self.talk.yes and not consumes:
+            raise UsageError("Without a terminal to ask for confirmation, this needs --yes.")
+        self._changing = "acknowledging what was read" if consumes else "writing the positions"
+        return True
+
+    def listen(self) -> None:
+        """Handle SIGINT and SIGTERM: the first one ends the run in order, the second one at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.halt.signalled:
+            os._exit(EXIT_NOT_CLEARED)
+        self.halt.signal()
+        if self._changing is None:
+            raise KeyboardInterrupt
+        name = signal.Signals(number).name
+        again = "press Ctrl-C again" if number == signal.SIGINT else f"send {name} again"
+        self.console.print(f"{name}: {self._changing}; {again} to exit now.", highlight=False)
+
+    def end(self, result: RunResult | RunStatus) -> NoReturn:
+        """Print the result and exit."""
+        if self.talk.json:
+            click.echo(result.model_dump_json(by_alias=True, indent=2))
+        elif isinstance(result, RunStatus):
+            display.show_run(Console(), result)
+        else:
+            display.show_result(Console(), result)
+        sys.stdout.flush()
+        sys.exit(EXIT_CLEARED if result.cleared else EXIT_NOT_CLEARED)
+
+    def fail(self, error: ClearerError) -> NoReturn:
+        """Print an error and exit."""
+        if self.talk.json:
+            click.echo(failure_json(error))
+        display.show_error(self.console, error)
+        sys.exit(EXIT_WRONG_USE if isinstance(error, UsageError) else EXIT_NOT_CLEARED)
+
+    @contextmanager
+    def progress(self) -> Iterator[Observe]:
+        """Show progress while the block runs, unless --quiet is given."""
+        if self.talk.quiet:
+            yield lambda _: None
+        else:
+            with show_progress(self.console) as observe:
+                yield observe
+
+
+@contextmanager
+def session(talk: Talk) -> Iterator[Session]:
+    """The block does the work and calls `end`; an error in it becomes a message and an exit code."""
+    opened = Session(talk)
+    display.set_up_logging(opened.console, talk.log_level)
+    opened.listen()
+    try:
+        yield opened
+    except ClearerError as error:
+        opened.fail(error)
+    except (KeyboardInterrupt, click.Abort):
+        opened.fail(RefusedError("Interrupted; nothing was changed."))
