@@ -89,9 +89,12 @@ class GroupAdmin:
 
     def cluster_id(self) -> str | None:
         """The cluster's own id; None where the broker has none."""
+        doing = "describing the cluster"
         with self._lock:
-            found: str | None = self._client.cluster_id(REQUEST_TIMEOUT_S)
-            return found or None
+            # not `AdminClient.cluster_id`, which confluent-kafka has only from 2.16 on
+            answer = self._client.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
+            found, _ = self._answers({doing: answer}, doing)
+            return (found[doing].cluster_id or None) if found else None
 
     def members(self) -> tuple[str, ...]:
         """The group's members by name; empty if it has none or does not exist."""
