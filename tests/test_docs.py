@@ -20,8 +20,8 @@ from tools import screenshots
 
 PAGES = sorted(
     path
-    for path in ROOT.rglob("*.md")
-    if not {".venv", "node_modules", ".terraform", "receipts", "dist"} & set(path.parts)
+    for pattern in ("*.md", "bench/*.md", "docs/*.md", "infra/terraform/*.md", "infra/terraform/*/*.md")
+    for path in ROOT.glob(pattern)
 )
 README = ROOT / "README.md"
 README_WORDS = 900
