@@ -25,7 +25,7 @@ from typing import NamedTuple
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig
 
 from backlog_clearer.testing.servers.iggy import PASSWORD, USER, IggyServer
-from backlog_clearer.testing.servers.iggy_model import Log, Stream, Topic
+from backlog_clearer.testing.servers.iggy_model import PartitionLog, Stream, Topic
 from bench.processes import Ran, best, ended, served, show
 
 ADDRESS = os.environ.get("IGGY_ADDRESS")
@@ -59,7 +59,7 @@ asyncio.run(main())
 def serve(each: int) -> None:
     """Serve one topic until standard input ends."""
     server = IggyServer()
-    logs = {number: Log(next=each, size=SIZE) for number in range(PARTITIONS)}
+    logs = {number: PartitionLog(next=each, size=SIZE) for number in range(PARTITIONS)}
     server.streams["bench"] = Stream(0, "bench", {"bench": Topic(0, "bench", logs)})
     print(server.port, flush=True)
     sys.stdin.read()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from backlog_clearer.brokers.iggy.source import Log
+from backlog_clearer.brokers.iggy.positions import LogExtent
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Mode
 from backlog_clearer.run.clear import clear
@@ -224,20 +224,22 @@ def test_nobody_listens(bench: IggyBench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "stored", "target", "left"),
+    ("extent", "stored", "target", "left"),
     [
-        (Log(0, 0, 0), None, None, 0),  # never had a message
-        (Log(0, 1, 9), None, None, 1),
-        (Log(0, 1, 9), 0, None, 0),
-        (Log(99, 100, 9), 49, None, 50),
-        (Log(99, 100, 9), 49, 59, 10),
-        (Log(99, 30, 9), None, None, 30),  # the start has moved
-        (Log(99, 30, 9), 49, None, 30),
-        (Log(99, 30, 9), 49, 59, 0),  # all up to the target is deleted
-        (Log(99, 0, 0), 49, None, 0),  # everything is deleted
-        (Log(9, 10, 9), 49, 99, 0),  # purged, and filled anew
+        (LogExtent(0, 0, 0), None, None, 0),  # never had a message
+        (LogExtent(0, 1, 9), None, None, 1),
+        (LogExtent(0, 1, 9), 0, None, 0),
+        (LogExtent(99, 100, 9), 49, None, 50),
+        (LogExtent(99, 100, 9), 49, 59, 10),
+        (LogExtent(99, 30, 9), None, None, 30),  # the start has moved
+        (LogExtent(99, 30, 9), 49, None, 30),
+        (LogExtent(99, 30, 9), 49, 59, 0),  # all up to the target is deleted
+        (LogExtent(99, 0, 0), 49, None, 0),  # everything is deleted
+        (LogExtent(9, 11, 9), None, None, 10),  # a count that is ahead of the offset
+        (LogExtent(9, 10, 9), 49, 99, None),  # purged, and filled again
+        (LogExtent(9, 10, 9), 4, 99, None),
     ],
 )
-def test_left(log: Log, stored: int | None, target: int | None, left: int) -> None:
+def test_left(extent: LogExtent, stored: int | None, target: int | None, left: int | None) -> None:
     """Backlog is what is retained behind the stored offset, up to the target."""
-    assert log.left(stored, target) == left
+    assert extent.left(stored, target) == left

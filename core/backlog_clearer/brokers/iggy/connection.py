@@ -1,7 +1,7 @@
 """A blocking connection that polls, and keeps only the first bytes of each reply.
 
-The library hands a reply over as an object, after two copies and a turn of two event loops. Here the
-messages are dropped where they arrive: on Linux they never leave the kernel. Frames and login:
+The SDK returns each reply as an object, after two copies and a turn of two event loops. Here the
+messages are dropped as they arrive: on Linux they never leave the kernel. Frames and login:
 `iggy_binary_protocol` 0.11.0 (consensus/header.rs, requests/users/login_register*.rs).
 """
 
@@ -14,10 +14,10 @@ import uuid
 from typing import NamedTuple
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import TIMEOUT_S, Address
+from backlog_clearer.brokers.iggy.client import TIMEOUT_S, ServerAddress, tls_context
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.shared.sockets import DROP, connect
-from backlog_clearer.errors import TransientError
+from backlog_clearer.errors import BrokerError, TransientError
 
 _REQUEST = struct.Struct("<48xI8xB67x16s24xQB7xQ4xI56x")
 """Size, command, client, number, operation, session, code."""
@@ -27,23 +27,26 @@ _AS_REQUEST, _AS_REPLY = 5, 8  # commands
 _REGISTER, _READ = 1, 2  # operations
 _SESSION = struct.Struct("<IIQ")  # results that failed (none), user, session
 _MAX_BYTES = 64 * 1024 * 1024  # of a frame: the protocol's own limit
-_LEAST_S = 0.001  # to wait: 0 would mean something else
+_LEAST_S = 0.001  # to wait: 0 would make the socket non-blocking
 _DROP_BYTES = 1024 * 1024  # at a time
 
 
 class Reply(NamedTuple):
     """What is kept of a reply."""
 
-    status: int  # 0: it worked
-    head: bytes  # the first bytes behind the frame's header
-    size: int  # bytes behind that header
+    status: int  # 0: success
+    head: bytes  # the first bytes after the frame's header
+    size: int  # bytes after that header
 
 
 class PollConnection:
-    """Connected and logged in; one request at a time. All methods raise `TransientError` if it breaks."""
+    """Connected and logged in; one request at a time. Methods raise `TransientError` if it breaks."""
 
-    def __init__(self, options: IggyOptions, address: Address) -> None:
-        """Connect and log in, as the library did before, which tells what is wrong with a login."""
+    def __init__(self, options: IggyOptions, address: ServerAddress) -> None:
+        """Connect and log in; the SDK logged in before, so that a wrong login is reported already.
+
+        Raises `BrokerError` for a certificate that does not verify, `TransientError` otherwise.
+        """
         self._name = f"{address.host}:{address.port}"
         self._client = uuid.uuid4().bytes
         self._session = 0
@@ -52,8 +55,12 @@ class PollConnection:
         self._drop = 0 if options.tls else DROP
         name = options.tls_domain or options.host
         try:
-            context = ssl.create_default_context(cafile=options.tls_ca_file) if options.tls else None
-            self._socket = connect(*address, TIMEOUT_S, context, name)
+            self._socket = connect(*address, TIMEOUT_S, tls_context(options), name)
+        except ssl.SSLCertVerificationError as error:
+            raise BrokerError(
+                f"{self._name} has a certificate that does not verify ({error.verify_message}): check"
+                " --tls-ca-file and --tls-domain."
+            ) from None
         except OSError as error:
             raise self._broken(error) from None
         try:
@@ -80,7 +87,7 @@ class PollConnection:
         self._send(_READ, wire.POLL, payload)
 
     def _send(self, operation: int, code: int, payload: bytes) -> None:
-        number = 1 if self._session else 0  # reads bear the number of the next write, and take none
+        number = 1 if self._session else 0  # a read has the number of the next write, and uses none up
         size = _REQUEST.size + len(payload)
         head = _REQUEST.pack(size, _AS_REQUEST, self._client, number, operation, self._session, code)
         self._at, self._size, self._heard = 0, 0, time.monotonic()
@@ -91,9 +98,9 @@ class PollConnection:
             raise self._broken(error) from None
 
     def answer(self, max_wait_s: float) -> Reply | None:
-        """The reply to what was asked; None: it has not come as a whole, go on asking for it.
+        """The reply to the request; None: it has not arrived completely, call again.
 
-        Raises `TransientError` also where nothing at all has come for `TIMEOUT_S`.
+        Waits up to `max_wait_s`. Raises `TransientError` also where no byte has arrived for `TIMEOUT_S`.
         """
         until = time.monotonic() + max_wait_s
         try:
@@ -115,7 +122,7 @@ class PollConnection:
         return Reply(status, bytes(self._head[_REPLY.size : kept]), self._size - _REPLY.size)
 
     def _receive(self) -> None:
-        """Whatever has come: the head into its place, the rest nowhere."""
+        """Receive what has arrived: keep the head, drop the rest."""
         kept = min(self._size or len(self._head), len(self._head))
         if self._at < kept:
             got = self._socket.recv_into(memoryview(self._head)[self._at : kept])

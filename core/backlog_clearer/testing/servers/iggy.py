@@ -21,8 +21,8 @@ from typing_extensions import Self
 
 from backlog_clearer.testing.servers.iggy_model import (
     HEADER,
-    Log,
-    Reader,
+    PartitionLog,
+    RequestReader,
     Stream,
     Topic,
     batch_head,
@@ -66,6 +66,7 @@ class IggyServer:
         self.requests: list[int] = []  # codes of reads, operations of the rest
         self.stored: list[tuple[int, int]] = []  # (partition, offset) of every store
         self.faults: dict[int, deque[int]] = {}  # operation or code -> statuses to answer next
+        self.answers: dict[int, deque[bytes]] = {}  # operation or code -> bodies to answer next
         self.cuts: set[int] = set()  # polls, counted over all connections, that cut theirs
         self.hang_ups: deque[int] = deque()  # operations or codes, in order, that cut their connection
         self.polls = 0
@@ -160,7 +161,7 @@ class IggyServer:
             return [self._login(client, head, body)]
         try:
             self._admit(client, kind)
-            found = self._handle(client, kind, Reader(body))
+            found = self._handle(client, kind, RequestReader(body))
         except WireError as error:
             return [self._reply(head, b"", error.status)]
         framed = operation in (_STORE, _DELETE) or 128 <= operation < _SEND
@@ -198,7 +199,7 @@ class IggyServer:
         return bytes(out)
 
     def _login(self, client: Session, head: bytes, body: bytes) -> bytes:
-        fields = Reader(body)
+        fields = RequestReader(body)
         fields.take("I")
         fields.text()
         fields.text()
@@ -216,8 +217,8 @@ class IggyServer:
             head, struct.pack("<I", 0) + struct.pack("<IQI", 1, 7, 11 << 10) + version, _OK
         )
 
-    def _handle(self, client: Session, kind: int, fields: Reader) -> bytes:
-        handlers: dict[int, Callable[[Session, Reader], bytes]] = {
+    def _handle(self, client: Session, kind: int, fields: RequestReader) -> bytes:
+        handlers: dict[int, Callable[[Session, RequestReader], bytes]] = {
             1: lambda _client, _fields: b"",
             12: self._cluster,
             _LOGOUT: lambda _client, _fields: b"",
@@ -241,9 +242,11 @@ class IggyServer:
         handler = handlers.get(kind)
         if handler is None:
             raise WireError(_INVALID_COMMAND)
+        if self.answers.get(kind):
+            return self.answers[kind].popleft()
         return handler(client, fields)
 
-    def _cluster(self, _client: Session, _fields: Reader) -> bytes:
+    def _cluster(self, _client: Session, _fields: RequestReader) -> bytes:
         def text(value: bytes) -> bytes:
             return struct.pack("<I", len(value)) + value
 
@@ -257,50 +260,50 @@ class IggyServer:
             )
         )
 
-    def _stream(self, fields: Reader) -> Stream | None:
+    def _stream(self, fields: RequestReader) -> Stream | None:
         ident = fields.ident()
         return next((item for item in self.streams.values() if ident in (item.id, item.name)), None)
 
-    def _topic(self, fields: Reader) -> Topic | None:
+    def _topic(self, fields: RequestReader) -> Topic | None:
         stream, ident = self._stream(fields), fields.ident()
         topics = stream.topics.values() if stream else ()
         return next((item for item in topics if ident in (item.id, item.name)), None)
 
-    def topic(self, fields: Reader) -> Topic:
+    def topic(self, fields: RequestReader) -> Topic:
         """The topic that a request names."""
         found = self._topic(fields)
         if found is None:
             raise WireError(_NO_TOPIC)
         return found
 
-    def _get_stream(self, _client: Session, fields: Reader) -> bytes:
+    def _get_stream(self, _client: Session, fields: RequestReader) -> bytes:
         found = self._stream(fields)
         if found is None:
             return b""
         return stream_head(found) + b"".join(map(topic_head, found.topics.values()))
 
-    def _get_topic(self, _client: Session, fields: Reader) -> bytes:
+    def _get_topic(self, _client: Session, fields: RequestReader) -> bytes:
         found = self._topic(fields)
         return b"" if found is None else topic_details(found)
 
-    def _create_stream(self, _client: Session, fields: Reader) -> bytes:
+    def _create_stream(self, _client: Session, fields: RequestReader) -> bytes:
         stream = Stream(len(self.streams), fields.text())
         self.streams[stream.name] = stream
         return stream_head(stream)
 
-    def _create_topic(self, _client: Session, fields: Reader) -> bytes:
+    def _create_topic(self, _client: Session, fields: RequestReader) -> bytes:
         stream, count, name = self._stream(fields), fields.take("I"), fields.text()
         if stream is None:
             raise WireError(1009)
         numbers = range(self.first_partition, self.first_partition + count)
-        topic = Topic(len(stream.topics), name, {number: Log() for number in numbers})
+        topic = Topic(len(stream.topics), name, {number: PartitionLog() for number in numbers})
         stream.topics[name] = topic
         return topic_details(topic)
 
-    def _purge(self, _client: Session, fields: Reader) -> bytes:
+    def _purge(self, _client: Session, fields: RequestReader) -> bytes:
         topic = self.topic(fields)
         for number in topic.logs:
-            topic.logs[number] = Log()
+            topic.logs[number] = PartitionLog()
         return b""
 
     def delete_up_to(self, stream: str, topic: str, number: int, offset: int) -> None:
@@ -309,19 +312,19 @@ class IggyServer:
             log = self.streams[stream].topics[topic].logs[number]
             log.first = max(log.first, min(offset, log.next))
 
-    def _create_group(self, _client: Session, fields: Reader) -> bytes:
+    def _create_group(self, _client: Session, fields: RequestReader) -> bytes:
         topic, name = self.topic(fields), fields.text()
         topic.groups[name] = {}
         return struct.pack("<III", len(topic.groups) - 1, len(topic.logs), 0) + named(name)
 
-    def _members(self, fields: Reader) -> tuple[Topic, int, str, dict[int, list[int]]] | None:
+    def _members(self, fields: RequestReader) -> tuple[Topic, int, str, dict[int, list[int]]] | None:
         topic, ident = self.topic(fields), fields.ident()
         for number, (name, members) in enumerate(topic.groups.items()):
             if ident in (number, name):
                 return topic, number, name, members
         return None
 
-    def _get_group(self, _client: Session, fields: Reader) -> bytes:
+    def _get_group(self, _client: Session, fields: RequestReader) -> bytes:
         found = self._members(fields)
         if found is None:
             return b""
@@ -331,32 +334,32 @@ class IggyServer:
             body += struct.pack(f"<II{len(partitions)}I", member, len(partitions), *partitions)
         return body
 
-    def _get_groups(self, _client: Session, fields: Reader) -> bytes:
+    def _get_groups(self, _client: Session, fields: RequestReader) -> bytes:
         topic = self.topic(fields)
         return b"".join(
             struct.pack("<III", number, len(topic.logs), len(members)) + named(name)
             for number, (name, members) in enumerate(topic.groups.items())
         )
 
-    def _group(self, fields: Reader) -> tuple[Topic, dict[int, list[int]]]:
+    def _group(self, fields: RequestReader) -> tuple[Topic, dict[int, list[int]]]:
         found = self._members(fields)
         if found is None:
             raise WireError(_NO_GROUP)
         return found[0], found[3]
 
-    def _join(self, client: Session, fields: Reader) -> bytes:
+    def _join(self, client: Session, fields: RequestReader) -> bytes:
         topic, members = self._group(fields)
         join(members, client.id, list(topic.logs))
         return b""
 
-    def _leave(self, client: Session, fields: Reader) -> bytes:
+    def _leave(self, client: Session, fields: RequestReader) -> bytes:
         topic, members = self._group(fields)
         if client.id not in members:
             raise WireError(_NO_MEMBER)
         leave(members, client.id, list(topic.logs))
         return b""
 
-    def _send(self, _client: Session, fields: Reader) -> bytes:
+    def _send(self, _client: Session, fields: RequestReader) -> bytes:
         fields.take("I")
         topic = self.topic(fields)
         kind = fields.take("B")
@@ -372,8 +375,8 @@ class IggyServer:
         return struct.pack("<IIIIQ", 1, 0, topic.id, number, base)
 
     def _consumer(
-        self, fields: Reader, writer: Session | None = None
-    ) -> tuple[Log, int, tuple[int, str]]:
+        self, fields: RequestReader, writer: Session | None = None
+    ) -> tuple[PartitionLog, int, tuple[int, str]]:
         """Whose offset of which partition; a group's is written by the partition's owner alone."""
         kind, ident = fields.take("B"), fields.ident()
         topic = self.topic(fields)
@@ -390,7 +393,7 @@ class IggyServer:
             raise WireError(_NO_PARTITION)
         return topic.logs[number], number, (kind, str(ident))
 
-    def _poll(self, client: Session, fields: Reader) -> bytes:
+    def _poll(self, client: Session, fields: RequestReader) -> bytes:
         self.polls += 1
         log, number, key = self._consumer(fields)
         strategy, value, count = fields.take("B"), fields.take("Q"), fields.take("I")
@@ -414,12 +417,12 @@ class IggyServer:
         client.frames = frames(count, log.size)
         return head + batch_head(number, start, count, len(client.frames))
 
-    def _get_offset(self, _client: Session, fields: Reader) -> bytes:
+    def _get_offset(self, _client: Session, fields: RequestReader) -> bytes:
         log, number, key = self._consumer(fields)
         found = log.offsets.get(key)
         return b"" if found is None else struct.pack("<IQQ", number, log.current, found)
 
-    def _store(self, client: Session, fields: Reader) -> bytes:
+    def _store(self, client: Session, fields: RequestReader) -> bytes:
         log, number, key = self._consumer(fields, client)
         offset = fields.take("Q")
         if offset > log.current or not log.next:
@@ -429,7 +432,7 @@ class IggyServer:
             log.offsets[key] = offset
         return b""
 
-    def _delete(self, client: Session, fields: Reader) -> bytes:
+    def _delete(self, client: Session, fields: RequestReader) -> bytes:
         log, _, key = self._consumer(fields, client)
         if log.offsets.pop(key, None) is None:
             raise WireError(_NO_OFFSET)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 HEADER = 256  # bytes of a frame's header, and of a batch's
 
 
-class Reader:
+class RequestReader:
     """Fields of a request, one after the other."""
 
     def __init__(self, data: bytes) -> None:
@@ -39,7 +39,7 @@ class Reader:
 
 
 @dataclass
-class Log:
+class PartitionLog:
     """One partition: messages of one size."""
 
     first: int = 0
@@ -59,7 +59,7 @@ class Topic:
 
     id: int
     name: str
-    logs: dict[int, Log]
+    logs: dict[int, PartitionLog]
     groups: dict[str, dict[int, list[int]]] = field(default_factory=dict)  # members' partitions
 
 

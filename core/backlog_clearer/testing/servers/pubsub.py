@@ -58,7 +58,7 @@ class Stored:
 
 
 @dataclass(slots=True)
-class Stream:
+class PullStream:
     """An open StreamingPull."""
 
     request: Any
@@ -144,7 +144,7 @@ class PubSubServer:
         self.changed = threading.Condition()
         self.subs: dict[str, Sub] = {}
         self.snapshots: dict[str, tuple[Any, set[str], datetime]] = {}
-        self.streams: list[Stream] = []
+        self.streams: list[PullStream] = []
         self.requests: list[tuple[str, Any]] = []  # every unary request
         self.metadata: list[dict[str, str]] = []  # of every request
         self.second_s = 1.0  # how long a second of a lease lasts
@@ -307,7 +307,7 @@ class PubSubServer:
         sub = self._sub(first.subscription, context)
         if sub.config.push_config.push_endpoint:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "Method not supported for push.")
-        stream = Stream(first)
+        stream = PullStream(first)
         self.streams.append(stream)
 
         def receive() -> None:
@@ -340,7 +340,7 @@ class PubSubServer:
             if self.reset_after is not None and stream.sent >= self.reset_after:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "The service was unable to fulfill this.")
 
-    def _lease(self, sub: Sub, stream: Stream, taken: list[Stored]) -> Any:
+    def _lease(self, sub: Sub, stream: PullStream, taken: list[Stored]) -> Any:
         until = time.monotonic() + stream.request.stream_ack_deadline_seconds * self.second_s
         received = []
         for item in taken:
