@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed-dev
 CHOSEN = $(if $(filter undefined,$(origin BROKERS)),,--brokers '$(BROKERS)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format schemas screenshots image-context lock clean
+.PHONY: help install demo test lint format schemas generate screenshots image-context lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,6 +41,9 @@ bench-%: $(INSTALLED) ## Benchmark: engine, kafka, pulsar, pubsub, eventhubs, ig
 
 schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models
 	$(BIN)/python -m tools.schemas
+
+generate: $(INSTALLED) ## Write every list of systems from the registry
+	$(BIN)/python -m tools.generate
 
 screenshots: $(INSTALLED) ## Record docs/screenshot.svg, the README's picture, from a real run
 	$(BIN)/python -m tools.screenshots

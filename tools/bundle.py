@@ -32,11 +32,11 @@ import click
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import suggestion
 from backlog_clearer.registry import SYSTEMS, system
+from tools.generate import CLOUDS
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "core"
 LOCK = ROOT / "functions" / "requirements.lock"
-CLOUDS = ("gcp", "azure", "aws")
 
 _PYTHON = "3.12"
 _GLIBC = 34  # 2.34, which Iggy's wheel needs: Google's python312 has 2.35, Azure's and the image 2.36

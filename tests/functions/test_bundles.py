@@ -20,17 +20,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from backlog_clearer.testing.support import unavailable
-from tools import bundle
+from tools import bundle, generate
 
 CHOSEN = {
     "gcp": ["gcp", "--brokers", "kafka"],
     "azure": ["azure", "--brokers", "kafka"],
     "image": ["image", "--brokers", "kafka", "--clouds", ""],
 }
-LIBRARIES_OF_OTHERS = {  # brokers and clouds that are not chosen
-    "apache-iggy", "azure-eventhub", "azure-eventhub-checkpointstoreblob", "google-cloud-monitoring",
-    "google-cloud-pubsub", "s3fs",
-}  # fmt: skip
 SITE = ".python_packages/lib/site-packages"
 FOR_3_12 = {
     "python_version": "3.12", "python_full_version": "3.12.1", "sys_platform": "linux",
@@ -60,6 +56,29 @@ class Built(NamedTuple):
             Path(name).parts[-2] for name in self.files if name.endswith(".dist-info/METADATA")
         ]
         return {canonicalize_name(name.split("-")[0]) for name in wheels + installed}
+
+
+def libraries_of_others(platform: str) -> set[str]:
+    """Libraries of the brokers and clouds that are not chosen, unless something chosen depends on them.
+
+    Taken from pyproject.toml and from the comments of the lock, which name what depends on each library.
+    """
+    extras: dict[str, set[str]] = {
+        name: {str(canonicalize_name(Requirement(text).name)) for text in requirements}
+        for name, requirements in generate.declared_extras().items()
+    }
+    chosen = {"kafka", platform} & set(extras)
+    library = ""
+    needed_by: dict[str, set[str]] = {}
+    for line in bundle.LOCK.read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"([a-z0-9-]+)==", line):
+            library = found[1]
+        elif found := re.match(r"    #   ([a-z0-9-]+)|    # via ([a-z0-9-]+)", line):
+            needed_by.setdefault(library, set()).add(found[1] or found[2])
+    inside = set.union(*(extras[name] for name in chosen))
+    while more := {name for name, parents in needed_by.items() if parents & inside} - inside:
+        inside |= more
+    return set.union(*(extras[name] for name in set(extras) - chosen)) - inside
 
 
 def tool(*args: str) -> subprocess.CompletedProcess[str]:
@@ -139,7 +158,7 @@ def test_the_same_bytes_twice(built: Built) -> None:
 def test_the_chosen_broker_alone(built: Built) -> None:
     """The library of the chosen broker is in it, and that of no other broker or cloud."""
     assert "confluent-kafka" in built.libraries
-    assert not built.libraries & LIBRARIES_OF_OTHERS
+    assert not built.libraries & libraries_of_others(built.platform)
     own = "job" if built.platform == "image" else built.platform
     folders = {name.split("/")[1] for name in built.files if re.match(r"functions/\w+/", name)}
     assert folders == {own}
@@ -257,7 +276,7 @@ def test_the_lock_holds_what_pyproject_asks_for() -> None:
     locked = dict(name.split("==") for name in bundle.locked())
     asked = [Requirement(text) for text in importlib.metadata.requires("backlog-clearer") or []]
     extras = importlib.metadata.metadata("backlog-clearer").get_all("Provides-Extra") or []
-    assert {*bundle.CLOUDS, *bundle.extras_of(None)} <= set(extras)
+    assert {*generate.CLOUDS, *bundle.extras_of(None)} <= set(extras)
     for each in asked:
         environments = [{**FOR_3_12, "extra": extra} for extra in ["", *extras]]
         if each.marker is None or any(map(each.marker.evaluate, environments)):
@@ -266,7 +285,7 @@ def test_the_lock_holds_what_pyproject_asks_for() -> None:
 
 def test_the_lock_holds_nothing_else() -> None:
     """The lock is what all extras together need, no more: what was dropped does not linger."""
-    everything = [*bundle.CLOUDS, *bundle.extras_of(None)]
+    everything = [*generate.CLOUDS, *bundle.extras_of(None)]
     assert set(bundle.needed(everything)) == set(bundle.locked())
 
 

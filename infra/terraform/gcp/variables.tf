@@ -85,8 +85,8 @@ variable "backlogs" {
   }
 
   validation {
-    condition     = alltrue([for backlog in var.backlogs : contains(["kafka", "pulsar", "streamnative", "iggy", "googlepubsub", "eventhubs"], backlog.system)])
-    error_message = "system is kafka, pulsar, streamnative, iggy, googlepubsub or eventhubs, as in { orders = { system = \"kafka\", options = { … } } }."
+    condition     = alltrue([for backlog in var.backlogs : contains(["kafka", "pulsar", "streamnative", "googlepubsub", "eventhubs", "iggy"], backlog.system)])
+    error_message = "system must be one of kafka, pulsar, streamnative, googlepubsub, eventhubs or iggy, as in { orders = { system = \"kafka\", options = { … } } }."
   }
 
   validation {
