@@ -13,8 +13,8 @@ from tools import generate
 
 FAKE = System(
     summary="a consumer group on Redis Streams",
-    options="redis_streams.options:Options",
-    opener="redis_streams.source:open_source",
+    options="backlog_clearer.brokers.redis.options:Options",
+    opener="backlog_clearer.brokers.redis.source:open_source",
     extra="redis",
     page="docs/redis.md",
     clears="a consumer group of a stream",
@@ -53,6 +53,9 @@ def test_a_new_system_is_added_to_every_list(root: Path) -> None:
         (root / name).write_text(text, encoding="utf-8")
     assert generate.outdated(systems) == {}
     assert "| `redis-streams` | a consumer group of a stream |" in wanted["README.md"]
+    assert "| [redis.md](redis.md) | a consumer group on Redis Streams |" in wanted["docs/README.md"]
+    assert "iggy & redis & memory\n" in wanted["docs/architecture.md"]
+    assert "iggy/ redis/\n" in wanted["CONTRIBUTING.md"]
     assert "iggy,redis]" in wanted["requirements.txt"]
     assert "iggy,redis,gcp" in wanted["functions/job/Dockerfile"]
     for cloud in ("azure", "gcp"):

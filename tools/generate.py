@@ -33,6 +33,8 @@ _REQUIREMENT = re.compile(r"^((?:-e )?\.)\[.*\]$", re.MULTILINE)
 _BUILD_ARGUMENT = re.compile(r"^ARG EXTRAS=.*$", re.MULTILINE)
 _CONDITION = re.compile(r"contains\(\[[^]]*\], backlog\.system\)")
 _MESSAGE = re.compile(r'"system must be one of [^{"]*, as in')
+_NODES = re.compile(r"^( +source ---) .* & memory$", re.MULTILINE)
+_PACKAGES = re.compile(r"^      \w+/(?: \w+/)+$", re.MULTILINE)
 _EXTRAS = re.compile(r"^\[project\.optional-dependencies\]\n(.*?)^\[", re.MULTILINE | re.DOTALL)
 _EXTRA = re.compile(
     r"^(\w+) = \[(.*?)\]$", re.MULTILINE | re.DOTALL
@@ -70,6 +72,31 @@ def _readme(text: str, systems: Systems) -> str:
     return _replaced(_TABLE, table(systems), text)
 
 
+def _index(text: str, systems: Systems) -> str:
+    """The pages of docs/ with what they are about."""
+    pages: dict[str, list[str]] = {}
+    for system in systems.values():
+        if system.page and system.page.startswith("docs/"):
+            pages.setdefault(system.page.removeprefix("docs/"), []).append(system.summary)
+    rows = "".join(f"| [{page}]({page}) | {'; '.join(about)} |\n" for page, about in pages.items())
+    return _replaced(_TABLE, f"| page | for |\n|---|---|\n{rows}", text)
+
+
+def _packages(systems: Systems) -> list[str]:
+    """The folders of the adapters in this repository."""
+    folders = [system.opener.removeprefix("backlog_clearer.brokers.") for system in systems.values()]
+    return list(dict.fromkeys(folder.split(".")[0] for folder in folders))
+
+
+def _diagram(text: str, systems: Systems) -> str:
+    return _replaced(_NODES, rf"\g<1> {' & '.join([*_packages(systems), 'memory'])}", text)
+
+
+def _layout(text: str, systems: Systems) -> str:
+    folders = " ".join(f"{name}/" for name in _packages(systems))
+    return _replaced(_PACKAGES, f"      {folders}", text)
+
+
 def _requirements(text: str, systems: Systems) -> str:
     return _replaced(_REQUIREMENT, rf"\g<1>[{','.join(extras(systems))}]", text)
 
@@ -94,7 +121,10 @@ def _replaced(pattern: re.Pattern[str], replacement: str, text: str) -> str:
 
 
 FILES: Mapping[str, Rewriter] = {
+    "CONTRIBUTING.md": _layout,
     "README.md": _readme,
+    "docs/README.md": _index,
+    "docs/architecture.md": _diagram,
     "requirements.txt": _requirements,
     "functions/job/Dockerfile": _dockerfile,
     "infra/terraform/azure/variables.tf": _validation,
