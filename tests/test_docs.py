@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from functools import cache
@@ -182,3 +183,28 @@ def test_the_picture_needs_no_network_and_names_no_machine() -> None:
     assert "url(http" not in svg
     assert '"http' not in svg.replace('xmlns="http', "")
     assert str(ROOT) not in svg
+
+
+@cache
+def texts() -> str:
+    """Every text in the package's code but docstrings, a line each; the changing parts of a text end it."""
+    found = []
+    for path in (ROOT / "core" / "backlog_clearer").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+        constants = [
+            node for node in nodes if isinstance(node, ast.Constant) and node not in docstrings
+        ]
+        found += [node.value for node in constants if isinstance(node.value, str)]
+    return "\n".join(found)
+
+
+def test_every_message_that_troubleshooting_explains_is_one_that_the_tool_prints() -> None:
+    """The fixed parts of each message in the page's table are in the code."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| message \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)
+    messages = [text for row in table.splitlines() for text in _INLINE.findall(row.split(" | ")[0])]
+    assert messages
+    for message in messages:
+        for part in re.split(r"…|[():]|\b[NX]\b", message):
+            assert part.strip() in texts(), f"{part.strip()!r} of {message!r}"
