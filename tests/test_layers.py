@@ -1,103 +1,230 @@
-"""Arrows point one way: entry points -> backlog_clearer.run.clear -> engine -> protocol <- brokers."""
+"""Imports point one way, libraries are imported where they belong, and names have one meaning."""
 
 from __future__ import annotations
 
 import ast
+import json
+import os
+import re
 import subprocess
 import sys
-from pathlib import Path
+from collections import defaultdict
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from tests.paths import ROOT
+from backlog_clearer.registry import SYSTEMS
+from tests.imports import graph, imported, modules, parsed, within
+from tests.paths import MODULE_PATH, ROOT
 
-BROKER_LIBRARIES = {
-    "confluent_kafka",
-    "pulsar",
-    "apache_iggy",
-    "google",
-    "azure",
-    "grpc",
-    "kafka",
-    "aiokafka",
+CORE = "backlog_clearer"
+BROKERS = f"{CORE}.brokers"
+GROUND = {"errors", "model", "text", "options"}
+MAY_IMPORT = {
+    "model": set[str](),
+    "text": set[str](),
+    "errors": {"model"},
+    "options": {"errors", "model", "text"},
+    "source": GROUND,
+    "brokers": GROUND | {"source"},
+    "registry": GROUND | {"source"},
+    "engine": GROUND | {"source"},
+    "run": GROUND | {"source", "registry", "engine"},
+    "fanout": GROUND | {"source", "registry", "engine", "run"},
+    "cli": GROUND | {"source", "registry", "engine", "run", "fanout"},
+    "__main__": {"cli"},
+    "testing": GROUND | {"source", "registry", "engine", "run", "brokers"},
 }
-PACKAGE = ROOT / "core" / "backlog_clearer"
-MODULES = sorted(
-    path for path in PACKAGE.rglob("*.py") if "testing" not in path.relative_to(PACKAGE).parts
+"""What each part of the package may import of the others."""
+
+OTHER_BROKERS = {("eventhubs.kafka_lane", "kafka")}  # an Event Hubs namespace is a Kafka cluster, too
+
+PLATFORM_LIBRARIES = {"google", "azure", "grpc"}  # functions use other parts of these, too
+
+
+def core_modules() -> list[str]:
+    """The modules of the package."""
+    return [name for name in modules() if within(name, CORE)]
+
+
+def distributions(extra: str) -> set[str]:
+    """The distributions that an extra in pyproject.toml installs; a parser of TOML needs Python 3.11."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(rf"^{extra} = \[(.*?)\n?\]$", text, re.MULTILINE | re.DOTALL)
+    assert block, f"pyproject.toml has no extra {extra}"
+    return set(re.findall(r'"([\w-]+)', block[1]))
+
+
+@cache
+def broker_libraries() -> set[str]:
+    """Modules of the libraries that only adapters import, from the registry and the extras."""
+    whole = {library for system in SYSTEMS.values() for library in system.libraries}
+    extras = {system.extra for system in SYSTEMS.values() if system.extra}
+    installed = set[str]().union(*map(distributions, extras))
+    installed -= set[str]().union(*map(distributions, ("gcp", "azure", "aws")))
+    parts = {name.replace("-", ".") for name in installed if name.split("-")[0] in PLATFORM_LIBRARIES}
+    return parts | (whole - PLATFORM_LIBRARIES)
+
+
+def of_broker_library(name: str) -> bool:
+    """Whether a dotted name is in one of them; Google's modules have a version at their end."""
+    return any(
+        name == library or name.startswith((f"{library}.", f"{library}_"))
+        for library in broker_libraries()
+    )
+
+
+def layer(module: str) -> str:
+    """The part of the package that a module is in: "run", "brokers"; "" for the package itself."""
+    return ".".join(module.split(".")[1:2])
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Imports make no circle, counting those in functions and under `TYPE_CHECKING`."""
+    try:
+        TopologicalSorter(graph(CORE, "functions")).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports make a circle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("module", core_modules())
+def test_imports_point_one_way(module: str) -> None:
+    """A module imports only the layers below its own; only `testing` and a test know the adapters."""
+    own = layer(module)
+    below = {own, "", *MAY_IMPORT.get(own, ())}
+    wrong = {name for name in graph(CORE)[module] if layer(name) not in below}
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", [name for name in core_modules() if within(name, BROKERS)])
+def test_an_adapter_does_not_import_another(module: str) -> None:
+    """What several broker packages have in common is in `brokers.shared`."""
+    own = module.removeprefix(f"{BROKERS}.")
+    others = {
+        name.removeprefix(f"{BROKERS}.").split(".")[0]
+        for name in graph(BROKERS)[module]
+        if name != BROKERS
+    }
+    allowed = {own.split(".")[0], "shared"} | {to for name, to in OTHER_BROKERS if name == own}
+    assert others <= allowed
+
+
+def test_broker_libraries_are_those_of_the_registry_and_the_extras() -> None:
+    """The list that other tests use has the clients of brokers, and nothing that platforms need."""
+    found = broker_libraries()
+    assert {"confluent_kafka", "apache_iggy", "google.cloud.pubsub", "azure.eventhub"} <= found
+    assert not {"azure.identity", "azure.storage.queue", "google.cloud.tasks"} & found
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        name
+        for name in modules()
+        if within(name, CORE, "functions", "cleaner") and not within(name, BROKERS, f"{CORE}.testing")
+    ],
 )
-BROKERS = [path for path in MODULES if "brokers" in path.relative_to(PACKAGE).parts]
+def test_only_adapters_import_broker_libraries(module: str) -> None:
+    """Outside `brokers` and `testing`, neither a broker's library nor an adapter is imported."""
+    more = PLATFORM_LIBRARIES if within(module, CORE) else set()
+    names = imported(module)
+    assert not {name for name in names if of_broker_library(name) or within(name, BROKERS, *more)}
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
+@pytest.mark.parametrize(
+    "module",
+    [name for name in modules() if within(name, CORE, "functions") and not within(name, f"{CORE}.cli")],
+)
+def test_only_the_command_line_imports_click_and_rich(module: str) -> None:
+    """No module outside `cli` imports click or rich, and no function or job imports `cli`."""
+    libraries = {"click", "rich"} | ({f"{CORE}.cli"} if within(module, "functions") else set())
+    assert not {name for name in imported(module) if within(name, *libraries)}
 
 
-def _id(path: Path) -> str:
-    return str(path.relative_to(PACKAGE))
-
-
-@pytest.mark.parametrize("path", [path for path in MODULES if path not in BROKERS], ids=_id)
-def test_only_brokers_import_broker_libraries(path: Path) -> None:
-    """Outside `brokers`, a module imports neither a broker's library nor an adapter."""
-    names = imports(path)
-    assert not {name.split(".")[0] for name in names} & BROKER_LIBRARIES
-    assert not {name for name in names if name.startswith("backlog_clearer.brokers")}
-
-
-@pytest.mark.parametrize("path", BROKERS, ids=_id)
-def test_brokers_do_not_reach_up(path: Path) -> None:
-    """An adapter knows the protocol and its options, never the engine, the run or the command line."""
-    above = ("engine", "run", "fanout", "cli", "registry", "testing")
-    names = imports(path)
-    assert not {n for n in names if n.startswith(tuple(f"backlog_clearer.{name}" for name in above))}
-    assert not {name.split(".")[0] for name in names} & {"functions", "click", "rich"}
-
-
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name != "cli"], ids=_id)
-def test_only_the_command_line_imports_click_and_rich(path: Path) -> None:
-    """A module outside `cli` imports neither click nor rich."""
-    assert not {name.split(".")[0] for name in imports(path)} & {"click", "rich"}
-
-
-def test_handlers_do_not_reach_past_the_core() -> None:
-    """Function handlers and the command line import neither adapters nor broker clients."""
-    clients = {"confluent_kafka", "pulsar", "apache_iggy", "azure.eventhub", "google.cloud.pubsub"}
-    for path in [ROOT / "cleaner.py", *(ROOT / "functions").rglob("*.py")]:
-        names = imports(path)
-        assert not {name for name in names if name.startswith("backlog_clearer.brokers")}, path
-        assert not names & clients, path
-
-
-def test_core_loads_without_any_broker_library() -> None:
-    """The command line's help loads no broker library: a user of one broker needs one."""
-    code = (
-        "import sys; from click.testing import CliRunner; from backlog_clearer.cli import commands;"
-        "CliRunner().invoke(commands.cli, ['kafka', '--help']);"
-        "names = {name.split('.')[0] for name in sys.modules};"
-        f"loaded = names & {BROKER_LIBRARIES - {'google', 'azure'}!r};"
-        "sys.exit(f'loaded {loaded}' if loaded else 0)"
-    )
+def loaded_by(code: str) -> set[str]:
+    """The modules that a new Python process has loaded after running this code."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "core", capture_output=True, check=False
+        [sys.executable, "-c", f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": MODULE_PATH},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_cloud_functions_load_neither_click_nor_rich() -> None:
+    """What functions and jobs import loads neither click nor rich, and no broker's library."""
+    loaded = loaded_by(
+        "import backlog_clearer.fanout.configuration, backlog_clearer.fanout.dispatch,"
+        " backlog_clearer.fanout.run_status, backlog_clearer.fanout.slices, backlog_clearer.run.clear,"
+        " functions.answers, functions.job.main"
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert "backlog_clearer.fanout.dispatch" in loaded
+    unwanted = ("click", "rich", "backlog_clearer.cli")
+    assert not {name for name in loaded if within(name, *unwanted) or of_broker_library(name)}
+
+
+def test_help_loads_only_what_it_needs() -> None:
+    """`cleaner.py SYSTEM --help` loads neither rich nor fsspec nor any broker's library."""
+    loaded = loaded_by(
+        "import contextlib, runpy, sys\n"
+        f"for system in {list(SYSTEMS)}:\n"
+        "    sys.argv = ['cleaner.py', system, '--help']\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        runpy.run_path('cleaner.py', run_name='__main__')"
+    )
+    options = {system.options.partition(":")[0] for system in SYSTEMS.values()}
+    assert {"backlog_clearer.cli.commands", *options} <= loaded
+    assert not {name for name in loaded if within(name, "rich", "fsspec") or of_broker_library(name)}
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if within(name, "bench", "tests")])
+def test_bench_and_tests_do_not_import_each_other(module: str) -> None:
+    """Benchmarks and tests share helpers through `backlog_clearer.testing`.
+
+    Except tests/test_fanout_model.py: the model of fan-out that it tests is the benchmark's.
+    """
+    if module != "tests.test_fanout_model":
+        other = "tests" if within(module, "bench") else "bench"
+        assert not {name for name in imported(module) if within(name, other)}
+
+
+def test_the_product_imports_no_tests() -> None:
+    """The package, the functions and the demonstration need nothing of tests, bench or tools."""
+    for module in modules():
+        if within(module, CORE, "functions", "demo", "cleaner"):
+            found = {name for name in imported(module) if within(name, "tests", "bench", "tools")}
+            assert not found, module
+
+
+def test_no_docstring_is_left_to_write() -> None:
+    """No docstring contains a marker for unfinished work."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    unwritten = [
+        f"{module}: {ast.get_docstring(node)}"
+        for module in modules()
+        for node in ast.walk(parsed(module))
+        if isinstance(node, documented)
+        and re.search(r"\b(TODO|FIXME|XXX)\b", ast.get_docstring(node) or "")
+    ]
+    assert not unwritten
+
+
+def test_options_of_a_run_are_called_run() -> None:
+    """A parameter or field of type `RunOptions` is called `run`; `options` are a system's."""
+    named = defaultdict(set)
+    for module in modules():
+        for node in ast.walk(parsed(module)):
+            if isinstance(node, ast.arg) and node.annotation:
+                named[ast.unparse(node.annotation).removesuffix(" | None")].add(node.arg)
+            elif isinstance(node, ast.AnnAssign):
+                named[ast.unparse(node.annotation)].add(ast.unparse(node.target))
+    assert named["RunOptions"] == {"run"}
+    assert named["SystemOptions"] == {"options"}
 
 
 def test_no_file_is_too_long() -> None:
-    """No source file is much longer than 500 lines: beyond that it is two."""
-    folders = ("core", "functions", "tests", "bench", "demo")
-    files = [ROOT / "cleaner.py", *(path for name in folders for path in (ROOT / name).rglob("*.py"))]
-    long = {
-        str(path.relative_to(ROOT)): n
-        for path in files
-        if (n := len(path.read_text().splitlines())) > 520
-    }
-    assert not long
+    """No source file is longer than 520 lines: beyond that it is two."""
+    lengths = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+    assert not {name: length for name, length in lengths.items() if length > 520}

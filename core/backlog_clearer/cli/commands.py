@@ -14,7 +14,7 @@ import click
 from backlog_clearer import __version__, registry
 from backlog_clearer.cli import flags
 from backlog_clearer.cli.program import INSTALLED, program
-from backlog_clearer.cli.talk import FLAGS, OUTPUT, split
+from backlog_clearer.cli.talk import FLAGS, OUTPUT, talk_of
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request
 from backlog_clearer.options.run import RunOptions
@@ -79,7 +79,7 @@ def _system_command(name: str) -> click.Command:
     def callback(**values: Any) -> None:
         from backlog_clearer.cli.actions import clear_system
 
-        talk, rest = split(values)
+        talk, rest = talk_of(values)
         clear_system(talk, name, rest)
 
     return click.Command(
@@ -94,7 +94,7 @@ def _status_command(name: str) -> click.Command:
     def callback(**values: Any) -> None:
         from backlog_clearer.cli.actions import show_status
 
-        talk, rest = split(values)
+        talk, rest = talk_of(values)
         show_status(talk, name, rest)
 
     return click.Command(
@@ -109,7 +109,7 @@ def _run_command() -> click.Command:
     def callback(**values: Any) -> None:
         from backlog_clearer.cli.actions import clear_named
 
-        clear_named(*split(values))
+        clear_named(*talk_of(values))
 
     request = [item for item in flags.options_of(Request) if item.name != "backlog"]
     return click.Command(
@@ -159,7 +159,7 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
     params = [*flags.options_of(model), *flags.options_of(RunOptions, *_RESTORE), _CONFIG, *FLAGS]
     parser = click.Command("restore", params=list(params))
     with parser.make_context(ctx.command_path, args, parent=ctx.parent) as inner:
-        talk, rest = split(inner.params)
+        talk, rest = talk_of(inner.params)
     undo(talk, found, rest)
 
 
@@ -177,7 +177,7 @@ def _progress_command(name: str, *, hidden: bool = False) -> click.Command:
     def callback(run_id: str, receipt_dir: str, **values: Any) -> None:
         from backlog_clearer.cli.actions import show_run_status
 
-        talk, _ = split(values)
+        talk, _ = talk_of(values)
         show_run_status(talk, run_id, receipt_dir)
 
     directory = click.Option(

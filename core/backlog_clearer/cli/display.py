@@ -29,7 +29,7 @@ _REASONS = {
 }
 
 
-def number(value: int | None) -> str:
+def figure(value: int | None) -> str:
     """A count with thousands separated; "unknown" for None."""
     return "unknown" if value is None else f"{value:,}"
 
@@ -71,7 +71,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     columns = {
         "position": [_cell(item.before) for item in plan.rows],
         "new position": [_cell(item.target) for item in plan.rows],
-        f"backlog ({plan.unit})": [number(item.backlog) for item in plan.rows],
+        f"backlog ({plan.unit})": [figure(item.backlog) for item in plan.rows],
     }
     if any(item.error for item in plan.rows):
         columns["error"] = [item.error or "" for item in plan.rows]
@@ -108,7 +108,7 @@ def _show_status(console: Console, result: RunResult) -> None:
     columns = {
         "position": [_cell(item.before) for item in result.partitions],
         "end": [_cell(item.target) for item in result.partitions],
-        f"backlog ({result.unit})": [number(item.backlog) for item in result.partitions],
+        f"backlog ({result.unit})": [figure(item.backlog) for item in result.partitions],
     }
     if result.totals.errors:
         columns["error"] = [item.error or "" for item in result.partitions]
@@ -122,8 +122,8 @@ def _show_outcome(console: Console, result: RunResult) -> None:
     troubled = [item for item in result.partitions if item.error or item.verified is not True]
     if troubled:
         columns = {
-            "messages": [number(item.messages) for item in troubled],
-            f"remaining ({result.unit})": [number(item.remaining) for item in troubled],
+            "messages": [figure(item.messages) for item in troubled],
+            f"remaining ({result.unit})": [figure(item.remaining) for item in troubled],
             "verified": [_verdict(item.verified) for item in troubled],
             "error": [item.error or "" for item in troubled],
         }
@@ -172,7 +172,7 @@ def show_run(console: Console, run: RunStatus) -> None:
     if others:
         columns = {
             "state": [item.state.value for item in others],
-            "invocations": [number(item.invocations) for item in others],
+            "invocations": [figure(item.invocations) for item in others],
             "error": [item.error or "" for item in others],
         }
         console.print(_table([item.slice for item in others], columns, "slice"), markup=False)
@@ -181,8 +181,8 @@ def show_run(console: Console, run: RunStatus) -> None:
     print_line(console, f"{lead}: {counts}", "bold green" if run.cleared else "bold red")
     so_far = "unknown"
     if run.gone is not None:
-        total = amount(run.total, run.unit) if run.unit else number(run.total)
-        so_far = f"{number(run.gone)} of {total}"
+        total = amount(run.total, run.unit) if run.unit else figure(run.total)
+        so_far = f"{figure(run.gone)} of {total}"
     print_line(console, f"Cleared so far: {so_far}")
 
 

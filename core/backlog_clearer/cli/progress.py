@@ -9,7 +9,7 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backlog_clearer.cli.display import number, print_line
+from backlog_clearer.cli.display import figure, print_line
 from backlog_clearer.engine.drain import Snapshot
 from backlog_clearer.text import counted
 
@@ -44,8 +44,8 @@ def show_progress(console: Console) -> Iterator[Observe]:
             total=seen.backlog if known else None,
             completed=max(0, (seen.backlog or 0) - (seen.left or 0)) if known else 0,
             read=counted(seen.messages, "message"),
-            rate=number(_rate(seen)),
-            left=number(seen.left),
+            rate=figure(_rate(seen)),
+            left=figure(seen.left),
         )
 
     try:
@@ -76,7 +76,7 @@ def progress_line(seen: Snapshot) -> str:
     parts = [
         counted(seen.messages, "message"),
         f"{_rate(seen):,}/s",
-        f"{number(seen.left)} left",
+        f"{figure(seen.left)} left",
         f"ETA {eta}",
     ]
     if seen.retries:

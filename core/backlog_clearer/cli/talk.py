@@ -45,7 +45,7 @@ class Talk:
         return self.output == "json"
 
 
-def split(values: Mapping[str, Any]) -> tuple[Talk, dict[str, Any]]:
+def talk_of(values: Mapping[str, Any]) -> tuple[Talk, dict[str, Any]]:
     """Separate how to talk from what to do; a command without some of `FLAGS` gets their defaults."""
     names = {field.name for field in fields(Talk)}
     talk = Talk(**{name: value for name, value in values.items() if name in names})
