@@ -1,1 +1,1 @@
-"""Thin handlers: what a platform calls, turned into one call of `core`."""
+"""Thin handlers: each turns a platform's call into one call of `backlog_clearer`."""

@@ -1,4 +1,4 @@
-"""What every platform's handler needs: the deadline, requests from bodies, answers to errors."""
+"""Shared by the handlers of all platforms: the deadline, requests from bodies, answers to errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG = logging.getLogger("backlog_clearer")
 def deadline_s(environ: Mapping[str, str]) -> float | None:
     """Seconds that one invocation may drain; None: no deadline is set.
 
-    Raises `UsageError` for what is no positive number.
+    Raises `UsageError` if it is not a positive number.
     """
     text = environ.get(DEADLINE, "").strip()
     if not text:
@@ -38,7 +38,7 @@ def deadline_s(environ: Mapping[str, str]) -> float | None:
 
 
 def status_of(error: ClearerError) -> int:
-    """The HTTP status that tells the caller whose fault it was."""
+    """The HTTP status of an error: 4xx for a caller's fault, 503 for what may pass."""
     if isinstance(error, UsageError):
         return 400
     return 409 if isinstance(error, RefusedError) else 503
@@ -54,7 +54,7 @@ def read_request(body: bytes | str) -> Request:
 
 
 def record_failure(receipts: str, request: Request, error: Exception) -> None:
-    """Log that a slice came to nothing, and store that with its run; raises nothing of its own."""
+    """Log the failure of a slice, and store it with its run; does not raise."""
     part = "whole" if request.slice is None else f"{request.slice}/{request.total}"
     run = f"run {request.run_id}" if request.run_id else "a run without an id"
     _LOG.error("%s: %s, slice %s of %s: %s", NOT_CLEARED, run, part, request.backlog, error)

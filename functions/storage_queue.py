@@ -1,9 +1,9 @@
 """The Azure Storage queue on which slices wait, for the function app and for Container Apps jobs.
 
-Bodies are base64 text, as the Functions host reads them unless it is told otherwise, and what was taken
-too often goes to the queue NAME-poison, as the host does it itself:
+Bodies are base64 text, the default of the Functions host, and a message that was taken too often goes to
+the queue NAME-poison, as the host does it itself:
 https://learn.microsoft.com/azure/azure-functions/functions-bindings-storage-queue. Delivery is at least
-once: whatever is taken may be taken again.
+once: a message may be taken again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from backlog_clearer.fanout.configuration import Request
 QUEUE = "BACKLOG_CLEARER_QUEUE"
 STORAGE = "BACKLOG_CLEARER_STORAGE"
 MAX_DEQUEUES = 5
-"""How often a message is tried: `maxDequeueCount` of host.json."""
+"""The number of attempts at a message: `maxDequeueCount` of host.json."""
 
 _LOG = logging.getLogger("backlog_clearer")
 _AT_ONCE = 10  # the connections that the library's transport keeps; a queue takes 2,000 messages/s
@@ -59,11 +59,11 @@ class StorageQueue:
         return cls(_service(environ), name)
 
     def put(self, requests: Sequence[Request]) -> None:
-        """Put them all on; raises `BrokerError` that says which are not certain to be there."""
+        """Enqueue them all; raises `BrokerError` naming the slices that may be missing."""
         failed = threading.Event()
 
         def one(request: Request) -> str | None:
-            if failed.is_set():  # the library has retried already: no use in 10,000 failures
+            if failed.is_set():  # the library has retried already: avoid 10,000 failures
                 return "not tried after that"
             body = request.model_dump_json(exclude_none=True, exclude_defaults=True)
             try:
@@ -84,17 +84,17 @@ class StorageQueue:
             )
 
     def take(self, visibility_s: int) -> Taken | None:
-        """One message, which others do not see for so many seconds; None: there is none.
+        """One message, hidden from others for `visibility_s` seconds; None: there is none.
 
         Raises `BrokerError`.
         """
-        with _told(f"Taking a message from the queue {self.name}"):
+        with _translated(f"Taking a message from the queue {self.name}"):
             message = self.waiting.receive_message(visibility_timeout=visibility_s)
         return None if message is None else Taken(self, message, visibility_s)
 
 
 class Taken:
-    """A message that was taken; inside a `with` block it stays hidden from others, by a thread."""
+    """A message that was taken; inside a `with` block, a thread keeps it hidden from others."""
 
     def __init__(self, queue: StorageQueue, message: QueueMessage, visibility_s: int) -> None:
         self.body = _text(message.content or "")
@@ -119,15 +119,15 @@ class Taken:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it was tried as often as messages are."""
+        """Whether no attempts are left."""
         return self.dequeues > MAX_DEQUEUES
 
     def held(self) -> bool:
         """Whether the message is still this process's own; if so, it is renewed.
 
-        False: it was delivered again, or deleted. Raises `BrokerError`: not known.
+        False: it was delivered again, or deleted. Raises `BrokerError` where that is unknown.
         """
-        with self._lock, _told(f"Renewing a message of the queue {self._queue.name}"):
+        with self._lock, _translated(f"Renewing a message of the queue {self._queue.name}"):
             try:
                 renewed = self._queue.waiting.update_message(
                     self._id, self._receipt, visibility_timeout=self._visibility_s
@@ -140,7 +140,7 @@ class Taken:
             return True
 
     def delete(self) -> None:
-        """Settle the message. Where that fails it is delivered again, which does no harm: only logged."""
+        """Delete the message. A failure is only logged: another delivery does no harm."""
         self._settled.set()
         with self._lock:
             try:
@@ -151,7 +151,7 @@ class Taken:
 
     def bury(self) -> None:
         """Move the message to the poison queue; raises `BrokerError`."""
-        with _told(f"Putting a message on the queue {self._queue.poison.queue_name}"):
+        with _translated(f"Putting a message on the queue {self._queue.poison.queue_name}"):
             self._queue.poison.send_message(self.body)
         self.delete()
 
@@ -176,7 +176,7 @@ def _service(environ: Mapping[str, str]) -> QueueServiceClient:
     if connection:
         with suppress(ValueError):
             return QueueServiceClient.from_connection_string(connection, **how)
-        raise UsageError(f"{STORAGE} is no connection string of a storage account.")
+        raise UsageError(f"{STORAGE} is not a connection string of a storage account.")
     if not url:
         raise UsageError(
             f"Neither {STORAGE} (a connection string) nor {STORAGE}__queueServiceUri is set:"
@@ -190,7 +190,7 @@ def _service(environ: Mapping[str, str]) -> QueueServiceClient:
 
 
 def _text(content: str) -> str:
-    """What a body says; itself where it is not base64 text."""
+    """The decoded body; the body itself where it is not base64 text."""
     try:
         return base64.b64decode(content, validate=True).decode()
     except ValueError:
@@ -198,7 +198,7 @@ def _text(content: str) -> str:
 
 
 @contextmanager
-def _told(doing: str) -> Iterator[None]:
+def _translated(doing: str) -> Iterator[None]:
     """Turn the library's errors into this project's."""
     try:
         yield
@@ -211,7 +211,7 @@ def _code(error: AzureError) -> Any:
 
 
 def _reason(error: AzureError) -> str:
-    """Why, without the library's own text: URLs in it may carry a signature."""
+    """The reason, without the library's own text: URLs in it may contain a signature."""
     if isinstance(error, HttpResponseError) and error.status_code is not None:
         code = _code(error)
         return f"HTTP {error.status_code} {getattr(code, 'value', code) or error.reason}"

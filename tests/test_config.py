@@ -102,9 +102,9 @@ def test_a_request_makes_a_bounded_job() -> None:
     ("changes", "request_", "hint"),
     [
         ({}, {"backlog": "order"}, "Did you mean 'orders'"),
-        ({}, {"mode": "skip"}, "consume alone"),
-        ({"max_messages": 10}, {"max_messages": 11}, "10 at most"),
-        ({"max_seconds": 10}, {"max_seconds": 10.5}, "10.0 at most"),
+        ({}, {"mode": "skip"}, "may only be cleared by consume"),
+        ({"max_messages": 10}, {"max_messages": 11}, "allows at most 10"),
+        ({"max_seconds": 10}, {"max_seconds": 10.5}, "allows at most 10.0"),
     ],
 )
 def test_more_than_configured_is_refused(

@@ -1,6 +1,6 @@
-"""What can go wrong, in the four ways that the caller has to tell apart.
+"""Errors, in the four kinds that a caller has to distinguish.
 
-A message says what was wrong, where, and what to do about it, in one or two sentences,
+A message states what was wrong, where, and what to do about it, in one or two sentences,
 and never contains a secret: adapters translate library errors before they let them out.
 """
 
@@ -18,11 +18,11 @@ class UsageError(ClearerError):
 
 
 class RefusedError(ClearerError):
-    """The call is understood and was not carried out, to protect somebody. Exit code 1."""
+    """The call is valid, but was not carried out, to protect other users. Exit code 1."""
 
 
 class BrokerError(ClearerError):
-    """The broker said no, or did not answer, and trying again will not help. Exit code 1.
+    """The broker refused, or did not answer, and a retry will not help. Exit code 1.
 
     `partition` is set where the failure concerns one partition alone.
     """

@@ -1,8 +1,8 @@
-"""The values that every part of the tool speaks in: partitions, positions, outcomes.
+"""The values that every part of the tool uses: partitions, positions, outcomes.
 
 Unknown is always `None`, never 0. Counts are in the unit that `Traits.unit` names
-(Kafka counts offsets, Pulsar entries, Pub/Sub messages), because brokers do not all count
-messages, and a figure under the wrong name is a lie.
+(Kafka counts offsets, Pulsar entries, Pub/Sub messages), because not every broker counts
+messages, and a figure under the wrong name misleads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 if sys.version_info >= (3, 11):
     from enum import StrEnum
-else:  # Python 3.10 has no StrEnum; this is what it is
+else:  # Python 3.10 has no StrEnum; this is its definition
     from enum import Enum
 
     class StrEnum(str, Enum):
@@ -65,33 +65,35 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the engine must know about a kind of source before it can drive it."""
+    """Facts about a kind of source that the engine needs before it can drive it."""
 
     unit: str  # what `backlog`, `left` and `remaining` count: "offsets", "entries", "messages"…
-    empty_units: str = ""  # what of it is no message, for people: "transaction markers take offsets"
+    empty_units: str = (
+        ""  # which units are not messages, for people: "transaction markers take offsets"
+    )
     competing: bool = False  # several lanes may read one partition at the same time
     settle_interval_s: float = 1.0  # longest time between two settles; 0: after every read
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What the broker says of one partition of the subscription, at one moment."""
+    """One partition of the subscription, as the broker reports it at one moment."""
 
     partition: Partition
-    position: Position | None  # where the subscription stands; None: nothing stored
+    position: Position | None  # the stored position; None: nothing is stored
     start: Position | None  # the first position still retained; None: not known
-    end: Position | None  # where it stands once all that exists now is cleared; None: not known
+    end: Position | None  # the position once everything that exists now is cleared; None: not known
     backlog: int | None  # how much lies between position and end, in `Traits.unit`
-    backlog_bytes: int | None = None  # the same in stored bytes, where the broker tells
+    backlog_bytes: int | None = None  # the same in stored bytes, where the broker reports it
     undo: str | None = None  # why `restore` could not bring this partition back; None: it can
     error: str | None = None  # why this partition cannot be cleared at all
-    passing: bool = False  # that may be over in a moment: asking again is worth it
+    passing: bool = False  # the error may pass in a moment: the survey is retried
 
 
 def completed(
     states: Iterable[PartitionState], partitions: Iterable[Partition]
 ) -> tuple[PartitionState, ...]:
-    """A state for each partition, sorted: nothing is known of those that have none."""
+    """A state for each partition, sorted; every figure of one without a state is unknown."""
     known = {state.partition: state for state in states}
     return tuple(
         known.get(partition) or PartitionState(partition, None, None, None, None)
@@ -101,19 +103,19 @@ def completed(
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the broker says of the whole subscription, before anything changes."""
+    """The whole subscription, as the broker reports it before anything changes."""
 
     subscription: str  # for people: "group billing on topic orders"
-    identity: Mapping[str, str]  # what tells this subscription from others (cluster id, topic, …)
+    identity: Mapping[str, str]  # distinguishes this subscription from others (cluster id, topic, …)
     partitions: tuple[PartitionState, ...]  # sorted by partition
     live: tuple[str, ...] = ()  # consumers attached now, by the names the broker gives them
-    notes: tuple[str, ...] = ()  # what the user must know first, one sentence each
+    notes: tuple[str, ...] = ()  # facts that the user must know first, one sentence each
     skip_requests: int | None = None  # how many write requests a skip takes; None: one a partition
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a lane is asked to clear of one partition.
+    """The part of one partition that a lane is to clear.
 
     A lane starts at `resume`; where that is None, at the subscription's own position, or at
     `state.start` if it has none. It stops at `target`; where that is None, it follows the end.
@@ -130,7 +132,7 @@ class Claim:
 
 
 class Advance(NamedTuple):
-    """What one read got from one partition."""
+    """The messages that one read received from one partition."""
 
     partition: Partition
     messages: int  # messages read, none counted that lies beyond the target
@@ -139,7 +141,7 @@ class Advance(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What one settle acknowledged in one partition."""
+    """The messages that one settle acknowledged in one partition."""
 
     partition: Partition
     messages: int  # messages acknowledged by this call that were not acknowledged before
@@ -148,17 +150,17 @@ class Settled(NamedTuple):
 
 
 class Remaining(NamedTuple):
-    """What the broker's own figures say is still to be cleared of one partition."""
+    """The part of one partition that is still to be cleared, by the broker's own figures."""
 
     partition: Partition
-    position: Position | None  # what is stored now
+    position: Position | None  # the position stored now
     left: int | None  # up to the target asked about, in `Traits.unit`; None: unknown
     error: str | None = None
 
 
 class Outcome(NamedTuple):
-    """What became of one partition in a skip or a restore."""
+    """The outcome of a skip or a restore for one partition."""
 
     partition: Partition
-    position: Position | None  # what was written; None: nothing
+    position: Position | None  # the position written; None: nothing was written
     error: str | None = None

@@ -1,10 +1,10 @@
 """Azure Functions: slices wait on a storage queue, which HTTP and a timer fill and `drain` empties.
 
     POST /api/dispatch       {"backlog": "orders"}     202, the dispatch
-    GET  /api/runs/RUN_ID                              200, how the run stands
+    GET  /api/runs/RUN_ID                              200, the status of the run
 
-The host deletes a message whose function returned, and delivers it again after one that raised; what was
-delivered five times goes to the queue NAME-poison, of which `poisoned` tells.
+The host deletes a message whose function returned, and delivers it again after one that raised; after five
+deliveries it goes to the queue NAME-poison, whose messages `poisoned` reports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
 _LOG = logging.getLogger("backlog_clearer")
 _LOG.setLevel(logging.INFO)
-logging.getLogger().setLevel(logging.WARNING)  # libraries tell of every call
+logging.getLogger().setLevel(logging.WARNING)  # libraries log every call
 
 # At the start, so that an app with a faulty configuration does not come up.
 CONFIG = load_config()
@@ -55,7 +55,7 @@ def _dispatched(asked: Request) -> Dispatch:
 
 @app.route("dispatch", methods=["POST"])
 def dispatch(req: func.HttpRequest) -> func.HttpResponse:
-    """Put the slices of a backlog on the queue."""
+    """Enqueue the slices of a backlog."""
     try:
         made = _dispatched(read_request(req.get_body()))
     except ClearerError as error:
@@ -66,7 +66,7 @@ def dispatch(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("runs/{run_id}", methods=["GET"])
 def runs(req: func.HttpRequest) -> func.HttpResponse:
-    """Tell how a run stands."""
+    """Answer with the status of a run."""
     try:
         status = run_status(CONFIG.receipts, req.route_params["run_id"])
     except ClearerError as error:
@@ -89,7 +89,7 @@ def scheduled(timer: func.TimerRequest) -> None:
             _LOG.error("%s: %s was not dispatched: %s", NOT_CLEARED, name, error)
             faults.append(name)
     if faults:
-        raise BrokerError(f"Not dispatched: {', '.join(faults)}; the log says why.")
+        raise BrokerError(f"Not dispatched: {', '.join(faults)}; the log has the reasons.")
 
 
 if SCHEDULED:  # without names no schedule is needed
@@ -116,11 +116,11 @@ def drain(message: func.QueueMessage) -> None:
 
 @app.queue_trigger("message", f"%{QUEUE}%-poison", STORAGE)
 def poisoned(message: func.QueueMessage) -> None:
-    """Tell of a message that the host gave up."""
+    """Report a message that the host gave up on."""
     try:
         asked = read_request(message.get_body())
     except UsageError as error:
-        _LOG.error("%s: a message was given up that is no request: %s", NOT_CLEARED, error)
+        _LOG.error("%s: a message was given up that is not a request: %s", NOT_CLEARED, error)
         return
     given_up = f"given up after {MAX_DEQUEUES} deliveries; dispatch the backlog again"
     record_failure(CONFIG.receipts, asked, BrokerError(given_up))

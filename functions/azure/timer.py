@@ -1,4 +1,4 @@
-"""For which moment a timer fires, so that a run started by it has one name however often it is tried."""
+"""The moment for which a timer fires, so that a scheduled run has the same id on every attempt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EARLY = timedelta(seconds=30)  # by how much a timer may fire before it is due
 
 
 def due(timer: func.TimerRequest, now: datetime) -> datetime:
-    """The moment in UTC: what the timer's monitor called the next one until it fired.
+    """The moment in UTC: the timer's next occurrence according to its monitor before it fired.
 
     The monitor is updated after the function: InvokeJobFunction in TimerListener.cs of
     Azure/azure-webjobs-sdk-extensions. A timer without a monitor, or one started by hand before it is

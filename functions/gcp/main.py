@@ -1,10 +1,10 @@
 """Google Cloud: `dispatch` makes slices of a backlog as Cloud Tasks, each of which calls `drain`.
 
     POST /             {"backlog": "orders"}                                    dispatch: 202, the dispatch
-    GET  /runs/RUN_ID                                                           dispatch: how the run stands
+    GET  /runs/RUN_ID                                                           dispatch: the status of the run
     POST /             {"backlog": "orders", "slice": 2, "total": 8, "run_id": …}  drain: 200, the result
 
-Cloud Tasks delivers again what is not answered with 2xx. So 200 is for a slice that is cleared, was
+Cloud Tasks delivers a task again unless the answer is 2xx. So 200 is for a slice that is cleared, was
 continued as a task of its own, or ended at a limit; 503 for what may pass; 4xx for a caller's fault.
 """
 
@@ -50,7 +50,7 @@ def _body(request: flask.Request) -> Request:
 
 @functions_framework.http
 def dispatch(request: flask.Request) -> Answer:
-    """Enqueue the slices of a backlog, or tell how a run stands."""
+    """Enqueue the slices of a backlog, or answer with the status of a run."""
     try:
         if request.method == "GET":
             return _run(request.path)

@@ -32,7 +32,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Target(NamedTuple):
-    """Where slices are enqueued, and what they call."""
+    """The queue of the slices, and the function that they call."""
 
     queue: str  # projects/P/locations/L/queues/Q
     url: str  # of the drain function
@@ -67,7 +67,7 @@ class Tasks:
         self._client: tasks_v2.CloudTasksClient | None = None
 
     def put(self, requests: Sequence[Request]) -> None:
-        """Enqueue them all; those that the queue has, or had within the last hour, are left alone.
+        """Enqueue them all; those that the queue has, or had within the last hour, are skipped.
 
         Raises `BrokerError` if any could not be enqueued; the others are.
         """

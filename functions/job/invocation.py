@@ -30,7 +30,7 @@ _LOG = logging.getLogger("backlog_clearer")
 
 
 class Invocation:
-    """One invocation: what it has at hand, and what it has to say at its end."""
+    """One invocation: its environment, and its answer at the end."""
 
     def __init__(self, environ: Mapping[str, str], halt: Halt) -> None:
         self.environ, self.halt = environ, halt
@@ -40,7 +40,7 @@ class Invocation:
         self.answer = ""
 
     def arguments(self, values: Mapping[str, Any]) -> int:
-        """Clear a slice that the platform tries again where the exit code says so."""
+        """Clear a slice; the platform retries it on exit code 1."""
         config = self._start()
         ran = self._drain(config, request_of(values, self.environ))
         if ran.follow_up is FollowUp.CONTINUE:  # that is another attempt here
@@ -65,12 +65,12 @@ class Invocation:
                     self.failed(error)
                     return ENDED
                 return self._settled(queue, taken, self._drain(config, self.asked))
-            except UsageError:  # no attempt will mend it
+            except UsageError:  # another attempt will not help
                 taken.bury()
                 raise
 
     def failed(self, error: ClearerError) -> None:
-        """Log the error, store it with the run, and answer with it where nothing else was to say."""
+        """Log the error, store it with the run, and answer with it unless there is a result."""
         self.answer = self.answer or failure_json(error)
         if self.config is not None and self.asked is not None:
             record_failure(self.config.receipts, self.asked, error)
@@ -78,7 +78,9 @@ class Invocation:
             _LOG.error("%s: %s", NOT_CLEARED, error)
 
     def _start(self) -> Config:
-        self.deadline_s = deadline_s(self.environ)  # before a message could be blamed for it
+        self.deadline_s = deadline_s(
+            self.environ
+        )  # before a message is taken: its fault is not the message's
         self.config = load_config(self.environ)
         return self.config
 
@@ -95,7 +97,9 @@ class Invocation:
             return AGAIN
         if ran.following is not None:
             if not taken.held():
-                _LOG.warning("The message was delivered again meanwhile: that delivery goes on.")
+                _LOG.warning(
+                    "The message was delivered again meanwhile: that delivery continues the slice."
+                )
                 return AGAIN
             queue.put([ran.following])
         taken.delete()
@@ -103,7 +107,7 @@ class Invocation:
 
 
 def request_of(values: Mapping[str, Any], environ: Mapping[str, str]) -> Request:
-    """The arguments, completed by what the platform tells; raises `UsageError`."""
+    """The arguments, completed from the platform's variables; raises `UsageError`."""
     given = {name: value for name, value in values.items() if value is not None}
     if not {"slice", "total"} & given.keys():
         found = slice_of(environ)

@@ -173,7 +173,7 @@ def test_what_is_given_up_is_told(app: App, kind: str) -> None:
         assert all("error" in delivery.answer for delivery in host.deliveries)
         assert app.left() == PARTITIONS * EACH
         lines = [line for line in host.log.splitlines() if "backlog-clearer: not cleared" in line]
-        assert sum("a message was given up that is no request" in line for line in lines) == 2
+        assert sum("a message was given up that is not a request" in line for line in lines) == 2
         assert sum(f"given up after {MAX_DEQUEUES} deliveries" in line for line in lines) == 1
         account = host.account(made["run_id"])
         assert (account["slices"][2]["state"], account["counts"]["failed"]) == ("failed", 1)
@@ -201,9 +201,9 @@ def limited(
         ({"backlog": "order"}, "Did you mean 'orders'"),
         ({"backlog": "orders", "bootstrap_servers": "evil:9092"}, "unknown option"),
         ({"backlog": "orders", "options": {"topic": "other"}}, "unknown option"),
-        ({"backlog": "orders", "max_messages": 11}, "10 at most"),
-        ({"backlog": "orders", "mode": "skip"}, "consume alone"),
-        ({"backlog": "orders", "run_id": "../../x"}, "no run id"),
+        ({"backlog": "orders", "max_messages": 11}, "allows at most 10"),
+        ({"backlog": "orders", "mode": "skip"}, "may only be cleared by consume"),
+        ({"backlog": "orders", "run_id": "../../x"}, "not a valid run id"),
         ({"backlog": "orders", "slice": 0, "total": 2}, "leave out slice"),
         (["orders"], "JSON object"),
         (b"{", "not JSON"),
@@ -300,7 +300,7 @@ def test_without_names_there_is_no_timer(app: App) -> None:
         ),
         ({"BACKLOG_CLEARER_SCHEDULED": "order"}, ("Did you mean 'orders'",)),
         ({"BACKLOG_CLEARER_DEADLINE_S": "soon"}, ("BACKLOG_CLEARER_DEADLINE_S",)),
-        ({"BACKLOG_CLEARER_STORAGE": "AccountKey=s3cret"}, ("no connection string",)),
+        ({"BACKLOG_CLEARER_STORAGE": "AccountKey=s3cret"}, ("not a connection string",)),
     ],
 )
 def test_a_faulty_configuration_does_not_come_up(

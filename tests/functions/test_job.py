@@ -98,7 +98,7 @@ def test_a_slice_delivered_twice_does_no_harm(deployed: Image) -> None:
     ("args", "hint"),
     [
         (("--backlog", "order"), "Did you mean"),
-        (("--backlog", "orders", "--mode", "skip"), "consume alone"),
+        (("--backlog", "orders", "--mode", "skip"), "may only be cleared by consume"),
         (("--backlog", "orders", "--slice", "1"), "together"),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_refusal_is_stored_with_the_run(deployed: Image) -> None:
     assert ran.stderr.count(NOT_CLEARED) == 1
     assert deployed.left() == PARTITIONS * EACH
     slices = run_status(deployed.receipts, "live").slices
-    assert [(item.state, "consumers attached" in (item.error or "")) for item in slices] == [
+    assert [(item.state, "1 consumer attached" in (item.error or "")) for item in slices] == [
         (State.WAITING, False),
         (State.FAILED, True),
     ]

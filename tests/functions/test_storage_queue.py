@@ -218,7 +218,7 @@ def test_errors_have_no_secrets(both: Both, storage: Azurite) -> None:
         ({"BACKLOG_CLEARER_QUEUE": "q"}, "where is the storage queue"),
         (
             {"BACKLOG_CLEARER_QUEUE": "q", "BACKLOG_CLEARER_STORAGE": "AccountKey=s3cret"},
-            "no connection",
+            "not a connection",
         ),
     ],
 )

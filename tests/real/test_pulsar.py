@@ -263,7 +263,7 @@ def test_consumers_of_other_slices_do_not_matter(pulsar_case: Case, changes: dic
     for part in parts:
         pulsar_case.judge.produce(part, 10)
     with pulsar_case.judge.attached(parts[1], KINDS["exclusive"]):
-        with pytest.raises(RefusedError, match="1 consumers attached"):
+        with pytest.raises(RefusedError, match="1 consumer attached"):
             pulsar_case.clear(slice="1/2")
         pulsar_case.changes.update(changes, subscription_type="exclusive")
         assert pulsar_case.clear(slice="0/2").verified

@@ -37,17 +37,17 @@ class Halt:
         self.signalled = False
 
     def signal(self) -> None:
-        """Ask for an orderly stop: settle what was read, then end."""
+        """Ask for an orderly stop: acknowledge the messages that were read, then end."""
         self.signalled = True
         self.event.set()
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain did to one partition."""
+    """The effect of a drain on one partition."""
 
     messages: int  # acknowledged
-    unacknowledged: int  # read, but not acknowledged: they stay in the backlog
+    unacknowledged: int  # read but not acknowledged: they stay in the backlog
     bytes: int
     error: str | None
 
@@ -73,7 +73,7 @@ class Drain:
     retries: int
     workers: int
     partitions: dict[Partition, Drained] = field(default_factory=dict)
-    error: str | None = None  # of a worker as a whole, where no partition is to blame
+    error: str | None = None  # of a worker as a whole, where no partition is at fault
 
 
 def spread(claims: Sequence[Claim], workers: int, *, competing: bool) -> list[list[Claim]]:
@@ -173,7 +173,7 @@ class _Watch:
         self.probe_wait = PROBE_FIRST_S
 
     def look(self, *, signalled: bool) -> Moment:
-        """What is known now; asks the broker where the lanes cannot know."""
+        """The state now; asks the broker where the lanes cannot know it."""
         now = time.monotonic()
         ended = not any(
             worker.thread.is_alive() for worker in self.workers
@@ -198,7 +198,7 @@ class _Watch:
         )
 
     def _should_probe(self, left: int | None, quiet_s: float, since_probe_s: float) -> bool:
-        """Whether only the broker can say if this is the end, and it is time to ask."""
+        """Whether only the broker can show if this is the end, and it is time to ask it."""
         if not self.run.stop_when_empty or since_probe_s < self.probe_wait:
             return False
         return (left is None and quiet_s >= self.probe_wait) or (left == 0 and not self.frozen)
@@ -207,7 +207,7 @@ class _Watch:
         try:
             found = self.source.remaining(self.targets)
         except ClearerError as error:
-            _LOG.warning("The broker did not say what is left: %s", error)
+            _LOG.warning("The broker did not report what is left: %s", error)
             found = []
         answered = {item.partition: item.left for item in found}
         self.probed_left = _sum(answered.get(partition) for partition in self.targets)
@@ -245,7 +245,7 @@ class _Watch:
             )
         errors = [worker.failure for worker in self.workers if worker.failure]
         errors += [
-            f"{worker.name} did not stop within {JOIN_S:.0f} s; what it read last may be unacknowledged"
+            f"{worker.name} did not stop within {JOIN_S:.0f} s; its last messages may be unacknowledged"
             for worker in self.workers
             if worker.thread.is_alive()
         ]

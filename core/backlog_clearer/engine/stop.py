@@ -10,22 +10,22 @@ from backlog_clearer.options.run import RunOptions
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is known of a running drain at one moment; times in seconds."""
+    """The state of a running drain at one moment; times in seconds."""
 
     elapsed_s: float
     quiet_s: float  # since a message last arrived (or since the start)
     messages: int  # read so far
-    empty: bool  # proven: every target reached and acknowledged, or the broker says nothing is left
-    left: int | None  # what lanes or the broker know to be left; None: nobody knows
+    empty: bool  # proven: every target reached and acknowledged, or the broker reports that nothing is left
+    left: int | None  # left by the figures of lanes or broker; None: unknown
     troubled: bool = False  # a worker is between a transient error and its next successful read
     signalled: bool = False
     failed: bool = False
 
 
 def decide(moment: Moment, run: RunOptions) -> StopReason | None:
-    """The reason to stop now, or None to go on; the first that applies, gravest first.
+    """The reason to stop now, or None to continue; the first that applies, gravest first.
 
-    Without `stop_when_empty` an empty backlog is no reason, but a stalled one still is.
+    Without `stop_when_empty` an empty backlog is not a reason to stop, but a stalled one still is.
     """
     silent = moment.left is None and not moment.troubled and moment.quiet_s >= run.quiet_seconds
     out_of_time = run.max_seconds is not None and moment.elapsed_s >= run.max_seconds

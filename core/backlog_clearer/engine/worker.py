@@ -29,7 +29,7 @@ GRANT_POLL_S = 0.01  # between two attempts to get a part that another worker ga
 
 @dataclass(slots=True)
 class Share:
-    """What one worker has done of one claim; written by that worker alone."""
+    """The progress of one worker on one claim; only that worker writes it."""
 
     claim: Claim
     read: int = 0  # messages read, including those settled
@@ -51,14 +51,14 @@ class Budget:
         self._lock = threading.Lock()
 
     def take(self) -> int:
-        """Reserve a fair part of what is left; 0 when all of it is reserved or used."""
+        """Reserve a fair part of the rest; 0 when all of it is reserved or used."""
         with self._lock:
             grant = -(-self._left // self._workers)
             self._left -= grant
             return grant
 
     def refund(self, unused: int) -> None:
-        """Give back what was reserved and not used."""
+        """Give back the unused part of a reservation."""
         with self._lock:
             self._left += unused
 
@@ -115,7 +115,7 @@ class Worker:
             self.retries += 1
             error = state.outcome.exception() if state.outcome else None
             wait = state.next_action.sleep if state.next_action else 0
-            _LOG.warning("Trying again in %.1f s: %s", wait, error)
+            _LOG.warning("Retrying in %.1f s: %s", wait, error)
 
         tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
@@ -149,7 +149,7 @@ class Worker:
             if self.halt.is_set() or sum(s.settled for s in self.shares.values()) == before:
                 raise
             self.retries += 1
-            _LOG.warning("Going on from what was acknowledged: %s", error)
+            _LOG.warning("Continuing from the last acknowledged position: %s", error)
             self.halt.wait(0.2)
         finally:
             lane.close()
@@ -164,7 +164,7 @@ class Worker:
         waiting = sum(not share.reached for share in shares.values())
         while waiting and not halted():
             grant = budget.take() if budget else None
-            if grant == 0:  # all of max_messages is reserved; somebody may give some back
+            if grant == 0:  # all of max_messages is reserved; another worker may give some back
                 self.halt.wait(GRANT_POLL_S)
                 continue
             got = 0
@@ -182,7 +182,7 @@ class Worker:
             finally:
                 if budget and grant is not None:
                     budget.refund(grant - got)
-            if budget and not got:  # who has messages at hand, and no grant, must get its turn
+            if budget and not got:  # a worker that has messages but no grant must get its turn
                 self.halt.wait(2 * GRANT_POLL_S)
             at = now()
             self.troubled = False
@@ -211,15 +211,15 @@ class Worker:
             raise BrokerError(f"{refused}: {self.shares[refused].error}", refused)
 
     def _settle_what_can_be(self, lane: Lane) -> None:
-        """After a failed read: acknowledge what was read before it, if the broker still answers."""
+        """After a failed read: acknowledge the messages read before it, if the broker still answers."""
         if self._unsettled:
             try:
                 self._settle(lane)
             except ClearerError as error:
-                _LOG.warning("What was read last could not be acknowledged: %s", error)
+                _LOG.warning("The messages read last could not be acknowledged: %s", error)
 
     def _forget_unsettled(self) -> None:
-        """Drop from the count what no lane can acknowledge any more: it will be read again."""
+        """Uncount messages that no lane can acknowledge any more: they will be read again."""
         for share in self.shares.values():
             lost = share.read - share.settled
             share.read = share.settled

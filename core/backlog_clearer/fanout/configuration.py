@@ -7,8 +7,8 @@
                                          "sasl.password": "${env:KAFKA_PASSWORD}"},
                              "mode": "consume", "workers": 8}}}
 
-A request names a backlog and a slice of it, and may lower limits; it brings no address, no option and
-no secret. `BACKLOG_CLEARER_CONFIG` holds the object itself or the path of a file with it.
+A request names a backlog and a slice of it, and may lower limits; it cannot contain an address, an option
+or a secret. `BACKLOG_CLEARER_CONFIG` holds the object itself or the path of a file with it.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class Backlog(Options):
     )
     mode: Mode = Field(Mode.CONSUME, description="unless a request chooses another allowed one")
     allowed_modes: tuple[Mode, ...] = Field(
-        (), description="what a request may choose; default: `mode`"
+        (), description="modes that a request may choose; default: `mode`"
     )
     workers: int = Field(4, ge=1, le=1024, description="lanes of one slice")
-    batch_size: int = Field(2000, ge=1, le=1_000_000, description="messages that one read asks for")
+    batch_size: int = Field(2000, ge=1, le=1_000_000, description="messages requested by one read")
     max_messages: int | None = Field(None, ge=1, description="of one slice; a request may lower it")
     max_seconds: float | None = Field(None, gt=0, description="of one slice; a request may lower it")
-    force: bool = Field(False, description="go on although consumers are attached")
-    max_slices: int = Field(32, ge=1, le=10_000, description="slices that a dispatch makes at most")
+    force: bool = Field(False, description="proceed even if consumers are attached")
+    max_slices: int = Field(32, ge=1, le=10_000, description="largest number of slices of a dispatch")
     messages_per_slice: int = Field(
-        50_000_000, ge=1, description="backlog from which a dispatch makes another slice"
+        50_000_000, ge=1, description="backlog of one slice: a dispatch makes one more for each"
     )
     max_requeues: int = Field(
-        10, ge=0, le=1000, description="how often a slice that met its deadline is put on again"
+        10, ge=0, le=1000, description="how often a slice that met its deadline is enqueued again"
     )
 
     @model_validator(mode="after")
@@ -67,11 +67,11 @@ class Backlog(Options):
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """What a request may choose."""
+        """The modes that a request may choose."""
         return self.allowed_modes or (self.mode,)
 
     def slices(self, partitions: int, backlog: int | None) -> int:
-        """How many slices this backlog is worth: never more than partitions; unknown counts as much."""
+        """The number of slices of a dispatch: at most one a partition; the largest if unknown."""
         most = max(1, min(partitions, self.max_slices))
         return (
             most if backlog is None else max(1, min(most, math.ceil(backlog / self.messages_per_slice)))
@@ -79,23 +79,25 @@ class Backlog(Options):
 
 
 class Request(Options):
-    """What a caller may ask for: the same over HTTP, in a queue's message and as job arguments."""
+    """A caller's request: the same over HTTP, in a queue's message and as job arguments."""
 
     backlog: str = Field(min_length=1, max_length=100, description="name of a configured backlog")
     slice: int | None = Field(None, ge=0, description="index of the slice; with `total`")
     total: int | None = Field(None, ge=1, le=10_000, description="number of slices")
     mode: Mode | None = Field(None, description="if the configuration allows it")
-    max_messages: int | None = Field(None, ge=1, description="at most what is configured")
-    max_seconds: float | None = Field(None, gt=0, description="at most what is configured")
+    max_messages: int | None = Field(None, ge=1, description="at most the configured limit")
+    max_seconds: float | None = Field(None, gt=0, description="at most the configured limit")
     run_id: str | None = Field(None, description="of the run that the slice belongs to")
-    requeued: int = Field(0, ge=0, le=1000, description="how often the slice was put on again already")
+    requeued: int = Field(
+        0, ge=0, le=1000, description="how often the slice was enqueued again already"
+    )
 
     @model_validator(mode="after")
     def _slice_exists(self) -> Self:
         if (self.slice is None) != (self.total is None):
-            raise ValueError("slice and total go together")
+            raise ValueError("slice and total are only valid together")
         if self.slice is not None and self.total is not None and self.slice >= self.total:
-            raise ValueError(f"slice {self.slice} of {self.total} does not exist: they count from 0")
+            raise ValueError(f"slice {self.slice} of {self.total} does not exist: slices count from 0")
         return self
 
     @model_validator(mode="after")
@@ -116,14 +118,14 @@ class Request(Options):
 
 
 def parse_request(body: Any) -> Request:
-    """A request from the JSON value that a caller sent; raises `UsageError` without showing any value."""
+    """A request from the JSON value of a caller; raises `UsageError` without showing any value."""
     if not isinstance(body, dict):
         raise UsageError('A request is a JSON object, as in {"backlog": "orders"}.')
     return build(Request, body)
 
 
 class Config(Options):
-    """All that may be cleared, and where receipts go."""
+    """All backlogs that may be cleared, and the place of receipts."""
 
     receipts: str = Field("receipts", min_length=1, description="directory or fsspec URL for receipts")
     backlogs: dict[str, Backlog] = Field(min_length=1)
@@ -146,19 +148,19 @@ class Config(Options):
         deadline_s: float | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Job:
-        """What a request asks to do, within what is configured; raises `UsageError`.
+        """The job of a request, within the configured limits; raises `UsageError`.
 
-        `deadline_s` is what the platform leaves, in seconds; the lowest limit holds.
+        `deadline_s` is the time that the platform leaves, in seconds; the lowest limit holds.
         """
         found = self.backlog(request.backlog)
         if request.mode is not None and request.mode not in found.modes:
             raise UsageError(
-                f"Backlog {request.backlog!r} may be cleared by {' or '.join(found.modes)} alone."
+                f"Backlog {request.backlog!r} may only be cleared by {' or '.join(found.modes)}."
             )
         for name in ("max_messages", "max_seconds"):
             asked, most = getattr(request, name), getattr(found, name)
             if asked is not None and most is not None and asked > most:
-                raise UsageError(f"{name} is {asked}, but {most} at most is configured.")
+                raise UsageError(f"{name} is {asked}, but the configuration allows at most {most}.")
         seconds = [
             limit for limit in (request.max_seconds, found.max_seconds, deadline_s) if limit is not None
         ]

@@ -27,7 +27,7 @@ DISPATCH_SCHEMA: Literal["backlog-clearer/dispatch/1"] = "backlog-clearer/dispat
 
 
 class Dispatch(BaseModel):
-    """A dispatch as it is recorded with the run, and answered."""
+    """A dispatch, as it is recorded with the run and returned to the caller."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -36,7 +36,7 @@ class Dispatch(BaseModel):
     request: Request
     system: str
     subscription: str
-    unit: str = Field(description="what `backlog` counts")
+    unit: str = Field(description="the unit of `backlog`")
     partitions: int
     backlog: int | None = Field(description="at the dispatch; null: unknown")
     slices: int
@@ -57,10 +57,10 @@ def dispatch(
     put: Callable[[Sequence[Request]], None],
     environ: Mapping[str, str] = os.environ,
 ) -> Dispatch:
-    """Count the backlog, decide on slices, record the run, and put the slices on the queue.
+    """Count the backlog, decide on slices, record the run, and enqueue the slices.
 
-    A dispatch of a run that was recorded puts on what that record says, or nothing if the queue has it
-    all. Raises `UsageError`, `RefusedError` (consumers are attached) and `BrokerError`.
+    A dispatch of a run that is already recorded enqueues the recorded slices, or nothing if the queue
+    has them all. Raises `UsageError`, `RefusedError` (consumers are attached) and `BrokerError`.
     """
     if request.slice is not None:
         raise UsageError("A dispatch decides on the slices itself: leave out slice and total.")
@@ -70,7 +70,7 @@ def dispatch(
     found = read_dispatch(config.receipts, run_id)
     if found is not None and found.request.backlog != request.backlog:
         raise RefusedError(
-            f"Run {run_id!r} is of backlog {found.request.backlog!r}; nothing was changed."
+            f"Run {run_id!r} belongs to backlog {found.request.backlog!r}; nothing was changed."
         )
     if found is None:
         found = _survey(config, request.model_copy(update={"run_id": run_id}), now, environ)
@@ -110,13 +110,13 @@ def _record(found: Dispatch, path: str) -> None:
 
 
 def read_dispatch(receipts: str, run_id: str) -> Dispatch | None:
-    """What was recorded of a run's dispatch; None: nothing. Raises `UsageError`, `BrokerError`."""
+    """The recorded dispatch of a run; None: there is none. Raises `UsageError`, `BrokerError`."""
     path = f"{run_folder(receipts, run_id)}/dispatch.json"
     try:
         return Dispatch.model_validate_json(store.read(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise BrokerError(f"{path} is no dispatch of this tool.") from error
+        raise BrokerError(f"{path} is not a dispatch of this tool.") from error
     except OSError as error:
         raise BrokerError(f"The dispatch in {path} cannot be read: {error}.") from error

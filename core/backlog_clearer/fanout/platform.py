@@ -1,4 +1,4 @@
-"""Which slice of which run a container is, as its platform tells it in the environment.
+"""The slice and the run of a container, from the environment that its platform sets.
 
 Cloud Run jobs: https://cloud.google.com/run/docs/container-contract#jobs-env-vars; AWS Batch:
 https://docs.aws.amazon.com/batch/latest/userguide/job_env_vars.html; Kubernetes: indexed jobs, whose
@@ -25,25 +25,25 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def slice_of(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """(index, total) as the platform tells; None: it tells nothing. Raises `UsageError`."""
+    """(index, total) from the platform's variables; None: there are none. Raises `UsageError`."""
     for index_name, total_name in _PLATFORMS:
         if index_name not in environ:
             continue
         if total_name not in environ:
             raise UsageError(
-                f"{index_name} is set, but {total_name} is not: how many slices are there?"
+                f"{index_name} is set, but {total_name} is not: set it to the number of slices."
             )
         index, total = _number(environ, index_name), _number(environ, total_name)
         if index >= total:
             raise UsageError(
-                f"{index_name} is {index}, but {total_name} is {total}: they count from 0."
+                f"{index_name} is {index}, but {total_name} is {total}: indexes count from 0."
             )
         return index, total
     return None
 
 
 def run_of(environ: Mapping[str, str]) -> str | None:
-    """A run id that all slices of one execution share; None: the platform tells none."""
+    """A run id that all slices of one execution share; None: the platform sets none."""
     for name in _RUNS:
         value = environ.get(name, "").partition(":")[0]  # a child of a Batch array is "ID:INDEX"
         if value:
@@ -52,12 +52,12 @@ def run_of(environ: Mapping[str, str]) -> str | None:
 
 
 def scheduled_run(backlog: str, when: str) -> str:
-    """The run id of what a scheduler starts for a moment: the same however often it tries."""
+    """The run id of a scheduled start: the same however often the scheduler retries it."""
     return _NOT_IN_A_NAME.sub("-", f"{when}-{backlog}").lstrip("._-")[:100]
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ[name].strip()
     if not text.isdecimal():
-        raise UsageError(f"{name} is {text[:50]!r}, which is no number.")
+        raise UsageError(f"{name} is {text[:50]!r}, which is not a number.")
     return int(text)

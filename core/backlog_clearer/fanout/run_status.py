@@ -1,8 +1,8 @@
-"""How a whole run stands, from what its invocations stored: receipts, their results, failures.
+"""The status of a whole run, from the files of its invocations: receipts, their results, failures.
 
-Slices run twice, die, and go on; therefore nothing is added up that could be counted twice. A partition's
-figures span from the first receipt that names it (where it stood, what its target was) to the newest word
-of the broker: exact however many invocations there were.
+Slices run twice, die and continue, so nothing is added up that could be counted twice. A partition's
+figures span from the first receipt that names it (its position and target) to the newest figure of the
+broker: exact, however many invocations there were.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Frozen(BaseModel):
 
 
 class Failure(_Frozen):
-    """An invocation that ended before it had a receipt, or a message that its queue gave up."""
+    """An invocation that ended before it had a receipt, or a message that its queue gave up on."""
 
     slice: Slice | None
     error: str
@@ -40,12 +40,12 @@ class Failure(_Frozen):
 
 
 class State(StrEnum):
-    """How one slice stands."""
+    """The state of one slice."""
 
-    WAITING = "waiting"  # nothing is known of it yet
+    WAITING = "waiting"  # no invocation has stored anything yet
     STARTED = "started"  # its newest invocation has no result: it runs, or died
     CLEARED = "cleared"  # an invocation of it was verified by the broker
-    NOT_CLEARED = "not cleared"  # its newest result says so; another attempt may follow
+    NOT_CLEARED = "not cleared"  # by its newest result; another attempt may follow
     FAILED = "failed"  # refused, or given up by the queue, since its newest receipt
 
 
@@ -69,7 +69,7 @@ class PartitionStatus(_Frozen):
     backlog: int | None = Field(description="before, up to the target, in `unit`; null: unknown")
     remaining: int | None = Field(None, description="by the newest result, in `unit`; null: unknown")
     verified: bool = Field(
-        False, description="whether the broker confirmed to some invocation: nothing left"
+        False, description="whether the broker confirmed to an invocation that nothing is left"
     )
 
     @property
@@ -81,7 +81,7 @@ class PartitionStatus(_Frozen):
 
 
 class RunStatus(_Frozen):
-    """How a run stands."""
+    """The status of a run."""
 
     schema_: Literal["backlog-clearer/run/1"] = Field(RUN_SCHEMA, alias="schema")
     run_id: str
@@ -94,16 +94,16 @@ class RunStatus(_Frozen):
     partitions: tuple[PartitionStatus, ...]
     total: int | None = Field(description="backlog before, in `unit`; null: unknown")
     gone: int | None = Field(
-        description="how much of it is gone; null: not known of all partitions yet"
+        description="how much of it is gone; null: not known for all partitions yet"
     )
 
 
 def run_status(receipts: str, run_id: str) -> RunStatus:
-    """How a run stands; raises `UsageError` where nothing is known of it, `BrokerError`."""
+    """The status of a run; raises `UsageError` if there is no such run, `BrokerError`."""
     dispatched = read_dispatch(receipts, run_id)
     try:
         loaded = load_run(receipts, run_id)
-    except UsageError as error:  # the run may well be there
+    except UsageError as error:  # the run may exist
         raise BrokerError(str(error)) from error
     found = [item for item in loaded.values() if item.action is Action.CLEAR]
     failures = _failures(run_folder(receipts, run_id))
@@ -118,7 +118,7 @@ def combined(
     receipts: Sequence[Receipt],
     failures: Sequence[Failure],
 ) -> RunStatus:
-    """A run from its dispatch, its receipts (oldest first) and its failures: pure."""
+    """The status of a run from its dispatch, its receipts (oldest first) and its failures: pure."""
     parts = [item.slice for item in receipts] + [item.slice for item in failures]
     total = dispatched.slices if dispatched else max((part.total for part in parts if part), default=0)
     names = [part_name(Slice(index=index, total=total)) for index in range(total)]
@@ -197,7 +197,7 @@ def _partitions(receipts: Sequence[Receipt]) -> tuple[PartitionStatus, ...]:
 
 
 def note_failure(receipts: str, request: Request, error: Exception, now: datetime) -> None:
-    """Store that a slice came to nothing, for whoever asks how the run stands.
+    """Store the failure of a slice, for the status of its run.
 
     Does nothing for a request without a run. Raises `BrokerError` where it cannot be stored.
     """

@@ -39,7 +39,7 @@ def _partition_numbers(value: object) -> object:
     for part in value.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
         if not match:
-            raise ValueError(f"{part.strip()!r} is no partition number or range, as in 0,3,5-8")
+            raise ValueError(f"{part.strip()!r} is not a partition number or a range, as in 0,3,5-8")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"the range {part.strip()!r} runs backwards")
@@ -49,7 +49,7 @@ def _partition_numbers(value: object) -> object:
 
 def _is_file(name: str) -> str:
     if not Path(name).is_file():
-        raise ValueError("there is no such file")
+        raise ValueError("this file does not exist")
     return name
 
 
@@ -79,7 +79,7 @@ class SystemOptions(Options):
     """
 
     def public(self) -> dict[str, Any]:
-        """Everything but the secrets, as JSON values, without what was left at its default."""
+        """All fields except secrets and defaults, as JSON values."""
         secret = {
             name for name, value in iter(self) if isinstance(value, SecretStr) or name in self.hidden()
         }

@@ -60,7 +60,7 @@ def build_options(
 
 
 def _merge(model: type[SystemOptions], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One mapping by field name; raises `UsageError` for keys that are no option at all."""
+    """One mapping by field name; raises `UsageError` for keys that are not options."""
     known = [*model.model_fields, *RunOptions.model_fields]
     takes_settings = SETTINGS in model.model_fields
     merged: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def _merge(model: type[SystemOptions], layers: Sequence[Mapping[str, Any]]) -> d
 
 
 def _try(model: type[_Options], merged: Mapping[str, Any]) -> tuple[_Options | None, list[str]]:
-    """The model built from its part of the values, or what is wrong with them."""
+    """The model built from its part of the values, or the faults in them."""
     try:
         return build(model, {k: v for k, v in merged.items() if k in model.model_fields}), []
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""References in option values: `${env:NAME}` and `${file:PATH}`, so that no file has to hold a secret."""
+"""References in option values: `${env:NAME}` and `${file:PATH}`, so that options need not contain secrets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
 def read_text(path: str, called: str) -> str:
-    """The text in a file; raises `UsageError` that begins with what the file is called."""
+    """The text in a file; raises `UsageError` that begins with the name given as `called`."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text file"
+        reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UsageError(f"{called} cannot be read: {reason}.") from None
 
 

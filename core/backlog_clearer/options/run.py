@@ -27,7 +27,7 @@ class Slice(BaseModel):
         if isinstance(value, str):
             match = re.fullmatch(r"(\d+)/(\d+)", value.strip())
             if not match:
-                raise ValueError(f"{value!r} is no slice; write INDEX/TOTAL, as in 2/8")
+                raise ValueError(f"{value!r} is not a valid slice; write INDEX/TOTAL, as in 2/8")
             return {"index": int(match[1]), "total": int(match[2])}
         return value
 
@@ -51,22 +51,25 @@ class RunOptions(Options):
         Mode.CONSUME, description="consume: read and acknowledge; skip: move the position to the end"
     )
     workers: int = Field(
-        4, ge=1, le=1024, description="lanes that read at the same time, each with a client of its own"
+        4, ge=1, le=1024, description="lanes that read at the same time, each with its own client"
     )
     batch_size: int = Field(
-        2000, ge=1, le=1_000_000, description="messages that one read asks for, where it can be told"
+        2000,
+        ge=1,
+        le=1_000_000,
+        description="messages requested by one read, where the protocol allows it",
     )
     stop_when_empty: bool = Field(
-        False, description="end once the target is reached; otherwise go on until interrupted"
+        False, description="end once the target is reached; otherwise continue until interrupted"
     )
     follow: bool = Field(
         False,
-        description="go on past the end as it was at the start, instead of freezing it as the target",
+        description="continue past the end as it was at the start, instead of freezing it as the target",
     )
     max_messages: int | None = Field(None, ge=1, description="stop after this many messages")
     max_seconds: float | None = Field(None, gt=0, description="stop after this many seconds")
     stall_seconds: float = Field(
-        60.0, gt=0, description="give up when backlog remains and nothing arrives for this long"
+        60.0, gt=0, description="give up if backlog remains and no message arrives for this long"
     )
     max_retries: int = Field(
         10, ge=0, le=1000, description="consecutive attempts after transient errors, with backoff"
@@ -74,20 +77,20 @@ class RunOptions(Options):
     quiet_seconds: float = Field(
         15.0,
         gt=0,
-        description="where the broker gives no figures: end after this long without a message",
+        description="where the broker has no figures: end if no message arrives for this long",
     )
     partitions: PartitionNumbers | None = Field(None, description="only these, as in 0,3,5-8")
     slice: Slice | None = Field(
         None, description="only every TOTALth partition of the sorted list, as in 2/8"
     )
-    force: bool = Field(False, description="go on although consumers are attached")
+    force: bool = Field(False, description="proceed even if consumers are attached")
     dry_run: bool = Field(False, description="show backlog, plan and cost; change nothing")
     receipt_dir: str = Field(
         "receipts", description="directory for receipts, a path or any fsspec URL (gs://, s3://, az://)"
     )
 
     def choose(self, partitions: Iterable[Partition]) -> list[Partition]:
-        """Those that `--partitions` and `--slice` leave, sorted.
+        """The partitions that `--partitions` and `--slice` select, sorted.
 
         Raises `UsageError` naming partitions that do not exist, and those that do.
         """

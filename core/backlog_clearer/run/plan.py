@@ -1,4 +1,4 @@
-"""What a run is about to do: pure decisions over a survey, made before anything changes."""
+"""The plan of a run: pure decisions over a survey, made before anything changes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from backlog_clearer.model import Claim, Mode, PartitionState, Survey
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.report import Action, PartitionResult
-
-_SHOWN = 5  # names of consumers that fit a line
+from backlog_clearer.text import counted, listed
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is about to do; shown before it does it."""
+    """The changes that a run is about to make; shown before it makes them."""
 
     action: Action
     mode: Mode | None
@@ -28,18 +27,18 @@ class Plan:
 
 
 def cost(claims: Sequence[Claim], run: RunOptions, survey: Survey, unit: str) -> str:
-    """One line that says what a run will transfer and change."""
+    """One line: what a run will transfer and change."""
     if not claims:
         return "nothing to do: no backlog"
-    places = f"{len(claims)} partition{'s' if len(claims) != 1 else ''}"
+    places = counted(len(claims), "partition")
     if run.mode is Mode.SKIP:
         requests = survey.skip_requests if survey.skip_requests is not None else len(claims)
-        return f"moves the position of {places}, {requests} write requests, transfers no messages"
+        return f"moves the position of {places}, {counted(requests, 'write request')}, transfers no messages"
     known = [claim.state.backlog for claim in claims if claim.state.backlog is not None]
     amount = f"{sum(known):,} {unit}" if len(known) == len(claims) else f"an unknown number of {unit}"
     sizes = [claim.state.backlog_bytes for claim in claims if claim.state.backlog_bytes is not None]
     size = f" ({sum(sizes) / 1e6:,.1f} MB)" if len(sizes) == len(claims) else ""
-    return f"transfers {amount}{size} of {places} with {run.workers} workers"
+    return f"transfers {amount}{size} of {places} with {counted(run.workers, 'worker')}"
 
 
 def choose(survey: Survey, run: RunOptions) -> tuple[PartitionState, ...]:
@@ -49,7 +48,7 @@ def choose(survey: Survey, run: RunOptions) -> tuple[PartitionState, ...]:
 
 
 def claim(states: Sequence[PartitionState], mode: Mode, *, frozen: bool) -> list[Claim]:
-    """What is to be cleared: a partition without backlog is left alone if its position says so too."""
+    """The claims: a partition without backlog has none if its position is at the end, too."""
     return [
         Claim(state, resume=None, target=state.end if frozen else None)
         for state in states
@@ -62,7 +61,7 @@ def claim(states: Sequence[PartitionState], mode: Mode, *, frozen: bool) -> list
 def notes_for(
     survey: Survey, states: Sequence[PartitionState], run: RunOptions, claims: Sequence[Claim]
 ) -> tuple[str, ...]:
-    """What the user must know first."""
+    """Facts that the user must know first."""
     notes = list(survey.notes)
     if survey.live:
         notes.append(live_text(survey))
@@ -70,20 +69,20 @@ def notes_for(
     for state in states:
         if state.undo:
             reasons[state.undo] = reasons.get(state.undo, 0) + 1
-    notes += [f"Undo: {reason} ({count} partitions)" for reason, count in reasons.items()]
+    notes += [f"Undo: {reason} ({counted(count, 'partition')})" for reason, count in reasons.items()]
     if run.mode is Mode.CONSUME and not run.stop_when_empty:
-        notes.append("Without --stop-when-empty this goes on, past the present end, until interrupted.")
+        notes.append("Without --stop-when-empty this continues past the present end until interrupted.")
     if run.slice is not None and not states:
         notes.append(f"Slice {run.slice} holds no partition: there are fewer partitions than slices.")
     if claims and run.mode is Mode.CONSUME and run.workers > len(claims):
         notes.append(
-            f"{run.workers} workers for {len(claims)} partitions: a partition has one worker at most,"
+            f"{counted(run.workers, 'worker')} for {counted(len(claims), 'partition')}: a partition has one"
             " unless the subscription lets consumers compete."
         )
     return tuple(notes)
 
 
 def live_text(survey: Survey) -> str:
-    """Who is attached, in one sentence."""
-    names = ", ".join(survey.live[:_SHOWN]) + (", …" if len(survey.live) > _SHOWN else "")
-    return f"{survey.subscription} has {len(survey.live)} consumers attached: {names}."
+    """The attached consumers, in one sentence."""
+    consumers = counted(len(survey.live), "consumer")
+    return f"{survey.subscription} has {consumers} attached: {listed(survey.live)}."

@@ -1,4 +1,4 @@
-"""Receipts: what it takes to undo a run, stored before the run changes anything.
+"""Receipts: everything needed to undo a run, stored before the run changes anything.
 
 A receipt is one JSON file for a run, or for one slice of it; `DIR/RUN_ID/NAME.json` on any file
 system that fsspec knows. It holds no secret. After the run it is completed with the result, and so
@@ -45,7 +45,7 @@ class RecordedPartition(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What it takes to undo one run or slice."""
+    """Everything needed to undo one run or slice."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -74,18 +74,18 @@ def check_run_id(run_id: str) -> str:
     """The id itself; raises `UsageError` where it could not be a file name."""
     if not _RUN_ID.fullmatch(run_id):
         raise UsageError(
-            f"{run_id[:100]!r} is no run id: letters, digits, '.', '_' and '-', 100 at most."
+            f"{run_id[:100]!r} is not a valid run id: use letters, digits, '.', '_' and '-', at most 100."
         )
     return run_id
 
 
 def run_folder(directory: str, run_id: str) -> str:
-    """Where the files of a run are; raises `UsageError` for what is no run id."""
+    """The folder of a run's files; raises `UsageError` if the run id is not valid."""
     return f"{directory.rstrip('/')}/{check_run_id(run_id)}"
 
 
 def part_name(part: Slice | None) -> str:
-    """What files call a slice, or the whole: "slice-2-of-8", "whole"."""
+    """The name of a slice, or of the whole, in file names: "slice-2-of-8", "whole"."""
     return "whole" if part is None else f"slice-{part.index}-of-{part.total}"
 
 
@@ -103,13 +103,13 @@ def save(receipt: Receipt, path: str) -> None:
         store.write(path, receipt.model_dump_json(by_alias=True, indent=2).encode())
     except OSError as error:
         raise BrokerError(
-            f"The receipt cannot be written to {path}: {error}. Nothing was changed because of"
-            " that; choose another place with --receipt-dir."
+            f"The receipt cannot be written to {path}: {error}. Nothing was changed;"
+            " choose another place with --receipt-dir."
         ) from error
 
 
 def load(path: str) -> Receipt:
-    """Read a receipt; raises `UsageError` where there is none or it is not one."""
+    """Read a receipt; raises `UsageError` where the file does not exist or is not a receipt."""
     try:
         data = store.read(path)
     except OSError as error:
@@ -144,7 +144,7 @@ def load_run(
 
 
 def original_positions(receipts: Iterable[Receipt]) -> dict[Partition, Position | None]:
-    """Where every partition was before the first of these receipts (oldest first) touched it."""
+    """The position of every partition before the first of these receipts (oldest first)."""
     positions: dict[Partition, Position | None] = {}
     for receipt in receipts:
         for entry in receipt.partitions:
@@ -153,7 +153,7 @@ def original_positions(receipts: Iterable[Receipt]) -> dict[Partition, Position 
 
 
 def original_targets(receipts: Iterable[Receipt]) -> dict[Partition, Position]:
-    """Up to where the first of these receipts (oldest first) meant to clear each partition."""
+    """The target of every partition in the first of these receipts (oldest first) that names it."""
     targets: dict[Partition, Position] = {}
     for receipt in receipts:
         for entry in receipt.partitions:

@@ -1,4 +1,4 @@
-"""What a run says of itself: one versioned result for people, scripts and the functions.
+"""The result of a run: one versioned object for people, scripts and the functions.
 
 The JSON Schema of `RunResult` is committed as docs/schema/result.schema.json; a test holds the two
 together. Unknown figures are null, never 0.
@@ -22,7 +22,7 @@ StoredPosition = int | str | dict[str, int | str | None] | None
 
 
 class Action(StrEnum):
-    """What was asked for."""
+    """The requested action."""
 
     CLEAR = "clear"
     STATUS = "status"
@@ -47,7 +47,7 @@ class PartitionResult(_Frozen):
     unacknowledged: int = Field(0, description="messages read whose acknowledgement failed")
     remaining: int | None = Field(None, description="left up to the target, in `unit`; null: unknown")
     verified: bool | None = Field(
-        None, description="whether the broker itself says so afterwards; null: it cannot tell"
+        None, description="whether the broker itself confirms it afterwards; null: unknown"
     )
     undo: str | None = Field(None, description="why restore could not bring this partition back")
     error: str | None = None
@@ -73,7 +73,7 @@ class Totals(_Frozen):
 
 
 class RunResult(_Frozen):
-    """What one run, or one slice of it, did."""
+    """The outcome of one run, or of one slice of it."""
 
     schema_: Literal["backlog-clearer/result/1"] = Field(RESULT_SCHEMA, alias="schema")
     version: str = Field(description="of backlog-clearer")
@@ -84,17 +84,17 @@ class RunResult(_Frozen):
     mode: Mode | None = Field(None, description="how the backlog was cleared; null: it was not")
     dry_run: bool = False
     slice: str | None = Field(None, description="INDEX/TOTAL; null: everything")
-    unit: str = Field(description="what backlog and remaining count")
+    unit: str = Field(description="the unit of backlog and remaining")
     started_at: datetime
     finished_at: datetime
-    seconds: float = Field(description="of draining, skipping or restoring alone")
+    seconds: float = Field(description="of draining, skipping or restoring only")
     partitions: tuple[PartitionResult, ...]
     totals: Totals
     stop_reason: StopReason | None = None
     verified: bool | None = Field(
         None, description="true only if the broker confirms every partition; null: unknown"
     )
-    cleared: bool = Field(description="what the exit code says: 0 if true, 1 if false")
+    cleared: bool = Field(description="the exit code is 0 if true, 1 if false")
     receipt: str | None = Field(None, description="where the receipt is; null: none was written")
     notes: tuple[str, ...] = ()
     error: str | None = Field(None, description="of the run as a whole")
@@ -107,7 +107,7 @@ class RunResult(_Frozen):
 
 
 def failure_json(error: Exception) -> str:
-    """What stands in a result's place where a run could not start: one JSON object."""
+    """One JSON object instead of a result, where a run could not start."""
     return json.dumps(
         {
             "schema": RESULT_SCHEMA,

@@ -1,7 +1,7 @@
 """JSON files on any file system that fsspec knows: written durably, read whole, listed.
 
-On a local disk a file is written whole or not at all, and synced; object stores do the same by nature.
-Every function raises `OSError` alone, `FileNotFoundError` where there is nothing; the callers say what the
+On a local disk a file is written whole or not at all, and synced; object stores do the same.
+Every function raises only `OSError`, `FileNotFoundError` where there is no file; callers add what the
 file was for.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """File systems raise what their libraries raise: no login, no such scheme, a refused request."""
+    """Turn every error of a file system's library into `OSError`: no login, an unknown scheme, a refusal."""
     try:
         yield
     except OSError:
@@ -80,7 +80,7 @@ def read_all(paths: Sequence[str]) -> dict[str, bytes]:
         return {}
     with _as_os_error():
         fs, _ = _file_system(paths[0])
-        where = {path: fs._strip_protocol(path) for path in paths}  # noqa: SLF001 what url_to_fs calls
+        where = {path: fs._strip_protocol(path) for path in paths}  # noqa: SLF001 url_to_fs calls it, too
         found: dict[str, bytes] = fs.cat(list(where.values()))
         return {path: found[name] for path, name in where.items()}
 
