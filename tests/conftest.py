@@ -1,40 +1,114 @@
-"""What holds for every test: who shares a worker, and what is said of Terraform's providers at the end."""
+"""Rules for every test: which need a server, what is skipped where a machine lacks something, the order."""
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
+from backlog_clearer.testing.support import UnavailableError
 from tests.infra.terraform import USED
 
-# Their assertions say what they compared, too.
-pytest.register_assert_rewrite("backlog_clearer.testing")
+# Their assertions show what they compared, too.
+pytest.register_assert_rewrite("backlog_clearer.testing.servers")
+
+NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
+"""Set by CI: a test whose requirements could have been installed must not be skipped."""
+
+_TIMEOUT_S = 300
+_OWN = frozenset({"backlog_clearer", "bench", "demo", "functions", "tests", "tools"})
+_SERVERS = frozenset({"functions", "infra", "real"})
+_SERVERLESS = ("test_memory", "_wire", "_settings", "_figures")
+"""How files of tests/brokers end that start no server. The others do, if only one written in Python."""
 
 
-class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the library ships no types
-    """Tests of one file, and those of one real broker, share a worker, and so what they start.
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks, those of a plugin that is not installed included."""
+    config.addinivalue_line(
+        "markers", "server: starts a server, or needs the network or another program"
+    )
+    if not config.pluginmanager.hasplugin("timeout"):
+        config.addinivalue_line("markers", "timeout(seconds): has no effect without pytest-timeout")
 
-    `--dist loadgroup` would do that by marks, but has no effect in pytest 9.2 (xdist 3.8).
-    """
 
-    def _split_scope(self, nodeid: str) -> str:
-        path = PurePath(nodeid.partition("::")[0])
-        if path.parent.name == "real":
-            return "real pulsar" if "pulsar" in path.name else "real kafka"
-        return str(path)
+def _needs_server(item: pytest.Item) -> bool:
+    folder = item.path.parent.name
+    return folder in _SERVERS or (folder == "brokers" and not item.path.stem.endswith(_SERVERLESS))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs a server, bound what has no bound, and put what takes longest first."""
+    for item in items:
+        if _needs_server(item):
+            item.add_marker("server")
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+    if hasattr(config, "workerinput"):
+        from tests.scheduling import seconds_of  # noqa: PLC0415 needs xdist
+
+        items.sort(key=lambda item: -seconds_of(item.nodeid))
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """What an import error reports as missing; None where it is this repository's fault."""
+    if not isinstance(error, ImportError) or error.name is None or error.name.split(".")[0] in _OWN:
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        return f"needs the Python package {error.name!r}"
+    # A part of a namespace package (google.cloud) that another distribution made
+    return None if error.path else f"needs a Python package: {error}"
+
+
+def pytest_exception_interact(call: pytest.CallInfo[Any], report: Any) -> None:
+    """A module that imports a package which is not installed is skipped with that reason."""
+    if not isinstance(report, pytest.CollectReport) or call.excinfo is None or NO_SKIPS:
+        return
+    reason = _missing(call.excinfo.value.__cause__)
+    if reason is not None:
+        report.outcome = "skipped"
+        report.longrepr = (report.fspath, 0, f"Skipped: {reason}")
+
+
+def _skipping() -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except UnavailableError as error:
+        reason = str(error)
+    except ImportError as error:
+        missing = _missing(error)
+        if missing is None:
+            raise
+        reason = missing
+    if NO_SKIPS:
+        pytest.fail(f"CI skips nothing that it could install: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    """Skip, or in CI fail, where a fixture lacks something."""
+    return (yield from _skipping())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Skip, or in CI fail, where a test lacks something."""
+    return (yield from _skipping())
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Used where there are several workers."""
-    return _Scheduler(config, log)
+    from tests.scheduling import Scheduler  # noqa: PLC0415 needs xdist
+
+    config.option.loadscopereorder = False  # in the order of the collection
+    return Scheduler(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker hands over how it had its providers."""
+    """A worker hands over which providers it used."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["providers"] = sorted(USED)
@@ -47,7 +121,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line a module: nobody shall take what a stub has checked for something that was applied."""
+    """Print for each Terraform module whether real providers or stubs checked it."""
     if USED:
         terminalreporter.section("Terraform providers")
         for module, providers in sorted(USED):

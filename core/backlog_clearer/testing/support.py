@@ -1,4 +1,8 @@
-"""What tests share: ports, processes, jars from Maven Central, and honest skips."""
+"""Ports, server processes, downloads and certificates for tests, benchmarks and the demonstration.
+
+Needs no test framework: what cannot run here raises `UnavailableError`, and tests/conftest.py makes that
+a skip, or a failure in CI.
+"""
 
 from __future__ import annotations
 
@@ -18,39 +22,36 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NoReturn
 
-import pytest
-
 CACHE = Path(os.environ.get("BACKLOG_CLEARER_TEST_CACHE", "~/.cache/backlog-clearer")).expanduser()
-"""Where downloads that every session repeats are kept; safe to delete."""
-
-NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
-"""Set by CI: what could have been installed must not be skipped."""
+"""Where downloads that every session needs are kept; safe to delete."""
 
 _CHANCE = random.SystemRandom()  # tests may seed the usual one
 _GIVEN: set[int] = set()
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = range(20_000 + _WORKER % 4, 32_000, 4)  # workers that run at the same time have others
+_PORTS = range(20_000 + _WORKER % 4, 32_000, 4)  # disjoint for up to four workers at the same time
+
+
+class UnavailableError(Exception):
+    """Something that could be installed is missing on this machine; the text names it."""
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip with a reason, or fail where CI demands that nothing is skipped."""
-    if NO_SKIPS:
-        pytest.fail(f"CI skips nothing that it could install: {reason}")
-    pytest.skip(reason)
+    """Raise `UnavailableError`: `reason` names what is missing."""
+    raise UnavailableError(reason)
 
 
 def need(*programs: str) -> None:
-    """Skip (in CI: fail) unless these programs are on the PATH."""
+    """Raise `UnavailableError` unless these programs are on the PATH."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         unavailable(f"needs {' and '.join(missing)} on the PATH")
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free, and stays so until a server starts there, or starts again.
+    """A free TCP port of 127.0.0.1 that this process has not returned before.
 
-    Below 32768, from where systems take the ports of clients (Linux: ip_local_port_range), and
-    none that was given out before.
+    Below 32768, where systems begin to take the ports of clients (Linux: ip_local_port_range), so that it
+    stays free until a server starts on it, and while that server restarts.
     """
     while True:
         port = _CHANCE.choice(_PORTS)
@@ -62,7 +63,7 @@ def free_port() -> int:
 
 
 def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Poll until `ready()`; raises `TimeoutError` naming what was waited for."""
+    """Poll until `ready()`; raises `TimeoutError` that names `what`."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() > deadline:
@@ -139,11 +140,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it is reached by HTTP, with a slash at the end."""
+        """Its address for HTTP, with a slash at the end."""
         return f"http://127.0.0.1:{self.port}/"
 
     def stop(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """Stop this very process group and wait for it."""
+        """Send a signal to this process group and wait for its end."""
         process, self.process = self.process, None
         if process is None:
             return
@@ -189,9 +190,9 @@ _ALONE = """<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId
 
 
 def maven_jars(name: str, coordinates: Sequence[str], *, alone: bool = False) -> Path:
-    """The folder with these artifacts ("group:artifact:version") and, unless `alone`, what they need.
+    """The folder with these artifacts ("group:artifact:version") and, unless `alone`, their dependencies.
 
-    Downloaded from Maven Central once and cached; skips where Java or Maven is missing.
+    Downloaded from Maven Central once and cached. Raises `UnavailableError` without Java or Maven.
     """
     need("java", "mvn")
     with cached(name) as (folder, complete):

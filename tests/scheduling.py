@@ -1,0 +1,73 @@
+"""Which tests share an xdist worker, and in which order the workers take them.
+
+Tests of one file share a worker, and so do all those that use the same real broker, which then starts
+once. What takes longest starts first, so that the workers end at about the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from xdist.scheduler import LoadScopeScheduling
+
+_SEPARATE = frozenset(
+    {
+        "test_aws_batch",
+        "test_eventhubs_kafka",
+        "test_fanout",
+        "test_googlepubsub",
+        "test_kafka_cluster",
+        "test_kafka_faults",
+        "test_pulsar_cluster",
+        "test_pulsar_faults",
+        "test_pulsar_security",
+    }
+)
+"""Files of tests/real that start servers of their own, or take so long that a worker has only them."""
+
+_SECONDS: Mapping[str, float] = {
+    "real pulsar": 340,
+    "test_aws_batch": 180,
+    "test_modules": 150,
+    "test_googlepubsub": 140,
+    "real kafka": 130,
+    "test_kafka_cluster": 130,
+    "test_pulsar_cluster": 130,
+    "test_pulsar_security": 120,
+    "test_kafka_faults": 120,
+    "test_pulsar_faults": 120,
+    "test_azure": 65,
+    "test_job_queue": 60,
+    "test_bundles": 55,
+    "test_storage_queue": 55,
+    "test_eventhubs_kafka": 55,
+    "test_fanout": 35,
+    "test_static_scan": 35,
+    "test_identity": 35,
+}
+"""Measured; only the order depends on it. Everything else takes less."""
+
+
+def scope_of(nodeid: str) -> str:
+    """The name of the group of tests that runs on one worker."""
+    path = PurePath(nodeid.partition("::")[0])
+    if path.parent.name != "real" or path.stem in _SEPARATE:
+        return str(path)
+    return "real pulsar" if "pulsar" in path.name else "real kafka"
+
+
+def seconds_of(nodeid: str) -> float:
+    """About how long the group of a test takes."""
+    scope = scope_of(nodeid)
+    return _SECONDS.get(PurePath(scope).stem, 0)
+
+
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the library ships no types
+    """Hands out the groups in the order of the collection.
+
+    `--dist loadgroup` would do that by marks, but has no effect in pytest 9.2 (xdist 3.8).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
