@@ -14,7 +14,7 @@ from backlog_clearer.errors import BrokerError, RefusedError, TransientError
 from backlog_clearer.model import Mode, Partition, StopReason, Survey
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run import survey as asking
+from backlog_clearer.run import retry
 from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load
@@ -121,7 +121,7 @@ def test_survey_is_asked_again_where_it_may_pass(
 
 
 @pytest.mark.parametrize(
-    ("error", "times"), [(TransientError("down"), asking.ATTEMPTS), (BrokerError("no"), 1)]
+    ("error", "times"), [(TransientError("down"), retry.ATTEMPTS), (BrokerError("no"), 1)]
 )
 def test_survey_that_goes_on_failing_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BrokerError, times: int

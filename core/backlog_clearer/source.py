@@ -9,6 +9,9 @@ Rules for both protocols:
 - **Never retry, never loop to wait.** Raise `TransientError` for what may pass and `BrokerError`
   for what will not; the engine alone backs off, reopens and gives up. A library's own reconnects
   are fine if they are bounded (`read` and every other call return within 15 s).
+  One exception: where the protocol needs several steps for one call (taking turns as a member of a
+  group; looking a few times whether a member stays), a call may take up to 5 s for them. Each step must
+  have been answered: after an error, a time-out or a lost connection no request is sent again.
 - **Unknown is None.** An error, a timeout or an empty answer is never turned into 0.
 - **One client, one thread.** Each `Lane` is used by exactly one thread and owns its clients. The
   methods of `Source` are called by one thread (not a lane's), except `open_lane`, which lanes'
@@ -110,7 +113,8 @@ class Source(Protocol):
         """Create on the broker whatever `restore` will need (a snapshot); most need nothing.
 
         Called once, after the receipt that names it was stored and before the first change.
-        Raises `RefusedError` if undo cannot be made possible and the user did not waive it.
+        Raises `RefusedError` if undo cannot be made possible and the user did not waive it, and
+        `TransientError` where the whole call may be repeated.
         """
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
@@ -133,7 +137,8 @@ class Source(Protocol):
         """Move the position of each claim to its target without transferring messages.
 
         O(partitions) requests. Never moves a position backwards. Every claim gets an `Outcome`;
-        a refused partition carries its `error` and the others are moved all the same.
+        a refused partition carries its `error` and the others are still moved. Raises `TransientError`
+        where the whole call may be repeated.
         """
 
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
@@ -141,6 +146,7 @@ class Source(Protocol):
 
         Returns one `Outcome` a partition; what cannot be restored carries an `error` that says
         why. Called only after `survey` and, where consumers are attached, only if the user forces it.
+        Raises `TransientError` where the whole call may be repeated.
         """
 
     def close(self) -> None:

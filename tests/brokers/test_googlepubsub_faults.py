@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import grpc
 import pytest
 
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
-from backlog_clearer.errors import BrokerError, RefusedError
+from backlog_clearer.errors import BrokerError, RefusedError, TransientError
+from backlog_clearer.model import Mode
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
@@ -76,6 +78,68 @@ def test_passing_errors_are_retried(
     server.fail(method, code, times=2)
     result = clear(job(bench, tmp_path))
     assert (result.verified, result.totals.messages, bench.sub.unacked()) == (True, 500, 0)
+
+
+@pytest.mark.parametrize("method", ["GetSubscription", "CreateSnapshot"])
+def test_requests_before_the_change_are_retried_by_the_run(
+    server: PubSubServer, tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """UNAVAILABLE for the look-up and for the snapshot costs another attempt, and no message."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 50)
+    server.fail(method, grpc.StatusCode.UNAVAILABLE, times=2)
+    result = clear(job(bench, tmp_path, {"mode": "skip"}))
+    assert (result.verified, bench.sub.unacked(), len(server.snapshots)) == (True, 0, 1)
+    assert caplog.text.count("Retrying the") == 2
+
+
+def test_each_attempt_sends_a_request_once(server: PubSubServer, tmp_path: Path) -> None:
+    """The adapter sends a refused request once: what repeats it is the run, which then gives up."""
+    bench = PubSubBench(server, figures=True)
+    server.fail("GetSubscription", grpc.StatusCode.UNAVAILABLE, times=50)
+    with closing(bench.source(bench.options(tmp_path))) as source:
+        with pytest.raises(TransientError, match="does not answer"):
+            source.survey()
+        assert len(server.faults["GetSubscription"]) == 49
+        server.fail("CreateSnapshot", grpc.StatusCode.UNAVAILABLE, times=50)
+        with pytest.raises(TransientError, match="--no-snapshot"):
+            source.prepare_undo([], Mode.SKIP)
+    assert len(server.faults["CreateSnapshot"]) == 49
+    assert server.snapshots == {}
+
+
+def test_seek_is_sent_once(server: PubSubServer, tmp_path: Path) -> None:
+    """A seek that may have taken effect is not repeated: the row shows that the outcome is not known."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 50)
+    server.fail("Seek", grpc.StatusCode.UNAVAILABLE, times=50)
+    result = clear(job(bench, tmp_path, {"mode": "skip"}))
+    assert (result.cleared, bench.sub.unacked()) == (False, 50)
+    assert result.verified is not True
+    assert "not known" in str(result.partitions[0].error)
+    assert len(server.faults["Seek"]) == 49
+
+
+@pytest.mark.parametrize("method", ["CreateSnapshot", "Seek"])
+def test_restore_is_retried_by_the_run(server: PubSubServer, tmp_path: Path, method: str) -> None:
+    """UNAVAILABLE while a subscription is restored costs another attempt; all messages are back."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 80)
+    result = clear(job(bench, tmp_path, {"mode": "skip"}))
+    server.fail(method, grpc.StatusCode.UNAVAILABLE)
+    back = put_back(bench, tmp_path, result)
+    assert ([row.error for row in back.partitions], bench.sub.unacked()) == ([None], 80)
+
+
+def test_snapshot_that_is_not_deleted_is_reported(server: PubSubServer, tmp_path: Path) -> None:
+    """The subscription is restored once, and the row shows that its snapshot remains."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 80)
+    result = clear(job(bench, tmp_path, {"mode": "skip"}))
+    server.fail("DeleteSnapshot", grpc.StatusCode.UNAVAILABLE, times=50)
+    back = put_back(bench, tmp_path, result, delete_snapshot=True)
+    assert "was restored, but" in str(back.partitions[0].error)
+    assert (bench.sub.unacked(), len(bench.sub.seeks), len(server.snapshots)) == (80, 2, 2)
 
 
 def test_exactly_once_ids_put_off_are_acknowledged_again(server: PubSubServer, tmp_path: Path) -> None:

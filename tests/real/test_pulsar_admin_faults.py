@@ -8,7 +8,7 @@ import pytest
 
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Mode
-from backlog_clearer.run import survey as asking
+from backlog_clearer.run import retry
 from backlog_clearer.testing.servers.pulsar_judge import Case
 from tests.functions.flaky import SILENCE, flaky
 
@@ -108,5 +108,5 @@ def test_an_api_that_falls_silent(pulsar_case: Case, way: Gate) -> None:
     way.silent_after = 6
     with pytest.raises(BrokerError, match="does not answer"):
         pulsar_case.clear(mode=Mode.SKIP)
-    assert way.requests <= way.silent_after + AT_ONCE + asking.ATTEMPTS
+    assert way.requests <= way.silent_after + AT_ONCE + retry.ATTEMPTS
     assert left(pulsar_case) == dict.fromkeys(range(PARTITIONS), EACH)

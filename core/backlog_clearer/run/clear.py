@@ -17,6 +17,7 @@ from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import claim, cost, notes_for
 from backlog_clearer.run.record import Record, change_of, complete, no_errors
 from backlog_clearer.run.report import Action, RunResult, all_verified
+from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.survey import chosen, refuse_live
 from backlog_clearer.run.verify import cleared_rows, difference
 from backlog_clearer.source import Source
@@ -66,7 +67,8 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     receipt = record.begin(record.path, plan, callbacks)
 
     if claims:
-        source.prepare_undo([item.partition for item in claims], run.mode)
+        partitions = [item.partition for item in claims]
+        repeated("undo's preparation", lambda: source.prepare_undo(partitions, run.mode))
     drained = (
         _skip(source, claims)
         if run.mode is Mode.SKIP
@@ -134,7 +136,7 @@ def _skip(source: Source, claims: Sequence[Claim]) -> Drain:
     outcomes: Sequence[Outcome] = ()
     if claims:
         try:
-            outcomes = source.skip(claims)
+            outcomes = repeated("skip", lambda: source.skip(claims))
         except BrokerError as failure:  # some partitions may have moved: verification shows which
             error = str(failure)
     refused = {item.partition: Drained(0, 0, 0, item.error) for item in outcomes if item.error}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from backlog_clearer.model import Partition, Position
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.model import Outcome, Partition, Position
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.record import Change, Record, complete, no_errors
 from backlog_clearer.run.report import Action, RunResult, all_verified
+from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.survey import refuse_live, survey
 from backlog_clearer.run.verify import restored_rows
 from backlog_clearer.source import Source
@@ -64,9 +66,17 @@ def restore_source(
     receipt = record.begin(record.path, plan, callbacks)
 
     begun = time.monotonic()
-    outcomes = source.restore(record.targets)
+    outcomes = _restored(source, record.targets)
     change = Change(time.monotonic() - begun)
 
     rows = restored_rows(source, record.rows, outcomes)
     cleared = no_errors(rows) and not missing and all_verified(rows) is not False
     return complete(receipt, record.result(rows, cleared=cleared, change=change))
+
+
+def _restored(source: Source, targets: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    """`source.restore`; an error that concerns all partitions becomes that of each."""
+    try:
+        return repeated("restore", lambda: source.restore(targets))
+    except BrokerError as error:
+        return [Outcome(partition, None, str(error)) for partition in targets]

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
-import tenacity
-
-from backlog_clearer.errors import RefusedError, TransientError
+from backlog_clearer.errors import RefusedError
 from backlog_clearer.model import PartitionState, Survey
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.job import Job, opened
 from backlog_clearer.run.plan import choose, live_text
+from backlog_clearer.run.retry import repeated
 from backlog_clearer.source import Source
-from backlog_clearer.text import listed
-
-_LOG = logging.getLogger("backlog_clearer")
-
-ATTEMPTS = 4
-PATIENCE_S = 5.0  # a broker that took this long to fail is not asked again
-_WAIT_S = 0.3  # at least, between two attempts
-_SHOWN = 3  # partitions in a line of the log
 
 
 class Seen(NamedTuple):
@@ -54,22 +44,7 @@ def survey(source: Source) -> Survey:
 
     Raises like it, a few seconds later; a partition that keeps failing keeps its error.
     """
-
-    def report(state: tenacity.RetryCallState) -> None:
-        outcome = state.outcome
-        failure = outcome.exception() if outcome else None
-        passing = _passing(outcome.result()) if outcome and not failure else []
-        _LOG.warning("Retrying the survey: %s", failure or listed(passing, _SHOWN))
-
-    found: Survey = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(TransientError)
-        | tenacity.retry_if_result(lambda result: bool(_passing(result))),
-        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(PATIENCE_S),
-        wait=tenacity.wait_random_exponential(multiplier=_WAIT_S, min=_WAIT_S, max=2.0),
-        before_sleep=report,
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-    )(source.survey)
-    return found
+    return repeated("survey", source.survey, _passing)
 
 
 def _passing(found: Survey) -> list[str]:

@@ -1,4 +1,4 @@
-"""Acknowledging many messages at once, and what the broker said of it."""
+"""Acknowledgements: requests for many messages at once, and the service's answers added up."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from urllib.parse import quote
 
 from google.pubsub_v1 import SubscriberClient
 
-from backlog_clearer.brokers.googlepubsub.errors import Call, error_info, translated
+from backlog_clearer.brokers.googlepubsub.errors import Call, error_info, to_broker_error
 from backlog_clearer.brokers.googlepubsub.wire import Acknowledge, ModifyAckDeadline
 from backlog_clearer.errors import BrokerError, TransientError
 
-ACK_IDS = 1000  # of one request: an id has up to about 220 bytes, a request 512 KiB
+ACK_IDS = 1000  # of one request, which may have 512 KiB: an id has up to about 220 bytes
 ACK_TIMEOUT_S = 10.0
 PERMISSION = "pubsub.subscriptions.consume"
 SERVICE = "/google.pubsub.v1.Subscriber/"
 
 
 class Sent(NamedTuple):
-    """A request under way."""
+    """A request that is not answered yet."""
 
     ids: Sequence[bytes]
     future: Any  # of gRPC
 
 
 class Answer(NamedTuple):
-    """What became of a request."""
+    """A request's ids, and its error; None: it succeeded."""
 
     ids: Sequence[bytes]
     error: Exception | None
 
 
 class Requests:
-    """Acknowledge and ModifyAckDeadline with many ids, over a client's own channel."""
+    """Acknowledge and ModifyAckDeadline with many ids, over a client's channel."""
 
     def __init__(self, client: SubscriberClient, subscription: str) -> None:
         self.transport: Any = client.transport  # of the gRPC kind, which the client does not declare
@@ -53,7 +53,7 @@ class Requests:
         return Call(what, self.subscription, PERMISSION, self.transport.host)
 
     def acknowledge(self, ids: Sequence[bytes]) -> list[Sent]:
-        """Begin to acknowledge all, in parallel requests."""
+        """Begin to acknowledge all ids, in parallel requests."""
         return self._send(
             self._acknowledge,
             ids,
@@ -61,7 +61,7 @@ class Requests:
         )
 
     def set_deadline(self, ids: Sequence[bytes], seconds: int) -> list[Answer]:
-        """Lease all for so long from now; 0 gives them back."""
+        """Lease all ids for this long from now; 0 gives them back. Never raises: see `Answer.error`."""
         sent = self._send(
             self._modify,
             ids,
@@ -69,7 +69,7 @@ class Requests:
                 subscription=self.subscription, ack_deadline_seconds=seconds, ack_ids=part
             ),
         )
-        return answers(sent)
+        return await_answers(sent)
 
     def _send(
         self, method: Any, ids: Sequence[bytes], request: Callable[[Sequence[bytes]], Any]
@@ -81,14 +81,14 @@ class Requests:
         ]
 
 
-def answers(sent: Sequence[Sent]) -> list[Answer]:
+def await_answers(sent: Sequence[Sent]) -> list[Answer]:
     """Wait for the answers to requests; each takes at most `ACK_TIMEOUT_S` from its start."""
     return [Answer(ids, future.exception()) for ids, future in sent]
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What a broker said of acknowledgements."""
+class AckOutcome:
+    """Acknowledgements by their outcome."""
 
     confirmed: int = 0
     again: list[bytes] = field(default_factory=list)  # failed for now
@@ -97,39 +97,39 @@ class Verdict:
     refused: BrokerError | None = None
 
 
-def judge(results: Sequence[Answer], call: Call) -> Verdict:
+def sort_answers(answers: Sequence[Answer], call: Call) -> AckOutcome:
     """Add up the answers to acknowledgements.
 
     With exactly-once delivery an error lists single ids (TRANSIENT_*, PERMANENT_*); the ids it does
     not list were acknowledged (https://cloud.google.com/pubsub/docs/exactly-once-delivery).
     """
-    verdict = Verdict()
-    for ids, error in results:
+    outcome = AckOutcome()
+    for ids, error in answers:
         if error is None:
-            verdict.confirmed += len(ids)
+            outcome.confirmed += len(ids)
             continue
-        said = error_info(error)
+        info = error_info(error)
         by_id = {
             key.encode(): value
-            for key, value in said.items()
+            for key, value in info.items()
             if value.startswith(("TRANSIENT_", "PERMANENT_"))
         }
         if by_id:
             again = [one for one in ids if by_id.get(one, "").startswith("TRANSIENT_")]
             lost = sum(by_id.get(one, "").startswith("PERMANENT_") for one in ids)
-            verdict.again += again
-            verdict.lost += lost
-            verdict.confirmed += len(ids) - len(again) - lost
+            outcome.again += again
+            outcome.lost += lost
+            outcome.confirmed += len(ids) - len(again) - lost
             if again:
-                verdict.transient = TransientError(
+                outcome.transient = TransientError(
                     f"{call.host} put off {len(again)} acknowledgements of {call.resource}:"
                     f" {by_id[again[0]]}."
                 )
             continue
-        failure = translated(error, call)
-        verdict.again += ids
+        failure = to_broker_error(error, call)
+        outcome.again += ids
         if isinstance(failure, TransientError):
-            verdict.transient = failure
+            outcome.transient = failure
         else:
-            verdict.refused = failure
-    return verdict
+            outcome.refused = failure
+    return outcome

@@ -1,4 +1,4 @@
-"""What gRPC errors of Pub/Sub mean here, with the missing permission named.
+"""Pub/Sub's gRPC errors in this project's terms, with the missing permission named.
 
 Permissions: https://cloud.google.com/pubsub/docs/access-control#required_permissions.
 """
@@ -18,7 +18,7 @@ from backlog_clearer.errors import BrokerError, TransientError
 
 _TRANSIENT = {
     grpc.StatusCode.ABORTED,
-    grpc.StatusCode.CANCELLED,  # a server's end of a stream; what we cancel ourselves is not asked
+    grpc.StatusCode.CANCELLED,  # the server ended a stream; our own cancellations are not translated
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -32,22 +32,22 @@ class Call:
     """A request, as an error message names it."""
 
     what: str  # "seek", "acknowledge", …
-    resource: str  # full name of what it is about
-    permission: str  # what IAM asks for
+    resource: str  # full name of the resource
+    permission: str  # that IAM requires
     host: str
 
 
 def code_of(error: Exception) -> grpc.StatusCode | None:
-    """The gRPC status code of a raw or a client library's error; None: it is neither."""
+    """The gRPC status code of an error of gRPC or of the client library; None: it is neither."""
     if isinstance(error, GoogleAPICallError):
         code = error.grpc_status_code
         return code if isinstance(code, grpc.StatusCode) else None
-    call: object = error  # the stubs hold that an RpcError is no Call; gRPC's own are both
+    call: object = error  # by the stubs an RpcError is not a Call; gRPC's own are both
     return call.code() if isinstance(call, grpc.Call) else None
 
 
 def error_info(error: Exception) -> dict[str, str]:
-    """`ErrorInfo.metadata` of an error; empty where it carries none (google.rpc.ErrorInfo)."""
+    """`ErrorInfo.metadata` of an error; empty where it has none (google.rpc.ErrorInfo)."""
     call: Any = error
     if isinstance(error, GoogleAPICallError):
         call = next((item for item in error.errors if isinstance(item, grpc.Call)), None)
@@ -55,7 +55,7 @@ def error_info(error: Exception) -> dict[str, str]:
         return {}
     try:
         status = rpc_status.from_call(call)
-    except ValueError:  # details and status disagree: nothing to rely on
+    except ValueError:  # details and status disagree: neither is reliable
         return {}
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status else ():
@@ -64,8 +64,8 @@ def error_info(error: Exception) -> dict[str, str]:
     return {}
 
 
-def translated(error: Exception, call: Call) -> BrokerError:
-    """The error in this project's terms: transient or not, with what to check."""
+def to_broker_error(error: Exception, call: Call) -> BrokerError:
+    """The error in this project's terms: transient or not, with a hint what to check."""
     if isinstance(error, GoogleAuthError):
         return BrokerError(
             f"The credentials for {call.host} do not work: {_first_line(error)}. Check"
@@ -92,10 +92,10 @@ def translated(error: Exception, call: Call) -> BrokerError:
 
 
 def unreachable(error: BrokerError, host: str) -> BrokerError:
-    """For the first request: what a transient failure most likely means."""
+    """For the first request: a transient failure with a hint what to check."""
     if not isinstance(error, TransientError):
         return error
-    return BrokerError(
+    return TransientError(
         f"{host} does not answer: {error} Check the network, PUBSUB_EMULATOR_HOST and --api-endpoint."
     )
 

@@ -1,4 +1,4 @@
-"""The StreamingPull lane: leaves payloads unparsed, makes no Python object per message but the id."""
+"""The StreamingPull lane: payloads stay unparsed, and the only Python object per message is its id."""
 
 from __future__ import annotations
 
@@ -16,17 +16,24 @@ import grpc
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.types import StreamingPullRequest
 
-from backlog_clearer.brokers.googlepubsub.acks import ACK_IDS, SERVICE, Requests, Sent, answers, judge
-from backlog_clearer.brokers.googlepubsub.errors import translated
+from backlog_clearer.brokers.googlepubsub.acks import (
+    ACK_IDS,
+    SERVICE,
+    Requests,
+    Sent,
+    await_answers,
+    sort_answers,
+)
+from backlog_clearer.brokers.googlepubsub.errors import to_broker_error
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
-from backlog_clearer.brokers.googlepubsub.wire import instant, split
+from backlog_clearer.brokers.googlepubsub.wire import instant, split_at_target
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 _LOG = logging.getLogger("backlog_clearer")
 
 CLOSE_WAIT_S = 1.0  # for the server to end a stream that we ended
-LEASE_USED = 0.9  # of a lease, after which it is not relied on any more
+LEASE_USED = 0.9  # of a lease, after which its ids are not acknowledged any more
 HEARTBEAT_S = 30.0  # an empty request, as the official clients send, keeps a quiet stream open
 
 
@@ -39,12 +46,12 @@ class Batch(NamedTuple):
 
 
 @dataclass(slots=True)
-class Shared:
-    """What the lanes of one source share; every use takes the lock.
+class SharedLeases:
+    """Messages that the lanes of one source hand over to each other; every use takes the lock.
 
-    A lane that closes leaves here what it received and did not acknowledge. The next lane goes on
-    with it, so that a stream reset costs no redelivery (which a dead-letter policy would count);
-    the source gives back what is left at the end.
+    A lane that closes leaves here the messages that it received and did not acknowledge. The next lane
+    continues with them, so that a stream reset costs no redelivery (which a dead-letter policy would
+    count); the source gives the rest back at the end.
     """
 
     unread: list[Batch] = field(default_factory=list)
@@ -71,7 +78,7 @@ class Shared:
 
 
 class StreamLane:
-    """One StreamingPull stream, on a channel of its own.
+    """One StreamingPull stream, on a separate channel.
 
     A thread moves responses from gRPC, whose reads cannot time out, to `_arrived`; everything else
     happens on the lane's thread.
@@ -85,7 +92,7 @@ class StreamLane:
         *,
         batch_size: int,
         max_messages: int | None,
-        shared: Shared,
+        shared: SharedLeases,
     ) -> None:
         self._partition: Partition = claim.partition
         self._target = instant(str(claim.target)) if claim.target is not None else None
@@ -113,7 +120,7 @@ class StreamLane:
             StreamingPullRequest(
                 subscription=options.subscription,
                 stream_ack_deadline_seconds=self._lease_s,
-                # With a limit, no more is taken from other consumers than may be counted.
+                # With a limit, other consumers lose no more messages than may be counted.
                 max_outstanding_messages=min(outstanding, max_messages or outstanding),
                 max_outstanding_bytes=options.max_outstanding_bytes,
             )
@@ -125,7 +132,7 @@ class StreamLane:
         self._reader.start()
 
     def _receive(self) -> None:
-        """Move responses; waits while the lane is behind, so that memory stays bounded."""
+        """Move responses to the lane; waits while the lane is behind, so that memory stays bounded."""
         end: Exception
         try:
             for response in self._call:
@@ -138,14 +145,14 @@ class StreamLane:
             end = TransientError(f"{self._requests.call('the stream').host} ended the stream.")
         except grpc.RpcError as error:
             end = error
-        except Exception as error:  # noqa: BLE001 the lane's thread must learn of it
+        except Exception as error:  # noqa: BLE001 the lane's thread must see it
             end = error
         with self._news:
             self._end = end
             self._news.notify_all()
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
-        """Take what has arrived; see `source.Lane`."""
+        """Return messages that have arrived; see `source.Lane`."""
         if self._put_off:
             error, self._put_off = self._put_off, None
             raise error
@@ -174,10 +181,10 @@ class StreamLane:
         return ()
 
     def _next(self, max_wait_s: float) -> bool:
-        """Whether there is a batch to read; waits for one if need be."""
+        """Whether there is a batch to read; waits for one up to `max_wait_s`."""
         until = time.monotonic() + max_wait_s
         while True:
-            # An id whose lease ended is acknowledged in vain: the message is delivered again.
+            # Acknowledging an id after its lease has no effect: the message is delivered again.
             while self._unread and self._unread[0].at + self._lease_s * LEASE_USED <= time.monotonic():
                 self._unread.popleft()
             if self._unread:
@@ -195,7 +202,7 @@ class StreamLane:
                 return False
 
     def _sort(self, at: float, response: bytes) -> None:
-        before, beyond = split(response, self._target)
+        before, beyond = split_at_target(response, self._target)
         if before:
             self._unread.append(Batch(before, len(response), at))
         if beyond:
@@ -204,8 +211,8 @@ class StreamLane:
     def _hold(self, now: float) -> None:
         """Renew the leases of messages beyond the target, halfway through.
 
-        Given back at once they would return at once, forever, and each time count as a delivery
-        attempt. They stop the stream at `max_outstanding_messages`, which bounds them.
+        Given back at once they would be delivered again at once, and each delivery counts as an
+        attempt. The stream stops at `max_outstanding_messages`, which bounds them.
         """
         due = [batch for batch in self._held if batch.at + self._lease_s / 2 <= now]
         if not due:
@@ -214,20 +221,20 @@ class StreamLane:
         for part, error in self._requests.set_deadline(ids, self._lease_s):
             if error is not None:
                 call = self._requests.call("lease renewal")
-                _LOG.warning("%d messages: %s", len(part), translated(error, call))
+                _LOG.warning("%d messages: %s", len(part), to_broker_error(error, call))
         self._held = [batch for batch in self._held if batch.at + self._lease_s / 2 > now]
         self._held.append(Batch(ids, 0, now))
 
     def _failure(self, error: Exception) -> BrokerError:
         if isinstance(error, BrokerError):
             return error
-        return translated(error, self._requests.call("StreamingPull"))
+        return to_broker_error(error, self._requests.call("StreamingPull"))
 
     def _send_unsettled(self, *, all_of_it: bool) -> None:
-        """Begin to acknowledge what earlier reads returned, so that reading need not wait for it.
+        """Begin to acknowledge what earlier reads returned, so that reading does not wait for it.
 
-        By requests that are answered, not on the stream, which confirms nothing; full ones, unless
-        the stream may be waiting for these very acknowledgements.
+        In separate requests, since acknowledgements on the stream are not answered; in full ones, unless
+        the stream may be waiting for these acknowledgements.
         """
         batches = self._unsettled
         if not batches or (not all_of_it and sum(len(batch.ids) for batch in batches) < ACK_IDS):
@@ -239,52 +246,54 @@ class StreamLane:
         self._sent += self._requests.acknowledge(ids)
 
     def settle(self) -> Sequence[Settled]:
-        """Acknowledge the rest, and count what was confirmed."""
+        """Acknowledge the rest, and count what the service confirmed."""
         self._send_unsettled(all_of_it=True)
         if not self._sent:
             return ()
         sent, self._sent = self._sent, []
-        verdict = judge(answers(sent), self._requests.call("acknowledge"))
-        if verdict.again:
-            self._unsettled.append(Batch(verdict.again, 0, self._sent_at))
-        if verdict.confirmed:
+        outcome = sort_answers(await_answers(sent), self._requests.call("acknowledge"))
+        if outcome.again:
+            self._unsettled.append(Batch(outcome.again, 0, self._sent_at))
+        if outcome.confirmed:
             self._shared.changed()
-        if verdict.lost:
+        if outcome.lost:
             _LOG.warning(
                 "%d messages were not acknowledged because their lease was over"
                 " (PERMANENT_FAILURE_INVALID_ACK_ID); they will be delivered again",
-                verdict.lost,
+                outcome.lost,
             )
-        if verdict.refused:
-            return (Settled(self._partition, verdict.confirmed, None, str(verdict.refused)),)
-        if verdict.transient:
-            if not verdict.confirmed:
-                raise verdict.transient
-            self._put_off = verdict.transient  # the rest is for a new lane: see `Shared`
-        if not verdict.confirmed:
+        if outcome.refused:
+            return (Settled(self._partition, outcome.confirmed, None, str(outcome.refused)),)
+        if outcome.transient:
+            if not outcome.confirmed:
+                raise outcome.transient
+            self._put_off = (
+                outcome.transient
+            )  # the next read raises it; a new lane continues: see `SharedLeases`
+        if not outcome.confirmed:
             return ()
-        return (Settled(self._partition, verdict.confirmed, None),)
+        return (Settled(self._partition, outcome.confirmed, None),)
 
     def close(self) -> None:
-        """End the stream and leave what is not acknowledged to `Shared`; see `source.Lane`."""
+        """End the stream and leave unacknowledged messages to `SharedLeases`; see `source.Lane`."""
         if self._closed:
             return
         with self._news:
             self._closed = True
             self._news.notify_all()
-        answers(self._sent)  # closing would cancel them
-        self._outgoing.put(None)  # ends our side; what is under way to us still arrives
+        await_answers(self._sent)  # closing would cancel them
+        self._outgoing.put(None)  # ends our side; responses under way still arrive
         self._reader.join(CLOSE_WAIT_S)
         self._call.cancel()
         self._reader.join(CLOSE_WAIT_S)
-        for at, response in self._drain():
+        for at, response in self._take_arrived():
             self._sort(at, response)
         self._shared.leave([*self._unsettled, *self._unread], self._held)
         self._unsettled, self._held = [], []
         self._unread.clear()
         self._requests.transport.close()
 
-    def _drain(self) -> Iterator[tuple[float, bytes]]:
+    def _take_arrived(self) -> Iterator[tuple[float, bytes]]:
         with self._news:
             while self._arrived:
                 yield self._arrived.popleft()

@@ -19,7 +19,7 @@ from google.cloud.monitoring_v3.services.metric_service.transports import (
     MetricServiceGrpcTransport,
 )
 
-from backlog_clearer.brokers.googlepubsub.errors import Call, translated
+from backlog_clearer.brokers.googlepubsub.errors import Call, to_broker_error
 from backlog_clearer.errors import BrokerError
 
 COUNT = "pubsub.googleapis.com/subscription/num_undelivered_messages"
@@ -48,7 +48,7 @@ class Figures:
     problem: str | None = None  # why there are none
 
 
-def left_up_to(figures: Figures, *, changed_at: datetime, target: datetime | None) -> int | None:
+def proven_left(figures: Figures, *, changed_at: datetime, target: datetime | None) -> int | None:
     """Messages left that were published before `target` (None: at all); None: not proven.
 
     `changed_at` is when this run last changed anything: only a sample that cannot be from before
@@ -134,7 +134,7 @@ class Monitoring:
                 "monitoring.timeSeries.list",
                 self.host,
             )
-            raise translated(error, call) from None
+            raise to_broker_error(error, call) from None
         newest: list[Any] = [
             item.points[0] for item in series if item.points
         ]  # the newest point comes first

@@ -25,7 +25,7 @@ class PubSubOptions(SystemOptions):
         None, description="service account key or other credentials file; otherwise ADC is used"
     )
     no_snapshot: bool = Field(
-        False, description="take no snapshot before the change: the run cannot be undone"
+        False, description="take no snapshot before the change; the run cannot be undone"
     )
     delete_snapshot: bool = Field(
         False, description="restore: delete the snapshot after the subscription was set back to it"
@@ -35,17 +35,17 @@ class PubSubOptions(SystemOptions):
     )
     monitoring_endpoint: str | None = Field(
         None,
-        description="host:port of Cloud Monitoring where it is not the public one;"
+        description="host:port of Cloud Monitoring, if not the public one;"
         " http://host:port is plain text without credentials",
     )
     max_outstanding_messages: int = Field(
-        20_000, ge=1, le=1_000_000, description="unacknowledged messages of one stream at most"
+        20_000, ge=1, le=1_000_000, description="maximum of unacknowledged messages of one stream"
     )
     max_outstanding_bytes: int = Field(
-        32 << 20, ge=1 << 20, le=1 << 30, description="unacknowledged bytes of one stream at most"
+        32 << 20, ge=1 << 20, le=1 << 30, description="maximum of unacknowledged bytes of one stream"
     )
     stream_ack_deadline_seconds: int = Field(
-        60, ge=10, le=600, description="lease of what a stream delivers, before it is redelivered"
+        60, ge=10, le=600, description="lease of delivered messages, after which they are redelivered"
     )
 
     @model_validator(mode="after")
@@ -53,8 +53,8 @@ class PubSubOptions(SystemOptions):
         full = _FULL_NAME.fullmatch(self.subscription_id)
         if "/" in self.subscription_id and not full:
             raise ValueError(
-                f"{self.subscription_id!r} is no subscription: write its name alone,"
-                " or projects/PROJECT/subscriptions/NAME"
+                f"{self.subscription_id!r} is not a subscription: give its name, or its full name"
+                " projects/PROJECT/subscriptions/NAME"
             )
         if full and self.project_id not in (None, full[1]):
             raise ValueError(

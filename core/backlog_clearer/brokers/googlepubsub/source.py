@@ -1,4 +1,4 @@
-"""One subscription of Google Cloud Pub/Sub: a system without offsets, and without a count.
+"""One subscription of Google Cloud Pub/Sub, which has neither offsets nor a count.
 
 Its backlog is one partition, named by the subscription. The position that a receipt records is a
 snapshot, taken before the first change; the target is the time at which the run started.
@@ -18,24 +18,24 @@ from typing import Any, TypeVar, cast
 
 import google.auth
 import grpc
-from google.api_core import retry as retries
-from google.api_core.exceptions import (
-    AlreadyExists,
-    GoogleAPICallError,
-    RetryError,
-    ServiceUnavailable,
-)
+from google.api_core.exceptions import AlreadyExists, GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from google.pubsub_v1.types import Snapshot, Subscription
 
 from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
-from backlog_clearer.brokers.googlepubsub.errors import Call, code_of, translated, unreachable
-from backlog_clearer.brokers.googlepubsub.lane import Shared, StreamLane
-from backlog_clearer.brokers.googlepubsub.monitoring import Figures, Monitoring, described, left_up_to
+from backlog_clearer.brokers.googlepubsub.errors import Call, code_of, to_broker_error, unreachable
+from backlog_clearer.brokers.googlepubsub.lane import SharedLeases, StreamLane
+from backlog_clearer.brokers.googlepubsub.monitoring import Figures, Monitoring, described, proven_left
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
-from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
+from backlog_clearer.errors import (
+    BrokerError,
+    ClearerError,
+    RefusedError,
+    TransientError,
+    UsageError,
+)
 from backlog_clearer.model import (
     Claim,
     Mode,
@@ -52,12 +52,13 @@ from backlog_clearer.options.run import RunOptions
 
 _LOG = logging.getLogger("backlog_clearer")
 
-TIMEOUT_S = 10.0  # of every request but a stream
-_SETTLE_S = 0.2  # acknowledgements go out with every read; this is how often they are counted
-SNAPSHOT_LIFE = timedelta(days=7)  # less the age of the oldest unacknowledged message
-_LABEL = "backlog-clearer-subscription"  # on a snapshot: whose it is
-_RETRY = retries.Retry(
-    predicate=retries.if_exception_type(ServiceUnavailable), initial=0.2, maximum=2.0, timeout=TIMEOUT_S
+TIMEOUT_S = 10.0  # of every request except a stream
+_SETTLE_S = 0.2  # acknowledgements are sent with every read, and counted this often
+SNAPSHOT_LIFE = timedelta(days=7)  # minus the age of the oldest unacknowledged message
+_LABEL = "backlog-clearer-subscription"  # of a snapshot: which subscription it belongs to
+
+_SEEK_UNKNOWN = (
+    "Whether the seek took effect is not known, and it is not repeated: look with cleaner.py status."
 )
 
 _Answer = TypeVar("_Answer")
@@ -69,15 +70,15 @@ def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> PubSubS
 
 
 def rfc3339(moment: datetime) -> str:
-    """A time in UTC as positions spell it: 2026-11-23T21:45:00.123456Z."""
+    """A time in UTC as positions have it: 2026-11-23T21:45:00.123456Z."""
     return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def obstacle(found: Subscription, mode: Mode) -> str | None:
-    """Why a subscription cannot be cleared in this mode; None: it can."""
+    """Why a subscription cannot be cleared in this mode; None: it can be."""
     name = found.name
     if found.detached:
-        return f"{name} is detached from its topic: it keeps no messages, there is nothing to clear."
+        return f"{name} is detached from its topic: it keeps no messages, so there is nothing to clear."
     if mode is Mode.SKIP:
         return None
     kinds = (
@@ -88,14 +89,14 @@ def obstacle(found: Subscription, mode: Mode) -> str | None:
     for where, verb in kinds:
         if where:
             return (
-                f"{name} {verb} {where}: Pub/Sub lets nobody read it. Use --mode skip, which moves it"
-                " on without reading; or turn it into a pull subscription first."
+                f"{name} {verb} {where}: it cannot be read by others. Use --mode skip, which"
+                " clears it without reading; or change it to a pull subscription first."
             )
     return None
 
 
 def expiry(figures: Figures, now: datetime) -> datetime:
-    """When a snapshot taken now expires at the latest."""
+    """The latest time at which a snapshot taken now expires."""
     age = figures.oldest.value if figures.oldest else 0
     return now + SNAPSHOT_LIFE - timedelta(seconds=age)
 
@@ -109,7 +110,7 @@ class PubSubSource:
         self._name = options.subscription
         self._partition = Partition(self._name, 0)
         self._snapshot = f"projects/{options.project}/snapshots/backlog-clearer-{run_id}"
-        self._shared = Shared()
+        self._shared = SharedLeases()
         self._changed_at = datetime.now(timezone.utc)
         self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
         self._credentials = None if self._emulator else _credentials(options.credentials_file)
@@ -131,7 +132,7 @@ class PubSubSource:
         return Traits(unit="messages", competing=True, settle_interval_s=_SETTLE_S)
 
     def _connect(self) -> SubscriberClient:
-        """A client of the official library, on a connection that it shares with no other."""
+        """A client of the official library, on a separate connection."""
         own = ("grpc.use_local_subchannel_pool", 1)
         if self._emulator:
             # The library's own channel to an emulator refuses messages of more than 4 MB.
@@ -150,16 +151,13 @@ class PubSubSource:
         )
 
     def _ask(self, call: Call, request: Callable[..., _Answer], **arguments: Any) -> _Answer:
-        """One request; raises `AlreadyExists`, or an error in this project's terms."""
+        """One request, sent once; raises `AlreadyExists`, or an error in this project's terms."""
         try:
-            return request(request=arguments, timeout=TIMEOUT_S, retry=_RETRY)
+            return request(request=arguments, timeout=TIMEOUT_S, retry=None)
         except AlreadyExists:
             raise
-        except RetryError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            raise translated(cause, call) from None
         except (GoogleAPICallError, GoogleAuthError, grpc.RpcError) as error:
-            raise translated(error, call) from error
+            raise to_broker_error(error, call) from error
 
     def _call(self, what: str, permission: str, resource: str | None = None) -> Call:
         return Call(what, resource or self._name, permission, self._host)
@@ -175,14 +173,14 @@ class PubSubSource:
                 " Cloud."
             )
         notes.append(described(figures, now))
-        notes.append("Pub/Sub does not tell whether other consumers are attached.")
+        notes.append("Pub/Sub does not report whether other consumers are attached.")
         notes += self._undo_notes(figures, now)
         if found.dead_letter_policy.dead_letter_topic:
             notes.append(
                 "Messages beyond the target, or beyond --max-messages, are given back once at the end,"
                 " which counts as one of the"
                 f" {found.dead_letter_policy.max_delivery_attempts} delivery attempts before"
-                f" {found.dead_letter_policy.dead_letter_topic} gets them; what is cleared never does."
+                f" {found.dead_letter_policy.dead_letter_topic} gets them; cleared messages are not affected."
             )
         if found.topic == "_deleted-topic_":
             notes.append("The topic of this subscription is deleted.")
@@ -213,7 +211,7 @@ class PubSubSource:
         )
 
     def _subscription(self) -> tuple[Subscription, list[str]]:
-        """What the subscription is, as far as the credentials may see it, with notes."""
+        """The subscription's settings, as far as the credentials may read them, with notes."""
         call = self._call("look-up", "pubsub.subscriptions.get")
         try:
             return self._ask(call, self._client.get_subscription, subscription=self._name), []
@@ -243,11 +241,11 @@ class PubSubSource:
 
     def _figures(self, now: datetime) -> Figures:
         if self._monitoring is None:
-            return Figures(problem="an emulator has none")
+            return Figures(problem="an emulator does not have it")
         return self._monitoring.figures(now)
 
     def _position(self, figures: Figures, now: datetime) -> Position:
-        """What a receipt records: the snapshot that `prepare_undo` takes, if it takes one."""
+        """The position for the receipt: the snapshot that `prepare_undo` takes, if it takes one."""
         if self._options.no_snapshot:
             return {"snapshot": None}
         return {"snapshot": self._snapshot, "expires_by": rfc3339(expiry(figures, now))}
@@ -256,10 +254,10 @@ class PubSubSource:
         if self._options.no_snapshot:
             return []
         text = (
-            f"Before the first change the snapshot {self._snapshot} is taken. It expires by"
+            f"The snapshot {self._snapshot} is taken before the first change. It expires by"
             f" {expiry(figures, now):%Y-%m-%dT%H:%MZ} (7 days after the oldest unacknowledged message"
-            " was published). Restoring it delivers again all that is unacknowledged now and all"
-            " that is published from now on, also what was acknowledged since."
+            " was published). Restoring it delivers again all messages that are unacknowledged now and"
+            " all that are published from now on, even if they were acknowledged since."
         )
         return [text]
 
@@ -268,15 +266,15 @@ class PubSubSource:
         del partitions, mode  # a subscription is one partition, and both modes are undone alike
         if self._options.no_snapshot:
             return
-        # By anybody's account but --no-snapshot's, a change without a way back is refused.
         try:
             self._take_snapshot()
         except BrokerError as error:
-            raise RefusedError(
+            kind = TransientError if isinstance(error, TransientError) else RefusedError
+            raise kind(
                 f"No snapshot could be taken, so this run could not be undone, and nothing was"
                 f" changed: {error} Snapshots also need {PERMISSION} on the subscription, and are"
-                " refused where the oldest message is older than 6 days and 23 hours. To go on"
-                " without an undo, say --no-snapshot."
+                " refused where the oldest message is older than 6 days and 23 hours. To proceed"
+                " without an undo, use --no-snapshot."
             ) from error
 
     def _take_snapshot(self) -> None:
@@ -292,18 +290,17 @@ class PubSubSource:
                 labels={_LABEL: label},
             )
         except AlreadyExists:
-            # Of an earlier attempt of this run: it holds all that this one would, and more.
+            # Taken by an earlier attempt of this run: it holds at least the same messages.
             call = self._call("look-up", "pubsub.snapshots.get", self._snapshot)
             taken = self._ask(call, self._client.get_snapshot, snapshot=self._snapshot)
             if taken.labels.get(_LABEL) != label:
                 raise BrokerError(
-                    f"{self._snapshot} exists already and is not of this subscription; use another"
-                    " run id."
+                    f"{self._snapshot} exists already for another subscription; use another run id."
                 ) from None
         _LOG.info("Snapshot %s expires at %s", taken.name, _expires(taken))
 
     def open_lane(self, claims: Sequence[Claim]) -> StreamLane:
-        """A stream on a client of its own; see `source.Source`."""
+        """A stream on a separate client; see `source.Source`."""
         limit = self._run.max_messages
         return StreamLane(
             self._connect(),
@@ -315,14 +312,14 @@ class PubSubSource:
         )
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
-        """What Monitoring proves; see `monitoring.left_up_to` and `source.Source`."""
+        """What Monitoring can prove; see `monitoring.proven_left` and `source.Source`."""
         figures = self._figures(datetime.now(timezone.utc))
         changed_at = max(self._changed_at, self._shared.changed_at or self._changed_at)
         return [
             Remaining(
                 partition,
                 None,
-                left_up_to(
+                proven_left(
                     figures,
                     changed_at=changed_at,
                     target=None if target is None else datetime.fromisoformat(_isoformat(target)),
@@ -332,7 +329,11 @@ class PubSubSource:
         ]
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
-        """Seek to the target: what was published before it is acknowledged by that."""
+        """Seek to the target, which acknowledges all messages published before it; see `source.Source`.
+
+        Sent only once: a second seek to that time would deliver messages again that were published after
+        it and acknowledged since.
+        """
         done = []
         for claim in claims:
             call = self._call("seek", PERMISSION)
@@ -340,6 +341,8 @@ class PubSubSource:
             try:
                 self._ask(call, self._client.seek, subscription=self._name, time=moment)
                 done.append(Outcome(claim.partition, claim.target))
+            except TransientError as error:
+                done.append(Outcome(claim.partition, None, f"{error} {_SEEK_UNKNOWN}"))
             except BrokerError as error:
                 done.append(Outcome(claim.partition, None, str(error)))
             self._changed_at = datetime.now(timezone.utc)
@@ -348,8 +351,9 @@ class PubSubSource:
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
         """Seek to the snapshot; see `source.Source`.
 
-        First takes the snapshot that this restore's own receipt names, so that it can be undone
-        too. Pub/Sub does not tell where a subscription stands: so no position is claimed.
+        First takes the snapshot that the receipt of this restore names, so that it can be undone too.
+        Pub/Sub does not report a subscription's position, so none is returned. Raises `TransientError`
+        where the whole call may be repeated.
         """
         done = []
         for partition, position in positions.items():
@@ -362,9 +366,12 @@ class PubSubSource:
                 self.prepare_undo([partition], self._run.mode)
                 self._seek_to_snapshot(str(name))
                 done.append(Outcome(partition, None))
+            except TransientError:
+                raise
             except ClearerError as error:
                 done.append(Outcome(partition, None, str(error)))
-            self._changed_at = datetime.now(timezone.utc)
+            finally:
+                self._changed_at = datetime.now(timezone.utc)
         return done
 
     def _seek_to_snapshot(self, name: str) -> None:
@@ -376,16 +383,21 @@ class PubSubSource:
                 code_of(error.__cause__) is grpc.StatusCode.NOT_FOUND
             ):
                 raise BrokerError(
-                    f"There is no snapshot {name} any more: it expired or was deleted. See what is"
-                    f" left with: gcloud pubsub snapshots list --project {self._options.project}"
+                    f"The snapshot {name} does not exist any more: it expired or was deleted. List the"
+                    f" existing ones with: gcloud pubsub snapshots list --project {self._options.project}"
                 ) from error
             raise
         if self._options.delete_snapshot:
             call = self._call("deletion", "pubsub.snapshots.delete", name)
-            self._ask(call, self._client.delete_snapshot, snapshot=name)
+            try:
+                self._ask(call, self._client.delete_snapshot, snapshot=name)
+            except BrokerError as error:  # not transient: the seek is done, and must not be repeated
+                raise BrokerError(
+                    f"The subscription was restored, but its snapshot was not deleted: {error}"
+                ) from error
 
     def close(self) -> None:
-        """Give back what lanes left; see `source.Source`."""
+        """Give back the messages that lanes left; see `source.Source`."""
         if self._closed:
             return
         self._closed = True
@@ -396,9 +408,9 @@ class PubSubSource:
             failed = [error for _, error in requests.set_deadline(ids, 0) if error]
             if failed:
                 _LOG.warning(
-                    "Messages could not be given back; they return within %d s: %s",
+                    "Messages could not be given back; they are delivered again within %d s: %s",
                     self._options.stream_ack_deadline_seconds,
-                    translated(failed[0], requests.call("give back")),
+                    to_broker_error(failed[0], requests.call("give back")),
                 )
         transport: Any = self._client.transport
         transport.close()
@@ -407,7 +419,7 @@ class PubSubSource:
 
 
 def _credentials(file: str | None) -> Any:
-    """Those of the file, or Application Default Credentials; raises `BrokerError`, `UsageError`."""
+    """The credentials of the file, or Application Default Credentials; raises `UsageError`."""
     scopes = SubscriberGrpcTransport.AUTH_SCOPES
     load: Any = google.auth.load_credentials_from_file
     try:
@@ -425,10 +437,10 @@ def _credentials(file: str | None) -> Any:
 
 
 def _isoformat(target: object) -> str:
-    """A target as Python 3.10 reads it."""
+    """A target in the format that Python 3.10 can parse."""
     return re.sub("Z$", "+00:00", str(target))
 
 
 def _expires(snapshot: Snapshot) -> str:
-    expires: Any = snapshot.expire_time  # a datetime, whatever the annotation says
-    return rfc3339(expires) if expires else "a time that it does not tell"
+    expires: Any = snapshot.expire_time  # a datetime, unlike its annotation
+    return rfc3339(expires) if expires else "an unknown time"

@@ -1,4 +1,4 @@
-"""Pub/Sub's messages, as far as they are looked at: ids and publish times, never a payload.
+"""Pub/Sub's messages on the wire: only ids and publish times are decoded, never a payload.
 
 Protocol: https://github.com/googleapis/googleapis/blob/master/google/pubsub/v1/pubsub.proto.
 """
@@ -47,24 +47,24 @@ Acknowledge, ModifyAckDeadline = _TYPES["Acknowledge"], _TYPES["ModifyAckDeadlin
 
 
 class Instant(NamedTuple):
-    """A publish time or target; compares as time does."""
+    """A publish time or target; comparable."""
 
     seconds: int
     nanos: int
 
 
 def instant(text: str) -> Instant:
-    """The instant that an RFC 3339 text in UTC names, as `PartitionState.end` spells it."""
+    """The instant of an RFC 3339 text in UTC, as `PartitionState.end` has it."""
     moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
     return Instant(int(moment.replace(microsecond=0).timestamp()), moment.microsecond * 1000)
 
 
-def split(response: bytes, target: Instant | None) -> tuple[list[bytes], list[bytes]]:
+def split_at_target(response: bytes, target: Instant | None) -> tuple[list[bytes], list[bytes]]:
     """The ids in a StreamingPullResponse: published before the target, and at or after it."""
     if target is None:
         return _IDS.FromString(response).received_messages.ack_id[:], []
     received = _MERGED.FromString(response).received_messages
-    # Whole seconds decide for a response as a whole, but for those at the very edge of the target.
+    # Whole seconds decide for a whole response, unless it has messages within the target's second.
     if max(received.message.publish_time.seconds, default=target.seconds) < target.seconds:
         return received.ack_id[:], []
     before: list[bytes] = []
