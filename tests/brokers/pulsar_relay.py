@@ -42,6 +42,7 @@ class Relay:
         self.cuts: set[int] = set()  # frames in the middle of which the connection ends
         self.before: dict[int, Callable[[], bytes]] = {}  # what is sent in front of a frame
         self.lookups: deque[Mapping[str, Value]] = deque()  # answers to lookups; then: this relay
+        self.instead: dict[int, Mapping[str, Value]] = {}  # fields of the broker's answers, by type
         self.swallowed: set[int] = set()  # types of clients' commands that the broker does not get
         self.trickle = False
         self.mute = False
@@ -103,6 +104,8 @@ class Relay:
                 kind, body = command(whole)
                 if kind == LOOKUP_RESPONSE and self._answers_lookups:
                     whole = self._looked_up(body)
+                if kind in self.instead:
+                    whole = _answer(kind, body, 2, self.instead[kind])
                 if number in self.cuts:
                     client.sendall(whole[: len(whole) // 2])
                     return
@@ -112,10 +115,16 @@ class Relay:
                     client.sendall(whole[at : at + step])
 
     def _looked_up(self, body: Fields) -> bytes:
-        answer = self.lookups.popleft() if self.lookups else {"f1": self.url, "f3": _CONNECT}
-        number = body[4][0]
-        assert isinstance(number, int)
-        return frame(LOOKUP_RESPONSE, f4=number, **answer)
+        here: Mapping[str, Value] = {"f1": self.url, "f3": _CONNECT}
+        answer = self.lookups.popleft() if self.lookups else here
+        return _answer(LOOKUP_RESPONSE, body, 4, answer)
+
+
+def _answer(kind: int, body: Fields, request_id: int, values: Mapping[str, Value]) -> bytes:
+    """An answer with other values to the same request, whose number is in the field `request_id`."""
+    number = body[request_id][0]
+    assert isinstance(number, int)
+    return frame(kind, b"", **{f"f{request_id}": number}, **values)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 from backlog_clearer.brokers.pulsar import cluster as pulsar_client
 from backlog_clearer.brokers.pulsar import connection as pulsar_connection
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
-from backlog_clearer.errors import BrokerError, ClearerError
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.options.base import build
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
@@ -26,9 +26,12 @@ from backlog_clearer.testing.servers.pulsar_frames import (
     CONNECT,
     ERROR,
     FLOW,
+    GET_LAST_MESSAGE_ID_RESPONSE,
     LOOKUP,
+    PARTITIONED_METADATA_RESPONSE,
     PING,
     PONG,
+    fields,
     frame,
     message,
     read,
@@ -200,6 +203,36 @@ def test_lookups_that_fail(case: Case, answer: dict[str, int | str], said: str) 
     """Why a topic cannot be found is told."""
     case.relay.lookups.extend([answer] * 5)
     with pytest.raises(ClearerError, match=said):
+        status(case.job())
+
+
+MINUS_ONE = (1 << 64) - 1  # as an unsigned number
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param({}, id="missing"),
+        pytest.param({"f1": b""}, id="empty"),
+        pytest.param({"f1": fields(f1=3)}, id="no entry"),
+        pytest.param({"f1": fields(f2=3)}, id="no ledger"),
+        pytest.param({"f1": fields(f1=MINUS_ONE, f2=3)}, id="negative ledger"),
+        pytest.param({"f1": fields(f1=3, f2=MINUS_ONE - 1)}, id="negative entry"),
+    ],
+)
+def test_last_entry_that_is_not_returned(case: Case, last: dict[str, bytes]) -> None:
+    """An answer without a valid last entry is an error, not an empty topic; nothing is cleared by it."""
+    case.relay.instead[GET_LAST_MESSAGE_ID_RESPONSE] = last
+    with pytest.raises(TransientError, match="returned no last entry"):
+        case.clear()
+    assert case.bench.left() == {0: MESSAGES}
+
+
+@pytest.mark.parametrize("found", [{}, {"f1": -1}], ids=["missing", "negative"])
+def test_number_of_partitions_that_is_not_returned(case: Case, found: dict[str, int]) -> None:
+    """An answer without a valid number of partitions is not a topic without partitions."""
+    case.relay.instead[PARTITIONED_METADATA_RESPONSE] = found
+    with pytest.raises(TransientError, match="returned no number of partitions"):
         status(case.job())
 
 

@@ -99,7 +99,7 @@ class LiteBench(Bench):
         produce(self.client, self.topic, count)
 
     def left(self) -> dict[int, int]:
-        return {0: received(self.client, self.topic, KINDS[self.kind])}
+        return {0: received(self.client, self.topic, KINDS[self.kind], wait_ms=700)}
 
     def exists(self, name: str) -> bool:
         raise NotImplementedError  # nobody can be asked

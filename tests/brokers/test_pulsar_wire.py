@@ -9,29 +9,34 @@ from hypothesis import strategies as st
 from backlog_clearer.brokers.pulsar.wire import (
     MAX_COMMAND,
     Command,
-    Entry,
+    EntryHead,
     FrameError,
     Kind,
     error_name,
-    head,
+    parse_head,
 )
 from backlog_clearer.testing.servers.pulsar_frames import PING, fields, frame, message
 
 PLACE = (1 << 40, 77)
 
 
-def entry(data: bytes) -> Entry:
+def entry(data: bytes) -> EntryHead:
     """What a whole frame says of an entry."""
-    found = head(bytearray(data), 0, len(data))
-    assert isinstance(found, Entry)
+    found = parse_head(bytearray(data), 0, len(data))
+    assert isinstance(found, EntryHead)
     return found
+
+
+def without_place(identifier: bytes) -> bytes:
+    """A message's frame with these bytes as its identifier."""
+    return frame(9, b"\x0e\x01" + bytes(8), f1=1, f2=identifier)
 
 
 @pytest.mark.parametrize("checksum", [True, False])
 def test_batch(*, checksum: bool) -> None:
     """A batch tells its consumer, entry, messages and size, with and without a checksum."""
     data = message(5, PLACE, metadata=fields(f1="p", f2=9, f11=300), payload=b"xyz", checksum=checksum)
-    assert entry(data) == Entry(5, *PLACE, permits=300, messages=300, size=len(data))
+    assert entry(data) == EntryHead(5, *PLACE, permits=300, messages=300, size=len(data))
 
 
 @pytest.mark.parametrize(
@@ -69,16 +74,16 @@ def test_cut_anywhere(properties: bytes, before: bytes, cut: int) -> None:
     whole = message(2, PLACE, metadata=fields(f4=properties, f11=8), payload=bytes(100))
     start = len(before)
     buffer = bytearray(before + whole + b"\xff" * 40)
-    found = head(buffer, start, start + min(cut, len(whole)))
-    assert found == (Entry(2, *PLACE, 8, 8, len(whole)) if cut >= len(whole) - 100 else None)
+    found = parse_head(buffer, start, start + min(cut, len(whole)))
+    assert found == (EntryHead(2, *PLACE, 8, 8, len(whole)) if cut >= len(whole) - 100 else None)
 
 
 def test_commands_without_interest_are_stepped_over() -> None:
     """A command of an unknown type tells how long it is, and nothing else."""
     data = frame(63, f1=1)
-    assert head(bytearray(data), 0, len(data)) == Command(63, None, len(data))
+    assert parse_head(bytearray(data), 0, len(data)) == Command(63, None, len(data))
     ping = frame(PING)
-    found = head(bytearray(ping), 0, len(ping))
+    found = parse_head(bytearray(ping), 0, len(ping))
     assert isinstance(found, Command)
     assert (found.kind, found.size) == (Kind.PING, len(ping))
 
@@ -93,12 +98,17 @@ def test_commands_without_interest_are_stepped_over() -> None:
         pytest.param(message(1, PLACE)[:-1][:-4] + b"\0\0\1\0", id="metadata beyond the frame"),
         pytest.param(frame(9, b"\x0e\x02" + bytes(40), f1=1, f2=fields(f1=1, f2=1)), id="broker's own"),
         pytest.param(frame(9, f1=1, f2=fields(f1=1, f2=1)), id="no metadata"),
+        pytest.param(without_place(b""), id="no identifier"),
+        pytest.param(without_place(fields(f1=7)), id="no entry"),
+        pytest.param(without_place(fields(f2=7)), id="no ledger"),
+        pytest.param(without_place(fields(f1=-1, f2=7)), id="negative ledger"),
+        pytest.param(without_place(fields(f1=7, f2=-1)), id="negative entry"),
     ],
 )
 def test_what_is_no_frame_is_refused(data: bytes) -> None:
     """Bytes that are no frame are refused, not skipped: what follows them could not be trusted."""
     with pytest.raises(FrameError):
-        head(bytearray(data + bytes(64)), 0, len(data) + 64)
+        parse_head(bytearray(data + bytes(64)), 0, len(data) + 64)
 
 
 def test_errors_have_names() -> None:

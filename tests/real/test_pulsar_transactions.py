@@ -62,7 +62,7 @@ def test_acknowledgements_of_an_open_transaction_are_said(pulsar_case: Case) -> 
         left = pulsar_case.judge.backlog(topic)
         acknowledged.end("abort")
     assert any("Open transactions with acknowledgements: 1." in note for note in notes)
-    assert any("consume stalls before it" in note for note in notes)
+    assert any("consume stalls before them" in note for note in notes)
     assert (first.stop_reason, first.totals.messages) == (StopReason.STALLED, BEFORE - WITHIN)
     assert (first.verified, left) == (False, WITHIN)
     assert pulsar_case.clear().totals.messages == WITHIN
@@ -76,7 +76,7 @@ def test_in_order_such_acknowledgements_are_passed_over(pulsar_case: Case) -> No
         notes = pulsar_case.status().notes
         result = pulsar_case.clear()
         acknowledged.end("abort")
-    assert any("consume and skip pass over it" in note for note in notes)
+    assert any("consume and skip pass over them" in note for note in notes)
     assert (result.totals.messages, result.verified) == (BEFORE - WITHIN, True)
     assert pulsar_case.judge.received(topic) == 0
     assert pulsar_case.restore(result).verified

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 
-from backlog_clearer.brokers.pulsar.auth import LOGIN_HINT, TIMEOUT_S, Bearer
+from backlog_clearer.brokers.pulsar.auth import TIMEOUT_S, Bearer
+from backlog_clearer.brokers.pulsar.errors import (
+    LOGIN_HINT,
+    NotFoundError,
+    UnreachableError,
+    shortened,
+)
+from backlog_clearer.brokers.pulsar.figures import (
+    FigureError,
+    SubscriptionStats,
+    optional_count,
+    parse_retention,
+    parse_stats,
+    required_count,
+)
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
-from backlog_clearer.brokers.pulsar.positions import Layout, Place, layout
+from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 
@@ -21,14 +36,6 @@ _AT_ONCE = 8  # requests under way: a broker serves all its administrators with 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _BUSY = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
-
-
-class NotFoundError(BrokerError):
-    """The cluster says that there is no such thing."""
-
-
-class SilentError(TransientError):
-    """The admin API does not answer at all."""
 
 
 class _Session(requests.Session):
@@ -82,7 +89,7 @@ class Admin:
                 " --tls-trust-certs and --admin-url."
             ) from None
         except (requests.RequestException, ValueError):
-            raise SilentError(
+            raise UnreachableError(
                 f"The admin API at {self.url} does not answer: check --admin-url."
             ) from None
         status = answer.status_code
@@ -111,14 +118,14 @@ class Admin:
         not asked for the rest.
         """
         own, opened = iter([self]), list[Admin]()
-        silent: list[SilentError] = []
+        silent: list[UnreachableError] = []
 
         def work(admin: Admin, item: _T) -> _R:
             if silent:
                 raise silent[0]
             try:
                 return ask(admin, item)
-            except SilentError as error:
+            except UnreachableError as error:
                 silent.append(error)
                 raise
 
@@ -137,62 +144,71 @@ class Admin:
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has; 0: it is not partitioned, or does not exist."""
-        found = self.call(
-            "GET", f"{_path(topic)}/partitions", query={"checkAllowAutoCreation": "false"}
-        )
-        return int(found.get("partitions", 0))
+        path = f"{_path(topic)}/partitions"
+        with self._checked(topic):
+            found = self._object(path, query={"checkAllowAutoCreation": "false"})
+            return required_count(found, "partitions")
 
-    def stats(self, topic: str) -> dict[str, Any]:
-        """Statistics of one partition's topic, its backlog counted precisely."""
+    def stats(self, topic: str, subscription: str) -> SubscriptionStats:
+        """Statistics of a subscription of one partition's topic; raises `NoSubscriptionError`, too."""
         query = {"getPreciseBacklog": "true", "subscriptionBacklogSize": "true"}
-        return dict(self.call("GET", f"{_path(topic)}/stats", query=query))
+        with self._checked(topic):
+            return parse_stats(self._object(f"{_path(topic)}/stats", query=query), subscription, topic)
 
     def layout(self, topic: str, subscription: str) -> Layout:
         """Ledgers and the subscription's cursor of one partition's topic."""
-        found = self.call("GET", f"{_path(topic)}/internalStats")
-        try:
-            return layout(found, subscription)
-        except (KeyError, ValueError, TypeError):
-            raise BrokerError(f"{self.url} told nothing of the ledgers of {topic}.") from None
+        with self._checked(topic):
+            return parse_layout(self._object(f"{_path(topic)}/internalStats"), subscription)
 
     def acknowledging(self, topic: str, subscription: str) -> int | None:
-        """Open transactions that have acknowledged messages; None: not told.
+        """Open transactions that have acknowledged messages; None: not reported.
 
         A broker without a transaction coordinator answers with an error, and there are none.
         """
         path = f"transactions/pendingAckStats/{_path(topic).removeprefix('persistent/')}"
         try:
-            found = self.call("GET", f"{path}/{quote(subscription, safe='')}", version="v3")
-            return int(found["ongoingTxnSize"])
-        except SilentError:
+            found = self._object(f"{path}/{quote(subscription, safe='')}", version="v3")
+        except UnreachableError:
             raise
-        except (BrokerError, KeyError, ValueError, TypeError):
+        except (BrokerError, FigureError):
             return None
+        return optional_count(found, "ongoingTxnSize")
 
     def topics(self, topic: str) -> list[str]:
         """The topics of this topic's namespace, partitions not listed one by one."""
-        namespace = topic.removeprefix("persistent://").rpartition("/")[0]
-        names = self.call("GET", f"persistent/{_quote(namespace)}")
-        return sorted({_PARTITION.sub("", str(name)) for name in names})
+        names = self.call("GET", f"persistent/{_quote(_namespace(topic))}")
+        return sorted({_PARTITION.sub("", str(name)) for name in names or ()})
 
     def retention(self, topic: str) -> tuple[int, int] | None:
         """(minutes, megabytes) that acknowledged messages are kept; -1: without end.
 
-        None: not told. The topic's own policy counts before the namespace's.
+        None: not known. The topic's own policy counts before the namespace's.
         """
-        namespace = topic.removeprefix("persistent://").rpartition("/")[0]
         for path, query in (
             (f"{_path(topic)}/retention", {"applied": "true"}),
-            (f"namespaces/{_quote(namespace)}/retention", {}),
+            (f"namespaces/{_quote(_namespace(topic))}/retention", {}),
         ):
-            try:
-                found = self.call("GET", path, query=query)
-            except BrokerError:  # topic policies may be switched off, and policies forbidden
-                continue
-            if found:
-                return int(found["retentionTimeInMinutes"]), int(found["retentionSizeInMB"])
-            return 0, 0
+            with suppress(BrokerError, FigureError):  # switched off for topics, forbidden, or not set
+                return parse_retention(self._object(path, query=query))
         return None
+
+    @contextmanager
+    def _checked(self, topic: str) -> Iterator[None]:
+        """Raise a figure that is missing or cannot be as an error that may pass: a topic that loads."""
+        try:
+            yield
+        except FigureError as error:
+            raise TransientError(
+                f"The admin API at {self.url} returned figures of {topic} that cannot be used: {error}."
+                " Check --admin-url, and the topic's state."
+            ) from None
+
+    def _object(self, path: str, **asked: Any) -> Mapping[str, Any]:
+        """The JSON object that is answered; raises `FigureError` where the answer is none."""
+        found = self.call("GET", path, **asked)
+        if not isinstance(found, Mapping):
+            raise FigureError("the answer is empty" if found is None else "the answer is not an object")
+        return found
 
     def reset(self, topic: str, subscription: str, after: Place) -> None:
         """Move a subscription so that the next message is the one after this place."""
@@ -219,13 +235,17 @@ def _quote(path: str) -> str:
     return "/".join(quote(part, safe="") for part in path.split("/"))
 
 
+def _namespace(topic: str) -> str:
+    return topic.removeprefix("persistent://").rpartition("/")[0]
+
+
 def _path(topic: str) -> str:
     return "persistent/" + _quote(topic.removeprefix("persistent://"))
 
 
 def _reason(answer: requests.Response) -> str:
-    """The broker's own words, if it has any."""
+    """The broker's own text, if it has any."""
     try:
-        return str(answer.json().get("reason", answer.reason))[:300]
+        return shortened(str(answer.json().get("reason", answer.reason)))
     except (ValueError, AttributeError):
         return str(answer.reason)

@@ -19,10 +19,6 @@ from backlog_clearer.errors import BrokerError, TransientError, UsageError
 Bearer = Callable[[], str]
 """Gives the token to present now; may be called from any thread."""
 
-LOGIN_HINT = (
-    "check --token (has it expired?), --token-file, the oauth2 options or --tls-certificate, and that the"
-    " role may consume from the topic"
-)
 TIMEOUT_S = 10.0
 _EARLY_S = 60.0  # a token is renewed so long before it expires
 
@@ -82,11 +78,14 @@ class ClientCredentials:
                 )
             answer.raise_for_status()
             body = answer.json()
-            return str(body["access_token"]), float(body.get("expires_in", 0))
+            issued, seconds = body["access_token"], float(body.get("expires_in", 0))
         except (requests.RequestException, ValueError, KeyError, TypeError):
+            issued, seconds = None, 0.0
+        if not isinstance(issued, str) or not issued:
             raise TransientError(
-                f"The OAuth2 issuer {self._issuer} gave no token: check --oauth2-issuer-url."
-            ) from None
+                f"The OAuth2 issuer {self._issuer} returned no token: check --oauth2-issuer-url."
+            )
+        return issued, seconds
 
 
 def bearer(options: PulsarOptions) -> Bearer | None:

@@ -6,13 +6,13 @@ import itertools
 import secrets
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from backlog_clearer.brokers.pulsar.admin import NotFoundError
-from backlog_clearer.brokers.pulsar.auth import LOGIN_HINT, Access
-from backlog_clearer.brokers.pulsar.connection import Connection, RefusalError
+from backlog_clearer.brokers.pulsar.auth import Access
+from backlog_clearer.brokers.pulsar.connection import Connection
+from backlog_clearer.brokers.pulsar.errors import RefusalError, refusals_translated
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Place
 from backlog_clearer.brokers.pulsar.service_url import Address, addresses
@@ -28,23 +28,6 @@ _SUB_TYPES = {
     SubscriptionType.FAILOVER: 2,
     SubscriptionType.KEY_SHARED: 3,
 }
-_LOGIN = ("AuthenticationError", "AuthorizationError")
-_HELD = (
-    " Another consumer holds the subscription alone, or as another type: stop it, or give its"
-    " --subscription-type, or --mode skip --force."
-)
-_FINAL = {
-    "TopicNotFound": "the topic does not exist (any more)",
-    "SubscriptionNotFound": "the subscription does not exist (any more)",
-    "InvalidTopicName": "the topic's name is not valid",
-    "IncompatibleSchema": "the topic's schema refuses plain bytes",
-    "UnsupportedVersionError": "the broker is too old",
-    "NotAllowedError": "the broker does not allow this",
-    "TopicTerminatedError": "the topic is terminated",
-}
-"""What trying again does not mend; everything else may pass."""
-
-
 _numbers = itertools.count(secrets.randbelow(1 << 31))
 """Of consumers: Pulsar wants them distinct on a connection, pulsar-lite on a topic, whoever connects."""
 
@@ -57,31 +40,6 @@ def name_of(run_id: str) -> str:
 def is_of(run_id: str, consumer_name: str) -> bool:
     """Whether a consumer is of this run, from whatever process."""
     return consumer_name.rpartition("-")[0] == name_of(run_id)
-
-
-@contextmanager
-def translated(options: PulsarOptions, partition: Partition | None) -> Iterator[None]:
-    """Turn the broker's refusals into the tool's errors, naming the address, never a token."""
-    try:
-        yield
-    except RefusalError as error:
-        raise failure(error, options, partition) from None
-
-
-def failure(
-    error: RefusalError, options: PulsarOptions, partition: Partition | None
-) -> BrokerError | TransientError:
-    """What a refusal means."""
-    name = error.name
-    where = f"{options.service_url}{f', {partition}' if partition else ''}"
-    if name in _LOGIN:  # the broker's own words may hold what it was shown
-        return BrokerError(f"{where} refused the login ({name}): {LOGIN_HINT}.", partition)
-    if name in _FINAL:
-        kind = NotFoundError if name == "TopicNotFound" else BrokerError
-        return kind(f"{where}: {_FINAL[name]} ({name}).", partition)
-    said = " ".join(error.message.split())[:300]
-    hint = _HELD if name == "ConsumerBusy" else ""
-    return TransientError(f"{where}: the broker says {name}: {said}.{hint}", partition)
 
 
 class Consumer(NamedTuple):
@@ -100,7 +58,7 @@ class Consumer(NamedTuple):
         self.send(Kind.ACK, ack_type=kind, message_id=ids)
 
 
-class Last(NamedTuple):
+class TopicEnd(NamedTuple):
     """What the binary protocol tells of a topic and a subscription of it."""
 
     end: Place  # the last entry that is delivered; its entry is -1 if there is none
@@ -128,15 +86,19 @@ class Cluster:
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has; 0: it is not partitioned, or does not exist."""
-        with translated(self._options, None):
+        with refusals_translated(self._options.service_url, None):
             found = self._at_home().ask(
                 Kind.PARTITIONED_METADATA, topic=topic, metadata_auto_creation_enabled=False
+            )
+        if not found.HasField("partitions") or found.partitions < 0:
+            raise TransientError(
+                f"{self._options.service_url} returned no number of partitions of {topic}."
             )
         return int(found.partitions)
 
     def subscribe(self, partition: Partition, topic: str, kind: SubscriptionType) -> Consumer:
         """A new consumer of one partition's topic, on the broker that owns it; nothing is asked for yet."""
-        with translated(self._options, partition):
+        with refusals_translated(self._options.service_url, partition):
             connection = self._owner(topic)
             consumer = Consumer(connection, next(_numbers))
             connection.ask(
@@ -152,18 +114,22 @@ class Cluster:
         self._consumers.append(consumer)
         return consumer
 
-    def last(self, consumer: Consumer, partition: Partition) -> Last:
+    def last(self, consumer: Consumer, partition: Partition) -> TopicEnd:
         """How far a consumer's topic and its subscription go."""
-        with translated(self._options, partition):
+        with refusals_translated(self._options.service_url, partition):
             answer = consumer.connection.ask(Kind.GET_LAST_MESSAGE_ID, consumer_id=consumer.number)
-        told = answer.HasField("consumer_mark_delete_position")
-        mark = _place(answer.consumer_mark_delete_position) if told else None
-        return Last(_place(answer.last_message_id), mark)
+        last = _place(answer, "last_message_id")
+        if last is None:
+            raise TransientError(
+                f"{self._options.service_url}, {partition}: the broker returned no last entry.",
+                partition,
+            )
+        return TopicEnd(last, _place(answer, "consumer_mark_delete_position"))
 
     def seek(self, consumer: Consumer, partition: Partition, after: Place) -> None:
         """Move a consumer's subscription so that the next message is the one after this place."""
         ledger, entry = after
-        with translated(self._options, partition):
+        with refusals_translated(self._options.service_url, partition):
             consumer.connection.ask(
                 Kind.SEEK,
                 consumer_id=consumer.number,
@@ -236,8 +202,16 @@ class Cluster:
         self._connections, self._consumers, self._home = {}, [], None
 
 
-def _place(found: Any) -> Place:
-    """A position, in which -1 is sent as the unsigned number of the same bits."""
-    return Place(
-        *(value - (1 << 64) if value >> 63 else value for value in (found.ledger, found.entry))
+def _place(answer: Any, name: str) -> Place | None:
+    """A position in an answer, in which -1 is sent as the unsigned number of the same bits.
+
+    None: not there, or not a position; "-1:-1" is the start of a topic.
+    """
+    found = getattr(answer, name)
+    if not (answer.HasField(name) and found.HasField("ledger") and found.HasField("entry")):
+        return None
+    ledger, entry = (
+        value - (1 << 64) if value >> 63 else value for value in (found.ledger, found.entry)
     )
+    valid = entry >= -1 and (ledger >= 0 or (ledger, entry) == (-1, -1))
+    return Place(ledger, entry) if valid else None

@@ -16,16 +16,17 @@ from typing import Any
 
 from backlog_clearer import __version__
 from backlog_clearer.brokers.pulsar.auth import Access
+from backlog_clearer.brokers.pulsar.errors import RefusalError
 from backlog_clearer.brokers.pulsar.service_url import Address
 from backlog_clearer.brokers.pulsar.wire import (
     PROTOCOL_VERSION,
     Command,
-    Entry,
+    EntryHead,
     FrameError,
     Kind,
     error_name,
     frame,
-    head,
+    parse_head,
 )
 from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
 from backlog_clearer.errors import BrokerError, TransientError
@@ -39,15 +40,6 @@ _MAX_HEAD_BYTES = 16 * 1024 * 1024  # no message's metadata are believed to be l
 _DROP_BYTES = 1024 * 1024  # at a time
 _LOGIN = 0  # stands for the number of the one request that bears none
 _CLIENT = f"backlog-clearer-{__version__}"
-
-
-class RefusalError(Exception):
-    """The broker answered a request with an error; `name` is Pulsar's."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(f"{name}: {message}")
-        self.name = name
-        self.message = message
 
 
 class Connection(Waitable):
@@ -195,14 +187,14 @@ class Connection(Waitable):
         self._buffer[: len(rest)] = rest
         self._at, self._end = 0, len(rest)
 
-    def next(self) -> Entry | None:
+    def next(self) -> EntryHead | None:
         """The next entry of what has come; None: more has to be received.
 
         Commands between are carried out. Raises `RefusalError` for an error that answers no request.
         """
         while not self._skip:
             try:
-                said = head(self._buffer, self._at, self._end)
+                said = parse_head(self._buffer, self._at, self._end)
             except FrameError as error:
                 raise self._broken(error) from None
             if said is None:
@@ -211,7 +203,7 @@ class Connection(Waitable):
             if self._at > self._end:
                 self._skip = self._at - self._end
                 self._at = self._end = 0
-            if isinstance(said, Entry):
+            if isinstance(said, EntryHead):
                 return said
             self._carry_out(said)
         return None

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backlog_clearer.brokers.pulsar.auth import Access
-from backlog_clearer.brokers.pulsar.cluster import Cluster, Consumer, translated
+from backlog_clearer.brokers.pulsar.cluster import Cluster, Consumer
 from backlog_clearer.brokers.pulsar.connection import Connection
+from backlog_clearer.brokers.pulsar.errors import refusals_translated
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
-from backlog_clearer.brokers.pulsar.positions import Entries, Layout, Place, place
-from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, INDIVIDUAL, Entry, Kind
+from backlog_clearer.brokers.pulsar.positions import Entries, Layout, Place, parse_place
+from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, INDIVIDUAL, EntryHead, Kind
 from backlog_clearer.brokers.shared.sockets import wait
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
@@ -27,7 +28,7 @@ _ACKS = 1000  # entries in one acknowledgement
 
 
 @dataclass
-class Ledger:
+class Acknowledgements:
     """What all lanes of a source have acknowledged; its methods may be called from any thread."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,7 +61,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LaneSettings:
     """What is the same for every lane of a source."""
 
     options: PulsarOptions
@@ -70,7 +71,7 @@ class Setting:
     topics: Mapping[Partition, str]
     layouts: Mapping[Partition, Layout]  # without the admin API: empty
     permits: int  # messages that the broker may have under way for one consumer
-    ledger: Ledger
+    acknowledgements: Acknowledgements
 
     @property
     def competing(self) -> bool:
@@ -78,19 +79,19 @@ class Setting:
         return self.kind in COMPETING
 
 
-class _Share:
+class _ClaimReader:
     """One partition that a lane reads."""
 
-    def __init__(self, claim: Claim, setting: Setting, consumer: Consumer) -> None:
+    def __init__(self, claim: Claim, settings: LaneSettings, consumer: Consumer) -> None:
         self.partition = claim.partition
         self.consumer = consumer
-        self.setting = setting
-        self.competing = setting.competing
-        self.target = None if claim.target is None else place(claim.target)
-        self.layout = setting.layouts.get(claim.partition)
+        self.settings = settings
+        self.competing = settings.competing
+        self.target = None if claim.target is None else parse_place(claim.target)
+        self.layout = settings.layouts.get(claim.partition)
         stored = claim.resume if claim.resume is not None else claim.state.position
-        self.at = Place(-1, -1) if stored is None else place(stored)  # the last entry counted
-        if self.layout and self.layout.mark_delete:
+        self.at = Place(-1, -1) if stored is None else parse_place(stored)  # the last entry counted
+        if self.layout:
             self.at = max(self.at, self.layout.mark_delete)
         self.resumed = claim.resume is not None and not self.competing
         self.settled = self.at  # in order: acknowledged up to here
@@ -111,7 +112,7 @@ class _Share:
 
     def give_again(self) -> None:
         """Renew permits once half of them are used up."""
-        if self.spent >= self.setting.permits // 2 and not self.reached:
+        if self.spent >= self.settings.permits // 2 and not self.reached:
             self.give(self.spent)
             self.spent = 0
 
@@ -120,7 +121,7 @@ class _Share:
         if self.resumed and self.at.entry >= 0:
             self.consumer.acknowledge(CUMULATIVE, [self.at])
 
-    def take(self, entry: Entry, limit: int | None) -> int:
+    def take(self, entry: EntryHead, limit: int | None) -> int:
         """Count an entry, or `limit` of its messages; how many are new and before the target."""
         self.active_at, self.doubted = time.monotonic(), False
         self.spent += entry.permits
@@ -149,7 +150,7 @@ class _Share:
         """
         if self.layout and self.layout.acknowledged(at):
             return True
-        return self.setting.ledger.known(self.partition, at)
+        return self.settings.acknowledgements.known(self.partition, at)
 
     def go_on(self, limit: int | None, size: int = 0) -> int:
         """Count what is pending of the last entry, or `limit` of it; how many that is."""
@@ -213,7 +214,7 @@ class _Share:
         if at is None or at <= self.settled:
             return None
         self.consumer.acknowledge(CUMULATIVE, [at])
-        self.setting.ledger.reach(self.partition, at)
+        self.settings.acknowledgements.reach(self.partition, at)
         self.settled = at
         return Settled(self.partition, self._take_counted(), str(at))
 
@@ -222,7 +223,7 @@ class _Share:
             return None
         for start in range(0, len(self.runs), _ACKS):
             self.consumer.acknowledge(INDIVIDUAL, self.runs[start : start + _ACKS])
-        self.setting.ledger.add(self.partition, self.runs)
+        self.settings.acknowledgements.add(self.partition, self.runs)
         self.runs = []
         return Settled(self.partition, self._take_counted(), None)
 
@@ -234,31 +235,31 @@ class _Share:
 class PulsarLane:
     """One consumer for each claim, on as few connections as there are brokers."""
 
-    def __init__(self, setting: Setting, claims: Sequence[Claim]) -> None:
-        self._setting = setting
-        self._cluster = Cluster(setting.options, setting.access, setting.run_id)
-        self._shares: dict[int, _Share] = {}  # by consumer
-        self._pending: _Share | None = None  # whose last entry is counted in part
+    def __init__(self, settings: LaneSettings, claims: Sequence[Claim]) -> None:
+        self._settings = settings
+        self._cluster = Cluster(settings.options, settings.access, settings.run_id)
+        self._readers: dict[int, _ClaimReader] = {}  # by consumer
+        self._pending: _ClaimReader | None = None  # whose last entry is counted in part
         self._failed: BrokerError | None = None  # to be raised by the next read
         self._open = True
-        setting.ledger.opened(1)
+        settings.acknowledgements.opened(1)
         try:
             for claim in claims:
-                topic = setting.topics[claim.partition]
-                consumer = self._cluster.subscribe(claim.partition, topic, setting.kind)
-                self._shares[consumer.number] = _Share(claim, setting, consumer)
+                topic = settings.topics[claim.partition]
+                consumer = self._cluster.subscribe(claim.partition, topic, settings.kind)
+                self._readers[consumer.number] = _ClaimReader(claim, settings, consumer)
             self._begin()  # when all are answered, for messages would come between
         except BrokerError:
             self.close()
             raise
 
     def _begin(self) -> None:
-        for share in self._shares.values():
-            share.acknowledge_again()
-            if share.target is not None and share.left() == 0:
-                share.taken = [0, 0]  # to be said by the first read
+        for reader in self._readers.values():
+            reader.acknowledge_again()
+            if reader.target is not None and reader.left() == 0:
+                reader.taken = [0, 0]  # to be said by the first read
             else:
-                share.give(self._setting.permits)
+                reader.give(self._settings.permits)
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """See `source.Lane`."""
@@ -266,7 +267,7 @@ class PulsarLane:
         if self._failed:
             raise self._failed
         try:
-            with translated(self._setting.options, None):
+            with refusals_translated(self._settings.options.service_url, None):
                 self._receive(max_wait_s, max_messages)
         except BrokerError as error:
             told = self._advances()
@@ -278,11 +279,11 @@ class PulsarLane:
 
     def _receive(self, max_wait_s: float, limit: int | None) -> None:
         """Count what has come, or what comes in time."""
-        for share in self._shares.values():
-            share.give_again()
+        for reader in self._readers.values():
+            reader.give_again()
         connections = self._cluster.connections
         self._look(connections, limit)
-        if any(share.taken for share in self._shares.values()):
+        if any(reader.taken for reader in self._readers.values()):
             return
         ready = wait(connections, max_wait_s)
         for connection in ready:
@@ -293,23 +294,23 @@ class PulsarLane:
 
     def _check(self) -> None:
         """Raise `TransientError` for a consumer that the broker, or a broken connection, has ended."""
-        for number, share in self._shares.items():
-            connection = share.consumer.connection
+        for number, reader in self._readers.items():
+            connection = reader.consumer.connection
             if connection.broken_by:
                 raise connection.broken_by
             if number in connection.lost:
                 raise TransientError(
-                    f"{self._setting.options.service_url}, {share.partition}: the broker closed the"
+                    f"{self._settings.options.service_url}, {reader.partition}: the broker closed the"
                     " consumer; the topic moves, or was unloaded.",
-                    share.partition,
+                    reader.partition,
                 )
 
     def _advances(self) -> Sequence[Advance]:
-        said = (share.advance() for share in self._shares.values())
+        said = (reader.advance() for reader in self._readers.values())
         return [advance for advance in said if advance]
 
     def _silences(self) -> Sequence[Advance]:
-        said = (share.silence() for share in self._shares.values() if not share.reached)
+        said = (reader.silence() for reader in self._readers.values() if not reader.reached)
         return [advance for advance in said if advance]
 
     def _look(self, connections: Sequence[Connection], limit: int | None) -> None:
@@ -327,26 +328,26 @@ class PulsarLane:
             entry = connection.next()
             if entry is None:
                 break
-            share = self._shares.get(entry.consumer)
-            if share is None or share.reached:  # of no consumer here: dropped, as by Pulsar's clients
+            reader = self._readers.get(entry.consumer)
+            if reader is None or reader.reached:  # of no consumer here: dropped, as by Pulsar's clients
                 continue
-            count = share.take(entry, limit)
+            count = reader.take(entry, limit)
             if limit is not None:
                 limit -= count
-                if share.pending:
-                    self._pending = share
+                if reader.pending:
+                    self._pending = reader
         return limit
 
     def settle(self) -> Sequence[Settled]:
         """See `source.Lane`; what is counted was handed to the broker, which confirms nothing."""
         self._check()  # before any of it is sent
-        found = [share.settle() for share in self._shares.values()]
+        found = [reader.settle() for reader in self._readers.values()]
         return [settled for settled in found if settled]
 
     def close(self) -> None:
         """See `source.Lane`."""
         self._cluster.close()
-        self._shares = {}
+        self._readers = {}
         if self._open:
             self._open = False
-            self._setting.ledger.opened(-1)
+            self._settings.acknowledgements.opened(-1)

@@ -11,23 +11,35 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import quote_plus
 
-_RANGE = re.compile(r"([(\[])(-?\d+):(-?\d+)\s*(?:\.\.|,)\s*(-?\d+):(-?\d+)([)\]])")
+from backlog_clearer.brokers.pulsar.figures import (
+    FigureError,
+    required_count,
+    required_object,
+    required_objects,
+)
+
+_PLACE = re.compile(r"(\d+):(-1|\d+)|-1:-1", re.ASCII)
+_RANGE = re.compile(r"([(\[])(-?\d+:-?\d+)\s*(?:\.\.|\u2025|,)\s*(-?\d+:-?\d+)([)\]])", re.ASCII)
+_RANGES = re.compile(rf"\[(?:{_RANGE.pattern}(?:,\s*|(?=\])))*\]", re.ASCII)
 
 
 class Place(NamedTuple):
     """An entry of a topic; sorts in the order of delivery."""
 
-    ledger: int
+    ledger: int  # -1: before the first of the topic
     entry: int  # -1: before the first of its ledger
 
     def __str__(self) -> str:
         return f"{self.ledger}:{self.entry}"
 
 
-def place(text: object) -> Place:
-    """Parse "LEDGER:ENTRY"; raises `ValueError`."""
-    ledger, _, entry = str(text).partition(":")
+def parse_place(text: object) -> Place:
+    """Read "LEDGER:ENTRY", or "-1:-1" for the start of the topic; raises `ValueError`."""
+    if not isinstance(text, str) or not _PLACE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a position; it must be LEDGER:ENTRY")
+    ledger, _, entry = text.partition(":")
     return Place(int(ledger), int(entry))
 
 
@@ -40,11 +52,11 @@ class Hole(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What `internalStats` tells of one partition and one subscription's cursor."""
+    """What `internalStats` reports of one partition and one subscription's cursor."""
 
-    ledgers: tuple[tuple[int, int], ...]  # (ledger, entries), in order
+    ledgers: tuple[tuple[int, int], ...]  # (ledger, entries), in order, at least one
     end: Place  # the last entry confirmed
-    mark_delete: Place | None  # None: no such subscription
+    mark_delete: Place
     holes: tuple[Hole, ...] = ()  # in order
 
     def before(self, at: Place) -> int:
@@ -59,19 +71,22 @@ class Layout:
         """Entries after the one up to and with the other, acknowledged or not."""
         return max(0, self.before(last) - self.before(after))
 
-    def left(self, target: Place) -> int | None:
-        """Entries up to and with the target that are not acknowledged; None: no cursor."""
+    def left(self, target: Place) -> int:
+        """Entries up to and with the target that are not acknowledged."""
         position = self.mark_delete
-        if position is None:
-            return None
         done = sum(
             self.between(max(hole.first, position), min(hole.last, target)) for hole in self.holes
         )
         return max(0, self.between(position, target) - done)
 
+    def beyond_end(self, at: Place) -> bool:
+        """Whether there is no such entry yet: it is behind the last one of its ledger, or of all."""
+        sizes = dict(self.ledgers)
+        return at.entry >= sizes[at.ledger] if at.ledger in sizes else at.ledger > self.ledgers[-1][0]
+
     def acknowledged(self, at: Place) -> bool:
         """Whether the subscription had acknowledged an entry."""
-        if self.mark_delete is not None and at <= self.mark_delete:
+        if at <= self.mark_delete:
             return True
         before = bisect_left(self.holes, at, key=lambda hole: hole.first)  # holes that begin before it
         return before > 0 and at <= self.holes[before - 1].last
@@ -87,36 +102,69 @@ class Layout:
         return at
 
 
-def layout(stats: Mapping[str, Any], subscription: str) -> Layout:
-    """Read `internalStats`; raises `KeyError` or `ValueError` where it is not what Pulsar answers."""
-    end = place(stats["lastConfirmedEntry"])
-    sizes = {int(item["ledgerId"]): int(item["entries"]) for item in stats["ledgers"]}
-    if sizes:  # the ledger that is being written says 0 there
-        current = max(sizes)
-        sizes[current] = max(sizes[current], int(stats.get("currentLedgerEntries", 0)))
-        # The figures are read one after the other: entries confirmed meanwhile are there, too.
-        if end.ledger in sizes:
-            sizes[end.ledger] = max(sizes[end.ledger], end.entry + 1)
-    cursor = stats["cursors"].get(subscription)
-    return Layout(
+def parse_layout(stats: Mapping[str, Any], subscription: str) -> Layout:
+    """Read `internalStats`; raises `FigureError` for what is missing or cannot be.
+
+    A position of the subscription behind the end of the topic is one of these.
+    """
+    end = _stored_place(stats, "lastConfirmedEntry")
+    sizes = {
+        required_count(item, "ledgerId"): required_count(item, "entries")
+        for item in required_objects(stats, "ledgers")
+    }
+    if not sizes:  # an open topic has the ledger that it writes to
+        raise FigureError("ledgers is empty")
+    current = max(sizes)  # the ledger that is being written says 0 there
+    sizes[current] = max(sizes[current], required_count(stats, "currentLedgerEntries"))
+    # The figures are read one after the other: entries confirmed meanwhile are there, too.
+    if end.ledger in sizes:
+        sizes[end.ledger] = max(sizes[end.ledger], end.entry + 1)
+    cursor = _cursor(required_object(stats, "cursors"), subscription)
+    found = Layout(
         tuple(sorted(sizes.items())),
         end,
-        place(cursor["markDeletePosition"]) if cursor else None,
-        holes(cursor.get("individuallyDeletedMessages") or "") if cursor else (),
+        _stored_place(cursor, "markDeletePosition"),
+        parse_holes(cursor.get("individuallyDeletedMessages")),
     )
+    for name, at in (("lastConfirmedEntry", end), ("markDeletePosition", found.mark_delete)):
+        if found.beyond_end(at):
+            last = Place(current, sizes[current] - 1)
+            raise FigureError(f"{name} {at} is beyond the last entry, {last}")
+    return found
 
 
-def holes(text: str) -> tuple[Hole, ...]:
-    """Parse `individuallyDeletedMessages`, as in "[(3:4..3:9],(3:12..3:13]]"."""
+def _stored_place(answer: Mapping[str, Any], key: str) -> Place:
+    try:
+        found = parse_place(answer.get(key))
+    except ValueError as error:
+        raise FigureError(f"{key}: {error}") from None
+    if found.ledger < 0:
+        raise FigureError(f"{key} is {found}")
+    return found
+
+
+def _cursor(cursors: Mapping[str, Any], subscription: str) -> Mapping[str, Any]:
+    """A subscription's cursor; Pulsar names it as java.net.URLEncoder spells the subscription."""
+    name = quote_plus(subscription, safe="*").replace("~", "%7E")
+    if name not in cursors:
+        raise FigureError(f"cursors has none of the subscription {subscription!r}")
+    return required_object(cursors, name)
+
+
+def parse_holes(text: object) -> tuple[Hole, ...]:
+    """Read `individuallyDeletedMessages`, as in "[(3:4..3:9],(3:12..3:13]]"; raises `FigureError`."""
+    if not isinstance(text, str) or not _RANGES.fullmatch(text):
+        raise FigureError(f"individuallyDeletedMessages is {str(text)[:60]!r}")
     found = []
-    for opening, a, b, c, d, closing in _RANGE.findall(text):
-        first, last = Place(int(a), int(b)), Place(int(c), int(d))
-        found.append(
-            Hole(
-                first if opening == "(" else Place(first.ledger, first.entry - 1),
-                last if closing == "]" else Place(last.ledger, last.entry - 1),
-            )
+    for opening, lower, upper, closing in _RANGE.findall(text):
+        first, last = parse_place(lower), parse_place(upper)
+        hole = Hole(
+            first if opening == "(" else Place(first.ledger, first.entry - 1),
+            last if closing == "]" else Place(last.ledger, last.entry - 1),
         )
+        if hole.first > hole.last:
+            raise FigureError(f"individuallyDeletedMessages has the range {lower} to {upper}")
+        found.append(hole)
     return tuple(sorted(found))
 
 

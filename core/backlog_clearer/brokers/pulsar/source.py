@@ -9,16 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
-from backlog_clearer.brokers.pulsar.admin import Admin, NotFoundError, SilentError
+from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.auth import access
-from backlog_clearer.brokers.pulsar.cluster import Cluster, is_of
-from backlog_clearer.brokers.pulsar.lane import Ledger, PulsarLane, Setting
+from backlog_clearer.brokers.pulsar.cluster import Cluster
+from backlog_clearer.brokers.pulsar.errors import (
+    NoSubscriptionError,
+    NotFoundError,
+    UnreachableError,
+)
+from backlog_clearer.brokers.pulsar.facts import (
+    UNKNOWN_RETENTION,
+    PartitionFacts,
+    attached_consumers,
+    chosen_type,
+    partition_state,
+    stored_position,
+    survey_notes,
+    undo_obstacle,
+)
+from backlog_clearer.brokers.pulsar.lane import Acknowledgements, LaneSettings, PulsarLane
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
-from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, place
+from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.model import (
@@ -35,15 +49,11 @@ from backlog_clearer.model import (
 )
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.source import failed_state
 
 _BATCHES = 25  # of --batch-size messages: so many are under way for one consumer
 _BLIND = (
     "Without --admin-url these are not known: backlog and attached consumers; a subscription that did not"
     " exist exists now."
-)
-_UNKNOWN_RETENTION = (
-    "The retention policy may not be read: acknowledged messages may be deleted at once."
 )
 _NO_POSITION = "Neither the admin API nor the broker tells the position: it cannot be put back."
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
@@ -52,16 +62,6 @@ _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> PulsarSource:
     """Open the source; connects when it is first asked. Consumers have the run's id in their names."""
     return PulsarSource(cast("PulsarOptions", options), run, run_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What the admin API says of one partition."""
-
-    stats: Mapping[str, Any]  # of the topic
-    mine: Mapping[str, Any]  # of the subscription
-    layout: Layout
-    acknowledging: int | None  # open transactions with acknowledgements; None: not told
 
 
 class PulsarSource:
@@ -76,7 +76,7 @@ class PulsarSource:
         self._topics: dict[Partition, str] = {}
         self._layouts: dict[Partition, Layout] = {}
         self._kind = options.subscription_type
-        self._ledger = Ledger()
+        self._acknowledgements = Acknowledgements()
 
     @property
     def traits(self) -> Traits:
@@ -119,31 +119,33 @@ class PulsarSource:
         looks = self._looks(admin, self._run.choose(topics))
         if not count and any(isinstance(look, NotFoundError) for look in looks.values()):
             raise self._missing_topic(admin.url, admin)
-        found = {key: look for key, look in looks.items() if isinstance(look, _Look)}
+        found = {key: look for key, look in looks.items() if isinstance(look, PartitionFacts)}
         self._layouts = {key: look.layout for key, look in found.items()}
-        self._kind = _kind(options.subscription_type, found.values())
-        undo = _undo(admin.retention(options.topic))
-        states = [_state(key, look, undo) for key, look in looks.items()]
+        self._kind = chosen_type(options.subscription_type, found.values())
+        undo = undo_obstacle(admin.retention(options.topic))
+        states = [partition_state(key, look, undo) for key, look in looks.items()]
         return Survey(
             subscription=f"subscription {options.subscription} on {options.topic}",
             identity={"topic": options.topic, "subscription": options.subscription},
             partitions=completed(states, topics),
-            live=tuple(_attached(found, self._run_id)),
-            notes=tuple(_notes(self._kind, found)),
+            live=tuple(attached_consumers(found, self._run_id)),
+            notes=tuple(survey_notes(self._kind, found)),
         )
 
     def _looks(
         self, admin: Admin, partitions: Sequence[Partition]
-    ) -> dict[Partition, _Look | BrokerError]:
+    ) -> dict[Partition, PartitionFacts | BrokerError]:
         """What is said of each partition, or why nothing is; raises what concerns them all."""
         first = admin.each(partitions[:1], self._look)
         # A broker that does not tell of transactions is not asked again.
-        untold = any(isinstance(look, _Look) and look.acknowledging is None for look in first)
+        untold = any(isinstance(look, PartitionFacts) and look.acknowledging is None for look in first)
         ask = partial(self._look, transactions=not untold)
         answers = first + admin.each(partitions[1:], ask)
-        looks: dict[Partition, _Look | BrokerError] = {}
+        looks: dict[Partition, PartitionFacts | BrokerError] = {}
         for partition, answer in zip(partitions, answers, strict=True):
-            if isinstance(answer, SilentError) or not isinstance(answer, _Look | BrokerError):
+            if isinstance(answer, UnreachableError) or not isinstance(
+                answer, PartitionFacts | BrokerError
+            ):
                 raise answer
             looks[partition] = answer
         errors = [look for look in looks.values() if isinstance(look, BrokerError)]
@@ -152,20 +154,19 @@ class PulsarSource:
             raise others[0]
         return looks
 
-    def _look(self, admin: Admin, partition: Partition, *, transactions: bool = True) -> _Look:
+    def _look(self, admin: Admin, partition: Partition, *, transactions: bool = True) -> PartitionFacts:
         topic, subscription = self._topics[partition], self._options.subscription
         try:
-            stats = admin.stats(topic)
-        except NotFoundError:
-            raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
-        names = stats.get("subscriptions", {})
-        if subscription not in names:
+            stats = admin.stats(topic, subscription)
+        except NoSubscriptionError as error:
             raise UsageError(
                 f"There is no subscription {subscription!r} on {topic}; nothing was created."
-                f"{suggestion(subscription, list(names))}"
-            )
+                f"{suggestion(subscription, list(error.names))}"
+            ) from None
+        except NotFoundError:
+            raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
         acknowledging = admin.acknowledging(topic, subscription) if transactions else None
-        return _Look(stats, names[subscription], admin.layout(topic, subscription), acknowledging)
+        return PartitionFacts(stats, admin.layout(topic, subscription), acknowledging)
 
     def _survey_blind(self) -> Survey:
         """What can be known without the admin API: partitions, and the last message of each."""
@@ -186,7 +187,7 @@ class PulsarSource:
                         start=None,
                         end=str(last.end),
                         backlog=seen.left,
-                        undo=_NO_POSITION if seen.position is None else _UNKNOWN_RETENTION,
+                        undo=_NO_POSITION if seen.position is None else UNKNOWN_RETENTION,
                     )
                 )
         return Survey(
@@ -210,7 +211,7 @@ class PulsarSource:
     def open_lane(self, claims: Sequence[Claim]) -> PulsarLane:
         """See `source.Source`."""
         return PulsarLane(
-            Setting(
+            LaneSettings(
                 self._options,
                 self._access,
                 self._run_id,
@@ -218,7 +219,7 @@ class PulsarSource:
                 self._topics,
                 self._layouts,
                 permits=_BATCHES * self._run.batch_size,
-                ledger=self._ledger,
+                acknowledgements=self._acknowledgements,
             ),
             claims,
         )
@@ -237,13 +238,16 @@ class PulsarSource:
                 found.append(Remaining(partition, None, None, str(now)))
                 continue
             target = targets[partition]
-            left = now.left(now.end if target is None else place(target))
-            found.append(Remaining(partition, _position(now), left))
+            goal = now.end if target is None else parse_place(target)
+            if now.beyond_end(goal):
+                found.append(Remaining(partition, stored_position(now), None, _beyond_end(goal, now)))
+            else:
+                found.append(Remaining(partition, stored_position(now), now.left(goal)))
         return found
 
     def _remaining_blind(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         # To ask, one must be a consumer, which takes another's turn, but where all share alike.
-        if self._ledger.lanes and self._kind is not SubscriptionType.SHARED:
+        if self._acknowledgements.lanes and self._kind is not SubscriptionType.SHARED:
             return [self._acknowledged(key, target) for key, target in targets.items()]
         found = []
         with self._cluster() as cluster:
@@ -257,14 +261,14 @@ class PulsarSource:
                 if last.mark_delete is None:
                     found.append(self._acknowledged(partition, target))
                     continue
-                goal = last.end if target is None else place(target)
+                goal = last.end if target is None else parse_place(target)
                 found.append(_by_position(partition, last.mark_delete, goal))
         return found
 
     def _acknowledged(self, partition: Partition, target: Position | None) -> Remaining:
         """What is left by what this process acknowledged in order."""
-        done = self._ledger.acked.get(partition)
-        return _by_position(partition, done, None if target is None else place(target))
+        done = self._acknowledgements.acked.get(partition)
+        return _by_position(partition, done, None if target is None else parse_place(target))
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`: moves to the frozen target, which `skip_all` would overshoot."""
@@ -277,9 +281,16 @@ class PulsarSource:
     def _move(
         self, positions: Mapping[Partition, Position | None], *, forward: bool
     ) -> Sequence[Outcome]:
-        known = {key: place(position) for key, position in positions.items() if position is not None}
+        errors: dict[Partition, ClearerError | None] = {}
+        known: dict[Partition, Place] = {}
+        for partition, position in positions.items():
+            try:
+                if position is not None:
+                    known[partition] = parse_place(position)
+            except ValueError as fault:
+                errors[partition] = BrokerError(f"The receipt's position cannot be used: {fault}.")
         move = partial(self._move_by_admin, self._admin) if self._admin else self._move_blind
-        errors = dict(zip(known, move(known, forward=forward), strict=True))
+        errors |= dict(zip(known, move(known, forward=forward), strict=True))
         outcomes = []
         for partition, position in positions.items():
             error = errors.get(partition)
@@ -297,8 +308,13 @@ class PulsarSource:
         def move(one: Admin, partition: Partition) -> None:
             topic, subscription = self._topics[partition], self._options.subscription
             after = places[partition]
-            if not forward or one.layout(topic, subscription).left(after):
-                one.reset(topic, subscription, after)
+            if forward:
+                now = one.layout(topic, subscription)
+                if now.beyond_end(after):
+                    raise BrokerError(_beyond_end(after, now), partition)
+                if not now.left(after):
+                    return
+            one.reset(topic, subscription, after)
 
         return admin.each(list(places), move)
 
@@ -323,7 +339,7 @@ class PulsarSource:
         kind = SubscriptionType.FAILOVER if self.traits.competing else self._kind
         with self._cluster() as cluster:
             cluster.subscribe(partition, topic, kind).acknowledge(CUMULATIVE, [last])
-        self._ledger.reach(partition, last)
+        self._acknowledgements.reach(partition, last)
 
     def close(self) -> None:
         """See `source.Source`."""
@@ -337,87 +353,8 @@ def _by_position(partition: Partition, position: Place | None, target: Place | N
     return Remaining(partition, None if position is None else str(position), 0 if nothing else None)
 
 
-def _position(layout: Layout) -> str | None:
-    return None if layout.mark_delete is None else str(layout.canonical(layout.mark_delete))
-
-
-def _state(partition: Partition, look: _Look | BrokerError, undo: str | None) -> PartitionState:
-    if isinstance(look, BrokerError):
-        return failed_state(partition, look)
-    found = look.layout
-    first = found.ledgers[0][0] if found.ledgers else None
-    size = look.mine.get("backlogSize")
-    return PartitionState(
-        partition,
-        position=_position(found),
-        start=None if first is None else str(Place(first, -1)),
-        end=str(found.canonical(found.end)),
-        backlog=found.left(found.end),
-        backlog_bytes=size if isinstance(size, int) and size >= 0 else None,
-        undo=undo,
+def _beyond_end(target: Place, now: Layout) -> str:
+    return (
+        f"The target {target} is beyond the topic's last entry {now.end}: the topic was truncated, or was"
+        " deleted and created again. Start a new run, under another run id."
     )
-
-
-def _attached(looks: Mapping[Partition, _Look], run_id: str) -> Iterator[str]:
-    """Consumers of the subscription but this run's own."""
-    for look in looks.values():
-        for item in look.mine.get("consumers", ()):
-            name = str(item.get("consumerName") or "unnamed")
-            if not is_of(run_id, name):
-                yield f"{name} at {item.get('address', 'unknown address')}"
-
-
-def _undo(retention: tuple[int, int] | None) -> str | None:
-    """Why messages may be gone when they are wanted back; None: they are kept."""
-    if retention is None:
-        return _UNKNOWN_RETENTION
-    if 0 in retention:
-        return (
-            "No retention is set: acknowledged messages that no other subscription needs may be"
-            " deleted at once, and cannot be brought back."
-        )
-    return None
-
-
-def _kind(asked: SubscriptionType, looks: Iterator[_Look] | Any) -> SubscriptionType:
-    """The type asked for, else the one that the broker reports, else Failover."""
-    if asked is not SubscriptionType.AUTO:
-        return asked
-    told = {str(look.mine.get("type") or "").lower() for look in looks}
-    for kind in (SubscriptionType.KEY_SHARED, SubscriptionType.SHARED, SubscriptionType.EXCLUSIVE):
-        if kind in told:
-            return kind
-    return SubscriptionType.FAILOVER
-
-
-def _notes(kind: SubscriptionType, looks: Mapping[Partition, _Look]) -> Iterator[str]:
-    """What the user must know first."""
-    yield f"Reads as {kind}. An entry is one message, or a batch of them as its producer made it."
-    delayed = sum(look.mine.get("msgDelayed", 0) for look in looks.values())
-    if delayed:
-        yield (
-            f"{delayed:,} messages are delayed: skip clears them; consume gets them before their time"
-            " only with --subscription-type exclusive or failover."
-        )
-    pending = sum(look.stats.get("ongoingTxnCount", 0) for look in looks.values())
-    if pending:
-        yield (
-            f"Open transactions with messages: {pending:,}. Until they end, consume stalls before the"
-            " first of those messages; skip passes over them, so that they are never delivered."
-        )
-    acknowledging = sum(look.acknowledging or 0 for look in looks.values())
-    if acknowledging:
-        stalls = "consume stalls before it; skip passes"
-        passes = stalls if kind in COMPETING else "consume and skip pass"
-        yield (
-            f"Open transactions with acknowledgements: {acknowledging:,}. Until they end, nobody gets what"
-            f" they acknowledged: {passes} over it, so that it does not come back if they abort."
-        )
-    with_holes = [str(key) for key, look in looks.items() if look.layout.holes]
-    if with_holes:
-        yield (
-            f"Messages ahead of the position are acknowledged one by one in {', '.join(with_holes[:5])}:"
-            " restore brings those back, too, for a position cannot express them."
-        )
-    if any(look.mine.get("isReplicated") or look.mine.get("replicated") for look in looks.values()):
-        yield "The subscription is replicated: other clusters follow what is acknowledged here."

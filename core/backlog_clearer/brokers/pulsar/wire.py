@@ -196,7 +196,7 @@ def frame(kind: Kind, **fields: Any) -> bytes:
     return SIZES.pack(len(command) + 4, len(command)) + command
 
 
-class Entry(NamedTuple):
+class EntryHead(NamedTuple):
     """What a message's frame says of an entry."""
 
     consumer: int
@@ -215,7 +215,7 @@ class Command(NamedTuple):
     size: int  # of the frame, bytes
 
 
-def head(buffer: bytearray, at: int, end: int) -> Entry | Command | None:
+def parse_head(buffer: bytearray, at: int, end: int) -> EntryHead | Command | None:
     """What the frame at `at` says, of which `end - at` bytes have come.
 
     None: more bytes are needed to say. A message's payload need not have come. Raises `FrameError`.
@@ -243,13 +243,18 @@ def head(buffer: bytearray, at: int, end: int) -> Entry | Command | None:
         raise FrameError(f"a frame of {size} bytes that is no command: {error}") from None
     message = command.message
     where = message.message_id
+    if (
+        not (where.HasField("ledger") and where.HasField("entry"))
+        or max(where.ledger, where.entry) >> 63
+    ):
+        raise FrameError("a message without a valid identifier")
     count = max(1, metadata.num_messages_in_batch)
     bits = message.ack_set
     if bits:
         count = _set_bits(bits, count)
     # The last chunk stands for its message; what has no chunks says 0 of 0.
     counted = 0 if metadata.chunk_id + 1 < metadata.num_chunks_from_msg else count
-    return Entry(message.consumer_id, where.ledger, where.entry, count, counted, whole)
+    return EntryHead(message.consumer_id, where.ledger, where.entry, count, counted, whole)
 
 
 def _metadata(buffer: bytearray, at: int, end: int, frame_end: int) -> slice | None:

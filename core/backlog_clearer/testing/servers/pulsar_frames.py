@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 CONNECT, CONNECTED, SUBSCRIBE, MESSAGE, ACK, FLOW, ERROR, CLOSE_CONSUMER = 2, 3, 4, 9, 10, 11, 14, 16
 PING, PONG, LOOKUP, LOOKUP_RESPONSE, AUTH_CHALLENGE, AUTH_RESPONSE = 18, 19, 23, 24, 36, 37
+PARTITIONED_METADATA_RESPONSE, GET_LAST_MESSAGE_ID_RESPONSE = 22, 30
 """Types of BaseCommand, which are also the numbers of its fields."""
 
 Value = int | str | bytes | Sequence[int]

@@ -1,0 +1,85 @@
+"""Pulsar's refusals and the admin API's failures, in the tool's terms: the address, never a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Partition
+
+LOGIN_HINT = (
+    "check --token (has it expired?), --token-file, the oauth2 options or --tls-certificate, and that the"
+    " role may consume from the topic"
+)
+_LOGIN = ("AuthenticationError", "AuthorizationError")
+_HELD = (
+    " Another consumer holds the subscription exclusively, or as another type: stop it, or give its"
+    " --subscription-type, or use --mode skip --force."
+)
+_FINAL = {
+    "TopicNotFound": "the topic does not exist, or no longer exists",
+    "SubscriptionNotFound": "the subscription does not exist, or no longer exists",
+    "InvalidTopicName": "the topic's name is not valid",
+    "IncompatibleSchema": "the topic's schema refuses plain bytes",
+    "UnsupportedVersionError": "the broker is too old",
+    "NotAllowedError": "the broker does not allow this",
+    "TopicTerminatedError": "the topic is terminated",
+}
+"""Errors that a retry does not mend; every other one may pass."""
+_MAX_TEXT = 300  # characters of a broker's own text that are shown
+
+
+class NotFoundError(BrokerError):
+    """The cluster answers that the topic, namespace or subscription does not exist."""
+
+
+class NoSubscriptionError(NotFoundError):
+    """The topic exists and has no such subscription; `names` are those that it has."""
+
+    def __init__(self, topic: str, names: Sequence[str]) -> None:
+        super().__init__(f"{topic} has no such subscription.")
+        self.names = names
+
+
+class UnreachableError(TransientError):
+    """The admin API gives no HTTP answer at all."""
+
+
+class RefusalError(Exception):
+    """The broker answered a request with an error; `name` is Pulsar's name of it (ServerError)."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+        self.message = message
+
+
+@contextmanager
+def refusals_translated(service_url: str, partition: Partition | None) -> Iterator[None]:
+    """Raise a `RefusalError` of the block as `BrokerError` or `TransientError`."""
+    try:
+        yield
+    except RefusalError as error:
+        raise refusal_meaning(error, service_url, partition) from None
+
+
+def refusal_meaning(
+    error: RefusalError, service_url: str, partition: Partition | None
+) -> BrokerError | TransientError:
+    """The tool's error for a broker's refusal."""
+    name = error.name
+    where = f"{service_url}{f', {partition}' if partition else ''}"
+    if name in _LOGIN:  # the broker's own text may hold the token that it was shown
+        return BrokerError(f"{where} refused the login ({name}): {LOGIN_HINT}.", partition)
+    if name in _FINAL:
+        kind = NotFoundError if name == "TopicNotFound" else BrokerError
+        return kind(f"{where}: {_FINAL[name]} ({name}).", partition)
+    text = shortened(error.message)
+    hint = _HELD if name == "ConsumerBusy" else ""
+    return TransientError(f"{where}: the broker answers {name}: {text}.{hint}", partition)
+
+
+def shortened(text: str) -> str:
+    """A broker's own text on one line, cut where it is long."""
+    return " ".join(text.split())[:_MAX_TEXT]

@@ -1,0 +1,125 @@
+"""What the admin API reports of partitions, in the terms of a survey: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from backlog_clearer.brokers.pulsar.cluster import is_of
+from backlog_clearer.brokers.pulsar.figures import SubscriptionStats
+from backlog_clearer.brokers.pulsar.options import COMPETING, SubscriptionType
+from backlog_clearer.brokers.pulsar.positions import Layout, Place
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.model import Partition, PartitionState
+from backlog_clearer.source import failed_state
+from backlog_clearer.text import counted, listed
+
+UNKNOWN_RETENTION = "The retention policy is not known: acknowledged messages may be deleted at once."
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFacts:
+    """What the admin API reports of one partition."""
+
+    stats: SubscriptionStats
+    layout: Layout
+    acknowledging: int | None  # open transactions with acknowledgements; None: not reported
+
+
+def stored_position(layout: Layout) -> str:
+    """The subscription's position, spelled the same wherever it means the same."""
+    return str(layout.canonical(layout.mark_delete))
+
+
+def partition_state(
+    partition: Partition, look: PartitionFacts | BrokerError, undo: str | None
+) -> PartitionState:
+    """A partition in a survey, or why nothing is known of it; `undo`: see `PartitionState`."""
+    if isinstance(look, BrokerError):
+        return failed_state(partition, look)
+    found = look.layout
+    return PartitionState(
+        partition,
+        position=stored_position(found),
+        start=str(Place(found.ledgers[0][0], -1)),
+        end=str(found.canonical(found.end)),
+        backlog=found.left(found.end),
+        backlog_bytes=look.stats.backlog_bytes,
+        undo=undo,
+    )
+
+
+def attached_consumers(looks: Mapping[Partition, PartitionFacts], run_id: str) -> Iterator[str]:
+    """Consumers of the subscription, without those of this run."""
+    for look in looks.values():
+        for name, address in look.stats.consumers:
+            if not is_of(run_id, name):
+                yield f"{name} at {address}"
+
+
+def undo_obstacle(retention: tuple[int, int] | None) -> str | None:
+    """Why messages may be gone when they are wanted back; None: they are kept."""
+    if retention is None:
+        return UNKNOWN_RETENTION
+    if 0 in retention:
+        return (
+            "No retention is set: acknowledged messages that no other subscription needs may be"
+            " deleted at once, and cannot be brought back."
+        )
+    return None
+
+
+def chosen_type(asked: SubscriptionType, looks: Iterable[PartitionFacts]) -> SubscriptionType:
+    """The type asked for, else the one that the broker reports, else Failover."""
+    if asked is not SubscriptionType.AUTO:
+        return asked
+    reported = {look.stats.kind for look in looks}
+    for kind in (SubscriptionType.KEY_SHARED, SubscriptionType.SHARED, SubscriptionType.EXCLUSIVE):
+        if kind in reported:
+            return kind
+    return SubscriptionType.FAILOVER
+
+
+def survey_notes(kind: SubscriptionType, looks: Mapping[Partition, PartitionFacts]) -> Iterator[str]:
+    """Facts that the user needs before the run starts."""
+    yield f"Reads as {kind}. An entry is one message, or a batch of them as its producer made it."
+    stats = [look.stats for look in looks.values()]
+    delayed = sum(each.delayed or 0 for each in stats)
+    if delayed:
+        yield (
+            f"{counted(delayed, 'message is', 'messages are')} delayed: skip clears them; consume gets them"
+            " before their time only with --subscription-type exclusive or failover."
+        )
+    pending = sum(each.open_transactions or 0 for each in stats)
+    if pending:
+        yield (
+            f"Open transactions with messages: {pending:,}. Until they end, consume stalls before the"
+            " first of those messages; skip passes over them, so that they are never delivered."
+        )
+    unknown = [
+        name
+        for name, figures in (
+            ("delayed messages", [each.delayed for each in stats]),
+            ("open transactions with messages", [each.open_transactions for each in stats]),
+        )
+        if None in figures
+    ]
+    if unknown:
+        yield f"Not known, because the broker does not report them: {listed(unknown)}."
+    acknowledging = sum(look.acknowledging or 0 for look in looks.values())
+    if acknowledging:
+        stalls = "consume stalls before them; skip passes"
+        passes = stalls if kind in COMPETING else "consume and skip pass"
+        yield (
+            f"Open transactions with acknowledgements: {acknowledging:,}. Until they end, the messages that"
+            f" they acknowledged are not delivered: {passes} over them, so that they do not come back if"
+            " the transaction aborts."
+        )
+    with_holes = [key for key, look in looks.items() if look.layout.holes]
+    if with_holes:
+        yield (
+            f"Messages ahead of the position are acknowledged one by one in {listed(with_holes)}:"
+            " restore brings those back, too, because a position cannot express them."
+        )
+    if any(each.replicated for each in stats):
+        yield "The subscription is replicated: other clusters follow what is acknowledged here."

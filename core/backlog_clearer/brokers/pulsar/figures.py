@@ -1,0 +1,87 @@
+"""Figures of the admin API's JSON answers, each checked before anything is computed from it: pure.
+
+A figure that is missing, negative or not a whole number is never taken for 0: where a decision depends on
+it, it is a `FigureError`; where it is only for information, it is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backlog_clearer.brokers.pulsar.errors import NoSubscriptionError
+
+
+class FigureError(ValueError):
+    """An answer lacks a figure, or has one that cannot be; the text names it."""
+
+
+def required_count(answer: Mapping[str, Any], key: str) -> int:
+    """A whole number of 0 or more; raises `FigureError`."""
+    found = optional_count(answer, key)
+    if found is None:
+        raise FigureError(f"{key} is {answer[key]!r}" if key in answer else f"{key} is missing")
+    return found
+
+
+def optional_count(answer: Mapping[str, Any], key: str) -> int | None:
+    """A whole number of 0 or more; None: missing, or not one."""
+    value = answer.get(key)
+    return value if type(value) is int and value >= 0 else None  # True is an int, too
+
+
+def required_object(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A JSON object; raises `FigureError`."""
+    value = answer.get(key)
+    if not isinstance(value, Mapping):
+        raise FigureError(f"{key} is missing or not an object")
+    return value
+
+
+def required_objects(answer: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """A JSON array of objects; raises `FigureError`."""
+    value = answer.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise FigureError(f"{key} is missing or not a list of objects")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStats:
+    """What a topic's `stats` report of one subscription; None: not reported."""
+
+    kind: str | None  # its type, in small letters
+    consumers: tuple[tuple[str, str], ...]  # (name, address)
+    backlog_bytes: int | None
+    delayed: int | None  # messages
+    open_transactions: int | None  # with messages in the topic
+    replicated: bool
+
+
+def parse_stats(answer: Mapping[str, Any], subscription: str, topic: str) -> SubscriptionStats:
+    """Read a topic's `stats`; raises `NoSubscriptionError` or `FigureError`."""
+    subscriptions = required_object(answer, "subscriptions")
+    if subscription not in subscriptions:
+        raise NoSubscriptionError(topic, list(subscriptions))
+    mine = required_object(subscriptions, subscription)
+    return SubscriptionStats(
+        kind=str(mine["type"]).lower() if mine.get("type") else None,
+        consumers=tuple(
+            (str(item.get("consumerName") or "unnamed"), str(item.get("address") or "unknown address"))
+            for item in required_objects(mine, "consumers")
+        ),
+        backlog_bytes=optional_count(mine, "backlogSize"),
+        delayed=optional_count(mine, "msgDelayed"),
+        open_transactions=optional_count(answer, "ongoingTxnCount"),
+        replicated=bool(mine.get("isReplicated") or mine.get("replicated")),
+    )
+
+
+def parse_retention(answer: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(minutes, megabytes) of a retention policy, -1: without end; None: not a policy."""
+    found = answer.get("retentionTimeInMinutes"), answer.get("retentionSizeInMB")
+    minutes, megabytes = found
+    if type(minutes) is not int or type(megabytes) is not int or min(minutes, megabytes) < -1:
+        return None
+    return minutes, megabytes
