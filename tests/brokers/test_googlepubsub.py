@@ -24,6 +24,7 @@ class PubSubBench(Bench):
     system = "googlepubsub"
     partitions = 1
     detects_live = False
+    shows_position = False
     missing_name = "no-such-subscription"
 
     def __init__(self, server: PubSubServer, *, figures: bool, keys: int = 0, **settings: Any) -> None:

@@ -66,6 +66,7 @@ class LiteBench(Bench):
     exact_restore = False
     unit_is_messages = False  # there is no backlog figure at all
     detects_live = False
+    shows_position = False
     refuses_missing = False
     answers_empty = False
     missing_name = "no-such-subscription"

@@ -61,7 +61,7 @@ class KafkaReaderBench(EventHubsBench):
 
     def __init__(self, server: EventHubsServer, storage: Azurite, endpoint: KafkaCluster) -> None:
         super().__init__(server, storage)
-        self.endpoint = endpoint
+        self.kafka = endpoint
         admin = AdminClient({"bootstrap.servers": endpoint.bootstrap()})
         topic = NewTopic(self.hub, num_partitions=self.partitions, replication_factor=1)
         admin.create_topics([topic])[self.hub].result(30)
@@ -70,8 +70,8 @@ class KafkaReaderBench(EventHubsBench):
     def options_of(self, **changes: Any) -> EventHubsOptions:
         kafka = {
             "reader": "kafka",
-            "kafka_bootstrap_servers": self.endpoint.bootstrap("SASL_SSL"),
-            "connection_verify": str(self.endpoint.ca),
+            "kafka_bootstrap_servers": self.kafka.bootstrap("SASL_SSL"),
+            "connection_verify": str(self.kafka.ca),
         }
         return super().options_of(**{**kafka, **changes})
 
@@ -120,9 +120,9 @@ def clear(bench: KafkaReaderBench, tmp_path: Path, **changes: Any) -> Any:
 def test_nothing_is_committed_to_kafka(bench: KafkaReaderBench, tmp_path: Path) -> None:
     """The Kafka side keeps no trace of the drain: no group came into being."""
     bench.produce(0, 500)
-    before = bench.endpoint.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--list")
+    before = bench.kafka.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--list")
     assert clear(bench, tmp_path).cleared
-    after = bench.endpoint.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--list")
+    after = bench.kafka.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--list")
     assert after == before
 
 

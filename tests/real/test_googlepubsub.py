@@ -33,6 +33,7 @@ class EmulatorBench(Bench):
     has_figures = False
     exact_restore = False  # no snapshots
     detects_live = False
+    shows_position = False
     survives_skip = False
     lease_s = 10.0  # the shortest that --stream-ack-deadline-seconds allows
     missing_name = "no-such-subscription"

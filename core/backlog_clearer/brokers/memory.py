@@ -1,15 +1,20 @@
-"""The reference broker: everything in this process, every obligation kept, every fault on demand.
+"""The reference broker: in this process, with every obligation kept and every fault on demand.
 
-It is what the engine is measured and tested against, and what the contract suite proves itself
-on. Messages of one partition have one size and are really copied when read, as a socket would.
+The engine is measured and tested against it, and the contract suite proves itself on it. Messages of
+one partition have one size and are copied when read, as a socket does.
+
+`MemoryBroker` and `MemoryClient` are the broker and its client library, whose errors are `LibraryError`s;
+`MemorySource` and `MemoryLane` are the adapter.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from backlog_clearer.errors import BrokerError, RefusedError, TransientError, UsageError
 from backlog_clearer.model import (
@@ -43,11 +48,30 @@ class _Queue:
 
     next: int
     returned: deque[tuple[int, int]] = field(default_factory=deque)  # ranges to deliver again
+    abandoned: deque[tuple[int, int]] = field(default_factory=deque)  # held by vanished consumers
     acked: set[tuple[int, int]] = field(default_factory=set)  # ranges above the stored position
+
+
+Way: TypeAlias = Literal["open", "refused", "stalled"]
+"""How requests reach the broker: answered, refused, or never answered."""
+
+
+class LibraryError(Exception):
+    """An error of the client library; like many a library's, its text may hold a password."""
+
+
+class DisconnectedError(LibraryError):
+    """The connection broke, or was refused, or the answer did not arrive in time."""
+
+
+class AccessDeniedError(LibraryError):
+    """The broker refuses this password."""
 
 
 class MemoryBroker:
     """Topics, groups, members and faults. All methods may be called from any thread."""
+
+    address = "memory:0"
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -58,11 +82,14 @@ class MemoryBroker:
         self.read_faults: deque[BrokerError] = deque()  # the next reads raise these
         self.settle_faults: deque[BrokerError] = deque()  # the next settles raise these
         self.refused: dict[Partition, str] = {}  # partitions whose position cannot be written
-        self.silent: set[Partition] = (
-            set()
-        )  # partitions that deliver nothing although they hold messages
-        self.figures = True  # whether the broker tells what is left
+        self.silent: set[Partition] = set()  # partitions that deliver nothing of what they hold
+        self.figures = True  # whether the broker reports how much is left
         self.reads = 0
+        self.password: str | None = None  # what clients must present; None: nothing
+        self.way: Way = "open"
+        self.timeout_s = 0.3  # how long a client waits for an answer
+        self.requests = 0  # requests of clients, refused ones included
+        self.cuts = 0  # how often all connections were cut
 
     def create(self, topic: str, partitions: int, *, size: int = 100) -> None:
         """Create a topic whose messages are `size` bytes each."""
@@ -86,6 +113,78 @@ class MemoryBroker:
         with self.lock:
             return self.positions.get((group, partition))
 
+    def retained(self, group: str, partition: Partition) -> int:
+        """The first offset that a group has not acknowledged and that is retained."""
+        with self.lock:
+            return max(self.positions.get((group, partition), 0), self.logs[partition].start)
+
+    def queue(self, group: str, partition: Partition) -> _Queue:
+        """A group's delivery state in one partition; made where there is none."""
+        with self.lock:
+            key = (group, partition)
+            if key not in self.queues:
+                self.queues[key] = _Queue(self.retained(group, partition))
+            return self.queues[key]
+
+    def abandon(self, group: str, partition: Partition, count: int) -> None:
+        """Deliver messages to a consumer that acknowledges none of them and vanishes."""
+        with self.lock:
+            queue = self.queue(group, partition)
+            last = min(queue.next + count, self.logs[partition].end)
+            queue.abandoned.append((queue.next, last))
+            queue.next = last
+
+    def advance(self, group: str, partition: Partition, to: int) -> None:
+        """Acknowledge everything before an offset, as another consumer does."""
+        with self.lock:
+            self.positions[group, partition] = max(to, self.positions.get((group, partition), 0))
+            if (group, partition) in self.queues:
+                queue = self.queues[group, partition]
+                queue.next = max(queue.next, to)
+
+
+class MemoryClient:
+    """A connection to a `MemoryBroker`: each of its requests may fail as a network's do."""
+
+    def __init__(self, broker: MemoryBroker, password: str | None = None) -> None:
+        self.broker = broker
+        self._password = password
+        self._cuts = broker.cuts
+
+    def request(self) -> None:
+        """One request, answered or not; raises `LibraryError`."""
+        broker = self.broker
+        broker.requests += 1
+        if self._cuts != broker.cuts:
+            self._cuts = broker.cuts
+            raise DisconnectedError(
+                f"{broker.address} closed the connection of password {self._password}"
+            )
+        if broker.way == "refused":
+            raise DisconnectedError(
+                f"{broker.address} refused a connection with password {self._password}"
+            )
+        if broker.way == "stalled":
+            threading.Event().wait(broker.timeout_s)
+            raise DisconnectedError(f"{broker.address} did not answer password {self._password}")
+        if broker.password is not None and self._password != broker.password:
+            raise AccessDeniedError(f"{broker.address} denies access with password {self._password}")
+
+
+@contextmanager
+def _translated(doing: str, broker: MemoryBroker) -> Iterator[None]:
+    """Turn the library's errors into this project's, without their texts."""
+    try:
+        yield
+    except DisconnectedError:
+        raise TransientError(
+            f"No answer from {broker.address} while {doing}. Check that the broker runs."
+        ) from None
+    except AccessDeniedError:
+        raise BrokerError(
+            f"{broker.address} denied access while {doing}. Check the password."
+        ) from None
+
 
 class MemoryLane:
     """A lane over the in-memory broker."""
@@ -93,19 +192,25 @@ class MemoryLane:
     def __init__(self, source: MemorySource, claims: Sequence[Claim]) -> None:
         self._source = source
         self._broker = source.broker
+        self._client = MemoryClient(source.broker, source.password)
         self._at: dict[Partition, int] = {}
         self._targets: dict[Partition, int | None] = {}
         self._unsettled: dict[Partition, list[tuple[int, int]]] = {}
         self._turns: deque[Partition] = deque()
+        with _translated("opening a lane", self._broker):
+            self._client.request()
         for claim in claims:
-            start = claim.resume if claim.resume is not None else claim.state.position
-            self._at[claim.partition] = max(_offset(start) or 0, _offset(claim.state.start) or 0)
+            known = (claim.resume, claim.state.position, claim.state.start)
+            stored = self._broker.retained(source.group, claim.partition)
+            self._at[claim.partition] = max(stored, *(_offset(each) or 0 for each in known))
             self._targets[claim.partition] = _offset(claim.target)
             self._turns.append(claim.partition)
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Copy the next batch of one partition; see `source.Lane`."""
         broker = self._broker
+        with _translated("reading", broker):
+            self._client.request()
         with broker.lock:
             broker.reads += 1
             if broker.read_faults:
@@ -121,7 +226,7 @@ class MemoryLane:
             left = self._left(partition, target)
             if left == 0 and target is not None:
                 self._turns.remove(partition)
-                # Deleted messages leave nothing to read up to the target: it is stored all the same.
+                # Deleted messages leave nothing to read up to the target: it is stored nevertheless.
                 self._unsettled.setdefault(partition, []).append((target, target))
             elif not count:
                 continue
@@ -166,6 +271,8 @@ class MemoryLane:
         if not self._unsettled:
             return ()
         broker = self._broker
+        with _translated("acknowledging", broker):
+            self._client.request()
         with broker.lock:
             if broker.settle_faults:
                 raise broker.settle_faults.popleft()
@@ -173,9 +280,8 @@ class MemoryLane:
             for partition, ranges in self._unsettled.items():
                 if partition in broker.refused:
                     done.append(Settled(partition, 0, None, broker.refused[partition]))
-                    continue
-                position = self._source.acknowledge(partition, ranges)
-                done.append(Settled(partition, sum(b - a for a, b in ranges), position))
+                else:
+                    done.append(self._source.acknowledge(partition, ranges))
             self._unsettled.clear()
             return done
 
@@ -198,8 +304,11 @@ class MemorySource:
         *,
         competing: bool = False,
         batch_size: int = 2000,
+        password: str | None = None,
     ) -> None:
         self.broker = broker
+        self.password = password
+        self._client = MemoryClient(broker, password)
         self.topic = topic
         self.group = group
         self.batch_size = batch_size
@@ -214,9 +323,15 @@ class MemorySource:
         """See `source.Source`."""
         return self._traits
 
+    def _ask(self, doing: str) -> None:
+        """One request to the broker; raises `TransientError` or `BrokerError`."""
+        with _translated(doing, self.broker):
+            self._client.request()
+
     def survey(self) -> Survey:
         """See `source.Source`."""
         broker = self.broker
+        self._ask("surveying")
         with broker.lock:
             partitions = sorted(p for p in broker.logs if p.topic == self.topic)
             if not partitions:
@@ -230,7 +345,7 @@ class MemorySource:
                         partition,
                         position,
                         log.start,
-                        log.end if broker.figures else None,
+                        log.end,
                         self._backlog(partition, log.end),
                     )
                 )
@@ -244,16 +359,15 @@ class MemorySource:
     def _backlog(self, partition: Partition, end: int) -> int | None:
         if not self.broker.figures:
             return None
-        log = self.broker.logs[partition]
-        position = max(self.broker.position(self.group, partition) or 0, log.start)
+        position = self.broker.retained(self.group, partition)
         queue = self.broker.queues.get((self.group, partition))
         acked = sum(b - a for a, b in queue.acked if b <= end) if queue else 0
         return max(0, end - position - acked)
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
-        """Nothing to create; remembers that it was asked, for the contract's sake."""
+        """Nothing to create; remembers that it was called, for tests."""
         if self.broker.members.get("refuse undo"):
-            raise RefusedError(f"The memory broker was told to refuse an undo of {mode}.")
+            raise RefusedError(f"The memory broker is set to refuse an undo of {mode}.")
         self.prepared = tuple(partitions)
 
     def open_lane(self, claims: Sequence[Claim]) -> MemoryLane:
@@ -263,48 +377,45 @@ class MemorySource:
     def deliver(self, partition: Partition, limit: int, end: int) -> tuple[int, int]:
         """Hand the next run to one of the competing lanes: (first offset, count)."""
         with self.broker.lock:
-            queue = self._queue(partition)
-            if queue.returned:
-                first, last = queue.returned.popleft()
-                if last - first > limit:
-                    queue.returned.appendleft((first + limit, last))
-                    last = first + limit
-                return first, last - first
+            queue = self.broker.queue(self.group, partition)
+            for ranges in (queue.returned, queue.abandoned):
+                if ranges:
+                    first, last = ranges.popleft()
+                    if last - first > limit:
+                        ranges.appendleft((first + limit, last))
+                        last = first + limit
+                    return first, last - first
             first = queue.next
             count = max(0, min(limit, end - first))
             queue.next = first + count
             return first, count
 
-    def _queue(self, partition: Partition) -> _Queue:
+    def acknowledge(self, partition: Partition, ranges: Sequence[tuple[int, int]]) -> Settled:
+        """Acknowledge ranges of offsets, counting what was not acknowledged before."""
         key = (self.group, partition)
-        if key not in self.broker.queues:
-            log = self.broker.logs[partition]
-            self.broker.queues[key] = _Queue(max(self.broker.positions.get(key, 0), log.start))
-        return self.broker.queues[key]
-
-    def acknowledge(self, partition: Partition, ranges: Sequence[tuple[int, int]]) -> int | None:
-        """Acknowledge ranges of offsets; returns the position a new lane may resume from."""
-        key = (self.group, partition)
+        stored = self.broker.retained(self.group, partition)
+        count = sum(max(0, last - max(first, stored)) for first, last in ranges)
         if not self.traits.competing:
-            position = self.broker.positions[key] = max(last for _, last in ranges)
-            return position
-        queue = self._queue(partition)
+            position = self.broker.positions[key] = max(stored, *(last for _, last in ranges))
+            return Settled(partition, count, position)
+        queue = self.broker.queue(self.group, partition)
         queue.acked.update(ranges)
-        position = max(self.broker.positions.get(key, 0), self.broker.logs[partition].start)
+        position = stored
         for first, last in sorted(queue.acked):
             if first <= position:
                 position = max(position, last)
                 queue.acked.discard((first, last))
         self.broker.positions[key] = position
-        return None
+        return Settled(partition, count, None)
 
     def give_back(self, partition: Partition, ranges: Sequence[tuple[int, int]]) -> None:
         """Make unacknowledged ranges deliverable again."""
         with self.broker.lock:
-            self._queue(partition).returned.extend(ranges)
+            self.broker.queue(self.group, partition).returned.extend(ranges)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """See `source.Source`."""
+        self._ask("asking what is left")
         with self.broker.lock:
             return [
                 Remaining(
@@ -320,6 +431,7 @@ class MemorySource:
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`."""
+        self._ask("skipping")
         with self.broker.lock:
             done = []
             for claim in claims:
@@ -333,6 +445,7 @@ class MemorySource:
 
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
         """See `source.Source`."""
+        self._ask("restoring")
         with self.broker.lock:
             done = []
             for partition, position in positions.items():
@@ -355,9 +468,9 @@ def _offset(position: Position | None) -> int | None:
     """The memory broker's positions are offsets."""
     if position is None or isinstance(position, int):
         return position
-    raise TypeError(f"{position!r} is no offset")
+    raise TypeError(f"{position!r} is not an offset")
 
 
 def lost_connection() -> TransientError:
-    """The fault that a real broker shows when its connection breaks."""
-    return TransientError("The memory broker was told to lose this connection.")
+    """The error that the adapter of a real broker raises when its connection breaks."""
+    return TransientError("The memory broker is set to lose this connection.")

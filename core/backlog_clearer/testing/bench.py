@@ -3,30 +3,72 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Protocol
+
+import pytest
 
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
+from backlog_clearer.testing.relay import Relay
 
 MESSAGES = 700  # per partition: several batches of BATCH, and not a multiple of it
 BATCH = 64
 
 
+class Faults(Protocol):
+    """What can go wrong between the adapter and the broker; `testing.relay.Relay` does it to TCP."""
+
+    @property
+    def connections(self) -> int:
+        """Connections that clients have opened so far, or tried to."""
+
+    @property
+    def address(self) -> str:
+        """The address that the adapter was given; errors must name it."""
+
+    def cut(self) -> None:
+        """Break all connections; new ones pass."""
+
+    def refuse(self) -> None:
+        """Break all connections, and refuse new ones."""
+
+    def stall(self) -> None:
+        """Leave all connections open, and answer nothing."""
+
+    def heal(self) -> None:
+        """Answer again; connections that a fault has touched are broken first."""
+
+
 class Bench(ABC):
-    """One topic with one subscription on a running broker, as the test sees it from outside."""
+    """One topic with one subscription on a running broker, as the test sees it from outside.
+
+    The abstract members are required. Each further member has a default; where that is "not offered",
+    the tests that need it are skipped with a reason.
+    """
 
     system: str = ""
     partitions: int = 3
-    has_figures: bool = True  # the broker tells what is left
+    has_figures: bool = True  # the broker reports how much is left
     exact_restore: bool = True  # restore brings back exactly the stored positions
     exact_limit: bool = True  # max_messages can be kept exactly
     unit_is_messages: bool = True  # backlog counts messages, one by one
-    detects_live: bool = True  # consumers attached can be made and are told
-    refuses_missing: bool = True  # it can be asked whether a subscription exists
+    detects_live: bool = True  # attached consumers can be made and are reported
+    refuses_missing: bool = True  # the broker can be asked whether a subscription exists
     answers_empty: bool = True  # a topic that never had a message can be surveyed
     survives_skip: bool = True  # a skip that leaves messages does not end the broker's process
-    lease_s: float = 0.0  # what was under way to a consumer when it ended may stay away for so long
+    shows_position: bool = True  # the broker shows a position, so that a skip can keep from lowering it
+    confirms: bool = True  # the broker confirms acknowledgements
+    lease_s: float = 0.0  # messages in delivery to a consumer that ended may stay away for so long
+    call_limit_s: float = 15.0  # the longest that any call may take while the broker does not answer
+    wait_slack_s: float = 1.0  # by how much a read may exceed `max_wait_s`
+    attempts: int = 3  # connections that one call may try to open while they are refused
+    endpoint: tuple[str, int] | None = (
+        None  # the broker's host and port; the suite puts a relay before it
+    )
+    secrets: tuple[str, ...] = ()  # strings in the adapter's options that no text may contain
 
     @abstractmethod
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
@@ -50,16 +92,57 @@ class Bench(ABC):
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether the missing topic (or subscription) has come into being."""
+        """Whether the missing topic (or subscription) exists now."""
 
     @property
     @abstractmethod
     def missing_name(self) -> str:
         """The name that `missing_source` uses."""
 
-    def attach(self) -> Any:
-        """A context manager in which an ordinary consumer is attached to the subscription."""
-        raise NotImplementedError
+    def attach(self) -> AbstractContextManager[Any]:
+        """A block in which an ordinary consumer is attached to the subscription."""
+        self._not_offered("attach")
+
+    def source_via(self, run: RunOptions, host: str, port: int) -> Source:
+        """The adapter, opened on this subscription through another address of the broker."""
+        self._not_offered("source_via")
+
+    def readdressed(self, port: int) -> Sequence[tuple[bytes, bytes]]:
+        """What to replace in what the broker sends, so that clients stay on a relay's port; see `Relay`."""
+        del port
+        return ()
+
+    @contextmanager
+    def faults(self) -> Iterator[tuple[Faults, Callable[[RunOptions], Source]]]:
+        """A block in which sources can be opened whose way to the broker can be disturbed."""
+        if self.endpoint is None:
+            self._not_offered("endpoint")
+        with Relay(*self.endpoint) as relay:
+            relay.replace += self.readdressed(relay.port)
+            yield relay, lambda run: self.source_via(run, "127.0.0.1", relay.port)
+
+    def other_source(self, run: RunOptions) -> Source:
+        """The adapter, opened on another subscription that exists, on the same broker."""
+        self._not_offered("other_source")
+
+    def denied_source(self, run: RunOptions) -> Source:
+        """The adapter, opened with credentials that the broker refuses; they are among `secrets`."""
+        self._not_offered("denied_source")
+
+    def abandon(self, count: int) -> None:
+        """Let a plain consumer receive messages of partition 0, acknowledge none, and vanish."""
+        self._not_offered("abandon")
+
+    def advance(self, number: int, to: int) -> None:
+        """Let a plain client acknowledge the first `to` messages of a partition, as another process does."""
+        self._not_offered("advance")
+
+    def refusing(self, number: int) -> AbstractContextManager[Any]:
+        """A block in which the broker refuses for good to store the position of one partition."""
+        self._not_offered("refusing")
+
+    def _not_offered(self, member: str) -> NoReturn:
+        pytest.skip(f"{type(self).__name__} does not offer `{member}`")
 
     def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
         """Run options that suit a test."""

@@ -46,7 +46,13 @@ class Suite:
     def run(self, bench: Bench, run: RunOptions, callbacks: Callbacks | None = None) -> RunResult:
         """One whole run, receipt and verification included."""
         with opened(bench, run) as source:
-            return clear_source(source, self.job(bench, run), callbacks or Callbacks(), Halt())
+            return self.cleared(bench, source, run, callbacks)
+
+    def cleared(
+        self, bench: Bench, source: Source, run: RunOptions, callbacks: Callbacks | None = None
+    ) -> RunResult:
+        """One whole run on a source that is open."""
+        return clear_source(source, self.job(bench, run), callbacks or Callbacks(), Halt())
 
     def job(self, bench: Bench, run: RunOptions) -> Job:
         """The job that receipts are written for."""
