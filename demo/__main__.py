@@ -1,4 +1,4 @@
-"""Clear a million messages, undo it, skip them: each step is a command that a user would type."""
+"""Clear a million messages, undo that, skip them: each step is a command as a user types it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cleaner(*args: str) -> None:
     """Show a command, run it, and end the demonstration if it fails."""
     print(f"\n$ python cleaner.py {shlex.join(args)}", flush=True)
     done = subprocess.run(  # noqa: S603 our own command line
-        [sys.executable, str(ROOT / "cleaner.py"), *args], check=False
+        [sys.executable, "cleaner.py", *args], cwd=ROOT, check=False
     )
     if done.returncode != 0:
         sys.exit(f"The demonstration failed: the command above exited with {done.returncode}.")
@@ -41,14 +41,14 @@ def main() -> None:
         cleaner("restore", str(cleared), *keep)
         cleaner("status", "kafka", *group)
         cleaner("kafka", *group, "--mode", "skip", *keep)
-        print("\nThe receipts and the broker of this demonstration are gone now; yours stay.")
+        print("\nThe broker of this demonstration and its receipts are deleted now; others are kept.")
 
 
 def _clearing_receipt(folder: Path) -> Path:
     """The receipt of the run that cleared."""
     (path,) = folder.rglob("*.json")
     if json.loads(path.read_text())["action"] != "clear":
-        raise RuntimeError(f"{path} is of another action.")
+        raise RuntimeError(f"{path} is not the receipt of a clear.")
     return path
 
 

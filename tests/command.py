@@ -1,4 +1,4 @@
-"""Runs the command line as a user does, as a process of its own."""
+"""Runs the command line and the job as separate processes, as users and platforms do."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Ran:
 def started(
     *args: str, env: Mapping[str, str] | None = None
 ) -> AbstractContextManager[subprocess.Popen[str]]:
-    """`python cleaner.py ARGS --output json`, running; killed at the end of the block if need be."""
+    """`python cleaner.py ARGS --output json`, running; killed if it still runs at the end of the block."""
     return _running(str(CLEANER), *args, "--output", "json", env=env or {})
 
 
 def job_started(
     config: str, *args: str, env: Mapping[str, str] | None = None
 ) -> AbstractContextManager[subprocess.Popen[str]]:
-    """The container job with this configuration, running; killed at the end of the block if need be."""
+    """The container job with this configuration, running; killed if it outlives the block."""
     env = {"BACKLOG_CLEARER_CONFIG": config, **(env or {})}
     return _running("-m", "functions.job.main", *args, env=env)
 

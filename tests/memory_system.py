@@ -46,7 +46,7 @@ def reset() -> MemoryBroker:
 
 
 def slow_down(patched: pytest.MonkeyPatch, seconds: float) -> None:
-    """Make every read take so long."""
+    """Make every read take at least this many seconds."""
     read = MemoryLane.read
 
     def slow(lane: MemoryLane, *args: Any) -> Any:
@@ -57,7 +57,7 @@ def slow_down(patched: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> Source:
-    """A source on `BROKER`; the run's id is of no use to it."""
+    """A source on `BROKER`; the run's id is not used."""
     if not isinstance(options, MemoryOptions):
         raise TypeError(f"{run_id}: {options!r}")
     return MemorySource(BROKER, options.topic, options.group_id, batch_size=run.batch_size)

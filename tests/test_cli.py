@@ -1,4 +1,4 @@
-"""The command line against the memory broker: it does what is asked for, and only that."""
+"""The command line against the reference broker: it does what is asked for, and only that."""
 
 from __future__ import annotations
 

@@ -5,8 +5,9 @@
 
 The slice comes from `--slice` and `--total`, or from what Cloud Run jobs, AWS Batch arrays and indexed
 Kubernetes jobs set; or it is one message of an Azure Storage queue, as Container Apps jobs take them.
-Prints the result as one JSON line. Exit 0: cleared, or put on the queue again to go on; 1: not cleared,
-another attempt goes on; 2: wrong use, no attempt will help; 3: ended at a limit, no attempt is wanted.
+Prints the result as one JSON line. Exit 0: cleared, or continued by a new message on the queue; 1: not
+cleared, another attempt continues; 2: wrong use, another attempt cannot help; 3: ended at a limit, no
+other attempt is wanted.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> in
     try:
         if from_queue:
             if any(value is not None for value in given.values()):
-                raise UsageError("--from-queue takes everything from the message: leave the rest out.")
+                raise UsageError(
+                    "--from-queue takes the request from the message: leave out the other options."
+                )
             code = invocation.message(open_queue(environ), visibility_s)
         else:
             code = invocation.arguments(given)

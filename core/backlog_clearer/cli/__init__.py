@@ -1,1 +1,5 @@
-"""The command line: click and rich are imported here and nowhere else."""
+"""The command line, and the only place where click and rich are imported.
+
+A command goes through `commands` (flags), `actions` (what it does) and `session` (plan, question,
+progress, signals, result, exit code).
+"""

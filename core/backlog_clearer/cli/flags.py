@@ -1,4 +1,4 @@
-"""Command-line flags made from the options models, so that a flag and a file key are one thing."""
+"""Command-line flags made from the options models: a flag and a key in a file are the same option."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _default(field: FieldInfo) -> str:
+    """How the help text ends: "required", "default 4", or "" where an option may be left out."""
     default = field.default
     if field.is_required():
         return "required"
@@ -33,7 +34,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def options_of(model: type[BaseModel], *only: str) -> list[click.Option]:
-    """One flag for each field (of `only`); all default to None, which means "not given"."""
+    """One flag for each field, or for those in `only`; a flag that is not given is None."""
     made = []
     for name, field in model.model_fields.items():
         if only and name not in only:
