@@ -1,4 +1,4 @@
-"""Named backlogs and what a request may ask of them: closed, bounded, told all at once."""
+"""Named backlogs and requests for them: closed, bounded, all faults reported at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ask(**values: Any) -> Request:
     return build(Request, {"backlog": "orders", **values})
 
 
-def test_found_inline_or_in_a_file(tmp_path: Path) -> None:
+def test_a_configuration_is_inline_or_in_a_file(tmp_path: Path) -> None:
     """The variable holds the object, or names a file with it; both mean the same."""
     text = json.dumps({"backlogs": {"orders": {"system": "kafka", "options": KAFKA}}})
     (tmp_path / "c.json").write_text(text)
@@ -41,14 +41,14 @@ def test_found_inline_or_in_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "/no/such/file.json", "{", "{}", '{"backlogs": {}}'])
-def test_unusable_configuration_is_told(value: str) -> None:
-    """None, a missing file, no JSON, and nothing configured are wrong use, by the variable's name."""
+def test_an_unusable_configuration_names_its_variable(value: str) -> None:
+    """An empty variable, a missing file, invalid JSON and no backlogs are wrong use that names the variable."""
     with pytest.raises(UsageError):
         load_config({VARIABLE: value})
 
 
-def test_all_faults_at_once_and_no_secret() -> None:
-    """Every fault of every backlog is listed, by name, and no value with it."""
+def test_all_faults_are_listed_at_once_without_values() -> None:
+    """Every fault of every backlog is listed by its name, without any value."""
     value = {
         "recipts": "r",
         "backlogs": {
@@ -60,7 +60,7 @@ def test_all_faults_at_once_and_no_secret() -> None:
     }
     with pytest.raises(UsageError) as raised:
         parse(value, {})
-    said = str(raised.value)
+    text = str(raised.value)
     for part in (
         "backlog 'a': ",
         "Did you mean 'topic'",
@@ -69,13 +69,13 @@ def test_all_faults_at_once_and_no_secret() -> None:
         "'password'",
         "NOT_SET",
     ):
-        assert part in said
-    assert "'recipts'" in said
-    assert "hunter2" not in said
+        assert part in text
+    assert "'recipts'" in text
+    assert "hunter2" not in text
 
 
 def test_secrets_come_from_the_environment() -> None:
-    """References are resolved when a job is made, and the job's public options hold none."""
+    """References are resolved when a job is made; the job's public options contain no secret."""
     found = parse(
         {
             "backlogs": {
@@ -89,7 +89,7 @@ def test_secrets_come_from_the_environment() -> None:
     assert "hunter2" not in json.dumps(job.options.public())
 
 
-def test_a_request_makes_a_bounded_job() -> None:
+def test_the_lowest_limit_holds_for_a_request() -> None:
     """A slice is cleared up to the frozen target, by the lowest of all limits."""
     found = config(workers=7, max_seconds=100, max_messages=1000)
     job = found.job(ask(slice=2, total=8, max_seconds=60, run_id="r-1"), deadline_s=50)
@@ -110,7 +110,7 @@ def test_a_request_makes_a_bounded_job() -> None:
 def test_more_than_configured_is_refused(
     changes: dict[str, Any], request_: dict[str, Any], hint: str
 ) -> None:
-    """A name, a mode or a limit beyond the configuration is refused, and told."""
+    """A name, a mode or a limit beyond the configuration is refused, with the reason."""
     with pytest.raises(UsageError, match=hint):
         config(**changes).job(build(Request, {"backlog": "orders", **request_}))
 
@@ -135,7 +135,7 @@ def test_an_allowed_mode_may_be_chosen() -> None:
         {"backlog": ""},
     ],
 )
-def test_requests_are_closed(values: dict[str, Any]) -> None:
+def test_unknown_fields_of_requests_are_refused(values: dict[str, Any]) -> None:
     """Addresses, options, half a slice, paths and nonsense are refused by the schema."""
     with pytest.raises(UsageError):
         ask(**values)
@@ -143,7 +143,7 @@ def test_requests_are_closed(values: dict[str, Any]) -> None:
 
 @given(partitions=st.integers(0, 5000), backlog=st.none() | st.integers(0, 10**13))
 def test_slices_fit_partitions_and_backlog(partitions: int, backlog: int | None) -> None:
-    """A dispatch makes at least one slice, and no more than partitions, limit and backlog are worth."""
+    """A dispatch makes at least one slice, and no more than partitions, limit and backlog allow."""
     found = Backlog(system="kafka", options={}, max_slices=100, messages_per_slice=1000)
     slices = found.slices(partitions, backlog)
     assert 1 <= slices <= max(1, min(100, partitions))
@@ -160,8 +160,10 @@ def test_slices_fit_partitions_and_backlog(partitions: int, backlog: int | None)
         ({"JOB_COMPLETION_INDEX": "1", "BACKLOG_CLEARER_TOTAL": "4"}, (1, 4)),
     ],
 )
-def test_platforms_tell_the_slice(environ: dict[str, str], found: tuple[int, int] | None) -> None:
-    """Each platform's variables name the slice."""
+def test_each_platforms_variables_give_the_slice(
+    environ: dict[str, str], found: tuple[int, int] | None
+) -> None:
+    """The slice is read from the variables of each platform."""
     assert slice_of(environ) == found
 
 
@@ -174,7 +176,7 @@ def test_platforms_tell_the_slice(environ: dict[str, str], found: tuple[int, int
     ],
 )
 def test_half_a_slice_is_refused(environ: dict[str, str]) -> None:
-    """An index without a total, beyond it, or no number, is wrong use rather than everything."""
+    """An index without a total, beyond it, or not a number, is wrong use; it never means the whole backlog."""
     with pytest.raises(UsageError):
         slice_of(environ)
 
@@ -189,5 +191,5 @@ def test_half_a_slice_is_refused(environ: dict[str, str]) -> None:
     ],
 )
 def test_slices_of_one_execution_share_a_run(environ: dict[str, str], run: str | None) -> None:
-    """The run id is the execution's, the same for all of its slices, and fit for a file name."""
+    """The run id comes from the execution, is the same for all of its slices, and is a valid file name."""
     assert run_of(environ) == run

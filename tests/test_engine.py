@@ -98,7 +98,7 @@ def _failing(source: MemorySource, number: int) -> Callable[[Sequence[Claim]], M
 
 
 def test_refused_partition_carries_its_error() -> None:
-    """A position that the broker will not store is that partition's error, not silence."""
+    """A position that the broker refuses to store is reported as that partition's error."""
     broker, source = filled(1000, 1000)
     broker.refused[Partition("t", 0)] = "not authorised"
     done = drain(source, claims(source), RUN)
@@ -109,7 +109,7 @@ def test_refused_partition_carries_its_error() -> None:
 
 
 def test_stall_is_reported() -> None:
-    """Backlog that never arrives ends as STALLED, with the broker's figure as the witness."""
+    """Backlog that never arrives ends as STALLED, and the broker's figure shows it."""
     broker, source = filled(1000, 500)
     broker.silent.add(Partition("t", 0))
     done = drain(source, claims(source), RUN)
@@ -117,8 +117,8 @@ def test_stall_is_reported() -> None:
     assert positions(broker) == [None, 500]
 
 
-def test_quiet_end_where_there_are_no_figures() -> None:
-    """Without figures the drain ends QUIET: it never claims to be empty."""
+def test_a_drain_without_figures_ends_quiet() -> None:
+    """Without figures the drain ends as QUIET, never as EMPTY."""
     broker, source = filled(1000, competing=True)
     wanted = [Claim(claims(source)[0].state, None, 1000)]
     broker.figures = False
@@ -135,8 +135,8 @@ def test_competing_lanes_end_by_the_brokers_figures() -> None:
     assert (positions(broker), counted(done)) == ([5000], 5000)
 
 
-def test_follow_goes_past_the_end_until_signalled() -> None:
-    """Following reads what arrives later, and ends on a signal with everything settled."""
+def test_follow_continues_past_the_end_until_signalled() -> None:
+    """Following reads messages that arrive later, and a signal ends it with everything settled."""
     broker, source = filled(1000)
     halt = Halt()
 
@@ -153,7 +153,7 @@ def test_follow_goes_past_the_end_until_signalled() -> None:
 
 
 def test_follow_with_stop_when_empty_ends_at_the_live_end() -> None:
-    """Following with --stop-when-empty ends once the broker itself says that nothing is left."""
+    """Following with --stop-when-empty ends once the broker itself reports that nothing is left."""
     broker, source = filled(1000)
     late = iter([300, 200])
 
@@ -167,8 +167,8 @@ def test_follow_with_stop_when_empty_ends_at_the_live_end() -> None:
     assert positions(broker) == [1500]
 
 
-def test_deadline() -> None:
-    """--max-seconds ends a drain that has nothing to wait for."""
+def test_max_seconds_ends_a_drain() -> None:
+    """A drain ends after --max-seconds."""
     broker, source = filled(10)
     broker.silent.add(Partition("t", 0))
     done = drain(source, claims(source), RUN.model_copy(update={"max_seconds": 0.3}))
@@ -187,7 +187,7 @@ def test_limit_is_shared_and_exact(workers: int) -> None:
 
 
 def test_bug_in_an_adapter_ends_the_run() -> None:
-    """An exception nobody planned ends the drain as FAILED instead of hanging it."""
+    """An unexpected exception ends the drain as FAILED instead of hanging it."""
     _, source = filled(10)
 
     def broken(claims: Sequence[Claim]) -> MemoryLane:
@@ -216,7 +216,9 @@ def _claim(number: int, backlog: int | None) -> Claim:
     workers=st.integers(1, 50),
     competing=st.booleans(),
 )
-def test_spread(backlogs: list[int | None], workers: int, competing: bool) -> None:
+def test_every_claim_has_exactly_one_lane(
+    backlogs: list[int | None], workers: int, competing: bool
+) -> None:
     """Every claim has exactly one lane (or more where lanes compete), and every lane has a claim."""
     wanted = [_claim(number, backlog) for number, backlog in enumerate(backlogs)]
     lanes = spread(wanted, workers, competing=competing)
@@ -264,7 +266,7 @@ class _OneIdle(MemorySource):
 
 
 def test_an_idle_lane_does_not_keep_the_last_of_a_limit() -> None:
-    """What is left of max_messages reaches the lane that has messages, whoever asks for it first."""
+    """The rest of max_messages reaches the lane that has messages, whichever lane asks first."""
     broker, _ = filled(5000, competing=True)
     source = _OneIdle(broker, "t", "g", competing=True, batch_size=100)
     done = drain(source, claims(source), RUN.model_copy(update={"max_messages": 333}))

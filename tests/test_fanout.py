@@ -79,8 +79,8 @@ def ran_all(found: Config, requests: Sequence[Request]) -> list[FollowUp]:
     return [drain_slice(found, item, deadline_s=None, environ=NOTHING).follow_up for item in requests]
 
 
-def test_a_dispatch_makes_slices_that_clear_all(broker: MemoryBroker, tmp_path: Path) -> None:
-    """The slices of a dispatch, in any order, leave nothing; the run's account is exact."""
+def test_the_slices_of_a_dispatch_clear_everything(broker: MemoryBroker, tmp_path: Path) -> None:
+    """The slices of a dispatch, in any order, clear everything; the run's status is exact."""
     found, queue = config(tmp_path), Queue()
     made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     assert (made.slices, made.backlog, len(queue.requests)) == (6, PARTITIONS * EACH, 6)
@@ -98,7 +98,7 @@ def test_a_dispatch_makes_slices_that_clear_all(broker: MemoryBroker, tmp_path: 
 
 
 def test_a_slice_delivered_twice_is_counted_once(broker: MemoryBroker, tmp_path: Path) -> None:
-    """A duplicate changes nothing on the broker, nor in the run's account, also after new messages."""
+    """A duplicate changes nothing on the broker, nor in the run's status, even after new messages."""
     found, queue = config(tmp_path), Queue()
     made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     ran_all(found, queue.requests)
@@ -110,8 +110,8 @@ def test_a_slice_delivered_twice_is_counted_once(broker: MemoryBroker, tmp_path:
     assert {item.invocations for item in account.slices} == {2}
 
 
-def test_a_repeated_dispatch_goes_on_with_the_record(broker: MemoryBroker, tmp_path: Path) -> None:
-    """Where the queue took a part, a repeat puts all slices as first decided; then it puts nothing."""
+def test_a_repeated_dispatch_continues_from_the_record(broker: MemoryBroker, tmp_path: Path) -> None:
+    """After a partial failure a repeat enqueues all slices as first decided; a further repeat nothing."""
     found, queue = config(tmp_path), Queue()
     request = parse_request({"backlog": "orders", "run_id": "r-1"})
     queue.fails = True
@@ -128,8 +128,8 @@ def test_a_repeated_dispatch_goes_on_with_the_record(broker: MemoryBroker, tmp_p
     assert recorded.enqueued
 
 
-def test_what_a_dispatch_refuses(broker: MemoryBroker, tmp_path: Path) -> None:
-    """Slices given, unknown names, attached consumers and a run of another backlog: nothing is enqueued."""
+def test_a_refused_dispatch_enqueues_nothing(broker: MemoryBroker, tmp_path: Path) -> None:
+    """Given slices, unknown names, attached consumers and a run of another backlog are refused."""
     found, queue = config(tmp_path), Queue()
     with pytest.raises(UsageError, match="leave out slice"):
         dispatch(
@@ -153,16 +153,16 @@ def test_what_a_dispatch_refuses(broker: MemoryBroker, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [None, [], "orders", {"backlog": 1, "brokers": "evil:9092"}, {}])
-def test_requests_are_objects_and_closed(body: object) -> None:
+def test_a_request_is_a_closed_object(body: object) -> None:
     """Anything but a closed object is a caller's fault."""
     with pytest.raises(UsageError):
         parse_request(body)
 
 
-def test_a_deadline_is_continued_until_all_is_gone(
+def test_a_deadline_is_continued_until_everything_is_cleared(
     broker: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slice that meets its deadline goes on as a request with one requeue more, to the same target."""
+    """A slice that meets its deadline continues as a request with one more requeue, to the same target."""
     memory_system.slow_down(monkeypatch, 0.01)
     found = config(tmp_path, batch_size=10, workers=1)
     request: Request | None = parse_request({"backlog": "orders", "run_id": "r"})
@@ -209,8 +209,8 @@ def result_of(reason: StopReason | None, **changes: Any) -> RunResult:
         (StopReason.FAILED, FollowUp.RETRY),
     ],
 )
-def test_what_follows_a_result(reason: StopReason, verdict: FollowUp) -> None:
-    """Each way to end without being cleared has one answer."""
+def test_each_result_has_one_follow_up(reason: StopReason, verdict: FollowUp) -> None:
+    """Each way to end without being cleared has one follow-up."""
     backlog = Backlog(system="memory", options={})
     assert follow_up_of(parse_request({"backlog": "o"}), backlog, result_of(reason))[0] is verdict
     assert (
@@ -231,10 +231,10 @@ def test_what_follows_a_result(reason: StopReason, verdict: FollowUp) -> None:
         ({"requeued": 3}, {"max_requeues": 3}, None),
     ],
 )
-def test_a_continuation_has_what_is_left(
+def test_a_continuation_has_the_rest_of_the_limits(
     asked: dict[str, Any], configured: dict[str, Any], following: dict[str, Any] | None
 ) -> None:
-    """Messages and seconds used up are taken off; where nothing is left, or too often, none follows."""
+    """Used messages and seconds are subtracted; nothing follows if none are left, or after too many."""
     request = parse_request({"backlog": "o", "slice": 1, "total": 4, **asked})
     backlog = Backlog(system="memory", options={}, **configured)
     verdict, found = follow_up_of(request, backlog, result_of(StopReason.DEADLINE))
@@ -247,8 +247,8 @@ def test_a_continuation_has_what_is_left(
     assert build(Request, found.model_dump(mode="json", exclude_none=True)) == found
 
 
-def test_failures_are_told_until_a_later_attempt(broker: MemoryBroker, tmp_path: Path) -> None:
-    """A slice that was refused is failed in the run's account, until an attempt of it is verified."""
+def test_a_failure_is_reported_until_a_later_attempt(broker: MemoryBroker, tmp_path: Path) -> None:
+    """A refused slice is failed in the run's status until an attempt of it is verified."""
     found, queue = config(tmp_path), Queue()
     made: Dispatch = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
     note_failure(
@@ -283,8 +283,8 @@ def test_the_command_line_shows_a_run(broker: MemoryBroker, tmp_path: Path) -> N
     assert CliRunner().invoke(commands.cli, ["progress", "r-9"]).exit_code == 2
 
 
-def test_an_unknown_run_is_told(tmp_path: Path) -> None:
-    """A run of which nothing is stored, and a path instead of an id, are wrong use."""
+def test_an_unknown_run_is_wrong_use(tmp_path: Path) -> None:
+    """A run id without any files, and a path instead of an id, are wrong use."""
     for run_id in ("r-9", "../etc"):
         with pytest.raises(UsageError):
             run_status(str(tmp_path), run_id)

@@ -37,7 +37,7 @@ platforms = st.builds(
 
 
 def test_the_broker_is_shared_evenly() -> None:
-    """Two slices of 30 and 100 on a broker of 15/s: 7.5/s each, then 10/s for the one that is left."""
+    """Two slices of 30 and 100 on a broker of 15/s: 7.5/s each, then 10/s for the remaining one."""
     ran = simulate(PLAIN, [30, 100], rate=10, capacity=15, startup_s=0)
     assert ran.seconds == pytest.approx(30 / 7.5 + 70 / 10)
     assert ran.billed_s == pytest.approx(4 + 11)
@@ -55,14 +55,14 @@ def test_a_pace_spreads_the_starts() -> None:
     assert ran.bound is Bound.START_RATE
 
 
-def test_a_bucket_fills_no_further_than_its_burst() -> None:
+def test_a_bucket_never_holds_more_than_its_burst() -> None:
     """Two places that get free at once after a long time, and a bucket of one: 25 s between the starts."""
     paced = replace(PLAIN, at_once=2, starts_per_s=1 / 25, burst=1)
     ran = simulate(paced, [1250, 1000, 10, 10], rate=10, capacity=1e9, startup_s=0)
     assert ran.seconds == pytest.approx(125 + 25 + 1)  # the first two begin at 0 and 25
 
 
-def test_polls_start_so_many_each() -> None:
+def test_each_poll_starts_a_bounded_number() -> None:
     """Five slices, two a poll, every 30 s: the last begins at the third poll, 90 s after the dispatch."""
     ran = simulate(
         replace(PLAIN, poll_s=30, starts_per_poll=2), [10] * 5, rate=10, capacity=1e9, startup_s=0
@@ -70,7 +70,7 @@ def test_polls_start_so_many_each() -> None:
     assert ran.seconds == pytest.approx(90 + 1)
 
 
-def test_waves_where_few_run_at_once() -> None:
+def test_slices_run_in_waves_where_few_run_at_once() -> None:
     """Four slices of a second, two at once, each with a cold start of 3 s and a start-up of 1 s."""
     ran = simulate(replace(PLAIN, at_once=2, cold_s=3), [10] * 4, rate=10, capacity=1e9, startup_s=1)
     assert ran.seconds == pytest.approx(2 * (3 + 1 + 1))
@@ -96,7 +96,7 @@ def test_a_pace_of_instances_does_not_hold_up_slices() -> None:
     assert simulate(every, [10] * 3, rate=10, capacity=1e9, startup_s=0).seconds == pytest.approx(91)
 
 
-def test_a_deadline_puts_the_rest_on_again() -> None:
+def test_a_deadline_enqueues_the_rest_again() -> None:
     """25 messages at 10/s, a second an invocation: three of them, each with its start-up and a delay."""
     ran = simulate(
         replace(PLAIN, deadline_s=1, again_s=0.5), [25], rate=10, capacity=1e9, startup_s=0.25
@@ -139,7 +139,7 @@ def test_an_unknown_price_makes_no_cost(price: str) -> None:
     [{"most_slices": 1}, {"at_once": 0}, {"deadline_s": 0}],
     ids=lambda change: next(iter(change)),
 )
-def test_what_cannot_run_is_refused(change: dict[str, float]) -> None:
+def test_an_impossible_plan_is_refused(change: dict[str, float]) -> None:
     """More slices than the platform takes, or none that may run, raise instead of never ending."""
     with pytest.raises(ValueError, match="must be positive|slices"):
         simulate(replace(PLAIN, **change), [1, 1], rate=1, capacity=1, startup_s=0)  # type: ignore[arg-type] # numbers
@@ -153,7 +153,7 @@ def test_slices_beyond_the_partitions_are_empty() -> None:
 
 @given(works, rates, rates)
 def test_it_agrees_with_the_closed_form(work: list[float], rate: float, capacity: float) -> None:
-    """All started at once: the shortest slice first, each step at the share that those left have."""
+    """All start at once: the shortest slice ends first, each step at the share of the remaining ones."""
     seconds = done = 0.0
     for number, size in enumerate(sorted(work)):
         seconds += (size - done) / min(rate, capacity / (len(work) - number))
@@ -163,7 +163,7 @@ def test_it_agrees_with_the_closed_form(work: list[float], rate: float, capacity
 
 
 @given(platforms, works, rates, rates, st.floats(0, 3))
-def test_laws(
+def test_the_model_obeys_its_limits(
     platform: Platform, work: list[float], rate: float, capacity: float, startup_s: float
 ) -> None:
     """Every message is read once; no limit is passed; nothing is faster than its parts allow."""
@@ -195,7 +195,7 @@ def test_more_never_takes_longer(
 
 @pytest.mark.parametrize("known", PLATFORMS, ids=lambda known: known.platform.name)
 def test_every_figure_has_its_source(known: Known) -> None:
-    """A figure that differs from its default says which page it is from, or that it is assumed."""
+    """A figure that differs from its default names its source page, or is marked as assumed."""
     given_ = {
         field.name
         for field in fields(Platform)
@@ -222,7 +222,7 @@ def test_a_figure_can_be_set() -> None:
 
 @pytest.mark.parametrize("setting", ["lambda.at_once=1", "flex.name=x", "flex.at_once=many", "flex"])
 def test_a_wrong_setting_is_named(setting: str) -> None:
-    """`--set` with an unknown platform or field, or with no number, ends the program and says which."""
+    """`--set` with an unknown platform or field, or without a number, ends the program and names it."""
     with pytest.raises(SystemExit, match=f"--set {setting}: give"):
         changed(PLATFORMS, [setting])
 

@@ -20,13 +20,13 @@ from backlog_clearer.options.run import RunOptions, Slice
     ("text", "numbers"),
     [("0", (0,)), ("0,3,5-8", (0, 3, 5, 6, 7, 8)), ("2-2, 1", (1, 2)), ("3,3", (3,))],
 )
-def test_partition_ranges(text: str, numbers: tuple[int, ...]) -> None:
+def test_partition_ranges_become_sorted_numbers(text: str, numbers: tuple[int, ...]) -> None:
     """Numbers and ranges become a sorted set of numbers."""
     assert build(RunOptions, {"partitions": text}).partitions == numbers
 
 
 @pytest.mark.parametrize("text", ["a", "1-", "5-3", "-1", "1;2"])
-def test_partition_ranges_that_are_none(text: str) -> None:
+def test_an_invalid_partition_range_is_refused(text: str) -> None:
     """Anything else is refused by the flag's name."""
     with pytest.raises(UsageError, match="--partitions"):
         build(RunOptions, {"partitions": text})
@@ -45,7 +45,7 @@ def test_slices_cover_every_partition_exactly_once(total: int, partitions: int) 
 
 
 @pytest.mark.parametrize("text", ["8/8", "1", "a/b", "1/0", "-1/3"])
-def test_slices_that_do_not_exist(text: str) -> None:
+def test_a_slice_outside_its_total_is_refused(text: str) -> None:
     """A slice outside its total is refused."""
     with pytest.raises(UsageError, match="--slice"):
         build(RunOptions, {"slice": text})
@@ -57,8 +57,8 @@ class _Login(Options):
     port: int
 
 
-def test_every_fault_is_told_at_once_and_no_value_is() -> None:
-    """All faults come in one error; what was typed, perhaps a secret, does not."""
+def test_every_fault_is_reported_at_once_without_values() -> None:
+    """One error lists all faults, and none of the values, which may be secrets."""
     with pytest.raises(UsageError) as caught:
         build(_Login, {"password": "s3cret", "port": "s3cret", "usr": "s3cret"})
     text = str(caught.value)
@@ -68,8 +68,8 @@ def test_every_fault_is_told_at_once_and_no_value_is() -> None:
     assert "s3cret" not in text
 
 
-def test_references(tmp_path: Path) -> None:
-    """References to the environment and to files are replaced, at any depth."""
+def test_references_are_replaced_at_any_depth(tmp_path: Path) -> None:
+    """References to environment variables and files are replaced, however deep."""
     (tmp_path / "token").write_text("from-file\n")
     value = {"a": ["x-${env:NAME}", 1], "b": f"${{file:{tmp_path}/token}}", "c": "$NAME"}
     assert resolve_references(value, {"NAME": "from-env"}) == {

@@ -1,4 +1,4 @@
-"""Receipts: durable, told apart, and read back only if they are ours."""
+"""Receipts are durable and distinct, and other files are refused."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def receipt(positions: dict[int, int | None], *, minute: int = 0) -> Receipt:
     )
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    """What is saved is what is loaded, and no draft is left beside it."""
+def test_a_stored_receipt_is_loaded_unchanged(tmp_path: Path) -> None:
+    """A loaded receipt equals the stored one, and no draft is left beside it."""
     path = new_path(str(tmp_path), "r1", Slice(index=1, total=3))
     save(receipt({0: 5, 1: None}), path)
     assert load(path) == receipt({0: 5, 1: None})
@@ -55,7 +55,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_two_invocations_of_a_slice_do_not_share_a_receipt(tmp_path: Path) -> None:
-    """Overlapping invocations keep what each of them saw."""
+    """Overlapping invocations each keep their own receipt."""
     part = Slice(index=0, total=2)
     assert new_path(str(tmp_path), "r1", part) != new_path(str(tmp_path), "r1", part)
 
@@ -69,7 +69,7 @@ def test_the_oldest_position_wins(tmp_path: Path) -> None:
 
 
 def test_a_slice_finds_its_own_receipts(tmp_path: Path) -> None:
-    """Asked for one slice, those of others, and other files of the run, are left out."""
+    """Loading one slice leaves out receipts of other slices and other files of the run."""
     for name in ("slice-1-of-3-a", "slice-1-of-30-a", "slice-11-of-3-a", "whole-a"):
         save(receipt({0: 1}), f"{tmp_path}/r1/{name}.json")
     (tmp_path / "r1/dispatch.json").write_text("{}")
@@ -80,13 +80,13 @@ def test_a_slice_finds_its_own_receipts(tmp_path: Path) -> None:
 
 
 def test_run_ids_sort_by_time() -> None:
-    """Run ids sort as they were made and cannot collide within a second by chance."""
+    """Run ids sort by creation time and cannot collide within a second by chance."""
     assert new_run_id(NOW) < new_run_id(NOW.replace(hour=22))
     assert len({new_run_id(NOW) for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize("run_id", ["../x", "", "a/b", ".hidden"])
-def test_run_ids_are_no_paths(tmp_path: Path, run_id: str) -> None:
+def test_a_run_id_is_never_a_path(tmp_path: Path, run_id: str) -> None:
     """A run id from outside cannot leave the receipt directory."""
     with pytest.raises(UsageError, match="run id"):
         new_path(str(tmp_path), run_id, None)
@@ -94,7 +94,7 @@ def test_run_ids_are_no_paths(tmp_path: Path, run_id: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"schema": "something/else"}'])
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
-    """A file that is no receipt is refused by its name."""
+    """A file that is not a receipt is refused by its name."""
     path = tmp_path / "file.json"
     path.write_text(text)
     with pytest.raises(UsageError, match="is not a receipt"):
@@ -102,6 +102,6 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_missing_receipt_is_named(tmp_path: Path) -> None:
-    """A receipt that is not there is named."""
+    """The error for a missing receipt names it."""
     with pytest.raises(UsageError, match=r"gone\.json"):
         load(str(tmp_path / "gone.json"))

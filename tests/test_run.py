@@ -1,4 +1,4 @@
-"""A run from survey to verdict: what is said is what the broker confirms."""
+"""A run from survey to result reports only what the broker confirms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stored(broker: MemoryBroker) -> list[int | None]:
 
 
 def test_verification_asks_the_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A position that somebody moves back behind the run's back is found, and not called cleared."""
+    """A position that another process moves back is found, and is not reported as cleared."""
     broker, source = filled()
     ask = source.remaining
 
@@ -84,7 +84,7 @@ def test_undo_that_cannot_be_prepared_stops_the_run(tmp_path: Path) -> None:
 def test_partition_with_an_error_is_left_alone_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A partition that cannot be surveyed keeps its error, others are cleared: that is no success."""
+    """A partition that cannot be surveyed keeps its error, and others are cleared: not a success."""
     broker, source = filled()
     survey = source.survey()
     first, second = survey.partitions
@@ -110,7 +110,7 @@ def failing(source: MemorySource, monkeypatch: pytest.MonkeyPatch, *errors: Brok
     return asked
 
 
-def test_survey_is_asked_again_where_it_may_pass(
+def test_a_survey_is_retried_where_its_error_may_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A coordinator that moves while the run begins does not end it."""
@@ -123,10 +123,10 @@ def test_survey_is_asked_again_where_it_may_pass(
 @pytest.mark.parametrize(
     ("error", "times"), [(TransientError("down"), retry.ATTEMPTS), (BrokerError("no"), 1)]
 )
-def test_survey_that_goes_on_failing_changes_nothing(
+def test_a_survey_that_keeps_failing_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BrokerError, times: int
 ) -> None:
-    """What does not pass ends the run with the broker's words, and what never will is asked once."""
+    """A lasting error ends the run with the broker's text, and a permanent one is not retried."""
     broker, source = filled()
     asked = failing(source, monkeypatch, *[error] * 9)
     with pytest.raises(BrokerError, match=str(error)):
@@ -135,10 +135,10 @@ def test_survey_that_goes_on_failing_changes_nothing(
 
 
 @pytest.mark.parametrize(("times", "cleared"), [(2, True), (9, False)])
-def test_partition_that_may_be_told_in_a_moment_is_asked_for_again(
+def test_a_partition_without_a_leader_is_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, *, cleared: bool
 ) -> None:
-    """A partition between two leaders is waited for; if it stays so, the others are cleared."""
+    """A partition between two leaders is awaited; if it stays so, the others are cleared."""
     broker, source = filled()
     ask, left = source.survey, [times]
 
@@ -158,7 +158,7 @@ def test_partition_that_may_be_told_in_a_moment_is_asked_for_again(
 
 
 def test_partial_skip_is_reported(tmp_path: Path) -> None:
-    """A skip that one partition refuses moves the others and says which is left."""
+    """A skip that one partition refuses moves the others and reports which one is left."""
     broker, source = filled()
     broker.refused[Partition("t", 1)] = "not authorised"
     result = run(source, tmp_path, mode=Mode.SKIP)
@@ -202,7 +202,7 @@ def test_a_run_id_of_another_subscription_is_refused(tmp_path: Path) -> None:
 
 
 def test_restore_reports_a_partition_that_is_gone(tmp_path: Path) -> None:
-    """A partition of the receipt that no longer exists is said, and the rest is restored."""
+    """A partition of the receipt that no longer exists is reported, and the rest is restored."""
     broker, source = filled()
     run(source, tmp_path)
     job = Job("memory", SystemOptions(), RunOptions(receipt_dir=str(tmp_path)), "r")
@@ -213,7 +213,7 @@ def test_restore_reports_a_partition_that_is_gone(tmp_path: Path) -> None:
     assert any("t[9]" in note for note in result.notes)
 
 
-def test_restore_has_a_receipt_of_its_own(tmp_path: Path) -> None:
+def test_a_restore_has_its_own_receipt(tmp_path: Path) -> None:
     """Undo can be undone: the restore's receipt holds the positions that it replaced."""
     broker, source = filled()
     run(source, tmp_path)

@@ -14,8 +14,8 @@ RUN = RunOptions(stop_when_empty=True, stall_seconds=60, quiet_seconds=15)
 AT_WORK = Moment(elapsed_s=5, quiet_s=0, messages=100, empty=False, left=900)
 
 
-def test_work_goes_on() -> None:
-    """A drain that moves and has work left does not stop."""
+def test_a_drain_with_work_left_continues() -> None:
+    """A drain that makes progress and has work left does not stop."""
     assert decide(AT_WORK, RUN) is None
 
 
@@ -31,7 +31,9 @@ def test_work_goes_on() -> None:
         ({"quiet_s": 15, "left": None}, RUN, StopReason.QUIET),
     ],
 )
-def test_each_rule(change: dict[str, object], run: RunOptions, reason: StopReason) -> None:
+def test_each_rule_stops_the_drain(
+    change: dict[str, object], run: RunOptions, reason: StopReason
+) -> None:
     """Each rule alone stops the drain with its own reason."""
     assert decide(replace(AT_WORK, **change), run) is reason  # type: ignore[arg-type] # one per case
 
@@ -52,14 +54,14 @@ def test_failure_outranks_emptiness() -> None:
     assert decide(replace(AT_WORK, failed=True, empty=True, left=0), RUN) is StopReason.FAILED
 
 
-def test_without_stop_when_empty_it_waits_for_more() -> None:
-    """An empty or silent backlog does not end a drain that was not told to stop."""
+def test_an_endless_drain_waits_for_more() -> None:
+    """An empty or silent backlog does not end a drain without --stop-when-empty."""
     endless = RUN.model_copy(update={"stop_when_empty": False})
     assert decide(replace(AT_WORK, empty=True, left=0, quiet_s=3600), endless) is None
     assert decide(replace(AT_WORK, left=None, quiet_s=3600), endless) is None
 
 
 def test_without_stop_when_empty_a_stall_is_still_reported() -> None:
-    """Backlog that does not move ends even an endless drain."""
+    """Backlog that does not shrink ends even an endless drain."""
     endless = RUN.model_copy(update={"stop_when_empty": False})
     assert decide(replace(AT_WORK, quiet_s=61), endless) is StopReason.STALLED

@@ -139,7 +139,7 @@ class Host:
         return answer["status"], json.loads(answer["body"])
 
     def account(self, run_id: str) -> dict[str, Any]:
-        """What the status route says of a run."""
+        """The status route's answer for a run."""
         status, found = self.http("runs", method="GET", run_id=run_id)
         assert status == 200, found
         return found

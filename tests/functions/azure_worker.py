@@ -140,7 +140,7 @@ def types() -> tuple[list[dict[str, Any]], Callable[[dict[str, Any]], dict[str, 
             )
         try:
             answer = found[call["function"]].get_user_function()(value)
-        except Exception as error:  # noqa: BLE001 # what the worker tells the host
+        except Exception as error:  # noqa: BLE001 # the worker reports it to the host
             return {"error": f"{type(error).__name__}: {error}"}
         if answer is None:
             return {}

@@ -49,7 +49,7 @@ class CloudTasks:
         self.calls: list[Call] = []
         self.services: dict[str, Service] = {}  # by URL, as Cloud Run routes requests to instances
         self.refuse = 0  # how many creations fail with UNAVAILABLE
-        self._random = random.Random(seed)  # noqa: S311 a test's order is no secret
+        self._random = random.Random(seed)  # noqa: S311 the order of deliveries need not be unpredictable
         self._waiting: queue.Queue[tasks_v2.Task | None] = queue.Queue()
         self._open = 0  # deliveries that are not over
         self._lock = threading.Lock()

@@ -30,5 +30,5 @@ class Deployed:
         self.config.write_text(json.dumps({"receipts": self.receipts, "backlogs": {"orders": entry}}))
 
     def left(self) -> int:
-        """What the broker says is left."""
+        """The backlog by the broker's own figures."""
         return sum(self.judge.left(self.topic, self.group).values())

@@ -17,8 +17,8 @@ SILENCE = 0
 
 
 @contextmanager
-def flaky(port: int, fault: Fault, said: bytes = b"") -> Iterator[int]:
-    """The proxy's own port, for a `with` block; `said` is the body of what it answers itself."""
+def flaky(port: int, fault: Fault, answer_body: bytes = b"") -> Iterator[int]:
+    """The proxy's own port, for a `with` block; `answer_body` is the body of its own answers."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -31,9 +31,9 @@ def flaky(port: int, fault: Fault, said: bytes = b"") -> Iterator[int]:
                 return
             if status is not None:
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(said)))
+                self.send_header("Content-Length", str(len(answer_body)))
                 self.end_headers()
-                self.wfile.write(said)
+                self.wfile.write(answer_body)
                 return
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as upstream:
                 upstream.request(self.command, self.path, body or None, dict(self.headers))

@@ -60,7 +60,7 @@ class Bundle(Deployed):
         wait_until(lambda: self.tasks.idle, "an empty queue", 120)
 
     def account(self, run_id: str) -> dict[str, Any]:
-        """What the status route says of a run."""
+        """The status route's answer for a run."""
         found: dict[str, Any] = self.call(self.dispatch, None, f"runs/{run_id}").json()
         return found
 

@@ -81,7 +81,7 @@ def app(embedded: Judge, storage: Azurite, tmp_path: Path) -> App:
     return App(embedded, tmp_path, storage)
 
 
-def test_the_functions_are_what_the_host_is_told(app: App, kind: str) -> None:
+def test_the_host_finds_every_function_and_its_trigger(app: App, kind: str) -> None:
     """Five functions with their triggers, authorisation and settings; one message at a time an instance."""
     env = {"BACKLOG_CLEARER_SCHEDULED": "orders"}
     with app.hosted(kind, env) as host:
@@ -102,8 +102,8 @@ def test_the_functions_are_what_the_host_is_told(app: App, kind: str) -> None:
     assert settings["maxDequeueCount"] == MAX_DEQUEUES
 
 
-def test_dispatch_then_drained_by_messages(app: App, kind: str) -> None:
-    """Slices put on by one request, three of them delivered twice to two instances, clear all, exactly."""
+def test_dispatched_messages_clear_everything(app: App, kind: str) -> None:
+    """Slices enqueued by one request, three delivered twice to two instances, clear exactly everything."""
     with app.hosted(kind, instances=2) as host:
         status, made = host.http("dispatch", {"backlog": "orders"})
         assert status == 202, made
@@ -129,7 +129,7 @@ def test_dispatch_then_drained_by_messages(app: App, kind: str) -> None:
 
 
 def test_a_repeated_dispatch_adds_nothing(app: App) -> None:
-    """The same run id twice puts every slice on the queue once."""
+    """The same run id twice enqueues every slice once."""
     with app.hosted("types") as host:
         for _ in range(2):
             status, made = host.http("dispatch", {"backlog": "orders", "run_id": "r-1"})
@@ -137,10 +137,10 @@ def test_a_repeated_dispatch_adds_nothing(app: App) -> None:
         assert len(host.waiting()) == 6
 
 
-def test_a_deadline_is_continued_by_a_message_of_its_own(
+def test_a_deadline_is_continued_by_another_message(
     embedded: Judge, storage: Azurite, tmp_path: Path, kind: str
 ) -> None:
-    """A slice that meets its deadline is put on again with one requeue more, until all is cleared."""
+    """A slice that meets its deadline is enqueued again with one more requeue, until all is cleared."""
     # One worker that asks for one message at a time does not read 120,000 of them in 0.2 s.
     slow: dict[str, Any] = {"options": {"reader": "client"}, "batch_size": 1, "workers": 1}
     app = App(embedded, tmp_path, storage, each=20_000, max_slices=1, max_requeues=1000, **slow)
@@ -156,12 +156,12 @@ def test_a_deadline_is_continued_by_a_message_of_its_own(
         assert (account["cleared"], account["gone"]) == (True, PARTITIONS * 20_000)
 
 
-def test_what_is_given_up_is_told(app: App, kind: str) -> None:
-    """Nonsense and a slice refused five times end as poison, logged for an alert; the run says failed."""
+def test_a_message_given_up_on_is_reported(app: App, kind: str) -> None:
+    """Nonsense and a slice refused five times end as poison, logged for an alert; the run's slice is failed."""
     with app.hosted(kind) as host:
         _, made = host.http("dispatch", {"backlog": "orders", "run_id": "r-1"})
         host.queue.clear_messages()
-        for body in ("bm90IGpzb24=", "//8="):  # "not json", and bytes that are no text
+        for body in ("bm90IGpzb24=", "//8="):  # "not json", and bytes that are not text
             host.queue.send_message(body)
         with app.judge.member(app.topic, app.group):
             slice_ = '{"backlog":"orders","run_id":"r-1","slice":2,"total":6}'
@@ -212,7 +212,9 @@ def limited(
         (b"", "not JSON"),
     ],
 )
-def test_a_callers_fault_is_told(limited: tuple[App, Host], body: object, hint: str) -> None:
+def test_a_callers_fault_is_answered_with_400(
+    limited: tuple[App, Host], body: object, hint: str
+) -> None:
     """Addresses, unknown names, higher limits and nonsense: 400, a JSON error, nothing enqueued or read."""
     app, host = limited
     before = app.left()
@@ -225,7 +227,7 @@ def test_a_callers_fault_is_told(limited: tuple[App, Host], body: object, hint: 
 
 
 def test_unknown_runs_and_a_queue_that_is_missing(limited: tuple[App, Host]) -> None:
-    """An unknown run is 404; where the queue takes nothing it is 503, and a repeat puts on all slices."""
+    """An unknown run is 404; an unavailable queue is 503, and a repeat enqueues all slices."""
     app, host = limited
     for run_id in ("r-none", "..", "a b"):
         assert host.http("runs", method="GET", run_id=run_id)[0] == 404
@@ -242,7 +244,7 @@ def test_unknown_runs_and_a_queue_that_is_missing(limited: tuple[App, Host]) -> 
     assert app.left() == PARTITIONS * EACH
 
 
-def test_a_limit_is_the_end(limited: tuple[App, Host]) -> None:
+def test_a_limit_ends_the_slice(limited: tuple[App, Host]) -> None:
     """A slice that reached max_messages is not delivered again: it would exceed the limit."""
     app, host = limited
     before = app.left()
@@ -252,7 +254,7 @@ def test_a_limit_is_the_end(limited: tuple[App, Host]) -> None:
     assert host.account("limited")["counts"]["not cleared"] == 1
 
 
-def test_the_timer_dispatches_once_whatever_fails(app: App, kind: str) -> None:
+def test_the_timer_dispatches_every_backlog_once(app: App, kind: str) -> None:
     """One backlog's failure does not stop the other, fails the function, and its retry adds nothing."""
     app.also("bills", topic="no-such-topic")
     env = {"BACKLOG_CLEARER_SCHEDULED": " bills, orders, "}
@@ -274,8 +276,8 @@ def test_the_timer_dispatches_once_whatever_fails(app: App, kind: str) -> None:
         assert app.left() == 0
 
 
-def test_a_timer_run_by_hand_takes_no_later_runs_place(app: App) -> None:
-    """Started before it is due, the timer makes a run of this moment, not the one it is to make later."""
+def test_a_timer_run_by_hand_starts_its_own_run(app: App) -> None:
+    """Started before it is due, the timer starts a run of this moment, not the one of its next occurrence."""
     with app.hosted("types", {"BACKLOG_CLEARER_SCHEDULED": "orders"}) as host:
         assert host.fire("2999-01-01T00:00:00Z") == {}
         assert not [body for body in host.waiting() if body["run_id"].startswith("2999")]
@@ -283,7 +285,7 @@ def test_a_timer_run_by_hand_takes_no_later_runs_place(app: App) -> None:
 
 
 def test_without_names_there_is_no_timer(app: App) -> None:
-    """Where nothing is scheduled, no schedule has to be set."""
+    """Without scheduled backlogs no schedule has to be set."""
     with app.hosted("types") as host:
         names = {item["name"] for item in host.workers[0].functions}
     assert names == FUNCTIONS.keys() - {"scheduled"}
@@ -306,7 +308,7 @@ def test_without_names_there_is_no_timer(app: App) -> None:
 def test_a_faulty_configuration_does_not_come_up(
     app: App, kind: str, env: dict[str, str], hints: tuple[str, ...]
 ) -> None:
-    """An app whose settings have faults is not indexed, and says what is wrong without a secret."""
+    """An app whose settings have faults is not indexed, and reports them without a secret."""
     with pytest.raises(RuntimeError) as caught, app.hosted(kind, env):
         pass
     for hint in hints:

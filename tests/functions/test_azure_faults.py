@@ -94,10 +94,10 @@ def test_a_slice_that_failed_is_delivered_again(broker: MemoryBroker, loaded: Lo
     assert run_status(loaded.receipts, "r-1").cleared
 
 
-def test_a_continuation_that_cannot_be_put_is_not_lost(
+def test_a_continuation_that_cannot_be_enqueued_is_not_lost(
     broker: MemoryBroker, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the queue does not take what follows, the function fails, and its own message goes on."""
+    """If the queue refuses the continuation, the function fails, and its own message is delivered again."""
     with monkeypatch.context() as patched:
         memory_system.slow_down(patched, 0.05)
         loaded.queue.delete_queue()
@@ -114,8 +114,8 @@ def test_a_continuation_that_cannot_be_put_is_not_lost(
     assert run_status(loaded.receipts, "r-1").cleared
 
 
-def test_a_run_that_cannot_be_read_is_not_unknown(loaded: Loaded) -> None:
-    """Where a receipt cannot be read the route says 503: 404 would say that there is no such run."""
+def test_an_unreadable_run_is_not_reported_as_unknown(loaded: Loaded) -> None:
+    """If a receipt cannot be read the answer is 503: 404 would mean that there is no such run."""
     loaded.drain()
     folder = Path(loaded.receipts, "r-1")
     (folder / "whole-00000000.json").write_text("{")

@@ -149,14 +149,14 @@ def configuration(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_same_bytes_twice(built: Built) -> None:
-    """Two builds of the same sources have the same hash, so that a plan shows no change where none is."""
+def test_two_builds_have_the_same_bytes(built: Built) -> None:
+    """Two builds of the same sources have the same hash, so that a plan shows no false change."""
     first, second = (hashlib.sha256(path.read_bytes()).hexdigest() for path in built.archives)
     assert first == second
 
 
-def test_the_chosen_broker_alone(built: Built) -> None:
-    """The library of the chosen broker is in it, and that of no other broker or cloud."""
+def test_only_the_chosen_broker_is_included(built: Built) -> None:
+    """The library of the chosen broker is included, and none of another broker or cloud."""
     assert "confluent-kafka" in built.libraries
     assert not built.libraries & libraries_of_others(built.platform)
     own = "job" if built.platform == "image" else built.platform
@@ -164,7 +164,7 @@ def test_the_chosen_broker_alone(built: Built) -> None:
     assert folders == {own}
 
 
-def test_nothing_of_this_project_but_its_code(built: Built) -> None:
+def test_a_bundle_holds_only_code_of_this_project(built: Built) -> None:
     """No tests, no bytecode, and nothing that names the folders of the machine that built it."""
     places = [str(bundle.ROOT).encode(), sys.prefix.encode(), sys.executable.encode()]
     top = {name.split("/")[0] for name in built.files}
@@ -178,7 +178,7 @@ def test_nothing_of_this_project_but_its_code(built: Built) -> None:
         assert not [place for place in places if place in content], name
 
 
-def test_what_is_installed_is_what_is_pinned(built: Built) -> None:
+def test_every_installed_library_is_pinned(built: Built) -> None:
     """requirements.txt names every library that is in it, each with one version and one hash."""
     lines = built.files["requirements.txt"].read_text().splitlines()
     pinned = re.compile(r"([a-z0-9-]+)==\S+ --hash=sha256:[0-9a-f]{64}")
@@ -220,8 +220,8 @@ def test_the_functions_load_from_their_zip(built: Built, python: str, tmp_path: 
             "print(*sorted(one.get_function_name() for one in function_app.app.get_functions()))"
         )
         expected = "dispatch drain poisoned runs scheduled"
-    said = alone(python, folders, code, {**configuration(tmp_path), **env})
-    assert said.split("\n")[-2] == expected
+    printed = alone(python, folders, code, {**configuration(tmp_path), **env})
+    assert printed.split("\n")[-2] == expected
 
 
 def instruction(dockerfile: str, name: str) -> str:
@@ -284,21 +284,21 @@ def test_the_lock_holds_what_pyproject_asks_for() -> None:
 
 
 def test_the_lock_holds_nothing_else() -> None:
-    """The lock is what all extras together need, no more: what was dropped does not linger."""
+    """The lock holds what all extras need together, and nothing else."""
     everything = [*generate.CLOUDS, *bundle.extras_of(None)]
     assert set(bundle.needed(everything)) == set(bundle.locked())
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "expected"),
     [
         (["gcp", "--brokers", "kafka,pulsr"], "Did you mean 'pulsar'?"),
         (["azure", "--brokers", ","], "Name at least one broker"),
         (["image", "--brokers", "kafka", "--clouds", "azur"], "Did you mean 'azure'?"),
     ],
 )
-def test_a_name_that_is_none(args: Sequence[str], said: str, tmp_path: Path) -> None:
+def test_a_mistyped_name_builds_nothing(args: Sequence[str], expected: str, tmp_path: Path) -> None:
     """A mistyped broker or cloud ends with 2 and the nearest name, and builds nothing."""
     done = tool(*args, "--out", str(tmp_path / "dist"))
     assert (done.returncode, (tmp_path / "dist").exists()) == (2, False)
-    assert said in done.stderr
+    assert expected in done.stderr

@@ -23,7 +23,7 @@ __all__ = ["embedded"]
 TRACE = "105445aa7843bc8bf206b12000100000"
 
 
-def test_dispatch_then_drained_by_tasks(embedded: Judge, tmp_path: Path) -> None:
+def test_dispatched_tasks_clear_everything(embedded: Judge, tmp_path: Path) -> None:
     """Slices enqueued by one request, delivered out of order and three of them twice, clear everything."""
     with deployed(embedded, tmp_path, CloudTasks(twice=3)) as bundle:
         answer = bundle.call(bundle.dispatch, {"backlog": "orders"})
@@ -60,7 +60,7 @@ def test_a_repeated_dispatch_adds_nothing(embedded: Judge, tmp_path: Path) -> No
         assert bundle.left() == 0
 
 
-def test_a_deadline_is_continued_by_a_task_of_its_own(embedded: Judge, tmp_path: Path) -> None:
+def test_a_deadline_is_continued_by_another_task(embedded: Judge, tmp_path: Path) -> None:
     """A slice that meets the deadline answers 200, is enqueued again, and all is cleared in the end."""
     environ = {"BACKLOG_CLEARER_DEADLINE_S": "0.2"}
     # One worker that asks for one message at a time does not read 120,000 of them in 0.2 s.
@@ -89,7 +89,9 @@ def test_a_deadline_is_continued_by_a_task_of_its_own(embedded: Judge, tmp_path:
         (["orders"], 400, "JSON object"),
     ],
 )
-def test_a_callers_fault_is_told(bundle: Bundle, body: object, status: int, hint: str) -> None:
+def test_a_callers_fault_is_answered_with_4xx(
+    bundle: Bundle, body: object, status: int, hint: str
+) -> None:
     """Addresses, unknown names, higher limits and nonsense: 4xx, a JSON error, nothing enqueued or read."""
     before = bundle.left()
     for service in (bundle.dispatch, bundle.drain):
@@ -108,14 +110,14 @@ def bundle(embedded: Judge, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield found
 
 
-def test_other_methods_and_paths(bundle: Bundle) -> None:
-    """GET knows runs alone, an unknown run is 404, and draining wants POST."""
+def test_other_methods_and_paths_are_refused(bundle: Bundle) -> None:
+    """GET serves only runs, an unknown run is 404, and draining needs POST."""
     assert bundle.call(bundle.dispatch, None, "runs/r-none").status_code == 404
     assert bundle.call(bundle.dispatch, None, "secrets").status_code == 400
     assert bundle.call(bundle.drain, None).status_code == 400
 
 
-def test_a_limit_is_the_end(bundle: Bundle) -> None:
+def test_a_limit_ends_the_slice(bundle: Bundle) -> None:
     """A slice that reached max_messages answers 200, not cleared: another delivery would exceed it."""
     before = bundle.left()
     answer = bundle.call(bundle.drain, {"backlog": "orders", "run_id": "limited"})
@@ -124,8 +126,8 @@ def test_a_limit_is_the_end(bundle: Bundle) -> None:
     assert bundle.account("limited")["counts"]["not cleared"] == 1
 
 
-def test_a_live_group_is_refused_and_told(bundle: Bundle) -> None:
-    """Attached consumers: 409 from both functions, nothing moved, and the run's account says failed."""
+def test_a_live_group_is_refused_and_reported(bundle: Bundle) -> None:
+    """Attached consumers: 409 from both functions, nothing moved, and the run's slice is failed."""
     before = bundle.left()
     with bundle.judge.member(bundle.topic, bundle.group):
         refused = bundle.call(bundle.dispatch, {"backlog": "orders"})
@@ -138,7 +140,7 @@ def test_a_live_group_is_refused_and_told(bundle: Bundle) -> None:
     assert account["slices"][0]["state"] == "failed"
 
 
-def test_logs_are_what_cloud_logging_reads(bundle: Bundle) -> None:
+def test_logs_are_structured_for_cloud_logging(bundle: Bundle) -> None:
     """Each line is JSON with a severity, an alert's words where it failed, and the request's trace."""
     headers = {"X-Cloud-Trace-Context": f"{TRACE}/1;o=1"}
     bundle.call(bundle.drain, {"backlog": "no-such"}, headers=headers)
@@ -152,13 +154,13 @@ def test_logs_are_what_cloud_logging_reads(bundle: Bundle) -> None:
         return found[-1] if found else None
 
     wait_until(lambda: line() is not None, "a line in the log")
-    said = line()
-    assert said is not None
-    assert (said["severity"], said["logging.googleapis.com/trace"]) == (
+    entry = line()
+    assert entry is not None
+    assert (entry["severity"], entry["logging.googleapis.com/trace"]) == (
         "ERROR",
         f"projects/shop/traces/{TRACE}",
     )
-    assert said["message"].startswith("backlog-clearer: not cleared")
+    assert entry["message"].startswith("backlog-clearer: not cleared")
 
 
 def test_a_faulty_configuration_does_not_come_up(embedded: Judge, tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_faulty_configuration_does_not_come_up(embedded: Judge, tmp_path: Path
 
 
 def test_receipts_of_overlapping_invocations_restore_the_start(embedded: Judge, tmp_path: Path) -> None:
-    """Whatever overlapped, the oldest receipt of a partition is what the whole run goes back to."""
+    """However invocations overlapped, a run is restored to the oldest receipt of each partition."""
     with deployed(embedded, tmp_path, CloudTasks(twice=6)) as bundle:
         embedded.commit(bundle.topic, bundle.group, dict.fromkeys(range(PARTITIONS), 40))
         made = bundle.call(bundle.dispatch, {"backlog": "orders"}).json()

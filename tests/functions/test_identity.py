@@ -101,10 +101,10 @@ def identity(
 
 
 @pytest.mark.parametrize("name", ["BACKLOG_CLEARER_STORAGE__clientId", "AZURE_CLIENT_ID"])
-def test_a_queue_is_reached_with_the_identity_that_is_named(
+def test_the_named_identity_reaches_the_queue(
     storage: tuple[Azurite, Path], identity: tuple[Endpoint, dict[str, str]], name: str
 ) -> None:
-    """Without a connection string slices are put with a token of the named identity for Storage."""
+    """Without a connection string slices are enqueued with a token of the named identity."""
     found, environ = identity
     judge, _ = queues(storage[0], environ["BACKLOG_CLEARER_QUEUE"])
     queue = StorageQueue.from_environ({**environ, name: "client-7"})
@@ -114,10 +114,10 @@ def test_a_queue_is_reached_with_the_identity_that_is_named(
     assert {asked["resource"][0] for asked in found.asked} == {"https://storage.azure.com"}
 
 
-def test_an_identity_that_is_not_there_is_told(
+def test_a_missing_identity_names_its_setting(
     storage: tuple[Azurite, Path], identity: tuple[Endpoint, dict[str, str]]
 ) -> None:
-    """No token: the error says which setting to look at, and nothing is put."""
+    """Without a token the error names the setting to check, and nothing is enqueued."""
     found, environ = identity
     judge, _ = queues(storage[0], environ["BACKLOG_CLEARER_QUEUE"])
     found.status = 400

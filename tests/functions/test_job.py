@@ -61,7 +61,7 @@ PLATFORMS = {
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_slices_side_by_side_clear_all(deployed: Image, platform: str) -> None:
+def test_slices_side_by_side_clear_everything(deployed: Image, platform: str) -> None:
     """Four processes clear disjoint partitions and together everything; one restore undoes them all."""
     index, total, run = PLATFORMS[platform]
     deployed.judge.commit(deployed.topic, deployed.group, dict.fromkeys(range(PARTITIONS), 10))
@@ -84,7 +84,7 @@ def test_slices_side_by_side_clear_all(deployed: Image, platform: str) -> None:
 
 
 def test_a_slice_delivered_twice_does_no_harm(deployed: Image) -> None:
-    """The same slice twice at the same time: cleared, and no message is acknowledged that was not."""
+    """The same slice twice at the same time: everything is cleared, and every message is acknowledged once."""
     args = ("--backlog", "orders", "--slice", "0", "--total", "2", "--run-id", "again")
     with deployed.start({}, *args) as first, deployed.start({}, *args) as second:
         done = [ended(first), ended(second)]
@@ -103,7 +103,7 @@ def test_a_slice_delivered_twice_does_no_harm(deployed: Image) -> None:
     ],
 )
 def test_wrong_use_asks_for_no_retry(deployed: Image, args: tuple[str, ...], hint: str) -> None:
-    """What another attempt cannot mend exits with 2, says why, and changes nothing."""
+    """A fault that another attempt cannot mend exits with 2, with the reason, and changes nothing."""
     ran = deployed.run({}, *args)
     assert (ran.code, ran.result["cleared"]) == (2, False)
     assert hint in ran.result["error"]
@@ -111,7 +111,7 @@ def test_wrong_use_asks_for_no_retry(deployed: Image, args: tuple[str, ...], hin
     assert deployed.left() == PARTITIONS * EACH
 
 
-def test_the_same_file_on_a_laptop(deployed: Image) -> None:
+def test_the_command_line_takes_the_same_configuration(deployed: Image) -> None:
     """`cleaner.py run NAME` clears what the configuration names."""
     ran = cleaner("run", "orders", env={"BACKLOG_CLEARER_CONFIG": str(deployed.config)})
     assert (ran.code, deployed.left()) == (0, 0), ran.stderr
@@ -126,8 +126,8 @@ def test_a_limit_asks_for_no_retry(embedded: Judge, tmp_path: Path) -> None:
     assert image.left() == PARTITIONS * EACH - 700
 
 
-def test_a_deadline_asks_for_a_retry_that_goes_on(embedded: Judge, tmp_path: Path) -> None:
-    """A job that meets its deadline exits with 1; retries of the same run go on, to where it was frozen."""
+def test_a_deadline_asks_for_a_retry_that_continues(embedded: Judge, tmp_path: Path) -> None:
+    """A job that meets its deadline exits with 1; retries of the same run continue to its frozen target."""
     image = Image(embedded, tmp_path, partitions=PARTITIONS, **SLOW)
     environ = {
         "BACKLOG_CLEARER_DEADLINE_S": "0.2",
@@ -148,7 +148,7 @@ def test_a_deadline_asks_for_a_retry_that_goes_on(embedded: Judge, tmp_path: Pat
 
 
 def test_a_signal_settles_and_asks_for_a_retry(embedded: Judge, tmp_path: Path) -> None:
-    """SIGTERM ends a job with 1: what it says that it acknowledged is what the broker has acknowledged."""
+    """SIGTERM ends a job with 1, and its count equals the messages that the broker shows as acknowledged."""
     image = Image(embedded, tmp_path, partitions=PARTITIONS, **SLOW)
     with image.start({}, "--backlog", "orders") as process:
         wait_until(lambda: image.left() < PARTITIONS * MANY, "a first commit")
@@ -160,7 +160,7 @@ def test_a_signal_settles_and_asks_for_a_retry(embedded: Judge, tmp_path: Path) 
 
 
 def test_a_refusal_is_stored_with_the_run(deployed: Image) -> None:
-    """Attached consumers: exit 1, nothing moved, and the run's account says failed."""
+    """Attached consumers: exit 1, nothing moved, and the run's slice is failed."""
     with deployed.judge.member(deployed.topic, deployed.group):
         args = ("--slice", "1", "--total", "2", "--run-id", "live")
         ran = deployed.run({}, "--backlog", "orders", *args)
@@ -174,7 +174,7 @@ def test_a_refusal_is_stored_with_the_run(deployed: Image) -> None:
     ]
 
 
-def test_a_deadline_that_is_no_number(deployed: Image) -> None:
+def test_an_unreadable_deadline_is_wrong_use(deployed: Image) -> None:
     """A deadline that cannot be read is wrong use: nothing is drained without one."""
     ran = deployed.run({"BACKLOG_CLEARER_DEADLINE_S": "-1"}, "--backlog", "orders")
     assert ran.code == 2
@@ -183,7 +183,7 @@ def test_a_deadline_that_is_no_number(deployed: Image) -> None:
 
 
 def test_a_library_that_is_missing_is_named() -> None:
-    """Without Azure's library `--from-queue` is wrong use that says what to install."""
+    """Without Azure's library `--from-queue` is wrong use that names the package to install."""
     code = (
         "import sys; sys.modules['azure.storage.queue'] = None;"
         "from functions.job.main import main; main(['--from-queue'])"

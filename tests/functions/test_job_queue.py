@@ -78,7 +78,7 @@ def jobs(embedded: Judge, storage: Azurite, tmp_path: Path) -> Jobs:
 
 
 def test_jobs_share_a_queue(jobs: Jobs) -> None:
-    """Four processes at a time, each taking one message, clear all; the next finds none and says so."""
+    """Four processes at a time, each taking one message, clear all; the next reports an empty queue."""
     made = jobs.dispatched()
     done: list[Ran] = []
     for _ in range(2):
@@ -120,10 +120,10 @@ def test_a_killed_jobs_message_is_delivered_again(
     assert account.slices[0].invocations == 2
 
 
-def test_a_deadline_is_continued_by_a_message_of_its_own(
+def test_a_deadline_is_continued_by_another_message(
     embedded: Judge, storage: Azurite, tmp_path: Path
 ) -> None:
-    """At its deadline a job settles its message and puts the next on: exit 0, until all is cleared."""
+    """At its deadline a job deletes its message and enqueues the next: exit 0, until all is cleared."""
     jobs = Jobs(embedded, tmp_path, storage, **{**SLOW, "max_slices": 1})
     jobs.dispatched()
     first = jobs.run(BACKLOG_CLEARER_DEADLINE_S="0.2")
@@ -137,10 +137,10 @@ def test_a_deadline_is_continued_by_a_message_of_its_own(
     assert jobs.counts() == (0, 0)
 
 
-def test_who_lost_the_message_puts_nothing_on(
+def test_a_job_that_lost_its_message_enqueues_nothing(
     embedded: Judge, storage: Azurite, tmp_path: Path
 ) -> None:
-    """A job whose message is not its own any more leaves it to others to go on: exit 1, nothing put."""
+    """A job whose message was delivered again does not continue it: exit 1, nothing enqueued."""
     jobs = Jobs(embedded, tmp_path, storage, **{**SLOW, "max_slices": 1})
     jobs.dispatched()
     with jobs.start(BACKLOG_CLEARER_DEADLINE_S="0.2") as process:
@@ -168,7 +168,7 @@ def test_a_message_is_left_where_another_attempt_may_help(jobs: Jobs) -> None:
 def test_a_job_that_is_stopped_leaves_its_message(
     embedded: Judge, storage: Azurite, tmp_path: Path
 ) -> None:
-    """SIGTERM: what was read is settled, exit 1, and the same message comes again for the rest."""
+    """SIGTERM: read messages are acknowledged, exit 1, and the same message is delivered for the rest."""
     jobs = Jobs(embedded, tmp_path, storage, **{**SLOW, "max_slices": 1})
     jobs.visibility_s = 5
     jobs.dispatched()
@@ -200,7 +200,7 @@ def test_a_message_at_its_limit_is_settled(embedded: Judge, storage: Azurite, tm
 @pytest.mark.parametrize(
     "body", ["not JSON", '{"backlog": "orders", "brokers": "evil:9092"}', '{"backlog": "order"}', "[]"]
 )
-def test_what_is_no_request_is_poison(jobs: Jobs, body: str) -> None:
+def test_a_body_that_is_not_a_request_is_poison(jobs: Jobs, body: str) -> None:
     """A body that no attempt can carry out goes to the poison queue at once: exit 2, nothing moved."""
     jobs.put(body)
     ran = jobs.run()
@@ -211,8 +211,8 @@ def test_what_is_no_request_is_poison(jobs: Jobs, body: str) -> None:
     assert jobs.left() == PARTITIONS * EACH
 
 
-def test_what_was_tried_too_often_is_poison(jobs: Jobs) -> None:
-    """A message taken for the sixth time goes to the poison queue unread; the run says failed."""
+def test_a_message_tried_too_often_is_poison(jobs: Jobs) -> None:
+    """A message taken for the sixth time goes to the poison queue unread; the run's slice is failed."""
     made = jobs.dispatched()
     jobs.queue.clear_messages()
     jobs.put(f'{{"backlog": "orders", "slice": 2, "total": 6, "run_id": "{made.run_id}"}}')
@@ -227,7 +227,7 @@ def test_what_was_tried_too_often_is_poison(jobs: Jobs) -> None:
     assert run_status(jobs.receipts, made.run_id).slices[2].state == "failed"
 
 
-def test_a_faulty_job_blames_no_message(jobs: Jobs) -> None:
+def test_a_faulty_job_takes_no_message(jobs: Jobs) -> None:
     """Wrong settings or arguments end a job with 2 before it takes a message."""
     jobs.put('{"backlog": "orders"}')
     for ran in (

@@ -46,7 +46,7 @@ def gcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_run_and_its_undo_by_receipts_in_a_bucket(embedded: Judge, gcs: str, tmp_path: Path) -> None:
-    """Two slices keep their receipts in Cloud Storage; the account and the undo are read from there."""
+    """Two slices keep their receipts in Cloud Storage; the run's status and the undo are read from there."""
     found = Deployed(embedded, tmp_path, partitions=4, each=300, receipts=gcs)
     embedded.commit(found.topic, found.group, dict.fromkeys(range(4), 7))
     env = {"BACKLOG_CLEARER_CONFIG": str(found.config)}
@@ -63,15 +63,15 @@ def test_a_run_and_its_undo_by_receipts_in_a_bucket(embedded: Judge, gcs: str, t
 
 
 def test_failures_are_stored_beside_the_receipts(gcs: str) -> None:
-    """A failure is kept in the bucket, is told, and is no receipt."""
+    """A failure is kept in the bucket and reported, and is not taken for a receipt."""
     now = datetime.now(timezone.utc)
     note_failure(gcs, Request(backlog="orders", slice=0, total=2, run_id="r-2"), UsageError("no"), now)
     assert [item.error for item in run_status(gcs, "r-2").slices] == ["no", None]
     assert load_run(gcs, "r-2") == {}
 
 
-def test_a_bucket_that_is_not_there_stops_the_run(embedded: Judge, gcs: str, tmp_path: Path) -> None:
-    """Where the receipt cannot be stored, the job says so by its place, and nothing is changed."""
+def test_a_missing_bucket_stops_the_run(embedded: Judge, gcs: str, tmp_path: Path) -> None:
+    """If the receipt cannot be stored, the error names its place, and nothing is changed."""
     del gcs
     found = Deployed(embedded, tmp_path, partitions=2, each=10, receipts="gs://no-such-bucket/x")
     ran = cleaner("run", "orders", env={"BACKLOG_CLEARER_CONFIG": str(found.config)})
@@ -80,8 +80,8 @@ def test_a_bucket_that_is_not_there_stops_the_run(embedded: Judge, gcs: str, tmp
     assert found.left() == 20
 
 
-def test_a_place_of_no_known_kind_is_one_kind_of_error() -> None:
-    """Whatever a file system's library raises comes out as an OSError, and as words of this project."""
+def test_every_error_of_a_file_system_is_an_oserror() -> None:
+    """Every error of a file system's library becomes an OSError, and a message of this project."""
     place, request = "nonsense://bucket/x", Request(backlog="o", run_id="r")
     with pytest.raises(OSError, match="nonsense"):
         store.write(f"{place}/r/a.json", b"{}")

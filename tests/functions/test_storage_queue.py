@@ -63,8 +63,8 @@ def bodies(client: QueueClient) -> Iterator[dict[str, object]]:
         yield json.loads(base64.b64decode(message.content, validate=True))
 
 
-def test_everything_put_is_there_once(both: Both) -> None:
-    """Five hundred slices put at once are five hundred base64 messages, each with its fields alone."""
+def test_every_slice_is_enqueued_once(both: Both) -> None:
+    """Five hundred slices become five hundred base64 messages, each with only its fields."""
     both.queue.put(slices(500))
     found = list(bodies(both.judge))
     assert sorted(str(body["slice"]) for body in found) == sorted(map(str, range(500)))
@@ -73,8 +73,8 @@ def test_everything_put_is_there_once(both: Both) -> None:
     assert count(both.judge) == 500
 
 
-def test_a_failed_put_says_what_is_missing(both: Both, storage: Azurite) -> None:
-    """Throttled slices are put again by the library; a refused one is named, and nothing is missed."""
+def test_a_failed_put_names_the_missing_slices(both: Both, storage: Azurite) -> None:
+    """Throttled slices are retried by the library; a refused one is named, and no other is missing."""
     throttled: set[bytes] = set()
 
     def fault(method: str, _path: str, body: bytes) -> int | None:
@@ -94,16 +94,16 @@ def test_a_failed_put_says_what_is_missing(both: Both, storage: Azurite) -> None
             queue.put(slices(30))
         assert "slices are not on the queue" in str(caught.value)
     there = {body["slice"] for body in bodies(both.judge)}
-    said = re.search(r"\(slice ([\d, ]+)\)", str(caught.value))
-    assert said is not None
-    missing = {int(number) for number in said[1].split(", ")}
+    match = re.search(r"\(slice ([\d, ]+)\)", str(caught.value))
+    assert match is not None
+    missing = {int(number) for number in match[1].split(", ")}
     assert missing == set(range(30)) - there
     assert 29 in missing
     assert throttled
 
 
 def test_a_message_stays_hidden_while_it_is_worked_on(both: Both) -> None:
-    """Longer than the visibility timeout others see nothing; after the end it comes again, counted."""
+    """Others see nothing for longer than the visibility timeout; afterwards it is delivered again."""
     both.queue.put(slices(1))
     taken = both.queue.take(VISIBLE_S)
     assert taken is not None
@@ -125,7 +125,7 @@ def test_a_message_stays_hidden_while_it_is_worked_on(both: Both) -> None:
 def test_a_message_that_was_delivered_again_is_not_claimed(
     both: Both, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who lost a message is told so, and his deleting leaves it to whom it was delivered."""
+    """A worker that lost a message learns it, and its delete does not affect the new delivery."""
     both.queue.put(slices(1))
     first = both.queue.take(1)
     wait_until(lambda: bool(both.judge.peek_messages()), "the message to be seen again")
@@ -169,8 +169,8 @@ def test_a_renewal_that_fails_is_tried_again(
 
 
 @pytest.mark.parametrize("content", ["not base64, and no request", "////", ""])
-def test_a_body_that_is_no_text_can_be_buried(both: Both, content: str) -> None:
-    """Whatever was put on the queue can be taken, and moved to the poison queue as it was."""
+def test_a_body_that_is_not_text_can_be_buried(both: Both, content: str) -> None:
+    """Any body can be taken, and moved to the poison queue unchanged."""
     both.judge.send_message(content)
     taken = both.queue.take(VISIBLE_S)
     assert taken is not None
@@ -182,8 +182,8 @@ def test_a_body_that_is_no_text_can_be_buried(both: Both, content: str) -> None:
     ]
 
 
-def test_tried_too_often(both: Both) -> None:
-    """The sixth time that a message is taken, it was tried as often as messages are."""
+def test_the_sixth_delivery_is_exhausted(both: Both) -> None:
+    """A message that is taken for the sixth time has no attempts left."""
     both.queue.put(slices(1))
     seen = []
     for _ in range(6):
@@ -194,8 +194,8 @@ def test_tried_too_often(both: Both) -> None:
     assert seen == [False] * 5 + [True]
 
 
-def test_errors_have_no_secrets(both: Both, storage: Azurite) -> None:
-    """A wrong key, an account that does not answer and a queue that is missing are told without secrets."""
+def test_errors_contain_no_secrets(both: Both, storage: Azurite) -> None:
+    """A wrong key, a silent account and a missing queue are reported without secrets."""
     wrong = storage.connection_string.replace(KEY, base64.b64encode(b"wrong key").decode())
     with pytest.raises(BrokerError, match=r"HTTP 403") as caught:
         StorageQueue.from_environ({**both.environ, "BACKLOG_CLEARER_STORAGE": wrong}).take(VISIBLE_S)
@@ -222,8 +222,8 @@ def test_errors_have_no_secrets(both: Both, storage: Azurite) -> None:
         ),
     ],
 )
-def test_settings_that_are_missing_or_wrong(environ: dict[str, str], hint: str) -> None:
-    """What is not set or cannot be read is wrong use, named, without its value."""
+def test_missing_and_wrong_settings_are_named(environ: dict[str, str], hint: str) -> None:
+    """A missing or invalid setting is wrong use that names it without its value."""
     with pytest.raises(UsageError, match=hint) as caught:
         StorageQueue.from_environ(environ)
     assert "s3cret" not in str(caught.value)
