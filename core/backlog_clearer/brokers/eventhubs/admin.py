@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from azure.eventhub._pyamqp import AMQPClient
@@ -13,9 +13,13 @@ from azure.eventhub._pyamqp.message import Message
 from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, AmqpConnection
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.positions import PartitionProperties
+from backlog_clearer.brokers.eventhubs.positions import (
+    PartitionProperties,
+    parse_partition_ids,
+    parse_properties,
+)
 from backlog_clearer.brokers.shared.parallel import in_parallel
-from backlog_clearer.errors import ClearerError
+from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import Partition
 
 _ERRORS_FROM = 400  # of the management node's status codes, which are HTTP's
@@ -34,19 +38,27 @@ class Management:
     def partition_numbers(self) -> list[int]:
         """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
         found = self._ask("com.microsoft:eventhub", None)
-        return sorted(int(name) for name in found[b"partition_ids"])
+        try:
+            return parse_partition_ids(found)
+        except (TypeError, ValueError) as error:
+            raise self._unusable(error, None) from error
 
     def properties(self, number: int) -> PartitionProperties:
-        """The properties of one partition."""
+        """The properties of one partition; raises `TransientError` if they cannot be true."""
         found = self._ask("com.microsoft:partition", number)
-        return PartitionProperties(
-            begin=int(found[b"begin_sequence_number"]),
-            last=int(found[b"last_enqueued_sequence_number"]),
-            offset=found[b"last_enqueued_offset"].decode(),
-            empty=bool(found[b"is_partition_empty"]),
+        try:
+            return parse_properties(found, number)
+        except ValueError as error:
+            raise self._unusable(error, number) from error
+
+    def _unusable(self, error: Exception, number: int | None) -> TransientError:
+        partition = None if number is None else Partition(self._options.hub, number)
+        return TransientError(
+            f"{partition or self._options.hub}: the management node's answer cannot be used: {error}.",
+            partition,
         )
 
-    def _ask(self, kind: str, number: int | None) -> Mapping[bytes, Any]:
+    def _ask(self, kind: str, number: int | None) -> Any:
         options = self._options
         partition = None if number is None else Partition(options.hub, number)
         self._link.transport.give_up_at = time.monotonic() + TIMEOUT_S
@@ -64,13 +76,12 @@ class Management:
                 status_code_field=b"status-code",
                 status_description_field=b"status-description",
             )
-            if int(status) >= _ERRORS_FROM:
-                said = text.decode() if isinstance(text, bytes) else text
-                raise ValueError(f"Status code: {status}, {said}")
+            if not isinstance(status, int) or status >= _ERRORS_FROM:
+                described = text.decode() if isinstance(text, bytes) else text
+                raise ValueError(f"Status code: {status}, {described}")
         except FAILURES as error:
             raise service_error(error, options, partition) from error
-        found: Mapping[bytes, Any] = answer.value
-        return found
+        return answer.value
 
     def close(self) -> None:
         """Close the connection."""
@@ -88,7 +99,7 @@ def read_partition_numbers(options: EventHubsOptions) -> list[int]:
 def read_partitions(
     options: EventHubsOptions, numbers: Sequence[int]
 ) -> dict[int, PartitionProperties | ClearerError]:
-    """The properties of each partition, or the error that stood in their place."""
+    """The properties of each partition, or the error that its request met."""
 
     def ask(chunk: Sequence[int]) -> dict[int, PartitionProperties | ClearerError]:
         found: dict[int, PartitionProperties | ClearerError] = {}

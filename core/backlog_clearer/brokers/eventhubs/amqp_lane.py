@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
 from backlog_clearer.brokers.eventhubs.links import LinkGroup, Receiver
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.positions import position_from, selector, sequence_number
-from backlog_clearer.brokers.eventhubs.wire import LAST_ENQUEUED, SEQUENCE_NUMBER, count_up_to
+from backlog_clearer.brokers.eventhubs.positions import (
+    event_number,
+    events_behind,
+    position_from,
+    selector,
+    sequence_number,
+)
+from backlog_clearer.brokers.eventhubs.wire import count_up_to
 from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Position, Settled
 
@@ -27,10 +33,14 @@ class AmqpLane:
         self._claims = {claim.partition: claim for claim in claims}
         self._targets = {claim.partition: sequence_number(claim.target) for claim in claims}
         self._reached: list[Partition] = []  # with nothing to read, and not reported yet
+        self._last: dict[Partition, int] = {}  # the last sequence number before what is to be read
         self._unsettled: dict[Partition, tuple[int, Position]] = {}
         filters = {}
         for claim in claims:
             begin = claim.resume if claim.resume is not None else claim.state.position
+            at = sequence_number(begin)
+            if at is not None:
+                self._last[claim.partition] = at
             if _is_reached(claim, begin):
                 self._reached.append(claim.partition)
             else:
@@ -73,7 +83,16 @@ class AmqpLane:
         return advances
 
     def _take(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
-        """Report what has arrived on one link, up to the target and the limit."""
+        """Report what has arrived on one link, up to the target and the limit.
+
+        Raises `TransientError` for events whose annotations cannot be true.
+        """
+        try:
+            return self._counted(group, receiver, limit)
+        except (ValueError, IndexError) as error:
+            raise TransientError(f"{receiver.partition}: {error}.", receiver.partition) from error
+
+    def _counted(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
         tally, partition = receiver.tally, receiver.partition
         held = len(tally.events)
         count = held if limit is None else min(held, limit)
@@ -81,10 +100,14 @@ class AmqpLane:
             return None
 
         def number(index: int) -> int:
-            return int(group.transport.event(tally, index)[SEQUENCE_NUMBER])
+            return event_number(group.transport.event(tally, index))
 
         last = group.transport.event(tally, count - 1)
-        at, target = int(last[SEQUENCE_NUMBER]), self._targets[partition]
+        at, target = event_number(last), self._targets[partition]
+        if not self._last.get(partition, -1) < number(0) <= at:
+            raise ValueError(
+                f"events {number(0)} to {at} arrived after event {self._last.get(partition, -1)}"
+            )
         size = tally.bytes * count // held
         tally.bytes -= size
         if target is not None and at >= target:
@@ -96,9 +119,9 @@ class AmqpLane:
             group.drop(receiver)
         else:
             position = position_from(last)
-            end = last.get(LAST_ENQUEUED) if target is None else target
-            left = None if end is None else max(0, int(end) - at)
+            left = events_behind(last) if target is None else target - at
             receiver.forget(count)
+            self._last[partition] = at
         before, _ = self._unsettled.get(partition, (0, None))
         self._unsettled[partition] = (before + count, position)
         return Advance(partition, count, left, size)

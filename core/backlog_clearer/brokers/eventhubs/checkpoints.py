@@ -11,7 +11,6 @@ Azure.Messaging.EventHubs.Primitives.BlobCheckpointStoreInternal, initializeWith
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -27,8 +26,13 @@ from azure.storage.blob import BlobProperties, ContainerClient
 from backlog_clearer.brokers.eventhubs.connection import credential
 from backlog_clearer.brokers.eventhubs.errors import storage_error
 from backlog_clearer.brokers.eventhubs.options import CheckpointFormat, EventHubsOptions
-from backlog_clearer.brokers.eventhubs.positions import parse_checkpoint, parse_lease
-from backlog_clearer.errors import UsageError
+from backlog_clearer.brokers.eventhubs.positions import (
+    Checkpoint,
+    checked,
+    parse_checkpoint,
+    parse_lease,
+)
+from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.model import Position
 
 
@@ -43,7 +47,7 @@ class Ownership(NamedTuple):
 class Blobs(NamedTuple):
     """What one look into the container found, by partition number."""
 
-    positions: dict[int, dict[str, int | str | None]]
+    positions: dict[int, Checkpoint]
     faults: dict[int, str]  # checkpoints that cannot be read, and why
     owners: tuple[Ownership, ...]
 
@@ -85,49 +89,55 @@ class Checkpoints:
         clock: list[datetime] = []
 
         def remember(response: Any) -> None:
-            stamp = response.http_response.headers.get("Date")
-            clock.append(parsedate_to_datetime(stamp) if stamp else datetime.now(timezone.utc))
+            clock.append(_clock(response.http_response.headers.get("Date")))
 
         prefix = self._path.lower()
         try:
             found = list(
                 self._container.list_blobs(prefix, include=["metadata"], raw_response_hook=remember)
             )
-            positions, faults, owners = _sort(found, prefix, clock[-1] if clock else None)
+            blobs = _sort(found, prefix, clock[-1] if clock else _clock(None))
             if self._options.checkpoint_format is CheckpointFormat.FUNCTIONS:
-                for number, lease in self._leases().items():
-                    positions.setdefault(number, lease)
+                self._add_leases(blobs)
         except AzureError as error:
-            raise storage_error(error, self.account, self._container.container_name) from error
-        return Blobs(positions, faults, owners)
+            raise self._translated(error) from error
+        return blobs
 
-    def _leases(self) -> dict[int, dict[str, int | str | None]]:
-        """The positions in leases of before version 5."""
-        leases = {}
+    def _add_leases(self, blobs: Blobs) -> None:
+        """Add the leases of before version 5, for partitions without a checkpoint."""
         for blob in self._container.list_blobs(self._path):
             name = blob.name.removeprefix(self._path)
-            if name.isdecimal():
+            if not name.isdecimal() or int(name) in blobs.positions or int(name) in blobs.faults:
+                continue
+            try:
                 position = parse_lease(self._container.download_blob(blob.name).readall())
-                if position:
-                    leases[int(name)] = position
-        return leases
+            except ResourceNotFoundError:
+                continue  # deleted since it was listed
+            except (ValueError, AzureError) as error:
+                reason = self._translated(error) if isinstance(error, AzureError) else error
+                blobs.faults[int(name)] = f"its lease blob {blob.name} cannot be read: {reason}"
+                continue
+            if position:
+                blobs.positions[int(name)] = position
+
+    def _translated(self, error: AzureError) -> ClearerError:
+        return storage_error(error, self.account, self._container.container_name)
 
     def write(self, number: int, position: Position) -> None:
         """Write one checkpoint, through the SDK's own store: exactly what its processors write."""
-        if not isinstance(position, Mapping):
-            raise TypeError(f"{position!r} is no Event Hubs position")
+        written = checked(position)
         checkpoint = {
             **self._key,
             "partition_id": str(number),
-            "offset": position["offset"] if position["offset"] is not None else "",
-            "sequence_number": (
-                position["sequence_number"] if position["sequence_number"] is not None else ""
-            ),
+            **{
+                key: "" if written[key] is None else written[key]
+                for key in ("offset", "sequence_number")
+            },
         }
         try:
             self._store.update_checkpoint(checkpoint)
         except AzureError as error:
-            raise storage_error(error, self.account, self._container.container_name) from error
+            raise self._translated(error) from error
 
     def delete(self, number: int) -> None:
         """Delete one checkpoint; there being none is fine."""
@@ -135,9 +145,9 @@ class Checkpoints:
             self._container.delete_blob(f"{self._path}checkpoint/{number}".lower())
         except ResourceNotFoundError as error:
             if "ContainerNotFound" in str(error):
-                raise storage_error(error, self.account, self._container.container_name) from error
+                raise self._translated(error) from error
         except AzureError as error:
-            raise storage_error(error, self.account, self._container.container_name) from error
+            raise self._translated(error) from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -162,11 +172,18 @@ def _container(options: EventHubsOptions) -> ContainerClient:
         ) from None
 
 
-def _sort(
-    found: list[BlobProperties], prefix: str, now: datetime | None
-) -> tuple[dict[int, dict[str, int | str | None]], dict[int, str], tuple[Ownership, ...]]:
-    """Tell the blobs of a group apart."""
-    positions: dict[int, dict[str, int | str | None]] = {}
+def _clock(stamp: str | None) -> datetime:
+    """The storage account's clock from an answer's Date header; without one, this machine's."""
+    try:
+        found = parsedate_to_datetime(stamp) if stamp else datetime.now(timezone.utc)
+    except ValueError:
+        return datetime.now(timezone.utc)
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def _sort(found: list[BlobProperties], prefix: str, now: datetime) -> Blobs:
+    """Checkpoints and ownerships by partition from the blobs of a group."""
+    positions: dict[int, Checkpoint] = {}
     faults: dict[int, str] = {}
     owners: list[Ownership] = []
     for blob in found:
@@ -179,7 +196,7 @@ def _sort(
                 positions[int(name)] = parse_checkpoint(metadata)
             except ValueError as error:
                 faults[int(name)] = f"its checkpoint blob {blob.name} cannot be read: {error}"
-        elif kind == "ownership" and metadata.get("ownerid") and now is not None:
+        elif kind == "ownership" and metadata.get("ownerid"):
             age = (now - blob.last_modified).total_seconds()
             owners.append(Ownership(int(name), metadata["ownerid"], age))
-    return positions, faults, tuple(owners)
+    return Blobs(positions, faults, tuple(owners))

@@ -148,6 +148,8 @@ class KafkaReaderLane:
         if left is None:
             raise BrokerError(f"{partition}: the Kafka endpoint did not tell the offset", partition)
         offset = (_NEVER if target is None else target) - left
+        if offset < 0:
+            raise TransientError(f"{partition}: the Kafka endpoint reported offset {offset}", partition)
         before, _ = self._unsettled.get(partition, (0, 0))
         if messages or before or left == 0:
             self._unsettled[partition] = before + messages, offset

@@ -214,6 +214,8 @@ def position_of(options: EventHubsOptions, partition: Partition, number: int) ->
             group.pump(0.25)
             if receiver.tally.events:
                 return position_from(group.transport.event(receiver.tally, 0))
+    except (ValueError, IndexError) as error:
+        raise TransientError(f"{partition}: {error}.", partition) from error
     finally:
         group.close()
     raise TransientError(

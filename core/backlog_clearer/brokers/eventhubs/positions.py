@@ -1,65 +1,138 @@
-"""Azure Event Hubs: positions, and what lies between them: pure.
+"""Azure Event Hubs: positions, the figures they are compared with, and what lies between: pure.
 
-A position is `{"offset": …, "sequence_number": …}` of the last event consumed.
+A position is `{"offset": …, "sequence_number": …}` of the last event consumed, either of which may be
+None. Sequence numbers begin at 0; -1 means that there is no event. Every figure is checked where it is
+read, because a figure that cannot be must never become a count.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from backlog_clearer.brokers.eventhubs.wire import OFFSET, SEQUENCE_NUMBER
+from backlog_clearer.brokers.eventhubs.wire import LAST_ENQUEUED, OFFSET, SEQUENCE_NUMBER
+from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Position
 
 LEGACY = "legacy"
 """The `layout` of a position that a Functions lease of before version 5 holds."""
 
+Checkpoint: TypeAlias = dict[str, int | str | None]
+"""A position as it was read from a blob."""
+
+_NONE = -1  # a sequence number: there is no event before
 _NO_OFFSET = frozenset({"", "no offset", "None"})
-"""What processors write where they know no offset (the second is .NET's own placeholder)."""
+"""What processors write where they have no offset (the second is .NET's own placeholder)."""
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
+
+
+def parse_partition_ids(found: object) -> list[int]:
+    """The partitions of an Event Hub from the management node's answer; raises `ValueError`."""
+    names = found.get(b"partition_ids") if isinstance(found, Mapping) else None
+    if not isinstance(names, list) or not names:
+        raise ValueError("the answer names no partition")
+    return sorted(int(name) for name in names)
 
 
 class PartitionProperties(NamedTuple):
-    """What the management node says of one partition."""
+    """One partition's range of events, as `parse_properties` checked it."""
 
-    begin: int  # first sequence number retained
+    begin: int  # sequence number of the first event retained; `last + 1`: none is
     last: int  # sequence number of the last event enqueued; -1: never any
     offset: str  # its offset; "-1": never any
     empty: bool  # nothing is retained
 
 
-def parse_checkpoint(metadata: Mapping[str, str | None]) -> dict[str, int | str | None]:
-    """A checkpoint blob's metadata as a position; raises `ValueError` if it holds none."""
-    offset = metadata.get("offset") or ""  # a listing tells an empty value as None
-    number = metadata.get("sequencenumber") or ""
-    position: dict[str, int | str | None] = {
+def parse_properties(found: object, number: int) -> PartitionProperties:
+    """The properties of partition `number` from the management node's answer.
+
+    Keys and meaning: azure-eventhub, `_get_partition_properties`. Raises `ValueError` for an answer with a
+    value missing, of another type, or impossible.
+    """
+    if not isinstance(found, Mapping):
+        raise ValueError("the answer has no properties")  # noqa: TRY004 the caller handles one kind
+    if found.get(b"partition", str(number).encode()) not in {str(number).encode(), str(number)}:
+        raise ValueError(f"it is about partition {found[b'partition']!r}")
+    last = _whole(found, "last_enqueued_sequence_number")
+    begin = _whole(found, "begin_sequence_number")
+    offset = found.get(b"last_enqueued_offset")
+    offset = offset.decode("utf-8", "replace") if isinstance(offset, bytes) else offset
+    empty = found.get(b"is_partition_empty")
+    if not isinstance(offset, str) or not offset or (offset == "-1") != (last == _NONE):
+        raise ValueError(f"last_enqueued_offset is {offset!r}, of event {last}")
+    if not isinstance(empty, bool):
+        raise ValueError(f"is_partition_empty is {empty!r}")  # noqa: TRY004
+    if empty:
+        return PartitionProperties(last + 1, last, offset, empty)
+    if not 0 <= begin <= last:
+        raise ValueError(f"events {begin} to {last} cannot be those of a partition that is not empty")
+    return PartitionProperties(begin, last, offset, empty)
+
+
+def _whole(found: Mapping[Any, Any], key: str) -> int:
+    """A sequence number of an answer, -1 or more."""
+    value = found.get(key.encode())
+    if not isinstance(value, int) or isinstance(value, bool) or value < _NONE:
+        raise ValueError(f"{key} is {value!r}")
+    return value
+
+
+def parse_checkpoint(metadata: Mapping[str, str | None]) -> Checkpoint:
+    """A checkpoint blob's metadata as a position; raises `ValueError` if it holds none.
+
+    A sequence number below -1 is a placeholder of processors that have only an offset.
+    """
+    offset = metadata.get("offset") or ""  # a listing returns an empty value as None
+    text = metadata.get("sequencenumber") or ""
+    if text and not _NUMBER.fullmatch(text):
+        raise ValueError(f"its sequence number is {text[:40]!r}")
+    number = int(text) if text else None
+    position: Checkpoint = {
         "offset": None if offset in _NO_OFFSET else offset,
-        "sequence_number": int(number) if number else None,
+        "sequence_number": None if number is not None and number < _NONE else number,
     }
     if position == {"offset": None, "sequence_number": None}:
         raise ValueError("it has neither an offset nor a sequence number")
     return position
 
 
-def parse_lease(content: bytes) -> dict[str, int | str | None] | None:
-    """The position in a Functions lease of before version 5; None: the lease has none yet."""
+def parse_lease(content: bytes) -> Checkpoint | None:
+    """The position in a Functions lease of before version 5; None: the lease has none yet.
+
+    Raises `ValueError` for content that is not a lease.
+    """
     lease = json.loads(content)
-    if not lease.get("Offset"):
+    if not isinstance(lease, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 the caller handles one kind
+    offset, number = lease.get("Offset"), lease.get("SequenceNumber")
+    if not offset:
         return None
-    return {
-        "offset": str(lease["Offset"]),
-        "sequence_number": int(lease["SequenceNumber"]),
-        "layout": LEGACY,
-    }
+    if not isinstance(number, int) or isinstance(number, bool) or number < _NONE:
+        raise ValueError(f"its sequence number is {number!r}")
+    return {"offset": str(offset), "sequence_number": number, "layout": LEGACY}
+
+
+def checked(position: Position) -> Mapping[str, int | str | None]:
+    """A position with both its keys; raises `UsageError` if it is not one of Event Hubs."""
+    if isinstance(position, Mapping):
+        offset, number = position.get("offset"), position.get("sequence_number")
+        whole = isinstance(number, int) and not isinstance(number, bool) and number >= _NONE
+        named = isinstance(offset, str) and offset != ""
+        if (whole or number is None) and (named or offset is None) and (whole or named):
+            return {**position, "offset": offset, "sequence_number": number}
+    raise UsageError(
+        f"{position!r} is not a position of Event Hubs, which has an offset (text) or a sequence number"
+        " (-1 or more)."
+    )
 
 
 def sequence_number(position: Position | None) -> int | None:
-    """The sequence number of an Event Hubs position, if it has one."""
+    """The sequence number of a position, if it has one; raises `UsageError` for another kind."""
     if position is None:
         return None
-    if not isinstance(position, Mapping):
-        raise TypeError(f"{position!r} is no Event Hubs position")
-    number = position.get("sequence_number")
+    number = checked(position)["sequence_number"]
     return None if number is None else int(number)
 
 
@@ -67,35 +140,71 @@ def selector(position: Position | None) -> str:
     """The filter for the events after a position; by offset where it is known, as processors do."""
     if position is None:
         return "amqp.annotation.x-opt-offset > '-1'"
-    if not isinstance(position, Mapping):
-        raise TypeError(f"{position!r} is no Event Hubs position")
-    if position.get("offset") is not None:
-        return f"amqp.annotation.x-opt-offset > '{position['offset']}'"
-    return f"amqp.annotation.x-opt-sequence-number > '{position['sequence_number']}'"
+    found = checked(position)
+    if found["offset"] is not None:
+        return f"amqp.annotation.x-opt-offset > '{found['offset']}'"
+    return f"amqp.annotation.x-opt-sequence-number > '{found['sequence_number']}'"
+
+
+def event_number(annotations: Mapping[bytes, int | bytes]) -> int:
+    """The sequence number of an event; raises `ValueError` if it has none."""
+    number = annotations.get(SEQUENCE_NUMBER)
+    if not isinstance(number, int) or number < 0:
+        raise ValueError(f"an event has the sequence number {number!r}")
+    return number
 
 
 def position_from(annotations: Mapping[bytes, int | bytes]) -> Position:
-    """The position of an event."""
-    offset = annotations[OFFSET]
-    return {
-        "offset": offset.decode() if isinstance(offset, bytes) else str(offset),
-        "sequence_number": int(annotations[SEQUENCE_NUMBER]),
-    }
+    """The position of an event; raises `ValueError` if its annotations have none."""
+    offset = annotations.get(OFFSET)
+    text = offset.decode("utf-8", "replace") if isinstance(offset, bytes) else str(offset)
+    if offset is None or not text:
+        raise ValueError("an event has no offset")
+    return {"offset": text, "sequence_number": event_number(annotations)}
+
+
+def events_behind(annotations: Mapping[bytes, int | bytes]) -> int | None:
+    """Events in the partition behind this one, when the service sent it; None: it does not report that."""
+    end = annotations.get(LAST_ENQUEUED)
+    if not isinstance(end, int) or end < event_number(annotations):
+        return None
+    return end - event_number(annotations)
+
+
+def anomaly(found: PartitionProperties, position: Position | None, target: int | None) -> str | None:
+    """Why a position or a target cannot belong to this partition; None: they can.
+
+    Events are only ever added at the end, so the last sequence number never decreases.
+    """
+    at = sequence_number(position)
+    if at is not None and at > found.last:
+        return (
+            f"its checkpoint, at sequence number {at}, lies beyond the last event ({found.last}): the"
+            " Event Hub was probably created anew; delete the checkpoint blob, since processors"
+            " cannot resume from it either"
+        )
+    if target is not None and target > found.last:
+        return (
+            f"its last event ({found.last}) lies before the target ({target}): the Event Hub was probably"
+            " created anew"
+        )
+    return None
 
 
 def backlog(found: PartitionProperties, position: Position | None) -> int | None:
-    """Events between a position and the end that are still retained; None: the position does not say."""
-    if found.empty:
-        return 0
-    if position is None:
-        return found.last - found.begin + 1
-    number = sequence_number(position)
-    return None if number is None else max(0, found.last - max(number, found.begin - 1))
+    """Events between a position and the end that are still retained; None: the position does not show it.
+
+    Only for what has no `anomaly`.
+    """
+    return left_up_to(found, position, found.last)
 
 
 def left_up_to(found: PartitionProperties, position: Position | None, target: int) -> int | None:
-    """Events up to a target that are retained and not consumed; None: the position does not say."""
-    number = -1 if position is None else sequence_number(position)
-    if number is None:
-        return None
-    return 0 if found.empty else max(0, target - max(number, found.begin - 1))
+    """Events up to a target that are retained and not consumed; None: the position does not show it.
+
+    Only for what has no `anomaly`: then a position after the target means that nothing is left.
+    """
+    if found.empty:
+        return 0
+    number = _NONE if position is None else sequence_number(position)
+    return None if number is None else max(0, target - max(number, found.begin - 1))

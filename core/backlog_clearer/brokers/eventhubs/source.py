@@ -9,6 +9,7 @@ are opaque to everyone but the service, and they are what processors resume by.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from backlog_clearer.brokers.eventhubs.admin import read_partition_numbers, read_partitions
@@ -21,13 +22,14 @@ from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventRea
 from backlog_clearer.brokers.eventhubs.positions import (
     LEGACY,
     PartitionProperties,
+    anomaly,
     backlog,
     left_up_to,
     selector,
     sequence_number,
 )
 from backlog_clearer.brokers.shared.parallel import in_parallel
-from backlog_clearer.errors import ClearerError, UsageError
+from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.model import (
     Claim,
     Mode,
@@ -43,6 +45,7 @@ from backlog_clearer.model import (
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Lane, failed_state
+from backlog_clearer.text import counted
 
 _Item = TypeVar("_Item")
 
@@ -147,21 +150,16 @@ class EventHubsSource:
         partition = Partition(self._options.hub, number)
         position = blobs.positions.get(number)
         if isinstance(found, ClearerError):
-            return failed_state(partition, found, position)
-        error = blobs.faults.get(number)
-        at = sequence_number(position)
-        if at is not None and at > found.last:
-            error = (
-                f"its checkpoint, at sequence number {at}, lies beyond the last event ({found.last}): the"
-                " Event Hub was probably created anew; delete the checkpoint blob, since processors"
-                " cannot resume from it either"
-            )
+            return replace(failed_state(partition, found, position), undo=blobs.faults.get(number))
+        fault = blobs.faults.get(number)
+        error = fault or anomaly(found, position, None)
         return PartitionState(
             partition,
             position,
             start={"offset": None, "sequence_number": found.begin - 1},
             end={"offset": found.offset, "sequence_number": found.last},
             backlog=None if error else backlog(found, position),
+            undo=fault and f"{fault}; nothing is written over it or deleted",
             error=error,
         )
 
@@ -194,6 +192,18 @@ class EventHubsSource:
             self._kafka = None
         if options.reader is EventReader.AMQP:
             return "Reading over AMQP, as asked for."
+        unnumbered = sum(
+            state.position is not None and not state.error and sequence_number(state.position) is None
+            for state in states
+        )
+        if unnumbered:
+            reason = (
+                f"{counted(unnumbered, 'checkpoint')} without a sequence number, which the Kafka endpoint"
+                " needs to start there"
+            )
+            if options.reader is EventReader.KAFKA:
+                raise UsageError(f"--reader kafka cannot be used: {reason}. Use --reader amqp.")
+            return f"Reading over AMQP: {reason}."
         if options.reader is EventReader.AUTO:
             size = sum(state.backlog or 0 for state in states)
             if options.connection_string is None:
@@ -242,26 +252,32 @@ class EventHubsSource:
             if isinstance(item, ClearerError):
                 results.append(Remaining(partition, position, None, str(item)))
                 continue
-            wanted = sequence_number(target)
-            left = left_up_to(item, position, item.last if wanted is None else wanted)
-            fault = blobs.faults.get(partition.number)
-            results.append(Remaining(partition, position, None if fault else left, fault))
+            wanted = item.last if target is None else sequence_number(target)
+            error = blobs.faults.get(partition.number) or anomaly(item, position, wanted)
+            if wanted is None:
+                error = error or "its target has no sequence number"
+            left = None if error or wanted is None else left_up_to(item, position, wanted)
+            results.append(Remaining(partition, position, left, error))
         return results
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Write a checkpoint for each partition, in parallel; see `source.Source`."""
         if self._checkpoints is None:
             raise UsageError(_NO_STORE)
-        stored = self._checkpoints.look().positions
+        blobs = self._checkpoints.look()
 
         def write(checkpoints: Checkpoints, claim: Claim) -> Position | None:
             number = claim.partition.number
-            at, target = sequence_number(stored.get(number)), sequence_number(claim.target)
-            if target is None or target < 0:  # an empty partition has no event to stand on
+            if number in blobs.faults:
+                raise BrokerError(blobs.faults[number], claim.partition)
+            position = blobs.positions.get(number)
+            at, target = sequence_number(position), sequence_number(claim.target)
+            if claim.target is None or target is None:
+                raise BrokerError("its target has no sequence number", claim.partition)
+            if target < 0:  # an empty partition has no event for a checkpoint
                 return None
             if at is not None and at >= target:
-                return stored[number]
-            assert claim.target is not None  # noqa: S101 it has a sequence number
+                return position
             checkpoints.write(number, claim.target)
             return claim.target
 
@@ -272,8 +288,12 @@ class EventHubsSource:
         if self._checkpoints is None:
             raise UsageError("Restoring needs --checkpoint-store: the positions to restore lie there.")
 
+        faults = self._checkpoints.look().faults
+
         def write(checkpoints: Checkpoints, item: tuple[Partition, Position | None]) -> Position | None:
             partition, position = item
+            if partition.number in faults:
+                raise BrokerError(f"{faults[partition.number]}; it is left as it is", partition)
             if position is None or (isinstance(position, Mapping) and position.get("layout") == LEGACY):
                 checkpoints.delete(partition.number)  # with it gone, a lease counts again
             else:

@@ -384,6 +384,8 @@ class _Connection:
             status, text = self.server.faults.management.popleft()
         else:
             status, text, value = describe(self.server.hubs, self.server.namespace, asked)
+            if value and b"partition" in asked:
+                value.update(self.server.faults.garbled.get(int(text_of(asked[b"partition"])), {}))
         reply = Message(
             value=value,
             properties=Properties(correlation_id=message.properties[0]),

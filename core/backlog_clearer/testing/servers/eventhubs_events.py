@@ -45,6 +45,7 @@ class Faults:
 
     attach: deque[tuple[bytes, str]] = field(default_factory=deque)  # the next receivers are refused
     management: deque[tuple[int, str]] = field(default_factory=deque)  # the next requests fail
+    garbled: dict[int, dict[str, Any]] = field(default_factory=dict)  # in each answer about a partition
     detach_after: deque[tuple[int, bytes, str]] = field(default_factory=deque)  # after n events sent
     drop_after: deque[int] = field(default_factory=deque)  # the connection breaks after n events
     silent_after: int | None = None  # what a connection sends after so many times is not answered
