@@ -255,6 +255,32 @@ def test_receipts_are_stored_at_and_read_from_a_url(broker: MemoryBroker) -> Non
     assert stored(broker) == [None, None, None]
 
 
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (("receipts/no-such.json",), "receipts/no-such.json cannot be read"),
+        (("--run", "no-such-run", "--receipt-dir", "receipts"), "no receipt of a run 'no-such-run'"),
+    ],
+)
+def test_a_restore_without_a_receipt_exits_2(
+    broker: MemoryBroker, args: tuple[str, ...], hint: str
+) -> None:
+    """A missing receipt is an error, also in JSON, and nothing moves."""
+    done = call("restore", *args, "--output", "json")
+    assert done.exit_code == 2
+    assert hint in json.loads(done.stdout)["error"]
+    assert hint in done.stderr
+    assert not broker.positions
+
+
+def test_restore_needs_the_receipt_before_any_option(broker: MemoryBroker) -> None:
+    """Without a receipt in first place the error states where it has to be, and nothing moves."""
+    done = call("restore", "--yes", "receipts/some.json")
+    assert done.exit_code == 2
+    assert "Name a receipt file before any option" in done.stderr
+    assert not broker.positions
+
+
 def test_restore_refuses_a_receipt_of_another_group(broker: MemoryBroker) -> None:
     """A receipt is not applied to a group that it does not belong to."""
     result = json.loads(clear("--stop-when-empty", "--output", "json").stdout)

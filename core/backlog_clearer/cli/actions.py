@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from backlog_clearer.cli.session import Session, session
 from backlog_clearer.cli.talk import Talk
+from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.options.base import build
@@ -17,7 +18,7 @@ from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
-from backlog_clearer.run.receipt import Receipt, original_positions
+from backlog_clearer.run.receipt import Receipt, load, load_run, original_positions
 from backlog_clearer.run.restore import restore
 from backlog_clearer.run.status import status
 
@@ -47,6 +48,15 @@ def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
     with session(talk) as opened:
         options, run = build_options(options_model(system), *_layers(values))
         opened.end(status(Job(system, options, run)))
+
+
+def find_receipts(talk: Talk, path: str | None, run_id: str | None, directory: str) -> list[Receipt]:
+    """`restore`: the receipt in a file, or those of a run in a directory, oldest first; at least one."""
+    with session(talk) as opened:
+        found = [load(path)] if path else list(load_run(directory, run_id or "").values())
+        if not found:
+            opened.fail(UsageError(f"There is no receipt of a run {run_id!r} in {directory}."))
+    return found
 
 
 def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoReturn:

@@ -14,12 +14,11 @@ import click
 from backlog_clearer import __version__, registry
 from backlog_clearer.cli import flags
 from backlog_clearer.cli.program import INSTALLED, program
-from backlog_clearer.cli.talk import FLAGS, OUTPUT, talk_of
+from backlog_clearer.cli.talk import FLAGS, OUTPUT, Talk, talk_of
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import options_model
-from backlog_clearer.run import receipt as receipts
 
 _CONFIG = click.Option(
     ["--config-json"], metavar="FILE", help="JSON file with any of these options; flags override it"
@@ -137,24 +136,20 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
     Connection options are read from the receipt; flags of its system override them. A receipt
     contains no secret: give those again.
     """
-    from backlog_clearer.cli.actions import undo
+    from backlog_clearer.cli.actions import find_receipts, undo
 
     args = list(ctx.args)
     if receipt is not None and receipt.startswith("-"):  # an option's name landed in the argument
         args, receipt = [receipt, *args], None
     if (receipt is None) == (run_id is None):
-        raise click.UsageError("Name a receipt file, or a run with --run RUN_ID --receipt-dir DIR.")
-    directory = _value_after(args, "--receipt-dir") or RunOptions().receipt_dir
-    try:
-        found = (
-            [receipts.load(receipt)]
-            if receipt
-            else list(receipts.load_run(directory, run_id or "").values())
+        raise click.UsageError(
+            "Name a receipt file before any option, or a run with --run RUN_ID --receipt-dir DIR."
         )
-    except UsageError as error:
-        raise click.UsageError(str(error)) from error
-    if not found:
-        raise click.UsageError(f"There is no receipt of a run {run_id!r} in {directory}.")
+    # The other arguments are flags of the receipt's system, so it is read first.
+    directory = _value_after(args, "--receipt-dir") or RunOptions().receipt_dir
+    early = Talk(output=_value_after(args, "--output") or "text")
+    found = find_receipts(early, receipt, run_id, directory)
+
     model = options_model(found[0].system)
     params = [*flags.options_of(model), *flags.options_of(RunOptions, *_RESTORE), _CONFIG, *FLAGS]
     parser = click.Command("restore", params=list(params))
