@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -105,3 +106,16 @@ def test_missing_receipt_is_named(tmp_path: Path) -> None:
     """The error for a missing receipt names it."""
     with pytest.raises(UsageError, match=r"gone\.json"):
         load(str(tmp_path / "gone.json"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("position", -1), ("position", -1001), ("target", -1001), ("backlog", -1)]
+)
+def test_impossible_figures_are_refused(tmp_path: Path, field: str, value: int) -> None:
+    """A receipt with a position, target or backlog that no broker can have is not read."""
+    path = tmp_path / "receipt.json"
+    data = receipt({0: 5}).model_dump(mode="json", by_alias=True)
+    data["partitions"][0][field] = value
+    path.write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=rf"partitions\.0\.{field}"):
+        load(str(path))

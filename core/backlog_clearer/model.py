@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from typing_extensions import Self
+
 if sys.version_info >= (3, 11):
     from enum import StrEnum
 else:  # Python 3.10 has no StrEnum; this is its definition
@@ -75,6 +77,13 @@ class Traits:
     settle_interval_s: float = 1.0  # longest time between two settles; 0: after every read
 
 
+def _not_negative(partition: Partition, *counts: int | None) -> None:
+    """Refuse counts that cannot be: a failed answer must not become a number."""
+    for count in counts:
+        if count is not None and count < 0:
+            raise ValueError(f"{partition}: {count} is not a count; an unknown count is None")
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionState:
     """One partition of the subscription, as the broker reports it at one moment."""
@@ -88,6 +97,10 @@ class PartitionState:
     undo: str | None = None  # why `restore` could not bring this partition back; None: it can
     error: str | None = None  # why this partition cannot be cleared at all
     passing: bool = False  # the error may pass in a moment: the survey is retried
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a negative count."""
+        _not_negative(self.partition, self.backlog, self.backlog_bytes)
 
 
 def completed(
@@ -131,31 +144,79 @@ class Claim:
         return self.state.partition
 
 
-class Advance(NamedTuple):
-    """The messages that one read received from one partition."""
-
+class _Advance(NamedTuple):
     partition: Partition
     messages: int  # messages read, none counted that lies beyond the target
     left: int | None  # still unread up to the target (or the end), in `Traits.unit`; None: unknown
     bytes: int = 0  # bytes received for them, where the adapter sees them
 
 
-class Settled(NamedTuple):
-    """The messages that one settle acknowledged in one partition."""
+class Advance(_Advance):
+    """The messages that one read received from one partition; a negative count raises `ValueError`."""
 
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        partition: Partition,
+        messages: int,
+        left: int | None,
+        bytes: int = 0,  # noqa: A002 the field's name
+    ) -> Self:
+        """Refuse counts that cannot be."""
+        _not_negative(partition, messages, left, bytes)
+        return super().__new__(cls, partition, messages, left, bytes)
+
+
+class _Settled(NamedTuple):
     partition: Partition
     messages: int  # messages acknowledged by this call that were not acknowledged before
     position: Position | None  # where a new lane may resume; None: where the broker has it
     error: str | None = None  # why this partition's acknowledgement was refused for good
 
 
-class Remaining(NamedTuple):
-    """The part of one partition that is still to be cleared, by the broker's own figures."""
+class Settled(_Settled):
+    """The messages that one settle acknowledged; a negative count raises `ValueError`."""
 
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        partition: Partition,
+        messages: int,
+        position: Position | None,
+        error: str | None = None,
+    ) -> Self:
+        """Refuse counts that cannot be."""
+        _not_negative(partition, messages)
+        return super().__new__(cls, partition, messages, position, error)
+
+
+class _Remaining(NamedTuple):
     partition: Partition
     position: Position | None  # the position stored now
     left: int | None  # up to the target asked about, in `Traits.unit`; None: unknown
     error: str | None = None
+
+
+class Remaining(_Remaining):
+    """The part of one partition that is still to be cleared, by the broker's own figures.
+
+    A negative count raises `ValueError`.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        partition: Partition,
+        position: Position | None,
+        left: int | None,
+        error: str | None = None,
+    ) -> Self:
+        """Refuse counts that cannot be."""
+        _not_negative(partition, left)
+        return super().__new__(cls, partition, position, left, error)
 
 
 class Outcome(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Mode, Partition, Position, Survey
@@ -34,9 +34,18 @@ class RecordedPartition(BaseModel):
     topic: str
     partition: int
     position: StoredPosition = Field(description="null: nothing was stored")
-    backlog: int | None = Field(description="in `unit`; null: unknown")
+    backlog: int | None = Field(ge=0, description="in `unit`; null: unknown")
     target: StoredPosition = None
     undo: str | None = Field(None, description="why restore cannot bring this partition back")
+
+    @field_validator("position", "target")
+    @classmethod
+    def _possible(cls, value: StoredPosition, info: ValidationInfo) -> StoredPosition:
+        """Refuse numbers that no broker stores; the target of an empty Iggy partition is -1."""
+        lowest = -1 if info.field_name == "target" else 0
+        if isinstance(value, int) and value < lowest:
+            raise ValueError(f"{value} is not a position")
+        return value
 
     @property
     def id(self) -> Partition:
