@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -12,6 +12,7 @@ from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge
 from tests.real.kafka_case import Case
+from tests.real.kafka_relay import KafkaRelay
 
 if TYPE_CHECKING:
     from backlog_clearer.testing.servers.pulsar_judge import Case as PulsarCase
@@ -24,6 +25,28 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     with running_kafka(tmp_path_factory.mktemp("kafka")) as cluster:
         Judge(cluster.bootstrap()).wait_for_coordinators()
         yield cluster
+
+
+class Three(NamedTuple):
+    """Three nodes of real Kafka, and the relay through which clients reach node 2."""
+
+    cluster: KafkaCluster
+    relay: KafkaRelay
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
+    """Three nodes that deliver 1 MB/s each to a client; tests may kill them, and start them again."""
+    settings = {"quota.window.num": "2", "min.insync.replicas": "1"}
+    folder = tmp_path_factory.mktemp("three")
+    with (
+        KafkaRelay() as relay,
+        running_kafka(folder, nodes=3, settings=settings, relays={2: relay.port}) as cluster,
+    ):
+        relay.broker = cluster.nodes[1].ports["PLAINTEXT"]
+        Judge(cluster.bootstrap()).wait_for_coordinators()
+        cluster.limit_reads(1_000_000)
+        yield Three(cluster, relay)
 
 
 @pytest.fixture(scope="session")

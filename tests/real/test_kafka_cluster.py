@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,27 +12,22 @@ from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.source import KafkaSource, open_source
 from backlog_clearer.model import Claim
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.testing.servers.kafka import KafkaCluster, running_kafka
+from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
 from backlog_clearer.testing.support import wait_until
 from tests.command import cleaner, ended, started
+from tests.real.conftest import Three
 
 PARTITIONS, EACH = 6, 20_000
 MESSAGES = PARTITIONS * EACH
 NO_LEADER = -1
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+@pytest.fixture
+def cluster(three: Three) -> KafkaCluster:
     """Three nodes that deliver 1 MB/s each to a client, and that may be killed."""
-    settings = {"quota.window.num": "2", "min.insync.replicas": "1"}
-    with running_kafka(tmp_path_factory.mktemp("three"), nodes=3, settings=settings) as running:
-        Judge(running.bootstrap()).wait_for_coordinators()
-        running.tool(
-            "kafka.admin.ConfigCommand", "--alter", "--add-config", "consumer_byte_rate=1000000",
-            "--entity-type", "clients", "--entity-default",
-        )  # fmt: skip
-        yield running
+    three.relay.heal()
+    return three.cluster
 
 
 @pytest.mark.parametrize("reader", READERS, ids=str)

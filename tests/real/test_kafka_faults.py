@@ -28,10 +28,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """A broker that delivers 2 MB/s to a client, and that may be killed."""
     with running_kafka(tmp_path_factory.mktemp("slow"), settings={"quota.window.num": "2"}) as cluster:
         Judge(cluster.bootstrap()).wait_for_coordinators()
-        cluster.tool(
-            "kafka.admin.ConfigCommand", "--alter", "--add-config", "consumer_byte_rate=2000000",
-            "--entity-type", "clients", "--entity-default",
-        )  # fmt: skip
+        cluster.limit_reads(2_000_000)
         yield cluster
 
 

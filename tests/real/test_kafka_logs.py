@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from confluent_kafka import Producer
 
 from backlog_clearer.run.job import Callbacks
@@ -133,16 +134,19 @@ def test_empty_topic_is_left_alone(case: Case) -> None:
     assert case.committed() == {0: None, 1: None}
 
 
-def test_offset_beyond_the_end_is_left_alone(case: Case) -> None:
-    """An offset beyond the end is never moved back, and is named."""
-    topic = case.create()
+@pytest.mark.parametrize("mode", ["consume", "skip"])
+def test_offset_beyond_the_end_is_an_error_and_is_left_alone(case: Case, mode: str) -> None:
+    """An offset beyond the end is reported as an error, never as cleared, and is never moved back."""
+    topic = case.create(2)
     case.judge.produce(topic, 0, 5)
+    case.judge.produce(topic, 1, 5)
     case.judge.commit(topic, case.group, {0: 50})
-    result = case.clear()
-    assert case.committed() == {0: 50}
-    assert any("beyond the end" in note for note in result.notes)
-    case.clear(mode="skip")
-    assert case.committed() == {0: 50}
+    result = case.clear(mode=mode)
+    assert case.committed() == {0: 50, 1: 5}
+    beyond, sound = result.partitions
+    assert "beyond the end" in (beyond.error or "")
+    assert (result.cleared, beyond.verified, sound.verified) == (False, None, True)
+    assert not case.status().cleared
 
 
 def test_several_topics_of_a_group(case: Case) -> None:

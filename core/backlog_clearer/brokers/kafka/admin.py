@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from difflib import get_close_matches
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -20,6 +20,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it is documented there
 
 from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
+from backlog_clearer.brokers.kafka.figures import NOTHING_STORED, Figures, checked
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_admin
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import partition_error
@@ -27,8 +28,6 @@ from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import Partition
 
 _K = TypeVar("_K")
-_Told: TypeAlias = tuple[dict[Partition, int], dict[Partition, BrokerError]]
-"""An offset for each partition, and why some could not be told."""
 
 _NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
 _STALE = frozenset(
@@ -42,7 +41,6 @@ _STALE = frozenset(
 """What is said of a partition that exists by a broker that does not lead it, not yet or no more."""
 
 _NO_MEMBERS = frozenset({"EMPTY", "DEAD"})
-_NEVER = -1001  # OFFSET_INVALID: librdkafka's "nothing stored"
 
 
 class GroupAdmin:
@@ -116,18 +114,18 @@ class GroupAdmin:
                 return (f"a group in state {state} whose members are not known yet",)
             return ()
 
-    def log_start(self, partitions: Iterable[Partition]) -> _Told:
-        """The first retained offset of each partition, and why some could not be told."""
-        return self._list_offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the library lacks it
+    def log_start(self, partitions: Iterable[Partition]) -> Figures:
+        """The first retained offset of each partition."""
+        return self._list_offsets(partitions, "log start", OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the library lacks it
 
-    def log_end(self, partitions: Iterable[Partition]) -> _Told:
-        """The high watermark of each partition, and why some could not be told.
+    def log_end(self, partitions: Iterable[Partition]) -> Figures:
+        """The high watermark of each partition.
 
-        Read uncommitted: what an open transaction has written is backlog, too.
+        Read uncommitted: messages of an open transaction are backlog, too.
         """
-        return self._list_offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the library lacks it
+        return self._list_offsets(partitions, "log end", OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the library lacks it
 
-    def _list_offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> _Told:
+    def _list_offsets(self, partitions: Iterable[Partition], name: str, spec: OffsetSpec) -> Figures:
         wanted = {TopicPartition(p.topic, p.number): spec for p in partitions}
         if not wanted:
             return {}, {}
@@ -138,12 +136,15 @@ class GroupAdmin:
                 request_timeout=REQUEST_TIMEOUT_S,
             )
             found, failed = self._answers(futures, "listing offsets")
-            if any(error.code() in _STALE for error in failed.values()):
+            offsets, errors = checked(
+                {Partition(tp.topic, tp.partition): info.offset for tp, info in found.items()}, name
+            )
+            if errors or any(error.code() in _STALE for error in failed.values()):
                 self._forget_leaders()
-        return (
-            {Partition(tp.topic, tp.partition): info.offset for tp, info in found.items()},
-            {Partition(tp.topic, tp.partition): self._fault(error) for tp, error in failed.items()},
+        errors.update(
+            {Partition(tp.topic, tp.partition): self._fault(error) for tp, error in failed.items()}
         )
+        return offsets, errors
 
     def _forget_leaders(self) -> None:
         """Ask anew who leads what, for whoever asks next: librdkafka keeps old answers for minutes."""
@@ -153,8 +154,8 @@ class GroupAdmin:
             except KafkaException:
                 return
 
-    def committed(self) -> _Told:
-        """Everything the group has committed, on any topic, and why some could not be told."""
+    def committed(self) -> Figures:
+        """Everything the group has committed, on any topic."""
         group = self._options.group_id
         doing = f"fetching the offsets of group {group}"
         with self._lock:
@@ -166,15 +167,16 @@ class GroupAdmin:
             if failed[group].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}, {}
             raise translate(failed[group], doing, self._options)
-        offsets: dict[Partition, int] = {}
-        errors: dict[Partition, BrokerError] = {}
+        failures: dict[Partition, BrokerError] = {}
+        stored: dict[Partition, int] = {}
         for item in found[group].topic_partitions:
             partition = Partition(item.topic, item.partition)
             if item.error is not None:
-                errors[partition] = self._fault(item.error)
-            elif item.offset != _NEVER and item.offset >= 0:
-                offsets[partition] = item.offset
-        return offsets, errors
+                failures[partition] = self._fault(item.error)
+            elif item.offset != NOTHING_STORED:
+                stored[partition] = item.offset
+        offsets, errors = checked(stored, "committed offset")
+        return offsets, {**errors, **failures}
 
     def alter(self, offsets: Mapping[Partition, int]) -> dict[Partition, str | None]:
         """Write the group's offsets in one request; per partition why it was refused, or None."""

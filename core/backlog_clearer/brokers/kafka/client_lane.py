@@ -9,11 +9,11 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from backlog_clearer.brokers.kafka.errors import translate
+from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.librdkafka import Complaints, open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
-from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 QUEUE_KB = 64 * 1024  # payload prefetched by all lanes together; librdkafka limits each partition
@@ -104,7 +104,10 @@ class ClientLane:
             if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 librdkafka's public name
                 raise translate(error, f"reading {partition or 'the topic'}", self._options, partition)
             if partition is not None:
-                ends[partition] = event.offset() or 0
+                offset = event.offset()
+                if offset is None or offset < 0:
+                    raise not_an_offset(partition, offset, "log end")
+                ends[partition] = offset
         return messages, ends
 
     def _complain(self) -> None:
@@ -116,21 +119,13 @@ class ClientLane:
     def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
         self._complaints.all_down = False
         counts, last = self._by_partition(messages)
+        self._check_log(last, ends)
         offsets, advances = self._offsets, []
         for partition in {**counts, **ends}:
             if partition not in offsets.open:  # was in the queue when its target was reached
                 continue
             count, offset = counts.get(partition, 0), offsets.at[partition]
-            if count:
-                reached = last[partition] + 1
-                if reached <= offset:
-                    raise BrokerError(
-                        f"The log of {partition} was cut off below offset {offset} while it was read;"
-                        " nothing more of it was committed. Run again to clear what is there now.",
-                        partition,
-                    )
-                offset = reached
-            offset = max(offset, ends.get(partition, 0))
+            offset = max(offset, last.get(partition, -1) + 1, ends.get(partition, 0))
             target = offsets.targets[partition]
             if target is not None and offset > target and count:
                 count = self._below(messages, partition, target)
@@ -138,6 +133,13 @@ class ClientLane:
             if partition not in offsets.open:
                 self._leave(partition)
         return advances
+
+    def _check_log(self, last: Mapping[Partition, int], ends: Mapping[Partition, int]) -> None:
+        """Raise where messages or the end lie before the position: the log was cut off meanwhile."""
+        for partition in self._offsets.open:
+            at = self._offsets.at[partition]
+            if last.get(partition, at) < at or ends.get(partition, at) < at:
+                raise cut_off(partition, at)
 
     def _by_partition(
         self, messages: Sequence[Message]

@@ -23,6 +23,7 @@ from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldForma
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
 from backlog_clearer.brokers.kafka.fetch_wire import Fetched, Wanted
+from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -218,6 +219,8 @@ class HeaderLane:
             self._buffer, fetched.start, fetched.end, position=position, target=target, budget=budget
         )
         end = fetched.high_watermark
+        if end < 0:
+            raise not_an_offset(partition, end, "log end")
         if walked.next_offset == position:
             if walked.needs > _BATCH_LIMIT:
                 raise CorruptBatchError(f"a batch of {walked.needs} bytes in {partition}")
@@ -225,8 +228,10 @@ class HeaderLane:
                 self._bytes = max(self._bytes, walked.needs)
                 self._rank[partition] = -1
                 return None
-            left = None if target is not None else max(0, end - position)
-            if left is None or self._left.get(partition, -1) == left:
+            if target is not None or end < position:  # an end behind the position is an old figure
+                return None
+            left = end - position
+            if self._left.get(partition, -1) == left:
                 return None
             self._left[partition] = left
             return Advance(partition, 0, left)
@@ -267,11 +272,7 @@ class HeaderLane:
         for partition, (start, end) in log_bounds(connection, lost, self._options).items():
             position = self._offsets.at[partition]
             if position > end:
-                raise BrokerError(
-                    f"The log of {partition} was cut off below offset {position} while it was read;"
-                    " nothing more of it was committed. Run again to clear what is there now.",
-                    partition,
-                )
+                raise cut_off(partition, position)
             if start > position:
                 advances.append(self._offsets.reach(partition, start, 0, end=end))
         return advances

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from backlog_clearer.brokers.kafka.figures import Figures
+from backlog_clearer.errors import TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 
 class StoredOffsets(Protocol):
     """What writes a group's offsets (`backlog_clearer.brokers.kafka.positions`)."""
 
-    def committed(
-        self, partitions: Iterable[Partition]
-    ) -> tuple[Mapping[Partition, int], Mapping[Partition, str]]:
-        """What the group has committed now, and why some could not be told."""
+    def committed(self, partitions: Iterable[Partition]) -> Figures:
+        """What the group has committed now; raises if the request failed as a whole."""
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
         """Write offsets; per partition why it was refused, or None."""
@@ -77,7 +77,9 @@ class LaneOffsets:
             self.at[partition] = offset
             self._note_move(partition)
         stop = end if target is None else target
-        return Advance(partition, messages, None if stop is None else max(0, stop - offset), size)
+        # An end behind the position is an old figure: then what is left is unknown, not 0.
+        left = None if stop is None or stop < offset else stop - offset
+        return Advance(partition, messages, left, size)
 
     def _note_move(self, partition: Partition) -> None:
         """Remember to commit, unless the group stands there or further already."""
@@ -89,15 +91,22 @@ class LaneOffsets:
         """Commit the positions reached, all in one request, and never lower one.
 
         Another run on the same group may have committed more meanwhile: then its offset stays, and
-        what it acknowledged is not counted here. Raises `TransientError` as `StoredOffsets` does.
+        what it acknowledged is not counted here. Raises like `StoredOffsets`, and the `TransientError`
+        of a partition whose committed offset is not known now.
         """
         if not self._moved:
             return ()
         stored, unknown = stored_offsets.committed(self._moved)
+        for failure in unknown.values():
+            if isinstance(failure, TransientError):
+                raise failure
         offsets = {
             p: self.at[p] for p in self._moved if p not in unknown and stored.get(p, -1) < self.at[p]
         }
-        errors = {**stored_offsets.commit(offsets), **unknown}
+        errors = {
+            **stored_offsets.commit(offsets),
+            **{partition: str(failure) for partition, failure in unknown.items()},
+        }
         settled = []
         for partition in self._moved:
             offset, now = self.at[partition], stored.get(partition)

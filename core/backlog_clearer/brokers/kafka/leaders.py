@@ -12,6 +12,7 @@ from kafka.protocol.metadata import MetadataRequest, MetadataResponse
 
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import translate
+from backlog_clearer.brokers.kafka.figures import contradiction, not_an_offset
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.errors import TransientError
@@ -121,16 +122,26 @@ def log_bounds(
 ) -> Mapping[Partition, tuple[int, int]]:
     """(log start, high watermark) of partitions that this broker leads.
 
-    Raises `TransientError` or `BrokerError` naming the partition.
+    Raises `TransientError` or `BrokerError` naming the partition, also where a figure is missing or is
+    not an offset.
     """
     if not partitions:
         return {}
-    starts, ends = (_offsets(connection, partitions, when, options) for when in (_EARLIEST, _LATEST))
+    starts = _offsets(connection, partitions, "log start", _EARLIEST, options)
+    ends = _offsets(connection, partitions, "log end", _LATEST, options)
+    for partition in partitions:
+        error = contradiction(partition, None, starts[partition], ends[partition])
+        if error is not None:
+            raise error
     return {partition: (starts[partition], ends[partition]) for partition in partitions}
 
 
 def _offsets(
-    connection: Connection, partitions: Sequence[Partition], when: int, options: KafkaOptions
+    connection: Connection,
+    partitions: Sequence[Partition],
+    name: str,
+    when: int,
+    options: KafkaOptions,
 ) -> Mapping[Partition, int]:
     version = connection.version(ListOffsetsRequest, 1, 4)
     topic_of = ListOffsetsRequest.ListOffsetsTopic
@@ -162,7 +173,10 @@ def _offsets(
         for part in topic.partitions:
             partition = Partition(topic.name, part.partition_index)
             if part.error_code:
-                doing = f"asking where {partition} starts"
+                doing = f"asking for the {name} of {partition}"
                 raise translate(KafkaError(part.error_code), doing, options, partition)
             found[partition] = part.offset
+    for partition in partitions:
+        if found.get(partition, -1) < 0:
+            raise not_an_offset(partition, found.get(partition), name)
     return found

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
+from backlog_clearer.brokers.kafka.figures import NOTHING_STORED, Figures, checked, not_an_offset
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 _MEMBERS = frozenset(
@@ -50,16 +52,15 @@ class GroupOffsets:
         """Begin to look for the group's coordinator, in librdkafka's own thread."""
         self._client()
 
-    def committed(
-        self, partitions: Iterable[Partition]
-    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
-        """What the group has committed now, and why some could not be told.
+    def committed(self, partitions: Iterable[Partition]) -> Figures:
+        """What the group has committed now.
 
         Asked as a consumer asks, not as an admin: librdkafka's admin requests to a coordinator end
         the process if its connection breaks meanwhile (confluentinc/librdkafka#5397), and this is
-        asked while a broker restarts. Raises `TransientError` or `BrokerError`.
+        asked while a broker restarts. Raises `TransientError` or `BrokerError` if the request failed.
         """
-        wanted = [TopicPartition(p.topic, p.number) for p in partitions]
+        asked = list(partitions)
+        wanted = [TopicPartition(p.topic, p.number) for p in asked]
         if not wanted:
             return {}, {}
         doing = f"fetching the offsets of group {self._options.group_id}"
@@ -67,16 +68,20 @@ class GroupOffsets:
             answers = self._client().committed(wanted, timeout=REQUEST_TIMEOUT_S)
         except KafkaException as failure:
             raise translate(failure, doing, self._options) from None
-        found, errors = {}, {}
+        failures: dict[Partition, BrokerError] = {}
+        stored: dict[Partition, int] = {}
+        missing = set(asked)
         for answer in answers:
             partition = Partition(answer.topic, answer.partition)
+            missing.discard(partition)
             if answer.error is not None:
-                if is_transient(answer.error):
-                    raise translate(answer.error, doing, self._options, partition)
-                errors[partition] = partition_error(answer.error, self._options)
-            elif answer.offset >= 0:
-                found[partition] = answer.offset
-        return found, errors
+                kind = TransientError if is_transient(answer.error) else BrokerError
+                failures[partition] = kind(partition_error(answer.error, self._options), partition)
+            elif answer.offset != NOTHING_STORED:
+                stored[partition] = answer.offset
+        failures.update({p: not_an_offset(p, None, "committed offset") for p in missing})
+        offsets, errors = checked(stored, "committed offset")
+        return offsets, {**errors, **failures}
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
         """Write next offsets, all in one request; per partition why it was refused, or None.
@@ -93,14 +98,18 @@ class GroupOffsets:
             if error.code() in _MEMBERS:
                 return dict.fromkeys(offsets, partition_error(error, self._options))
             raise translate(error, "committing offsets", self._options) from None
-        refused: dict[Partition, str | None] = dict.fromkeys(offsets)
+        refused: dict[Partition, str | None] = {}
         for answer in answers:
-            if answer.error is None:
-                continue
             partition = Partition(answer.topic, answer.partition)
-            if is_transient(answer.error):
+            if answer.error is None:
+                refused[partition] = None
+            elif is_transient(answer.error):
                 raise translate(answer.error, "committing offsets", self._options, partition)
-            refused[partition] = partition_error(answer.error, self._options)
+            else:
+                refused[partition] = partition_error(answer.error, self._options)
+        for partition in offsets:
+            if partition not in refused:  # it is not known to be written
+                raise not_an_offset(partition, None, "committed offset")
         return refused
 
     def _client(self) -> Consumer:

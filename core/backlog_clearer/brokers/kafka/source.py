@@ -14,11 +14,17 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
 from backlog_clearer.brokers.kafka.client_lane import ClientLane
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
+from backlog_clearer.brokers.kafka.figures import (
+    Figures,
+    contradiction,
+    not_an_offset,
+    offsets_left,
+    position_notes,
+)
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
@@ -58,43 +64,6 @@ NEVER = (
 """Why a partition without a committed offset cannot be restored."""
 
 
-def offsets_left(committed: int | None, start: int, end: int) -> int:
-    """Offsets between the group's position and the end, none of them deleted already."""
-    return max(0, end - max(committed if committed is not None else start, start))
-
-
-def position_notes(states: Sequence[PartitionState]) -> tuple[str, ...]:
-    """What is odd about the committed offsets, one sentence each."""
-    never = [state for state in states if state.position is None and not state.error]
-    behind = [s for s in states if _known(s) and cast("int", s.position) < cast("int", s.start)]
-    beyond = [s for s in states if _known(s) and cast("int", s.position) > cast("int", s.end)]
-    notes = []
-    if never:
-        notes.append(
-            f"{_few(never)}: nothing was ever committed; the backlog counts from the log start."
-        )
-    if behind:
-        notes.append(
-            f"{_few(behind)}: the committed offset lies before the log start; what was between them is"
-            " deleted already and is not counted."
-        )
-    if beyond:
-        notes.append(
-            f"{_few(beyond)}: the committed offset lies beyond the end (was the topic created anew?);"
-            " it is left as it is."
-        )
-    return tuple(notes)
-
-
-def _known(state: PartitionState) -> bool:
-    return all(isinstance(value, int) for value in (state.position, state.start, state.end))
-
-
-def _few(states: Sequence[PartitionState], shown: int = 5) -> str:
-    names = ", ".join(str(state.partition) for state in states[:shown])
-    return names + (f" and {len(states) - shown} more" if len(states) > shown else "")
-
-
 class KafkaSource:
     """One group on one or more topics."""
 
@@ -118,29 +87,16 @@ class KafkaSource:
         options, admin = self._options, self._admin
         partitions = admin.topics()
         live = admin.members()
+        committed, errors = admin.committed()
         starts, start_errors = admin.log_start(partitions)
-        ends, end_errors = admin.log_end(partitions)
-        committed, commit_errors = admin.committed()
+        # The end last: offsets committed meanwhile must not seem to lie beyond it.
+        ends, end_errors = admin.log_end([p for p in partitions if p not in start_errors])
+        errors = {**errors, **start_errors, **end_errors}
         self._partitions = max(1, len(partitions))
-        errors = {**start_errors, **end_errors, **commit_errors}
-        states = []
-        for partition in partitions:
-            position, start, end = (each.get(partition) for each in (committed, starts, ends))
-            known = start is not None and end is not None and partition not in errors
-            states.append(
-                PartitionState(
-                    partition,
-                    position=position,
-                    start=start,
-                    end=end,
-                    backlog=offsets_left(position, start, end)
-                    if known and start is not None and end is not None
-                    else None,
-                    undo=NEVER if position is None and committed else None,
-                    error=None if partition not in errors else str(errors[partition]),
-                    passing=isinstance(errors.get(partition), TransientError),
-                )
-            )
+        states = [
+            self._state(partition, committed, starts, ends, errors.get(partition))
+            for partition in partitions
+        ]
         identity = {"topic": ",".join(sorted(options.topic)), "group_id": options.group_id}
         cluster = admin.cluster_id()
         return Survey(
@@ -150,6 +106,32 @@ class KafkaSource:
             live=live,
             notes=(*position_notes(states), _INVISIBLE),
             skip_requests=1,
+        )
+
+    @staticmethod
+    def _state(
+        partition: Partition,
+        committed: Mapping[Partition, int],
+        starts: Mapping[Partition, int],
+        ends: Mapping[Partition, int],
+        error: BrokerError | None,
+    ) -> PartitionState:
+        position, start, end = (each.get(partition) for each in (committed, starts, ends))
+        left = None
+        if error is None and (start is None or end is None):
+            error = not_an_offset(partition, None, "log end" if end is None else "log start")
+        elif error is None and start is not None and end is not None:
+            error = contradiction(partition, position, start, end)
+            left = None if error else offsets_left(position, start, end)
+        return PartitionState(
+            partition,
+            position=position,
+            start=start,
+            end=end,
+            backlog=left,
+            undo=NEVER if position is None and committed else None,
+            error=None if error is None else str(error),
+            passing=isinstance(error, TransientError),
         )
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
@@ -213,28 +195,28 @@ class KafkaSource:
             fresh.append(replace(claim, resume=max(known, default=None)))
         return fresh
 
-    def _committed(
-        self, partitions: Iterable[Partition]
-    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+    def _committed(self, partitions: Iterable[Partition]) -> Figures:
         """See `GroupOffsets.committed`; safe from any thread."""
         with self._lock:
             return self._stored.committed(partitions)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
-        """Committed offsets read afresh against the targets; see `source.Source`."""
+        """Committed offsets read afresh against the targets and the log; see `source.Source`."""
+        committed, errors = self._committed(targets)
         starts, start_errors = self._admin.log_start(targets)
-        ends, end_errors = self._admin.log_end([p for p, target in targets.items() if target is None])
-        committed, commit_errors = self._committed(targets)
-        errors = {**start_errors, **end_errors, **commit_errors}
+        ends, end_errors = self._admin.log_end([p for p in targets if p not in start_errors])
+        errors = {**errors, **start_errors, **end_errors}
         found = []
         for partition, target in targets.items():
-            position, start = committed.get(partition), starts.get(partition)
-            end = target if isinstance(target, int) else ends.get(partition)
-            if partition in errors or start is None or end is None:
-                text = errors.get(partition, "the broker did not tell its offsets")
-                found.append(Remaining(partition, position, None, str(text)))
+            state = self._state(partition, committed, starts, ends, errors.get(partition))
+            text, end = state.error, state.end if target is None else target
+            if text is None and not (isinstance(end, int) and end >= 0):
+                text = f"The target {target!r} is not an offset."
+            if text is None and isinstance(state.start, int) and isinstance(end, int):
+                left = offsets_left(committed.get(partition), state.start, end)
+                found.append(Remaining(partition, state.position, left))
             else:
-                found.append(Remaining(partition, position, offsets_left(position, start, end)))
+                found.append(Remaining(partition, state.position, None, text))
         return found
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
@@ -244,6 +226,7 @@ class KafkaSource:
             claim.partition: claim.target
             for claim in claims
             if isinstance(claim.target, int)
+            and claim.target >= 0
             and claim.partition not in errors
             and committed.get(claim.partition, -1) < claim.target
         }
@@ -252,7 +235,11 @@ class KafkaSource:
         for claim in claims:
             partition = claim.partition
             if partition in errors:
-                outcomes.append(Outcome(partition, None, errors[partition]))
+                outcomes.append(Outcome(partition, None, str(errors[partition])))
+            elif not isinstance(claim.target, int) or claim.target < 0:
+                outcomes.append(
+                    Outcome(partition, None, f"The target {claim.target!r} is not an offset.")
+                )
             elif partition not in wanted:  # it stands there or further already
                 outcomes.append(Outcome(partition, committed.get(partition)))
             else:

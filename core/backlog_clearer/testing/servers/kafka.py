@@ -61,7 +61,9 @@ class KafkaCluster:
         nodes: int = 1,
         settings: Mapping[str, str] | None = None,
         java: Sequence[str] = _JAVA,
+        relays: Mapping[int, int] | None = None,
     ) -> None:
+        """`relays`: by node, the port that it names to clients instead of its own PLAINTEXT port."""
         self.folder = folder
         self.jars = maven_jars(f"kafka-{VERSION}", COORDINATES)
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,8 @@ class KafkaCluster:
             home = folder / f"node-{number}"
             home.mkdir()
             config = home / "server.properties"
-            lines = self._properties(number, mine, voters, nodes) | dict(settings or {})
+            named = mine | {"PLAINTEXT": (relays or {}).get(number, mine["PLAINTEXT"])}
+            lines = self._properties(number, mine, named, voters, nodes) | dict(settings or {})
             config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
             scram = [f"SCRAM-SHA-{n}=[name={USER},password={PASSWORD}]" for n in (256, 512)]
             self._java(
@@ -89,7 +92,12 @@ class KafkaCluster:
             self.nodes.append(Node(number, mine, server))
 
     def _properties(
-        self, number: int, ports: Mapping[str, int], voters: str, nodes: int
+        self,
+        number: int,
+        ports: Mapping[str, int],
+        named: Mapping[str, int],
+        voters: str,
+        nodes: int,
     ) -> dict[str, str]:
         copies = str(min(3, nodes))
         plain = (
@@ -117,7 +125,7 @@ class KafkaCluster:
             "controller.quorum.voters": voters,
             "controller.listener.names": "CONTROLLER",
             "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items()),
-            "advertised.listeners": ",".join(f"{n}://127.0.0.1:{ports[n]}" for n in LISTENERS),
+            "advertised.listeners": ",".join(f"{n}://127.0.0.1:{named[n]}" for n in LISTENERS),
             "listener.security.protocol.map": ",".join(
                 [f"{name}:{name}" for name in LISTENERS] + ["CONTROLLER:PLAINTEXT"]
             ),
@@ -191,6 +199,13 @@ class KafkaCluster:
         """What one of Kafka's own command line tools prints, run against this cluster."""
         return self._java(main, "--bootstrap-server", self.bootstrap(), *args)
 
+    def limit_reads(self, bytes_per_s: int) -> None:
+        """Deliver at most so many bytes a second to a client and node, so that a drain takes time."""
+        self.tool(
+            "kafka.admin.ConfigCommand", "--alter", "--add-config",
+            f"consumer_byte_rate={bytes_per_s}", "--entity-type", "clients", "--entity-default",
+        )  # fmt: skip
+
     def group_offsets(self, group: str) -> dict[tuple[str, int], GroupOffset]:
         """A group's offsets by topic and partition, as Kafka's consumer-group tool prints them."""
         text = self.tool(
@@ -218,9 +233,10 @@ def running_kafka(
     nodes: int = 1,
     settings: Mapping[str, str] | None = None,
     java: Sequence[str] = _JAVA,
+    relays: Mapping[int, int] | None = None,
 ) -> Iterator[KafkaCluster]:
     """A cluster that runs for a `with` block."""
-    cluster = KafkaCluster(folder, nodes, settings, java)
+    cluster = KafkaCluster(folder, nodes, settings, java, relays)
     try:
         cluster.start()
         yield cluster

@@ -70,6 +70,13 @@ class Judge:
 
         wait_until(ready, "every group coordinator")
 
+    def group_coordinated_by_other_than(self, node: int) -> str:
+        """A fresh group's name whose coordinator is another node."""
+        names = [unique("group") for _ in range(16)]
+        described = self.admin.describe_consumer_groups(names)
+        found = {name: future.result(30).coordinator.id for name, future in described.items()}
+        return next(name for name, coordinator in found.items() if coordinator != node)
+
     def topics(self) -> set[str]:
         """The names of all topics."""
         return set(self.admin.list_topics(timeout=30).topics)
