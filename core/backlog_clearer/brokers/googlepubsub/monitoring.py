@@ -1,12 +1,13 @@
 """The backlog of a Pub/Sub subscription, as Cloud Monitoring last counted it.
 
-Pub/Sub's own API has no count. Monitoring samples once a minute and shows a sample up to two
-minutes later (https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub): so a figure is
-never current, and it proves something about a moment only once a later sample is there.
+Pub/Sub's own API has no count. Monitoring samples once a minute and shows a sample up to two minutes
+later (https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub): so a figure is never
+current, and only a sample from after a change proves anything about that change.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -21,19 +22,24 @@ from google.cloud.monitoring_v3.services.metric_service.transports import (
 
 from backlog_clearer.brokers.googlepubsub.errors import Call, to_broker_error
 from backlog_clearer.errors import BrokerError
+from backlog_clearer.text import counted
 
 COUNT = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 OLDEST = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"  # seconds
 
-PERIOD = timedelta(seconds=60)  # between samples: one may hold a count that is this old
-WINDOW = timedelta(minutes=10)  # how far back a sample is looked for
+PERIOD = timedelta(seconds=60)  # between samples: the count of one may be this much older
+WINDOW = timedelta(minutes=10)  # older samples are not used
 TIMEOUT_S = 5.0
 _PLAIN = "http://"
 
 
+class FigureError(ValueError):
+    """A series of Monitoring that holds no usable figure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What Monitoring counted, and when."""
+    """A figure of Monitoring, not negative, and the end of its sampling period."""
 
     value: int
     at: datetime
@@ -41,19 +47,19 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The last samples of a subscription; None: Monitoring did not tell."""
+    """The last samples of a subscription; None: unknown."""
 
     count: Sample | None = None  # undelivered or unacknowledged messages
     oldest: Sample | None = None  # age in seconds of the oldest of them
-    problem: str | None = None  # why there are none
+    problem: str | None = None  # why one of them is unknown
 
 
 def proven_left(figures: Figures, *, changed_at: datetime, target: datetime | None) -> int | None:
-    """Messages left that were published before `target` (None: at all); None: not proven.
+    """Messages left that were published before `target` (None: all messages); None: not proven.
 
-    `changed_at` is when this run last changed anything: only a sample that cannot be from before
-    counts. While messages are published on, the age of the oldest one tells that it is younger
-    than the target; if it is not, the count (which then includes younger ones) is what is known.
+    `changed_at` is when this run last changed anything: only a sample that is certainly later counts.
+    While messages are still being published, the age of the oldest one shows whether it is younger than
+    the target; if it is older, the result is the count, which includes younger messages.
     """
     count, oldest = figures.count, figures.oldest
     if count is None or count.at < changed_at + PERIOD:
@@ -70,21 +76,59 @@ def proven_left(figures: Figures, *, changed_at: datetime, target: datetime | No
 
 
 def described(figures: Figures, now: datetime) -> str:
-    """One sentence for people: the count with its age and lag, or why there is none."""
+    """One sentence for the user: the count with its age and lag, or why there is none."""
     if figures.count is None:
         return (
             "The backlog is unknown: Pub/Sub has no count, and Cloud Monitoring gave none"
             f" ({figures.problem or 'no sample in the last 10 minutes'})."
         )
     age = (now - figures.count.at).total_seconds()
+    ago = f"{age:.0f} s ago" if age >= 0 else f"{-age:.0f} s after this machine's clock"
     oldest = (
         f", the oldest {figures.oldest.value} s old" if figures.oldest and figures.count.value else ""
     )
     return (
-        f"Cloud Monitoring counted {figures.count.value} unacknowledged messages{oldest} at"
-        f" {figures.count.at:%H:%M:%SZ}, {age:.0f} s ago; it samples once a minute and shows a sample"
-        " up to 2 minutes later, so this is an estimate and no proof."
+        f"Cloud Monitoring counted {counted(figures.count.value, 'unacknowledged message')}{oldest} at"
+        f" {figures.count.at:%H:%M:%SZ}, {ago}; it samples once a minute and shows a sample"
+        " up to 2 minutes later, so this is an estimate, not a proof."
     )
+
+
+def newest_sample(
+    metric: str, series: Sequence[Any], project: str, subscription_id: str, now: datetime
+) -> Sample | None:
+    """The last sample of a subscription; None: there is none in `WINDOW`.
+
+    Only series that are labelled with the project and the subscription count: a metrics scope may hold
+    those of other projects. Of several the sum of counts is taken, or the highest age, and the earliest
+    time. Raises `FigureError` for a series without a point, and for a point without a time or with a
+    value that is negative or not an integer.
+    """
+    own = [
+        item
+        for item in series
+        if item.resource.labels.get("project_id") == project
+        and item.resource.labels.get("subscription_id") == subscription_id
+    ]
+    samples = [_newest_point(metric, item) for item in own]
+    if not samples:
+        return None
+    values = [sample.value for sample in samples]
+    at = min(sample.at for sample in samples)
+    if at < now - WINDOW:
+        return None
+    return Sample(sum(values) if metric == COUNT else max(values), at)
+
+
+def _newest_point(metric: str, series: Any) -> Sample:
+    points = list(series.points)
+    ends = [point.interval.end_time for point in points]
+    if not points or not all(ends):
+        raise FigureError(f"a series of {metric} has no point, or one without a time")
+    at, value = max(zip(ends, (point.value for point in points), strict=True), key=lambda pair: pair[0])
+    if "int64_value" not in value or value.int64_value < 0:
+        raise FigureError(f"a point of {metric} has no value that is a count")
+    return Sample(value.int64_value, datetime.fromtimestamp(at.timestamp(), timezone.utc))
 
 
 class Monitoring:
@@ -106,27 +150,29 @@ class Monitoring:
             )
 
     def figures(self, now: datetime) -> Figures:
-        """The last samples before `now`; never raises, since figures are a help, not a need."""
+        """The last samples before `now`; never raises: see `Figures.problem`."""
+        count = None
         try:
             count = self._last(COUNT, now)
             oldest = self._last(OLDEST, now) if count and count.value else None
-        except BrokerError as error:
-            return Figures(problem=str(error))
+        except (BrokerError, FigureError) as error:
+            return Figures(count, problem=str(error))
         return Figures(count, oldest)
 
     def _last(self, metric: str, now: datetime) -> Sample | None:
-        """The newest sample; of several series (there is normally one) the least favourable."""
         request = monitoring_v3.ListTimeSeriesRequest(
             name=f"projects/{self._project}",
             filter=(
                 f'metric.type = "{metric}" AND resource.type = "pubsub_subscription"'
+                f' AND resource.labels.project_id = "{self._project}"'
                 f' AND resource.labels.subscription_id = "{self._subscription_id}"'
             ),
             interval=monitoring_v3.TimeInterval(start_time=now - WINDOW, end_time=now),
             view=monitoring_v3.ListTimeSeriesRequest.TimeSeriesView.FULL,
         )
         try:
-            series = list(self._client.list_time_series(request, timeout=TIMEOUT_S, retry=None))
+            pages = self._client.list_time_series(request, timeout=TIMEOUT_S, retry=None).pages
+            answers = list(pages)
         except (GoogleAPICallError, GoogleAuthError) as error:
             call = Call(
                 "the figures",
@@ -135,16 +181,15 @@ class Monitoring:
                 self.host,
             )
             raise to_broker_error(error, call) from None
-        newest: list[Any] = [
-            item.points[0] for item in series if item.points
-        ]  # the newest point comes first
-        if not newest:
-            return None
-        value = max(point.value.int64_value for point in newest)
-        if metric == COUNT:
-            value = sum(point.value.int64_value for point in newest)
-        at = min(point.interval.end_time for point in newest)
-        return Sample(value, datetime.fromtimestamp(at.timestamp(), timezone.utc))
+        if any(page.execution_errors for page in answers):
+            raise FigureError("Monitoring reports that its answer is incomplete")
+        series = [item for page in answers for item in page.time_series]
+        sample = newest_sample(metric, series, self._project, self._subscription_id, now)
+        if sample is None and self._project.isdecimal():
+            raise FigureError(
+                "its series are labelled with the project's id: give that, not the number"
+            )
+        return sample
 
     def close(self) -> None:
         """Close the channel."""

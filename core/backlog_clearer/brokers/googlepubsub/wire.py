@@ -60,16 +60,21 @@ def instant(text: str) -> Instant:
 
 
 def split_at_target(response: bytes, target: Instant | None) -> tuple[list[bytes], list[bytes]]:
-    """The ids in a StreamingPullResponse: published before the target, and at or after it."""
+    """The ids in a StreamingPullResponse: published before the target, and at or after it.
+
+    A message without a publish time is not known to be before the target, so it counts as after it.
+    """
     if target is None:
         return _IDS.FromString(response).received_messages.ack_id[:], []
     received = _MERGED.FromString(response).received_messages
     # Whole seconds decide for a whole response, unless it has messages within the target's second.
-    if max(received.message.publish_time.seconds, default=target.seconds) < target.seconds:
+    seconds = received.message.publish_time.seconds
+    if len(seconds) == len(received.ack_id) and max(seconds, default=0) < target.seconds:
         return received.ack_id[:], []
     before: list[bytes] = []
     beyond: list[bytes] = []
     for item in _EACH.FromString(response).received_messages:
         at = item.message.publish_time
-        (before if (at.seconds, at.nanos) < target else beyond).append(item.ack_id)
+        is_before = at.seconds > 0 and (at.seconds, at.nanos) < target
+        (before if is_before else beyond).append(item.ack_id)
     return before, beyond

@@ -1,7 +1,7 @@
 """A Pub/Sub server for the tests: leases, exactly-once, ordering, dead letters, snapshots, faults.
 
 It speaks the real protocol over gRPC to the real client library, and the part of Cloud Monitoring
-that is asked for. `PubSubServer` is also what tests look at: what it says was acknowledged was.
+that the adapter uses. Tests assert on `PubSubServer`: its state is what was really acknowledged.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Sub:
         return sum(not item.acked for item in self.stored.values())
 
     def take(self, room: int, room_bytes: int) -> list[Stored]:
-        """The next messages to deliver, at most `room`, and `room_bytes` but for one message."""
+        """The next messages to deliver: at most `room`, and at most one beyond `room_bytes`."""
         taken: list[Stored] = []
         later: list[Stored] = []
         busy = (
@@ -121,7 +121,7 @@ class Sub:
             self.ready.append(item)
 
     def expire(self) -> None:
-        """Release whatever was leased for too long."""
+        """Release messages whose lease is over."""
         now = time.monotonic()
         for item in [item for item in self.leased.values() if item.lease_until <= now]:
             self.release(item)
@@ -155,6 +155,8 @@ class PubSubServer:
         self.before_acknowledge: Callable[[list[str]], None] = lambda _: None
         self.refuse_snapshots: str | None = None
         self.sample: Callable[[str, Sub], tuple[int, datetime] | None] = lambda _metric, _sub: None
+        self.other_series: list[Any] = []  # of Monitoring, before the right one
+        self.execution_errors: list[Any] = []  # of Monitoring
         self._ids = itertools.count()
         self._server = grpc.server(
             ThreadPoolExecutor(64),
@@ -186,7 +188,7 @@ class PubSubServer:
     def __exit__(self, *_: object) -> None:
         self._server.stop(0).wait()
 
-    # What tests do and see
+    # For tests
 
     def create(self, name: str, **settings: Any) -> Sub:
         """A subscription `projects/test/subscriptions/NAME`; settings are fields of Subscription."""
@@ -214,7 +216,7 @@ class PubSubServer:
         return sum(name == method for name, _ in self.requests)
 
     def truthful(self, later_s: float = 61.0) -> None:
-        """Let Monitoring tell the truth, in samples dated this much later than now."""
+        """Let Monitoring report the true figures, in samples dated this much later than now."""
 
         def sample(metric: str, sub: Sub) -> tuple[int, datetime]:
             at = utc_now() + timedelta(seconds=later_s)
@@ -266,7 +268,7 @@ class PubSubServer:
         )
 
     def _admit(self, name: str, context: grpc.ServicerContext) -> None:
-        """Refuse what the test wants refused."""
+        """Refuse a call that the test set up to fail."""
         self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
         if _PERMISSIONS.get(name, "pubsub.subscriptions.consume") in self.denied:
             context.abort(
@@ -274,7 +276,7 @@ class PubSubServer:
             )
         if self.faults.get(name):
             code, info = self.faults[name].popleft()
-            self._abort(context, code, "told to fail", info)
+            self._abort(context, code, "set up to fail", info)
 
     def _abort(
         self, context: grpc.ServicerContext, code: grpc.StatusCode, text: str, info: dict[str, str]
@@ -447,4 +449,9 @@ class PubSubServer:
             interval=monitoring.TimeInterval(start_time=at, end_time=at),
             value=monitoring.TypedValue(int64_value=value),
         )
-        return monitoring.ListTimeSeriesResponse(time_series=[monitoring.TimeSeries(points=[point])])
+        labels = {"project_id": PROJECT.rpartition("/")[2], "subscription_id": name}
+        resource = {"type": "pubsub_subscription", "labels": labels}
+        series = monitoring.TimeSeries(resource=resource, points=[point])
+        return monitoring.ListTimeSeriesResponse(
+            time_series=[*self.other_series, series], execution_errors=self.execution_errors
+        )
