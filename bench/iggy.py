@@ -1,9 +1,9 @@
-"""Draining an Iggy topic, beside the official client's `poll_messages`, on one server.
+"""Draining an Iggy topic, compared with the official client's `poll_messages`, on one server.
 
-The server is the tests' (a process of its own, which makes replies once), or with IGGY_ADDRESS=HOST:PORT
+The server is the tests' (a separate process, which builds replies once), or with IGGY_ADDRESS=HOST:PORT
 a real one (user iggy, its password in IGGY_PASSWORD), on which a stream is filled, and deleted again.
-Both ask for the same number of messages at a time, and each over what it opens by itself. Peak memory is
-shown for two lengths of backlog: it has to be flat.
+Both ask for the same number of messages at a time, each over its own connections. Peak memory is shown
+for two lengths of backlog: it must not grow.
 
     make bench-iggy [BENCH_ARGS=--quick]
 """
@@ -32,7 +32,7 @@ ADDRESS = os.environ.get("IGGY_ADDRESS")
 SECRET = os.environ.get("IGGY_PASSWORD", "iggy") if ADDRESS else PASSWORD
 PARTITIONS, SIZE = 4, 100
 SENT = 500  # messages in one request that fills a stream: no poll cuts one of them up
-_consumers = itertools.count(1)  # each run clears a backlog of its own
+_consumers = itertools.count(1)  # each run clears another consumer's backlog
 
 OFFICIAL = """
 import asyncio, os, sys, time
@@ -75,7 +75,7 @@ class Place(NamedTuple):
 
 @contextmanager
 def serving(each: int) -> Iterator[Place]:
-    """A stream with so many messages in each of its topic's partitions."""
+    """A stream with this many messages in each partition of its topic."""
     if ADDRESS is None:
         with served("bench.iggy", "--serve", each) as port:
             yield Place(f"127.0.0.1:{port}", "bench")

@@ -1,9 +1,9 @@
-"""Draining a Pub/Sub subscription, beside the official client's two ways, on one server.
+"""Draining a Pub/Sub subscription, compared with the official client's two ways, on one server.
 
-The server is a process of its own that sends responses made beforehand, a thousand messages each, to
-whoever streams or pulls, honours flow control, and takes every acknowledgement. Each reader runs as a
-process of its own until it has acknowledged what was asked for. The last part lets a stream have
-10 MB/s at most, as the service does, and shows how many streams fill a pipe and what that costs.
+The server is a separate process that sends responses built beforehand, a thousand messages each, to every
+stream and pull, honours flow control, and accepts every acknowledgement. Each reader runs as a separate
+process until it has acknowledged the given number of messages. The last part limits a stream to 10 MB/s,
+as the service does, and shows how many streams fill a link and what that costs.
 
     make bench-pubsub [BENCH_ARGS=--quick]
 """
@@ -128,11 +128,11 @@ def serve(rate: float) -> None:
         finally:
             with lock:
                 state["streams"] -= 1
-                if not state["streams"]:  # what was under way belongs to nobody any more
+                if not state["streams"]:  # messages under way have no reader any more
                     state["streamed"] = state["acknowledged"] = 0
 
     def acknowledge(request: bytes, _context: grpc.ServicerContext) -> bytes:
-        with lock:  # by its length, since decoding it would cost more than all the rest
+        with lock:  # by its length, since decoding it would cost more than everything else
             state["acknowledged"] += round(len(request) / ACK_BYTES)
         return b""
 

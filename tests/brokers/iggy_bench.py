@@ -1,4 +1,4 @@
-"""A topic on an Iggy server, filled and judged by Iggy's own client.
+"""A topic on an Iggy server, filled and read by Iggy's own client.
 
 The server is the in-repo one, or a real one: IGGY_ADDRESS=HOST:PORT (user iggy, its password in
 IGGY_PASSWORD).
@@ -61,7 +61,7 @@ class Plain:
 
 
 class IggyBench(Bench):
-    """A topic of its own, filled and judged by Iggy's own client."""
+    """A separate topic, filled and read by Iggy's own client."""
 
     system = "iggy"
     missing_name = "no-such-group"
@@ -107,7 +107,7 @@ class IggyBench(Bench):
             self.plain.run("send_messages", self.stream, self.topic, self.numbers[number], batch)
 
     def stored(self) -> dict[int, int | None]:
-        """The stored offsets, asked for in the client's own bytes."""
+        """The stored offsets, by a request built here."""
         kind, who = (2, GROUP) if self.detects_live else (1, 7)
         prefix = bytes([kind]) + b"".join(_ident(item) for item in (who, self.stream, self.topic))
         found = {}

@@ -39,7 +39,7 @@ class PubSubBench(Bench):
         return self.open("billing", run)
 
     def open(self, name: str, run: RunOptions, **options: Any) -> PubSubSource:
-        """A source with a run id of its own, since snapshots are named by it."""
+        """A source with a separate run id, since snapshots are named by it."""
         values = {
             "project_id": "test",
             "subscription_id": name,
@@ -65,20 +65,20 @@ class PubSubBench(Bench):
 
     @property
     def quiet_s(self) -> float:
-        """Silence that ends a run: figures end one sooner, so that a slow machine may take its time."""
+        """Silence that ends a run; with figures a run ends earlier, so that this may be long."""
         return 8.0 if self.has_figures else 3.0
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PubSubServer]:
-    """A server that the client library takes for the emulator."""
+    """A server that the client library uses as the emulator."""
     with PubSubServer() as running:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", running.address)
         yield running
 
 
 class TestMonitored(Contract):
-    """Cloud Monitoring tells; messages have ordering keys."""
+    """With figures from Cloud Monitoring; messages have ordering keys."""
 
     @pytest.fixture
     def bench(self, server: PubSubServer) -> Iterator[Bench]:
@@ -87,7 +87,7 @@ class TestMonitored(Contract):
 
 
 class TestUnmonitored(Contract):
-    """Nobody tells how much is left; delivery is exactly once."""
+    """Without figures; delivery is exactly once."""
 
     @pytest.fixture
     def bench(self, server: PubSubServer) -> Iterator[Bench]:

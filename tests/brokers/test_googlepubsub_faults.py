@@ -1,4 +1,4 @@
-"""What Pub/Sub may do to a drain, and what may be refused, over real gRPC; the server is the judge."""
+"""Faults of Pub/Sub during a run, and what is refused, over real gRPC; asserted on the server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def put_back(bench: PubSubBench, tmp_path: Path, result: RunResult, **options: A
 
 
 def test_streams_that_break_lose_and_double_nothing(server: PubSubServer, tmp_path: Path) -> None:
-    """The service resets streams every half hour or sooner: all is cleared, each message counted once."""
+    """The service resets streams every half hour or sooner: all messages are cleared, and counted once."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 2000)
     server.reset_after = 5
@@ -72,7 +72,7 @@ def test_streams_that_break_lose_and_double_nothing(server: PubSubServer, tmp_pa
 def test_passing_errors_are_retried(
     server: PubSubServer, tmp_path: Path, method: str, code: grpc.StatusCode
 ) -> None:
-    """UNAVAILABLE and ABORTED, of streams and acknowledgements, cost retries and no message."""
+    """UNAVAILABLE and ABORTED, for streams and acknowledgements, cost retries and no message."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 500)
     server.fail(method, code, times=2)
@@ -143,7 +143,7 @@ def test_snapshot_that_is_not_deleted_is_reported(server: PubSubServer, tmp_path
 
 
 def test_exactly_once_ids_put_off_are_acknowledged_again(server: PubSubServer, tmp_path: Path) -> None:
-    """TRANSIENT_* for some ids: those alone are tried again, and each counts once when confirmed."""
+    """TRANSIENT_* for some ids: only those are sent again, and each counts once when confirmed."""
     bench = PubSubBench(server, figures=True, enable_exactly_once_delivery=True)
     server.publish(bench.sub, 600)
     server.put_off = 3
@@ -154,7 +154,7 @@ def test_exactly_once_ids_put_off_are_acknowledged_again(server: PubSubServer, t
 def test_exactly_once_leases_that_ended_are_not_counted(
     server: PubSubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """PERMANENT_*: a message whose lease was over is not counted, said, and counted when redelivered."""
+    """PERMANENT_*: a message whose lease was over is reported, and counted only when redelivered."""
     bench = PubSubBench(server, figures=True, enable_exactly_once_delivery=True)
     server.publish(bench.sub, 300)
     spoiled: list[str] = []
@@ -192,8 +192,8 @@ def test_nothing_goes_to_the_dead_letter_topic(server: PubSubServer, tmp_path: P
     assert bench.sub.dead_letters == []
 
 
-def test_messages_of_ten_megabytes(server: PubSubServer, tmp_path: Path) -> None:
-    """The largest messages that Pub/Sub takes are cleared, one response after the other."""
+def test_messages_of_ten_megabytes_are_cleared(server: PubSubServer, tmp_path: Path) -> None:
+    """The largest messages that Pub/Sub accepts are cleared, one response after the other."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 12, size=10_000_000)
     result = clear(job(bench, tmp_path))
@@ -201,7 +201,7 @@ def test_messages_of_ten_megabytes(server: PubSubServer, tmp_path: Path) -> None
 
 
 def test_without_figures_nothing_is_claimed(server: PubSubServer, tmp_path: Path) -> None:
-    """No Monitoring: all is cleared, but neither verified nor called empty."""
+    """Without Monitoring all messages are cleared, but the result is neither verified nor cleared."""
     bench = PubSubBench(server, figures=False)
     server.publish(bench.sub, 100)
     result = clear(job(bench, tmp_path))
@@ -209,7 +209,7 @@ def test_without_figures_nothing_is_claimed(server: PubSubServer, tmp_path: Path
     assert (result.verified, result.cleared, result.totals.remaining) == (None, False, None)
 
 
-def test_old_figures_are_no_proof(server: PubSubServer, tmp_path: Path) -> None:
+def test_old_figures_prove_nothing(server: PubSubServer, tmp_path: Path) -> None:
     """A sample of 0 from before the last acknowledgement proves nothing."""
     bench = PubSubBench(server, figures=False)
     server.truthful(later_s=-120.0)
@@ -235,15 +235,15 @@ def test_missing_permissions_are_named(
     server.publish(bench.sub, 50)
     server.denied.add(permission)
     try:
-        said = clear(job(bench, tmp_path, {"mode": mode})).model_dump_json()
+        shown = clear(job(bench, tmp_path, {"mode": mode})).model_dump_json()
     except (BrokerError, RefusedError) as error:
-        said = str(error)
-    assert permission in said
+        shown = str(error)
+    assert permission in shown
     assert bench.sub.unacked() == 50
 
 
 def test_skip_takes_a_snapshot_and_restore_seeks_to_it(server: PubSubServer, tmp_path: Path) -> None:
-    """Skip acknowledges by a seek, restore brings everything back and deletes the snapshot when told."""
+    """Skip acknowledges by a seek, restore brings everything back and deletes the snapshot if asked to."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 80)
     result = clear(job(bench, tmp_path, {"mode": "skip"}))
@@ -251,10 +251,10 @@ def test_skip_takes_a_snapshot_and_restore_seeks_to_it(server: PubSubServer, tmp
     (taken,) = server.snapshots
     put_back(bench, tmp_path, result, delete_snapshot=True)
     assert bench.sub.unacked() == 80
-    assert taken not in server.snapshots  # the restore has one of its own, to be undone by
+    assert taken not in server.snapshots  # the restore has another one, to be undone by
 
 
-def test_without_a_snapshot_there_is_no_way_back(server: PubSubServer, tmp_path: Path) -> None:
+def test_without_a_snapshot_there_is_no_undo(server: PubSubServer, tmp_path: Path) -> None:
     """--no-snapshot takes none, and restoring from that receipt is an error that moves nothing."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 80)
@@ -269,7 +269,7 @@ def test_without_a_snapshot_there_is_no_way_back(server: PubSubServer, tmp_path:
 
 
 def test_refused_snapshot_stops_the_run(server: PubSubServer, tmp_path: Path) -> None:
-    """Where the service takes no snapshot nothing is changed, and --no-snapshot is offered."""
+    """Where the service refuses a snapshot nothing is changed, and the error names --no-snapshot."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 20)
     server.refuse_snapshots = "The oldest message is too old."
@@ -287,10 +287,10 @@ def test_refused_snapshot_stops_the_run(server: PubSubServer, tmp_path: Path) ->
     ],
     ids=["push", "bigquery", "cloud-storage"],
 )
-def test_subscriptions_that_deliver_elsewhere(
+def test_a_subscription_that_delivers_elsewhere_is_only_skipped(
     server: PubSubServer, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    """What Pub/Sub delivers by itself cannot be read, which is said; skip clears it all the same."""
+    """A subscription that Pub/Sub delivers elsewhere cannot be read, which is reported; skip clears it."""
     bench = PubSubBench(server, figures=True, **settings)
     server.publish(bench.sub, 30)
     refused = clear(job(bench, tmp_path))
@@ -302,7 +302,7 @@ def test_subscriptions_that_deliver_elsewhere(
 
 
 def test_detached_subscription_is_refused(server: PubSubServer, tmp_path: Path) -> None:
-    """A detached subscription keeps nothing: either mode says so, and asks for no change."""
+    """A detached subscription keeps no messages: both modes report that, and change nothing."""
     bench = PubSubBench(server, figures=True, detached=True)
     for mode in ("consume", "skip"):
         refused = clear(job(bench, tmp_path, {"mode": mode}))
@@ -312,7 +312,7 @@ def test_detached_subscription_is_refused(server: PubSubServer, tmp_path: Path) 
 
 
 def test_full_name_is_accepted(server: PubSubServer, tmp_path: Path) -> None:
-    """projects/P/subscriptions/S says all, without a project option."""
+    """projects/P/subscriptions/S is enough, without a project option."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 10)
     full = f"{PROJECT}/subscriptions/billing"

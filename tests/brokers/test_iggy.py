@@ -74,7 +74,9 @@ def undo(bench: IggyBench, tmp_path: Path, done: RunResult, **run: Any) -> RunRe
 
 
 @pytest.mark.parametrize("mode", [Mode.CONSUME, Mode.SKIP])
-def test_offsets_end_at_the_last_message(bench: IggyBench, tmp_path: Path, mode: Mode) -> None:
+def test_both_modes_store_the_offset_of_the_last_message(
+    bench: IggyBench, tmp_path: Path, mode: Mode
+) -> None:
     """Both modes store the offset of the last message, and nothing in an empty partition."""
     bench.produce(0, 1500)
     bench.produce(2, 1)
@@ -83,7 +85,7 @@ def test_offsets_end_at_the_last_message(bench: IggyBench, tmp_path: Path, mode:
     assert bench.stored() == {0: 1499, 1: None, 2: 0}
 
 
-def test_undo_stores_or_deletes(bench: IggyBench, tmp_path: Path) -> None:
+def test_undo_stores_the_old_offset_or_deletes_the_new_one(bench: IggyBench, tmp_path: Path) -> None:
     """A restore puts back an old offset, and deletes one that had not existed."""
     bench.produce(0, 10)
     bench.produce(1, 10)
@@ -95,7 +97,7 @@ def test_undo_stores_or_deletes(bench: IggyBench, tmp_path: Path) -> None:
     assert bench.stored() == {0: 9, 1: None, 2: None}
 
 
-def test_partition_ids_are_the_servers(bench: IggyBench, tmp_path: Path) -> None:
+def test_partition_ids_that_do_not_exist_are_refused(bench: IggyBench, tmp_path: Path) -> None:
     """Ids that the topic does not have are refused with those it has, before anything changes."""
     bench.produce(0, 10)
     wrong = bench.numbers[-1] + 1
@@ -108,7 +110,7 @@ def test_partition_ids_are_the_servers(bench: IggyBench, tmp_path: Path) -> None
 
 
 def test_live_group_is_refused_unless_forced(bench: IggyBench, tmp_path: Path) -> None:
-    """A group with members is left alone, unless forced: then all that no member keeps is cleared."""
+    """A group with members is refused; if forced, the partitions that no member keeps are cleared."""
     bench.produce(0, 10)
     bench.produce(2, 10)
     with bench.attach():
@@ -116,19 +118,19 @@ def test_live_group_is_refused_unless_forced(bench: IggyBench, tmp_path: Path) -
             clear(job(bench, tmp_path))
         assert bench.stored() == dict.fromkeys(range(3))
         forced = clear(job(bench, tmp_path, force=True, mode=Mode.SKIP))
-        # The member keeps the first partitions, and gives the last to whoever joins.
+        # The member keeps the first partitions, and loses the last one to a member that joins.
         assert bench.stored() == {0: None, 1: None, 2: 9}
-    told = {row.partition: row.error for row in forced.partitions}
-    assert "another member" in str(told[bench.numbers[0]])
-    assert told[bench.numbers[2]] is None
+    errors = {row.partition: row.error for row in forced.partitions}
+    assert "another member" in str(errors[bench.numbers[0]])
+    assert errors[bench.numbers[2]] is None
     assert clear(job(bench, tmp_path)).verified
     assert bench.stored()[0] == 9
 
 
-def test_members_for_a_moment_are_other_slices(
+def test_members_that_change_between_looks_are_not_live(
     bench: IggyBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is a member at each look is told; a group that is never empty is not refused for that."""
+    """Only a member at each look is live: a group that is never empty for other reasons is not refused."""
     bench.produce(0, 10)
     with ExitStack() as members:
         members.enter_context(bench.attach())
@@ -146,14 +148,16 @@ def test_members_for_a_moment_are_other_slices(
 
 
 @pytest.mark.parametrize("field", ["stream_id", "topic_id", "group_id"])
-def test_names_that_do_not_exist(bench: IggyBench, tmp_path: Path, field: str) -> None:
-    """A mistyped stream, topic or group is refused by its name, with what looks like it."""
+def test_a_mistyped_name_is_refused_with_a_suggestion(
+    bench: IggyBench, tmp_path: Path, field: str
+) -> None:
+    """A stream, topic or group that does not exist is named, with the similar name that does."""
     name = {"stream_id": bench.stream, "topic_id": bench.topic, "group_id": GROUP}[field]
     with pytest.raises(UsageError, match=f"{name}x.*Did you mean '{name}'"):
         status(job(bench, tmp_path, {field: f"{name}x"}))
 
 
-def test_numbers_instead_of_names(bench: IggyBench, tmp_path: Path) -> None:
+def test_numbers_are_accepted_instead_of_names(bench: IggyBench, tmp_path: Path) -> None:
     """Streams, topics and groups may be named by their numbers."""
     bench.produce(1, 20)
     ids = {
@@ -166,7 +170,7 @@ def test_numbers_instead_of_names(bench: IggyBench, tmp_path: Path) -> None:
 
 
 def test_purged_topic_cannot_be_undone(bench: IggyBench, tmp_path: Path) -> None:
-    """After a purge the old offset lies beyond the end: the restore says so, and stores nothing."""
+    """After a purge the old offset lies beyond the end: the restore reports that, and stores nothing."""
     bench.produce(0, 50)
     clear(job(bench, tmp_path, mode=Mode.SKIP))
     bench.produce(0, 50)
@@ -178,7 +182,7 @@ def test_purged_topic_cannot_be_undone(bench: IggyBench, tmp_path: Path) -> None
     assert bench.left()[0] == 0
 
 
-def test_command_line(bench: IggyBench, tmp_path: Path) -> None:
+def test_the_command_line_clears_and_shows_no_password(bench: IggyBench, tmp_path: Path) -> None:
     """The command as a user types it clears a consumer's backlog, and shows no password."""
     bench.produce(0, 3000)
     host, _, port = bench.address.partition(":")
@@ -203,10 +207,10 @@ def test_command_line(bench: IggyBench, tmp_path: Path) -> None:
         ({"username": None, "password": None, "token": "iggypat-wrong"}, "--token"),
     ],
 )
-def test_wrong_login_is_told_quickly(
+def test_a_wrong_login_is_reported_quickly(
     bench: IggyBench, tmp_path: Path, login: dict[str, Any], hint: str
 ) -> None:
-    """A wrong password, none, or a wrong token: what to check, in seconds, and no secret."""
+    """A wrong password, none, or a wrong token: the error names the option, within seconds, and no secret."""
     begun = time.monotonic()
     with pytest.raises(BrokerError, match=hint) as raised:
         status(job(bench, tmp_path, login))
@@ -214,8 +218,8 @@ def test_wrong_login_is_told_quickly(
     assert "wrong" not in str(raised.value)
 
 
-def test_nobody_listens(bench: IggyBench, tmp_path: Path) -> None:
-    """An address where nothing listens is told within seconds."""
+def test_a_closed_port_is_reported_quickly(bench: IggyBench, tmp_path: Path) -> None:
+    """An address where nothing listens is reported within seconds."""
     port = free_port()
     begun = time.monotonic()
     with pytest.raises(BrokerError, match=f"{port}.*--port"):
@@ -231,7 +235,7 @@ def test_nobody_listens(bench: IggyBench, tmp_path: Path) -> None:
         (LogExtent(0, 1, 9), 0, None, 0),
         (LogExtent(99, 100, 9), 49, None, 50),
         (LogExtent(99, 100, 9), 49, 59, 10),
-        (LogExtent(99, 30, 9), None, None, 30),  # the start has moved
+        (LogExtent(99, 30, 9), None, None, 30),  # retention deleted the first ones
         (LogExtent(99, 30, 9), 49, None, 30),
         (LogExtent(99, 30, 9), 49, 59, 0),  # all up to the target is deleted
         (LogExtent(99, 0, 0), 49, None, 0),  # everything is deleted
@@ -240,6 +244,8 @@ def test_nobody_listens(bench: IggyBench, tmp_path: Path) -> None:
         (LogExtent(9, 10, 9), 4, 99, None),
     ],
 )
-def test_left(extent: LogExtent, stored: int | None, target: int | None, left: int | None) -> None:
-    """Backlog is what is retained behind the stored offset, up to the target."""
+def test_left_counts_retained_messages_up_to_the_target(
+    extent: LogExtent, stored: int | None, target: int | None, left: int | None
+) -> None:
+    """What is left are retained messages after the stored offset; unknown where the log ends too early."""
     assert extent.left(stored, target) == left

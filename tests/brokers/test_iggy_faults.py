@@ -1,4 +1,4 @@
-"""Iggy's adapter on the in-repo wire server, with the faults and settings that a real one has not on demand."""
+"""Iggy's adapter on the in-repo wire server, with faults and settings that a real one lacks on demand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,7 @@ from tests.brokers.iggy_bench import IggyBench, job
 
 @pytest.fixture
 def server() -> Iterator[IggyServer]:
-    """A wire server of its own for each test: faults must not leak."""
+    """A wire server for each test: faults must not leak."""
     with IggyServer() as running:
         yield running
 
@@ -39,7 +41,7 @@ def bench(server: IggyServer) -> Iterator[IggyBench]:
         yield found
 
 
-def test_token(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
+def test_a_token_logs_in(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
     """A personal access token logs in, also from a file."""
     bench.produce(0, 10)
     (tmp_path / "token").write_text(TOKEN + "\n")
@@ -49,24 +51,32 @@ def test_token(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
     assert server.stored == [(0, 9)]
 
 
-@pytest.mark.parametrize("case", ["old", "other", "silent"])
-def test_other_versions_are_told_quickly(
-    server: IggyServer, bench: IggyBench, tmp_path: Path, case: str
-) -> None:
-    """A server of another protocol is told from a dead one, in seconds and with the versions known."""
-    if case == "old":
-        server.old = True
-    elif case == "other":
-        server.version = (0, 12, 0)
-    else:
-        server.silent = True
+def test_servers_of_other_versions_are_reported_quickly(tmp_path: Path) -> None:
+    """A server of another protocol is told apart from a dead one, in seconds and with the versions."""
+    cases: dict[str, dict[str, Any]] = {
+        "from before 0.9": {"old": True},
+        "0.12.0": {"version": (0, 12, 0)},
+        "does not answer": {"silent": True},
+    }
+
+    def error_of(faults: dict[str, Any]) -> str:
+        with (
+            IggyServer() as server,
+            closing(IggyBench(f"127.0.0.1:{server.port}", password=PASSWORD)) as bench,
+        ):
+            for name, value in faults.items():
+                setattr(server, name, value)
+            with pytest.raises(BrokerError) as raised:
+                status(job(bench, tmp_path))
+            return str(raised.value)
+
     begun = time.monotonic()
-    with pytest.raises(BrokerError) as raised:
-        status(job(bench, tmp_path))
+    with ThreadPoolExecutor(len(cases)) as pool:  # each waits for a server that does not answer
+        errors = dict(zip(cases, pool.map(error_of, cases.values()), strict=True))
     assert time.monotonic() - begun < 15
-    said = {"old": "from before 0.9", "other": "0.12.0", "silent": "does not answer"}[case]
-    assert said in str(raised.value)
-    assert "0.9" in str(raised.value) or "0.11" in str(raised.value)
+    for text, error in errors.items():
+        assert text in error
+        assert "0.9" in error or "0.11" in error
 
 
 def test_connections_that_break_are_opened_again(
@@ -82,10 +92,10 @@ def test_connections_that_break_are_opened_again(
     assert bench.stored() == dict.fromkeys(range(3), 2999)
 
 
-def test_the_librarys_connection_is_opened_again(
+def test_the_sdks_connection_is_opened_again(
     server: IggyServer, bench: IggyBench, tmp_path: Path
 ) -> None:
-    """A connection cut while a group is joined, or its offset stored, costs retries alone."""
+    """A connection cut while a group is joined, or its offset stored, costs only retries."""
     bench.produce(0, 100)
     server.hang_ups = deque([161, 148, 161])  # store, join, store
     result = clear(job(bench, tmp_path, workers=1))
@@ -94,10 +104,10 @@ def test_the_librarys_connection_is_opened_again(
     assert bench.stored()[0] == 99
 
 
-def test_store_that_is_not_kept_is_noticed(
+def test_an_offset_that_is_not_kept_is_not_counted(
     server: IggyServer, bench: IggyBench, tmp_path: Path
 ) -> None:
-    """An offset that cannot be read back is not counted as stored."""
+    """Messages whose offset cannot be read back are not counted."""
     bench.produce(0, 100)
     server.forget_store = True
     result = clear(job(bench, tmp_path, max_retries=1))
@@ -105,10 +115,10 @@ def test_store_that_is_not_kept_is_noticed(
     assert bench.stored()[0] is None
 
 
-def test_store_fails_after_another_partition(
+def test_a_failed_store_after_another_partition_counts_nothing_twice(
     server: IggyServer, bench: IggyBench, tmp_path: Path
 ) -> None:
-    """A store that fails for now, behind one that worked, makes nobody count twice or too little."""
+    """A store that fails once, after one that worked, changes no count."""
     for number in range(3):
         bench.produce(number, 100)
     server.faults[161] = deque([0x7FFF])  # the first store; those that follow work
@@ -117,10 +127,10 @@ def test_store_fails_after_another_partition(
 
 
 @pytest.mark.parametrize("fault", ["unrouted", "unread"])
-def test_failed_polls_are_no_end(
+def test_a_failed_poll_is_not_the_end(
     server: IggyServer, bench: IggyBench, tmp_path: Path, fault: str
 ) -> None:
-    """Empty answers for no partition, or for one that was not read, are tried again: no end, no purge."""
+    """Empty answers for no partition, or for one that was not read, are retried: not an end, not a purge."""
     bench.produce(0, 100)
     setattr(server, fault, 2)
     result = clear(job(bench, tmp_path, workers=1))
@@ -129,7 +139,7 @@ def test_failed_polls_are_no_end(
 
 
 @pytest.mark.parametrize("deleted", [400, 1000])
-def test_retention_moves_the_start(
+def test_messages_that_retention_deleted_are_not_counted(
     server: IggyServer, bench: IggyBench, tmp_path: Path, deleted: int
 ) -> None:
     """Messages deleted before they were read, some or all, are neither counted nor waited for."""
@@ -144,8 +154,10 @@ def test_retention_moves_the_start(
     assert bench.left()[0] == 0
 
 
-def test_purge_during_the_drain_is_told(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
-    """A topic purged while it is drained ends the run, and what is new in it is not acknowledged."""
+def test_a_purge_during_the_drain_ends_the_run(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """A topic purged while it is drained ends the run, and new messages in it are not acknowledged."""
     bench.produce(0, 5000)
 
     def purge(_: object) -> bool:
@@ -161,18 +173,21 @@ def test_purge_during_the_drain_is_told(server: IggyServer, bench: IggyBench, tm
     assert bench.stored()[0] is None
 
 
-def test_refused_polls_are_told_in_words(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
-    """A poll that the server does not permit ends the run with what is missing, and acknowledges nothing."""
+def test_a_refused_poll_names_the_missing_right(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """A poll that the server does not permit is sent once, names the right, and acknowledges nothing."""
     bench.produce(0, 100)
     server.faults[100] = deque([41] * 50)
     result = clear(job(bench, tmp_path))
     assert result.cleared is False
     assert "poll messages" in str(result.partitions[0].error or result.error)
+    assert len(server.faults[100]) == 49
     assert bench.stored()[0] is None
 
 
 def test_a_reply_may_come_in_pieces(server: IggyServer, bench: IggyBench) -> None:
-    """A reply that halts in its middle is neither an answer nor an error, and complete once it goes on."""
+    """A reply that pauses in its middle is neither an answer nor an error, and complete once it continues."""
     bench.produce(0, 100)
     server.halt = threading.Event()
     connection = PollConnection(bench.options_of(), ServerAddress("127.0.0.1", server.port))
@@ -193,7 +208,7 @@ def test_a_reply_may_come_in_pieces(server: IggyServer, bench: IggyBench) -> Non
 
 
 def test_polls_go_to_the_leader(server: IggyServer, bench: IggyBench, tmp_path: Path) -> None:
-    """In a cluster the polls go where the library goes, too: to the node that leads."""
+    """In a cluster the polls go to the node that leads, as the SDK's requests do."""
     bench.produce(0, 100)
     with IggyServer() as follower:
         server.nodes = follower.nodes = [(follower.port, 1), (server.port, 0)]
@@ -202,8 +217,8 @@ def test_polls_go_to_the_leader(server: IggyServer, bench: IggyBench, tmp_path: 
     assert bench.stored()[0] == 99
 
 
-def test_tls(tmp_path: Path) -> None:
-    """With TLS a backlog is cleared where the certificate fits, and nothing is asked where it does not."""
+def test_tls_clears_only_where_the_certificate_verifies(tmp_path: Path) -> None:
+    """With TLS a backlog is cleared where the certificate verifies, and nothing is polled where it does not."""
     make_certificates(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")

@@ -1,8 +1,8 @@
-"""Pub/Sub passes the contract on Google's own test server, as far as that server goes.
+"""Pub/Sub passes the contract on Google's own test server, as far as that server supports it.
 
 It has no snapshots, no Monitoring, and a seek leaves messages that are younger than its time without
 content, which ends its process at their next delivery (pstest/fake.go, `Seek`, pubsub/v2 2.8.1).
-Where a stream ends, a message that it had just taken is sent to nobody and returns with the end of its
+Where a stream ends, a message that it had just taken is not sent, and is delivered again at the end of its
 lease (`stream.pull` there does not wait for `sendLoop`).
 """
 
@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 
 class EmulatorBench(Bench):
-    """A subscription of its own on the emulator, filled by the official publisher."""
+    """A separate subscription on the emulator, filled by the official publisher."""
 
     system = "googlepubsub"
     partitions = 1

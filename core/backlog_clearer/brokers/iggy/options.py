@@ -19,7 +19,7 @@ class IggyOptions(SystemOptions):
     stream_id: str = Field(description="number or name of the stream")
     topic_id: str = Field(description="number or name of the topic")
     partition_ids: PartitionNumbers | None = Field(
-        None, description="these partitions alone, by the server's own ids, as in 0,1,4-7 [default all]"
+        None, description="only these partitions, by the server's own ids, as in 0,1,4-7 [default all]"
     )
     consumer_id: str | None = Field(
         None, description="number or name of the consumer whose offsets are cleared [default 0]"
@@ -48,15 +48,15 @@ class IggyOptions(SystemOptions):
         if value.isdecimal() and int(value) > _MAX_ID:
             raise ValueError("a numeric id is below 4294967296")
         if not 1 <= len(value.encode()) <= _MAX_NAME_BYTES:
-            raise ValueError("write a number, or a name of 1 to 255 bytes")
+            raise ValueError("give a number, or a name of 1 to 255 bytes")
         return value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
         if self.consumer_id is not None and self.group_id is not None:
-            raise ValueError("give one of --consumer-id and --group-id")
+            raise ValueError("give either --consumer-id or --group-id")
         if self.token is not None and (self.username is not None or self.password is not None):
-            raise ValueError("give --token, or --username and --password")
+            raise ValueError("give either --token, or --username and --password")
         if (self.username is None) != (self.password is None):
             raise ValueError("--username and --password go together")
         if not self.tls and (self.tls_ca_file or self.tls_domain):
@@ -65,5 +65,5 @@ class IggyOptions(SystemOptions):
 
     @property
     def consumer(self) -> str:
-        """Whose offsets they are, by number or name."""
+        """The consumer or the group, by number or name."""
         return self.group_id or self.consumer_id or "0"

@@ -1,8 +1,8 @@
-"""An Iggy server for the tests: the wire protocol of 0.9, as apache-iggy 0.9.0 speaks it, in memory.
+"""An in-memory Iggy server for the tests: the wire protocol of 0.9, as apache-iggy 0.9.0 speaks it.
 
-Layouts: crate `iggy_binary_protocol` 0.11.0. It does what tests need: log in, streams, topics, groups,
+Layouts: crate `iggy_binary_protocol` 0.11.0. It has what the tests need: log in, streams, topics, groups,
 sending, polling by every strategy, offsets, purging, deleting segments; and faults on demand. What a
-test asserts on it must hold on a real server, too: see `IGGY_ADDRESS` in `tests/brokers/test_iggy.py`.
+test asserts on it must also hold on a real server: see `IGGY_ADDRESS` in `tests/brokers/test_iggy.py`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class WireError(Exception):
 
 
 class IggyServer:
-    """The server, on a thread of its own; `port` is where it listens."""
+    """The server, on separate threads; `port` is where it listens."""
 
     def __init__(self, *, first_partition: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.first_partition = first_partition
@@ -67,14 +67,14 @@ class IggyServer:
         self.stored: list[tuple[int, int]] = []  # (partition, offset) of every store
         self.faults: dict[int, deque[int]] = {}  # operation or code -> statuses to answer next
         self.answers: dict[int, deque[bytes]] = {}  # operation or code -> bodies to answer next
-        self.cuts: set[int] = set()  # polls, counted over all connections, that cut theirs
+        self.cuts: set[int] = set()  # polls, counted over all connections, whose connection is cut
         self.hang_ups: deque[int] = deque()  # operations or codes, in order, that cut their connection
         self.polls = 0
         self.forget_store = False  # answer a store without storing
         self.unrouted = 0  # polls to answer as if no partition had been looked at
         self.unread = 0  # polls to answer as if their partition were empty: reading it failed
         self.halt: threading.Event | None = None  # what polls wait for in the middle of their replies
-        self.silent = False  # accept connections and say nothing
+        self.silent = False  # accept connections and answer nothing
         self.old = False  # speak the framing of servers before 0.9
         self.version = (0, 11, 0)
         self.nodes: list[tuple[int, int]] = []  # of a cluster: port, and role (0 leads, 1 follows)
@@ -149,7 +149,7 @@ class IggyServer:
                     leave(members, client.id, list(topic.logs))
 
     def _answer(self, client: Session, head: bytes, body: bytes) -> list[bytes]:
-        """The reply in parts, so that nothing copies the messages."""
+        """The reply in parts, so that the messages are not copied."""
         operation = head[176]
         (code,) = struct.unpack_from("<I", head, 196)
         kind = code if operation == _READ else operation
@@ -307,7 +307,7 @@ class IggyServer:
         return b""
 
     def delete_up_to(self, stream: str, topic: str, number: int, offset: int) -> None:
-        """What retention does: the messages before an offset go."""
+        """Delete the messages before an offset, as retention does."""
         with self.lock:
             log = self.streams[stream].topics[topic].logs[number]
             log.first = max(log.first, min(offset, log.next))
@@ -377,7 +377,7 @@ class IggyServer:
     def _consumer(
         self, fields: RequestReader, writer: Session | None = None
     ) -> tuple[PartitionLog, int, tuple[int, str]]:
-        """Whose offset of which partition; a group's is written by the partition's owner alone."""
+        """The partition and the consumer of a request; only the partition's owner writes a group's offset."""
         kind, ident = fields.take("B"), fields.ident()
         topic = self.topic(fields)
         fields.take("B")
@@ -440,7 +440,7 @@ class IggyServer:
 
 
 def _receive(requests: BinaryIO, size: int) -> bytes:
-    """So many bytes; raises `ConnectionError` where they end before."""
+    """Exactly this many bytes; raises `ConnectionError` where they end earlier."""
     data = requests.read(size)
     if len(data) < size:
         raise ConnectionError
@@ -448,7 +448,7 @@ def _receive(requests: BinaryIO, size: int) -> bytes:
 
 
 def _send(connection: socket.socket, parts: list[bytes]) -> None:
-    """All parts, none of them copied: what is sent over and over is a benchmark's backlog."""
+    """Send all parts without copying them: a benchmark sends the same messages over and over."""
     if isinstance(connection, ssl.SSLSocket):
         connection.sendall(b"".join(parts))
         return
@@ -464,7 +464,7 @@ def _send(connection: socket.socket, parts: list[bytes]) -> None:
 def _serve_old(_client: Session, connection: socket.socket, requests: BinaryIO) -> None:
     while True:
         (size,) = struct.unpack("<I", _receive(requests, 4))
-        if not size:  # what a newer client begins with means nothing here
+        if not size:  # the first bytes of a newer client: it gets no answer
             requests.read()
             return
         _receive(requests, size)
@@ -477,4 +477,4 @@ class Session:
 
     id: int
     logged_in: bool = False
-    frames: bytes = b""  # what follows the reply that is being made
+    frames: bytes = b""  # the messages that follow the reply being built

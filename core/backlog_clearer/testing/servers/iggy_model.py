@@ -73,9 +73,10 @@ class Stream:
 
 
 def join(members: dict[int, list[int]], client: int, partitions: list[int]) -> None:
-    """What the server does with a group's partitions when somebody joins (stm/consumer_group.rs).
+    """Assign a group's partitions when a member joins, as the server does (stm/consumer_group.rs).
 
-    Those that nobody owns go to who has none, and so does what others have beyond their share.
+    The new member gets those without an owner; if there are none, those that others have beyond their
+    share.
     """
     if client in members:
         return
@@ -94,7 +95,7 @@ def join(members: dict[int, list[int]], client: int, partitions: list[int]) -> N
 
 
 def leave(members: dict[int, list[int]], client: int, partitions: list[int]) -> None:
-    """What it does when somebody leaves: all are dealt out anew."""
+    """Assign all partitions again when a member leaves, as the server does."""
     if members.pop(client, None) is not None:
         for index, member in enumerate(members):
             members[member] = partitions[index :: len(members)]
@@ -133,7 +134,7 @@ _FRAMES: dict[tuple[int, int], bytes] = {}
 
 
 def frames(count: int, size: int) -> bytes:
-    """The messages of a batch; those of one shape are made once."""
+    """The messages of a batch; each size is built once."""
     made = _FRAMES.get((count, size))
     if made is None:
         payload = bytes(size)
@@ -148,7 +149,7 @@ def frames(count: int, size: int) -> bytes:
 
 
 def batch_head(number: int, base: int, count: int, size: int) -> bytes:
-    """What precedes the messages of a batch."""
+    """The header before the messages of a batch."""
     head = bytearray(HEADER)
     struct.pack_into("<QQQQQQI", head, 0, number, base, 1, 1, HEADER + size, 0, count)
     return bytes(head)
