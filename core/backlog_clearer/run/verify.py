@@ -58,7 +58,7 @@ def _remaining(
 ) -> dict[Partition, Remaining]:
     """The broker's figures; asked again where they may lag behind an acknowledgement."""
     found: dict[Partition, Remaining] = {}
-    for attempt in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS if targets else 0):
         try:
             found = {item.partition: item for item in source.remaining(targets)}
         except ClearerError as error:
