@@ -1,8 +1,8 @@
 """Draining an Event Hub over AMQP, beside the SDK's own `receive_batch`, on one server.
 
-The server is the tests' (a process of its own, which makes events in bulk), so the figures compare
-readers and say nothing of the service. Peak memory is shown for two lengths of backlog: it has to be
-flat. Nothing is checkpointed here, on either side.
+The server is the tests', in a separate process that makes events in bulk. So the figures compare readers;
+they are not those of the service. Peak memory is shown for two lengths of backlog and has to be flat.
+Neither side writes checkpoints.
 
     make bench-eventhubs [BENCH_ARGS=--quick]
 """

@@ -1,4 +1,4 @@
-"""Build what the platforms run: `python -m tools.bundle gcp|azure|image [--brokers kafka,pulsar]`.
+"""Build the platforms' archives: `python -m tools.bundle gcp|azure|image [--brokers kafka,pulsar]`.
 
 Every archive holds the code, the libraries of the chosen brokers and of the platform for CPython 3.12 on
 Linux x86-64 with glibc 2.34 or later, and a requirements.txt with the hash of each. Their versions are
@@ -49,10 +49,10 @@ _PIP_FOR_PLATFORM = (
     *("--python-version", _PYTHON, "--implementation", "cp"),
     # pip takes a tag literally, and each costs time on every file of an index: those that wheels have
     *(f"--platform=manylinux_2_{minor}_x86_64" for minor in (_GLIBC, 28, 27, 24, 17)),
-    "--platform=manylinux2014_x86_64",  # and what is older than that
+    "--platform=manylinux2014_x86_64",  # and older ones
 )
 _SITE = Path(".python_packages/lib/site-packages")
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 _TAR_TIME = 315532800  # the same in seconds since 1970
 
 
@@ -60,7 +60,7 @@ def extras_of(brokers: str | None) -> list[str]:
     """The extras of comma-separated systems; None: of all. Raises `UsageError` with a suggestion."""
     names = list(SYSTEMS) if brokers is None else _names(brokers)
     if not names:
-        raise UsageError(f"Name at least one broker of {', '.join(SYSTEMS)}.")
+        raise UsageError(f"Name at least one broker: {', '.join(SYSTEMS)}.")
     return sorted({extra for name in names if (extra := system(name).extra)})
 
 
@@ -70,7 +70,7 @@ def clouds_of(clouds: str) -> list[str]:
         if name not in CLOUDS:
             known = ", ".join(CLOUDS)
             raise UsageError(
-                f"There is no cloud {name!r}; choose of {known}.{suggestion(name, list(CLOUDS))}"
+                f"There is no cloud {name!r}; choose one of {known}.{suggestion(name, list(CLOUDS))}"
             )
     return _names(clouds)
 
@@ -111,11 +111,11 @@ def _run(*command: str) -> str:
 
 
 def add_code(stage: Path, platform: str, root: Collection[str], source_root: str = ".") -> None:
-    """Copy the package, what all handlers share, and one platform's; `root` names what it wants at the top.
+    """Copy the package, what all handlers share, and one platform's; `root` names its files for the top folder.
 
     `source_root` is the folder of the bundle that has to be on the module path.
 
-    Raises `UsageError` for what is not there.
+    Raises `UsageError` for a file that is missing.
     """
     handlers = ROOT / "functions" / platform
     package = CORE / "backlog_clearer"
@@ -134,7 +134,7 @@ def add_code(stage: Path, platform: str, root: Collection[str], source_root: str
 
 
 def add_wheels(stage: Path, extras: Collection[str]) -> None:
-    """Download what the extras need into wheels/, and write it to requirements.txt with its hashes."""
+    """Download the libraries of the extras into wheels/, and write it to requirements.txt with its hashes."""
     entries = needed(extras)
     requirements, wheels = stage / "requirements.txt", stage / "wheels"
     requirements.write_text("".join(entries.values()), encoding="utf-8")

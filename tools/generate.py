@@ -73,7 +73,7 @@ def _readme(text: str, systems: Systems) -> str:
 
 
 def _index(text: str, systems: Systems) -> str:
-    """The pages of docs/ with what they are about."""
+    """The pages of docs/ with the systems that they are about."""
     pages: dict[str, list[str]] = {}
     for system in systems.values():
         if system.page and system.page.startswith("docs/"):
@@ -130,7 +130,7 @@ FILES: Mapping[str, Rewriter] = {
     "infra/terraform/azure/variables.tf": _validation,
     "infra/terraform/gcp/variables.tf": _validation,
 }
-"""What is written, by its path in the project."""
+"""The files that are written, by their path in the project."""
 
 
 def outdated(systems: Systems = SYSTEMS) -> dict[str, str]:

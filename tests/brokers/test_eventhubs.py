@@ -59,7 +59,7 @@ class EventHubsBench(Bench):
         self.server.produce(self.hub, number, count)
 
     def checkpoints(self) -> dict[int, dict[str, str]]:
-        """The checkpoint blobs' metadata, read with the storage library alone."""
+        """The checkpoint blobs' metadata, read with only the storage library."""
         prefix = f"{self.server.namespace}/{self.hub}/$default/checkpoint/".lower()
         return {
             int(blob.name.removeprefix(prefix)): blob.metadata or {}
@@ -90,7 +90,7 @@ class EventHubsBench(Bench):
 
 @contextmanager
 def processor(bench: EventHubsBench, received: list[tuple[str, int]]) -> Iterator[None]:
-    """A plain consumer client of the SDK, balancing through the checkpoint store; notes what it gets."""
+    """A plain consumer client of the SDK, balancing through the checkpoint store; notes its events."""
     store = BlobCheckpointStore.from_connection_string(
         bench.storage.connection_string, bench.container.container_name
     )
@@ -129,7 +129,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
 
 @pytest.fixture
 def server() -> Iterator[EventHubsServer]:
-    """An AMQP server of its own for each test: faults must not leak."""
+    """A separate AMQP server for each test, so that faults do not leak."""
     running = EventHubsServer()
     yield running
     running.stop()
@@ -142,7 +142,7 @@ def bench(server: EventHubsServer, storage: Azurite) -> EventHubsBench:
 
 
 class TestContract(Contract):
-    """Everything that every adapter owes the engine."""
+    """The contract of every adapter."""
 
     @pytest.fixture
     def bench(self, server: EventHubsServer, storage: Azurite) -> Iterator[Bench]:

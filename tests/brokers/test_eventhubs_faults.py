@@ -1,4 +1,4 @@
-"""What Event Hubs and Blob Storage do to a drain, and what comes of it."""
+"""Faults of Event Hubs and Blob Storage, and the results of runs that meet them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def clear(
 
 
 def survey_of(options: EventHubsOptions, tmp_path: Path) -> Any:
-    """What the adapter says before a change."""
+    """The adapter's survey."""
     with closing(open_source(options, run_options(tmp_path), "run")) as source:
         return source.survey()
 
@@ -92,15 +92,15 @@ def test_checkpoints_are_exactly_those_of_the_sdk(bench: EventHubsBench, tmp_pat
 
 
 def test_empty_partitions_get_no_checkpoint(bench: EventHubsBench, tmp_path: Path) -> None:
-    """A partition without events is left alone: a checkpoint at "-1" would be none."""
+    """A partition without events gets no checkpoint, since there is no event that it could name."""
     bench.produce(1, 10)
     result = clear(bench, run_options(tmp_path, mode=Mode.SKIP))
     assert result.cleared
     assert set(bench.checkpoints()) == {1}
 
 
-def test_expired_events_are_no_backlog(bench: EventHubsBench, tmp_path: Path) -> None:
-    """What retention deleted is neither counted nor waited for."""
+def test_expired_events_are_not_in_the_backlog(bench: EventHubsBench, tmp_path: Path) -> None:
+    """Events that retention deleted are neither counted nor waited for."""
     fill(bench)
     bench.log.partitions[0].begin = 990  # most are gone
     bench.log.partitions[1].begin = 1000  # all are gone
@@ -109,17 +109,17 @@ def test_expired_events_are_no_backlog(bench: EventHubsBench, tmp_path: Path) ->
     assert bench.left() == {0: 0, 1: 0, 2: 0}
 
 
-def test_a_checkpoint_beyond_the_end_is_told_and_the_others_are_cleared(
+def test_a_checkpoint_beyond_the_end_is_reported_and_the_others_are_cleared(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """The checkpoint of an Event Hub that was created anew is an error of its partition alone."""
+    """A checkpoint from before the Event Hub was created again is an error of its partition only."""
     fill(bench, 100)
     store = f"{bench.server.namespace}/{bench.hub}/$Default/checkpoint/0".lower()
     old = {"offset": offset_of(5000), "sequencenumber": "5000"}
     bench.container.upload_blob(store, b"", metadata=old)
     result = clear(bench, run_options(tmp_path))
     assert [bool(item.error) for item in result.partitions] == [True, False, False]
-    assert "created anew" in (result.partitions[0].error or "")
+    assert "created again" in (result.partitions[0].error or "")
     assert not result.cleared
     assert bench.checkpoints()[0] == old
     assert bench.left()[1] == bench.left()[2] == 0
@@ -129,7 +129,7 @@ def test_a_checkpoint_beyond_the_end_is_told_and_the_others_are_cleared(
 def test_a_refused_checkpoint_is_its_partitions_error(
     bench: EventHubsBench, tmp_path: Path, mode: Mode
 ) -> None:
-    """A blob that storage does not let anyone write keeps its content, and the run says so."""
+    """A blob that cannot be written keeps its content, and its partition carries the error."""
     fill(bench, 100)
     clear(bench, run_options(tmp_path, max_messages=30, workers=1))
     fill(bench, 100)
@@ -148,7 +148,7 @@ def test_a_refused_checkpoint_is_its_partitions_error(
 
 
 def test_a_wrong_key_is_refused_without_showing_it(bench: EventHubsBench, tmp_path: Path) -> None:
-    """A wrong key is told as such, with neither key in the text."""
+    """A wrong key is reported as a refused sign-in, with neither key in the text."""
     options = bench.options_of(connection_string=bench.server.connection_string("c2VjcmV0"))
     with pytest.raises(BrokerError, match="refused the sign-in") as caught:
         survey_of(options, tmp_path)
@@ -158,20 +158,20 @@ def test_a_wrong_key_is_refused_without_showing_it(bench: EventHubsBench, tmp_pa
 
 @pytest.mark.parametrize("at_cbs", [True, False])
 def test_a_missing_hub_is_named(bench: EventHubsBench, tmp_path: Path, at_cbs: bool) -> None:
-    """A missing Event Hub is told, wherever the service notices it."""
+    """A missing Event Hub is named, at whichever step the service refuses it."""
     bench.server.faults.missing_hub_at_cbs = at_cbs
     with pytest.raises(UsageError, match="no Event Hub 'nowhere'"):
         survey_of(bench.options_of(eventhub_name="nowhere"), tmp_path)
 
 
 def test_a_missing_consumer_group_is_named(bench: EventHubsBench, tmp_path: Path) -> None:
-    """A mistyped consumer group is told: its management requests would all succeed."""
+    """A mistyped consumer group is named, although its management requests all succeed."""
     with pytest.raises(UsageError, match="a consumer group 'billin'"):
         survey_of(bench.options_of(consumer_group="billin"), tmp_path)
 
 
 def test_a_missing_container_is_named_and_not_created(bench: EventHubsBench, tmp_path: Path) -> None:
-    """A mistyped container is told and does not come into being."""
+    """A mistyped container is named and not created."""
     with pytest.raises(UsageError, match="no blob container .*/nowhere"):
         survey_of(bench.options_of(checkpoint_container="nowhere"), tmp_path)
     with pytest.raises(UsageError, match="nowhere"):
@@ -181,15 +181,15 @@ def test_a_missing_container_is_named_and_not_created(bench: EventHubsBench, tmp
 def test_a_wrong_storage_key_is_refused_without_showing_it(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """A wrong storage key is told as such."""
+    """A wrong storage key is reported as refused access, without the key."""
     wrong = bench.storage.connection_string.replace("AccountKey=Eby8", "AccountKey=AAAA")
     with pytest.raises(BrokerError, match="refused access") as caught:
         survey_of(bench.options_of(checkpoint_store=wrong), tmp_path)
     assert "AAAA" not in str(caught.value)
 
 
-def test_an_unreachable_namespace_is_told(bench: EventHubsBench, tmp_path: Path) -> None:
-    """Where nobody listens, the address is told, and soon."""
+def test_an_unreachable_namespace_is_named(bench: EventHubsBench, tmp_path: Path) -> None:
+    """An address on which nothing listens is named in the error."""
     port = free_port()
     text = f"Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=k;SharedAccessKey={KEY};"
     options = bench.options_of(connection_string=text + "UseDevelopmentEmulator=true")
@@ -197,8 +197,8 @@ def test_an_unreachable_namespace_is_told(bench: EventHubsBench, tmp_path: Path)
         survey_of(options, tmp_path)
 
 
-def test_an_unreachable_store_is_told(bench: EventHubsBench, tmp_path: Path) -> None:
-    """Where no storage account answers, its address is told."""
+def test_an_unreachable_store_is_named(bench: EventHubsBench, tmp_path: Path) -> None:
+    """The address of a storage account that does not answer is in the error."""
     port = free_port()
     text = bench.storage.connection_string.replace(str(bench.storage.blob_port), str(port))
     with pytest.raises(BrokerError, match=f"127.0.0.1:{port}/devstoreaccount1 cannot be reached"):
@@ -209,7 +209,7 @@ def test_an_unreachable_store_is_told(bench: EventHubsBench, tmp_path: Path) -> 
 def test_a_silent_service_does_not_hold_the_survey(
     bench: EventHubsBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """A service that stops answering, at the first or a later stage, ends in an error."""
+    """A service that stops answering, at the first or a later step, ends in an error."""
     monkeypatch.setattr(eventhubs_connection, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(eventhubs_admin, "TIMEOUT_S", 1.0)
     bench.server.faults.silent_after = after
@@ -218,14 +218,14 @@ def test_a_silent_service_does_not_hold_the_survey(
 
 
 def test_throttled_management_is_transient(bench: EventHubsBench, tmp_path: Path) -> None:
-    """ServerBusy from the management node is told as throttling that passes."""
+    """ServerBusy from the management node is a transient error."""
     bench.server.faults.management.append((503, "com.microsoft:server-busy"))
     with pytest.raises(TransientError, match="orders|Orders"):
         survey_of(bench.options_of(), tmp_path)
 
 
 def test_throttled_links_are_tried_again(bench: EventHubsBench, tmp_path: Path) -> None:
-    """ServerBusy while attaching is waited out, and the backlog is cleared."""
+    """ServerBusy while attaching is retried, and the backlog is cleared."""
     fill(bench)
 
     def throttle(_: object) -> bool:
@@ -242,7 +242,7 @@ def test_throttled_links_are_tried_again(bench: EventHubsBench, tmp_path: Path) 
 def test_a_break_in_the_middle_loses_and_doubles_nothing(
     bench: EventHubsBench, tmp_path: Path, kind: str
 ) -> None:
-    """Detached links and broken connections are opened again where the checkpoint stands."""
+    """Detached links and broken connections are opened again at the checkpoint."""
     fill(bench, 5000)
 
     def harm(_: object) -> bool:
@@ -261,7 +261,7 @@ def test_a_break_in_the_middle_loses_and_doubles_nothing(
 
 
 def test_a_stolen_link_ends_the_run_with_what_to_do(bench: EventHubsBench, tmp_path: Path) -> None:
-    """Stealing back would fight a live consumer: the run stops, says so, and keeps what it did."""
+    """A stolen link is not taken back: the run stops, names the option, and keeps its checkpoints."""
     fill(bench, 5000)
 
     def harm(_: object) -> bool:
@@ -277,10 +277,10 @@ def test_a_stolen_link_ends_the_run_with_what_to_do(bench: EventHubsBench, tmp_p
     assert sum(bench.left().values()) + result.totals.messages == 15_000
 
 
-def test_a_reader_with_an_owner_level_is_told_and_can_be_disconnected(
+def test_a_reader_with_an_owner_level_is_found_and_can_be_disconnected(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """A real exclusive reader without a checkpoint store is noticed where it reads, and can be disconnected."""
+    """A real exclusive reader without a checkpoint store refuses its partition, and can be disconnected."""
     fill(bench, 100)
     client = EventHubConsumerClient.from_connection_string(
         bench.server.connection_string(), "$Default", eventhub_name=bench.hub, retry_total=0
@@ -308,7 +308,7 @@ def test_a_reader_with_an_owner_level_is_told_and_can_be_disconnected(
 
 
 def test_live_processors_are_refused_and_named(bench: EventHubsBench, tmp_path: Path) -> None:
-    """A processor at work keeps its checkpoints unless forced, and what it will overwrite is said."""
+    """A running processor refuses the run; with --force, a note warns that it overwrites checkpoints."""
     received: list[tuple[str, int]] = []
     with processor(bench, received):
         fill(bench, 20)
@@ -341,13 +341,13 @@ def test_without_a_store_it_counts_and_claims_nothing(
     assert result.totals.messages == 3000
     assert (result.verified, result.cleared) == (None, False)
     assert list(bench.container.list_blobs()) == []
-    said = " ".join(result.notes)
-    assert ("--no-checkpoint: this drains and counts, and changes nothing" in said) is asked
-    assert ("--checkpoint-store" in said) is not asked
+    notes = " ".join(result.notes)
+    assert ("--no-checkpoint: this only drains and counts; nothing changes" in notes) is asked
+    assert ("--checkpoint-store" in notes) is not asked
 
 
 def test_skip_without_a_store_is_a_usage_error(bench: EventHubsBench, tmp_path: Path) -> None:
-    """There is nothing to move without a store, and skipping says so before it connects."""
+    """Skipping without a checkpoint store is wrong use, reported before a connection is made."""
     with pytest.raises(UsageError, match="--checkpoint-store"):
         clear(
             bench,
@@ -360,7 +360,7 @@ def test_skip_without_a_store_is_a_usage_error(bench: EventHubsBench, tmp_path: 
 def test_functions_leases_are_the_position_until_a_checkpoint_is_written(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """Functions: the old extension's lease counts, a checkpoint goes before it, and restore removes that."""
+    """Functions: an old lease is the position until a checkpoint exists, and restore removes the checkpoint."""
     fill(bench)
     container = bench.container
     lease = (
@@ -392,7 +392,7 @@ def test_functions_have_their_own_container(bench: EventHubsBench) -> None:
 def test_checkpoints_of_other_sdks_are_restored_as_they_were(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """A .NET checkpoint that knows only the sequence number is read, cleared and put back."""
+    """A .NET checkpoint with only a sequence number is read, cleared and put back."""
     fill(bench, 100)
     name = f"{bench.server.namespace}/{bench.hub}/$Default/checkpoint/2".lower()
     old = {"offset": "", "sequencenumber": "39", "clientidentifier": "dotnet"}

@@ -1,4 +1,4 @@
-"""Figures that cannot be true: each is an error of its partition or unknown, never a count."""
+"""Impossible figures are an error of their partition or unknown, never a count."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_a_garbled_partition_is_not_cleared_and_the_others_are(
     changes: dict[str, Any],
 ) -> None:
     """Impossible figures of one partition are its error; the run is not "cleared", the others are."""
-    monkeypatch.setattr("backlog_clearer.run.survey.ATTEMPTS", 1)
+    monkeypatch.setattr("backlog_clearer.run.retry.ATTEMPTS", 1)
     fill(bench, 100)
     bench.server.faults.garbled[1] = changes
     result = clear(bench, run_options(tmp_path, mode=mode))
@@ -281,10 +281,10 @@ def test_figures_that_are_garbled_only_at_the_end_prove_nothing(
     assert bench.left() == {0: 0, 1: 0, 2: 0}
 
 
-def test_an_event_hub_created_anew_during_the_run_is_not_verified(
+def test_an_event_hub_created_again_during_the_run_is_not_verified(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """An empty Event Hub in place of the surveyed one has no backlog, and that is no proof."""
+    """An empty Event Hub in place of the surveyed one has no backlog, which proves nothing."""
     fill(bench, 100)
 
     def harm(_: object) -> bool:
@@ -294,7 +294,7 @@ def test_an_event_hub_created_anew_during_the_run_is_not_verified(
     result = clear(bench, run_options(tmp_path, mode=Mode.SKIP), Callbacks(confirm=harm))
     assert not result.cleared
     assert result.verified is not True
-    assert all("created anew" in (item.error or "") for item in result.partitions)
+    assert all("created again" in (item.error or "") for item in result.partitions)
 
 
 def _upload(bench: EventHubsBench, number: int, metadata: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""Event Hubs through its Kafka endpoint: real Kafka with SASL_SSL and `$ConnectionString` stands for it.
+"""Event Hubs through its Kafka endpoint: real Kafka with SASL_SSL and `$ConnectionString`.
 
-The events are in Kafka; the AMQP server tells the same numbers of events, and fetches single ones.
+The events are in Kafka; the AMQP server reports the same numbers of events, and serves single ones.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def bench(
 
 
 class TestKafkaReader(Contract):
-    """Everything that every adapter owes the engine, read through the Kafka endpoint."""
+    """The contract of every adapter, read through the Kafka endpoint."""
 
     @pytest.fixture
     def bench(
@@ -118,7 +118,7 @@ def clear(bench: KafkaReaderBench, tmp_path: Path, **changes: Any) -> Any:
 
 
 def test_nothing_is_committed_to_kafka(bench: KafkaReaderBench, tmp_path: Path) -> None:
-    """The Kafka side keeps no trace of the drain: no group came into being."""
+    """The drain creates no group on the Kafka side."""
     bench.produce(0, 500)
     before = bench.kafka.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--list")
     assert clear(bench, tmp_path).cleared
@@ -126,7 +126,7 @@ def test_nothing_is_committed_to_kafka(bench: KafkaReaderBench, tmp_path: Path) 
     assert after == before
 
 
-def test_an_endpoint_that_does_not_fit_is_refused(bench: KafkaReaderBench, tmp_path: Path) -> None:
+def test_an_endpoint_with_other_offsets_is_refused(bench: KafkaReaderBench, tmp_path: Path) -> None:
     """Where Kafka's offsets are not the sequence numbers, nothing is read and nothing is written."""
     bench.produce(0, 50)
     bench.log.partitions[0].end += 1  # an event that Kafka does not have
@@ -138,7 +138,7 @@ def test_an_endpoint_that_does_not_fit_is_refused(bench: KafkaReaderBench, tmp_p
 def test_auto_reads_over_amqp_where_there_is_no_kafka_endpoint(
     bench: KafkaReaderBench, tmp_path: Path
 ) -> None:
-    """Choosing by itself, with an endpoint that does not answer, it clears over AMQP and says why."""
+    """With --reader auto and an endpoint that does not answer, AMQP clears, and a note gives the reason."""
     for log in bench.log.partitions:
         log.end = 400_000
     result = clear(bench, tmp_path, reader="auto", kafka_bootstrap_servers="127.0.0.1:1")
@@ -147,11 +147,12 @@ def test_auto_reads_over_amqp_where_there_is_no_kafka_endpoint(
     assert result.totals.messages == 1_200_000
 
 
-def test_the_choice_is_told(bench: KafkaReaderBench, tmp_path: Path) -> None:
-    """Which reader is used, and why, is among the notes."""
+def test_the_choice_of_reader_is_a_note(bench: KafkaReaderBench, tmp_path: Path) -> None:
+    """A note names the reader that is used, and the reason."""
     bench.produce(0, 10)
     assert any(
-        "Kafka endpoint" in note and "asked for" in note for note in clear(bench, tmp_path).notes
+        "Kafka endpoint" in note and "--reader kafka asks for" in note
+        for note in clear(bench, tmp_path).notes
     )
     bench.produce(0, 10)
     notes = clear(bench, tmp_path, reader="auto").notes

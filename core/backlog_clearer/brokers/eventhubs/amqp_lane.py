@@ -79,7 +79,9 @@ class AmqpLane:
                 advances.append(advance)
                 if max_messages is not None:
                     max_messages -= advance.messages
-        group.receivers[:] = group.receivers[1:] + group.receivers[:1]  # a limit shall not favour one
+        group.receivers[:] = (
+            group.receivers[1:] + group.receivers[:1]
+        )  # so that a limit does not favour one
         return advances
 
     def _take(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
@@ -127,7 +129,7 @@ class AmqpLane:
         return Advance(partition, count, left, size)
 
     def settle(self) -> Sequence[Settled]:
-        """Write the checkpoints; without a checkpoint store nothing is written, only counted."""
+        """Write the checkpoints; without a checkpoint store events are only counted."""
         done = []
         for partition, (count, position) in self._unsettled.items():
             refusal = None

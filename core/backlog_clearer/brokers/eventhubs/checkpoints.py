@@ -3,8 +3,8 @@
 Every current SDK (Python, .NET, Java, JavaScript) and the Event Hubs extension of Azure Functions use
 the blobs `<namespace>/<hub>/<group>/checkpoint/<partition>` and `…/ownership/<partition>`, names in
 lower case, no content, with the metadata `offset` and `sequencenumber`, or `ownerid`. Functions differ
-in the container, `azure-webjobs-eventhub`, and in what they fall back to where a partition has no
-checkpoint of that kind yet: the JSON lease `<namespace>/<hub>/<group>/<partition>`, case kept, of the
+in the container, `azure-webjobs-eventhub`, and in a fallback for partitions without a checkpoint of
+that kind: the JSON lease `<namespace>/<hub>/<group>/<partition>`, case kept, of the
 extension before version 5. They never write it. (.NET:
 Azure.Messaging.EventHubs.Primitives.BlobCheckpointStoreInternal, initializeWithLegacyCheckpoints.)
 """
@@ -45,10 +45,10 @@ class Ownership(NamedTuple):
 
 
 class Blobs(NamedTuple):
-    """What one look into the container found, by partition number."""
+    """The blobs of a group in the container, by partition number."""
 
     positions: dict[int, Checkpoint]
-    faults: dict[int, str]  # checkpoints that cannot be read, and why
+    faults: dict[int, str]  # why a checkpoint or lease cannot be read
     owners: tuple[Ownership, ...]
 
 
@@ -80,7 +80,7 @@ class Checkpoints:
         return f"{parts.scheme}://{parts.netloc}{parts.path.rpartition('/')[0]}"
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where the checkpoints are, for people."""
         return f"{self.account}/{self._container.container_name}/{self._path.lower()}checkpoint/"
 
@@ -140,7 +140,7 @@ class Checkpoints:
             raise self._translated(error) from error
 
     def delete(self, number: int) -> None:
-        """Delete one checkpoint; there being none is fine."""
+        """Delete one checkpoint; one that does not exist is not an error."""
         try:
             self._container.delete_blob(f"{self._path}checkpoint/{number}".lower())
         except ResourceNotFoundError as error:
@@ -155,7 +155,7 @@ class Checkpoints:
 
 
 def _container(options: EventHubsOptions) -> ContainerClient:
-    """The container's client: bounded, without retries of its own."""
+    """The container's client: bounded in time, without retries."""
     assert options.checkpoint_store is not None  # noqa: S101 the caller has one
     text = options.checkpoint_store.get_secret_value().strip()
     name = options.container or ""

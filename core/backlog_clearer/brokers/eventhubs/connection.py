@@ -39,13 +39,13 @@ from backlog_clearer.brokers.eventhubs.wire import (
 from backlog_clearer.errors import UsageError
 
 TIMEOUT_S = 12.0
-"""Longest time that anything asked of the service may take."""
+"""The longest time that a request to the service may take."""
 
 FRAME_SIZE = 65536
-"""Bytes; what the service uses."""
+"""Bytes; the size that the service uses."""
 
 FAILURES = (AMQPException, AzureError, OSError, ValueError, TimeoutError)
-"""What the SDK's AMQP layers raise."""
+"""The exceptions of the SDK's AMQP layers."""
 
 _HEAD_BYTES = 4096  # kept of an event that spans buffers: more than its annotations take
 
@@ -56,7 +56,7 @@ def credential() -> TokenCredential:
 
 
 def consumer_client(options: EventHubsOptions) -> EventHubConsumerClient:
-    """The SDK's client: it does not connect yet, never retries by itself, and belongs to one thread.
+    """The SDK's client: not connected yet, without retries; belongs to one thread.
 
     Raises `UsageError` for a connection string that cannot be read.
     """
@@ -98,15 +98,15 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
         self.buffer = bytearray(size)
         self.received = 0  # bytes
         self.wait_s = 0.2  # how long a read waits for the first byte
-        self.wanted = 1000  # events after which a read need not go on
-        self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops shall end
+        self.wanted = 1000  # events after which a read stops
+        self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops have to end
         self._view = memoryview(self.buffer)
         self._at = 0
         self._end = 0
 
     @contextmanager
     def block(self) -> Iterator[socket.socket]:
-        """What the SDK does without any limit (the sign-in), within one."""
+        """Limit the time of the SDK's sign-in, which has no limit."""
         before = self.wait_s, self.give_up_at
         self.wait_s, self.give_up_at = TIMEOUT_S, time.monotonic() + TIMEOUT_S
         try:
@@ -115,11 +115,11 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
             self.wait_s, self.give_up_at = before
 
     def read(self, verify_frame_type: int | None = 0) -> tuple[memoryview, int, memoryview | None]:
-        """The next frame that is none of the counted transfers: (header, channel, body).
+        """The next frame that is not a counted transfer: (header, channel, body).
 
-        Counts on the way. Raises `TimeoutError` if there is none within `wait_s`, or as soon as
-        counted events wait to be taken, which the SDK takes for nothing having arrived; and `OSError`
-        once it is too late for that.
+        Counts transfers meanwhile. Raises `TimeoutError`, which means "nothing arrived" to the SDK, if there
+        is none within `wait_s` or as soon as counted events wait to be taken; and `OSError` after
+        `give_up_at`.
         """
         del verify_frame_type  # a frame of the wrong type fails to decode, too
         deadline = time.monotonic() + self.wait_s
@@ -140,7 +140,7 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
                 raise TimeoutError
 
     def _take(self) -> tuple[memoryview, int, memoryview | None] | None:
-        """One complete frame, as the SDK wants it."""
+        """One complete frame, in the form that the SDK expects."""
         at = self._at
         if self._end - at < FRAME_HEADER_BYTES:
             return None
@@ -150,14 +150,14 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
             return header, 0, None
         size, words, _, channel = FRAME(self.buffer, at)
         if size > len(self.buffer) or size < FRAME_HEADER_BYTES:
-            raise OSError(f"a frame of {size} bytes, which is none of AMQP's")
+            raise OSError(f"a frame of {size} bytes, which is not an AMQP frame")
         if self._end - at < size:
             return None
         self._at = at + size
         return header, channel, memoryview(bytes(self._view[at + words * 4 : at + size]))
 
     def _fill(self, wait_s: float, *, keep: bool) -> bool:
-        """Receive what there is; False if nothing came. `keep`: leave what is in the buffer in place."""
+        """Receive the bytes that are there; False if none came. `keep`: do not move the buffer's content."""
         if not keep:
             self._compact()
         try:
@@ -199,9 +199,9 @@ class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layer
 
 
 class AmqpConnection:
-    """A connection of the SDK's over `CountingTransport`; belongs to one thread.
+    """The SDK's connection over `CountingTransport`; belongs to one thread.
 
-    Raises `BrokerError` if nobody answers, or refuses.
+    Raises `ClearerError` if the service does not answer, or refuses.
     """
 
     def __init__(self, options: EventHubsOptions) -> None:

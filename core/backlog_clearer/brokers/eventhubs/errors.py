@@ -30,7 +30,7 @@ _TRANSIENT = (
     "closed",
     "detached",
 )
-"""Conditions that may pass, as they read in the SDK's texts without punctuation."""
+"""Conditions that may pass, as in the SDK's texts without punctuation."""
 
 
 _LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
@@ -44,14 +44,14 @@ class AttachedElsewhereError(BrokerError):
 def service_error(
     error: BaseException, options: EventHubsOptions, partition: Partition | None = None
 ) -> ClearerError:
-    """An error of the SDK as one that says what was wrong, where, and what to do.
+    """An error of the SDK as one that states what was wrong, where, and what to do.
 
-    The service's conditions are told apart by their names, which every text of the SDK carries: the
+    The service's conditions are recognised by their names, which every text of the SDK carries: the
     classes differ between its layers for one and the same condition.
     """
     text = " ".join(str(error).split())
-    said = text.split(" Error condition:", maxsplit=1)[0].split(" TrackingId:", maxsplit=1)[0]
-    said = said[:300].rstrip(" .") or type(error).__name__
+    cause = text.split(" Error condition:", maxsplit=1)[0].split(" TrackingId:", maxsplit=1)[0]
+    cause = cause[:300].rstrip(" .") or type(error).__name__
     name = re.sub(r"[^a-z0-9]", "", text.lower())
     place = f"{partition}" if partition else f"{options.hub} on {options.namespace}"
 
@@ -61,45 +61,45 @@ def service_error(
     denied = isinstance(error, (AuthenticationError, ClientAuthenticationError)) or has(
         "unauthorized", "authenticationfailed", "authfailed", "statuscode401"
     )
-    message, kind = f"{place}: {said}.", BrokerError
+    message, kind = f"{place}: {cause}.", BrokerError
     if has("notfound", "statuscode404"):
         return UsageError(
             f"There is no Event Hub {options.hub!r} with a consumer group {options.consumer_group!r} on"
-            f" {options.namespace}: {said}. Check --eventhub-name and --consumer-group."
+            f" {options.namespace}: {cause}. Check --eventhub-name and --consumer-group."
         )
     if has("linkstolen", "higherepoch"):
         kind = AttachedElsewhereError
         message = (
-            f"Another consumer of {options.consumer_group} reads {place} with an owner level: {said}."
+            f"Another consumer of {options.consumer_group} reads {place} with an owner level: {cause}."
             " Stop it, or give a higher --owner-level to disconnect it."
         )
     elif has("resourcelimitexceeded"):
         kind = AttachedElsewhereError
-        message = f"The service allows no more readers on {place}: {said}. Stop others of this consumer group."
+        message = f"The service allows no more readers on {place}: {cause}. Stop others of this consumer group."
     elif denied and not has("timedout", "timeout"):
         message = (
-            f"{options.namespace} refused the sign-in for {options.hub!r}: {said}. Check the key and its"
+            f"{options.namespace} refused the sign-in for {options.hub!r}: {cause}. Check the key and its"
             " Listen claim (with Microsoft Entra ID: the role Azure Event Hubs Data Receiver)."
         )
     elif has("failedtoinitiatetheconnection") or isinstance(error, FileNotFoundError):
         message = (
-            f"{options.custom_endpoint_address or options.namespace} cannot be reached: {said}. Check the"
+            f"{options.custom_endpoint_address or options.namespace} cannot be reached: {cause}. Check the"
             " name, the network and that port 5671 is open."
         )
     elif has("argumentoutofrange", "argumenterror"):
         message = (
-            f"The service does not know the position in {place}: {said}. The Event Hub was probably"
-            " created anew since the checkpoint was written."
+            f"The service does not have the position in {place}: {cause}. The Event Hub was probably"
+            " created again since the checkpoint was written."
         )
     elif denied or has(*_TRANSIENT):
         kind = TransientError
         if has("serverbusy"):
-            message += " It is throttled: more throughput units would help."
+            message += " The namespace is throttled; more throughput units would help."
     return kind(message, partition)
 
 
 def storage_error(error: AzureError, account: str, container: str) -> ClearerError:
-    """An error of the storage SDK as one that says what was wrong, where, and what to do.
+    """An error of the storage SDK as one that states what was wrong, where, and what to do.
 
     `account` is the storage account's URL, without a SAS.
     """

@@ -1,10 +1,10 @@
 """Azure Event Hubs through its Kafka endpoint: this project's Kafka lanes read, checkpoints are written.
 
-An event's Kafka offset is its sequence number (so say the service's maintainers:
-github.com/Azure/azure-event-hubs-for-kafka/issues/130); this is proved for every partition before it is
-relied on. The AMQP offset, which a checkpoint needs, cannot be told from a Kafka record. At the target
-it is known from the start; for a checkpoint on the way, that one event is fetched over AMQP.
-Nothing is ever committed to Kafka: the group named to it does not exist.
+An event's Kafka offset is its sequence number (according to the service's maintainers:
+github.com/Azure/azure-event-hubs-for-kafka/issues/130); this is checked for every partition first. A Kafka
+record does not contain the AMQP offset, which a checkpoint needs. For the target it is known from the
+survey; for a checkpoint before it, that one event is fetched over AMQP. Nothing is ever committed to
+Kafka: the group id given to it does not exist.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Lane
 
 _PORT = 9093
-_NEVER = 1 << 62  # the target of a claim that has none: `left` tells the offset only with one
+_NEVER = (
+    1 << 62
+)  # the target of a claim that has none: the lane's `left` gives the offset only with one
 
 
 def kafka_options(options: EventHubsOptions) -> KafkaOptions:
@@ -71,7 +73,7 @@ def kafka_claim(claim: Claim) -> Claim:
 
 
 def fits(before: PartitionProperties, after: PartitionProperties, start: object, end: object) -> bool:
-    """Whether Kafka offsets that were asked between two looks at the sequence numbers are those."""
+    """Whether Kafka offsets are the sequence numbers, which were read `before` and `after` them."""
     if not isinstance(start, int) or not isinstance(end, int):
         return False
     if before.empty and after.empty:
@@ -89,9 +91,9 @@ class KafkaEndpoint:
         self._source = kafka.open_source(settings, run, "")
 
     def check(self, before: Mapping[int, PartitionProperties]) -> None:
-        """Prove that offsets here are sequence numbers there, for every partition.
+        """Check for every partition that Kafka offsets are sequence numbers.
 
-        `before` was asked before this. Raises `BrokerError` if the endpoint does not answer or fit.
+        `before` was read before this call. Raises `BrokerError` if the endpoint does not answer or fit.
         """
         found = {state.partition.number: state for state in self._source.survey().partitions}
         after = read_partitions(self._options, sorted(before))
@@ -107,7 +109,7 @@ class KafkaEndpoint:
                 )
 
     def open_lane(self, claims: Sequence[Claim], checkpoints: Checkpoints | None) -> Lane:
-        """A lane that reads here and writes checkpoints there."""
+        """A lane that reads through Kafka and writes checkpoint blobs."""
         try:
             lane = self._source.open_lane([kafka_claim(claim) for claim in claims])
         except ClearerError:
@@ -142,11 +144,11 @@ class KafkaReaderLane:
         return [self._noted(advance) for advance in self._lane.read(max_wait_s, max_messages)]
 
     def _noted(self, advance: Advance) -> Advance:
-        """Remember how far a partition was read, which a Kafka lane tells by what is left."""
+        """Remember how far a partition was read, computed from what the Kafka lane reports as left."""
         partition, messages, left, _ = advance
         target = kafka_offset(self._claims[partition].target)
         if left is None:
-            raise BrokerError(f"{partition}: the Kafka endpoint did not tell the offset", partition)
+            raise BrokerError(f"{partition}: the Kafka endpoint did not report an offset", partition)
         offset = (_NEVER if target is None else target) - left
         if offset < 0:
             raise TransientError(f"{partition}: the Kafka endpoint reported offset {offset}", partition)
@@ -180,13 +182,11 @@ class KafkaReaderLane:
         target = self._claims[partition].target
         if target is not None and sequence_number(target) == number:
             return target
-        if self._checkpoints is None:  # nothing is written: the number is enough to go on from
+        if self._checkpoints is None:  # nothing is written: the number is enough to resume
             return {"offset": None, "sequence_number": number}
         position = position_of(self._options, partition, number)
         if sequence_number(position) != number:
-            raise BrokerError(
-                f"there is no event with the sequence number {number} any more", partition
-            )
+            raise BrokerError(f"the event with sequence number {number} no longer exists", partition)
         return position
 
     def close(self) -> None:

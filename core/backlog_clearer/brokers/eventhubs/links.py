@@ -1,8 +1,8 @@
-"""Azure Event Hubs over AMQP: one connection of the SDK, and what this project opens on it.
+"""Azure Event Hubs over AMQP: receivers on one connection of the SDK.
 
-The SDK opens, signs in, keeps alive, renews tokens, detaches and tells errors; `CountingTransport`
-counts the events. Because they never pass through the SDK's link, it keeps no delivery tags of them
-either (which would grow without end), and the windows and credits it would have booked are booked here.
+The SDK opens, signs in, keeps alive, renews tokens, detaches and reports errors; `CountingTransport`
+counts the events. They never pass through the SDK's link. So it keeps no delivery tags of them (which
+would grow without end), and session windows and link credit are updated here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Receiver:
         self.credit = credit
         self.tally = Tally()
         self.attached = False
-        self._booked = 0  # of the events in the tally, how many the link was told of
+        self._booked = 0  # events in the tally that the link's counters include
 
     def book(self) -> None:
         """Book the transfers counted since the last call, and grant credit and window again."""
@@ -161,7 +161,10 @@ class LinkGroup:
             link.flow(link_credit=receiver.credit)
 
     def pump(self, wait_s: float) -> None:
-        """Receive for `wait_s` at most, less if anything arrives; raises what the service said."""
+        """Receive for `wait_s` at most, less if anything arrives.
+
+        Raises `ClearerError` for what the service reported.
+        """
         partition = None
         try:
             for receiver in self.receivers:
@@ -184,7 +187,7 @@ class LinkGroup:
         return service_error(error, self._options, partition)
 
     def drop(self, receiver: Receiver) -> None:
-        """Detach one receiver; what is still on its way is counted by nobody."""
+        """Detach one receiver; events that are still on their way are not counted."""
         self.receivers.remove(receiver)
         receiver.tally.discard()
         with contextlib.suppress(*FAILURES):
@@ -199,9 +202,9 @@ class LinkGroup:
 
 
 def position_of(options: EventHubsOptions, partition: Partition, number: int) -> Position:
-    """The position of the event with a sequence number: asks the service for that event alone.
+    """The position of the event with a sequence number; fetches only that event.
 
-    Raises `TransientError` if it does not come.
+    Raises `TransientError` if it does not arrive.
     """
     text = f"amqp.annotation.x-opt-sequence-number >= '{number}'"
     group = LinkGroup(options, {partition: text}, credit=1)
@@ -219,5 +222,5 @@ def position_of(options: EventHubsOptions, partition: Partition, number: int) ->
     finally:
         group.close()
     raise TransientError(
-        f"{partition}: the event with sequence number {number} did not come.", partition
+        f"{partition}: the event with sequence number {number} did not arrive.", partition
     )

@@ -34,7 +34,7 @@ class EventHubsOptions(SystemOptions):
 
     connection_string: SecretStr | None = Field(
         None,
-        description="of the namespace or the Event Hub: Endpoint=sb://…; needs the right to listen",
+        description="of the namespace or the Event Hub (Endpoint=sb://…), with the Listen claim",
     )
     fully_qualified_namespace: str | None = Field(
         None,
@@ -48,7 +48,7 @@ class EventHubsOptions(SystemOptions):
     checkpoint_store: SecretStr | None = Field(
         None,
         description="Blob Storage that holds the checkpoints: a connection string, an account URL with"
-        " a SAS, or an account URL alone to sign in with Microsoft Entra ID",
+        " a SAS, or an account URL without one to sign in with Microsoft Entra ID",
     )
     checkpoint_container: str | None = Field(
         None, description=f"blob container of the checkpoints; for Functions {FUNCTIONS_CONTAINER}"
@@ -57,11 +57,10 @@ class EventHubsOptions(SystemOptions):
         CheckpointFormat.PROCESSOR,
         description="processor: of the Azure SDKs' event processors; functions: of Azure Functions",
     )
-    no_checkpoint: bool = Field(
-        False, description="only drain and count: no checkpoint is written, so nothing changes"
-    )
+    no_checkpoint: bool = Field(False, description="only drain and count: no checkpoint is written")
     reader: EventReader = Field(
-        EventReader.AUTO, description="protocol to read events by; auto chooses and says why"
+        EventReader.AUTO,
+        description="protocol to read events by; auto chooses, and a note gives the reason",
     )
     prefetch: int = Field(
         5000, ge=1, le=100_000, description="link credit: events on the way for one partition (AMQP)"
@@ -85,7 +84,7 @@ class EventHubsOptions(SystemOptions):
         None, description="the Kafka endpoint, if it is not <namespace>:9093"
     )
     connection_verify: str | None = Field(
-        None, description="path of a CA bundle that the endpoint's certificate is checked with"
+        None, description="path of a CA bundle to verify the endpoint's certificate with"
     )
 
     @property
@@ -125,20 +124,20 @@ class EventHubsOptions(SystemOptions):
             )
         if not self.namespace or "/" in self.namespace:
             raise ValueError(
-                "the namespace is not named: --connection-string begins with"
+                "the namespace is missing: --connection-string begins with"
                 " Endpoint=sb://<namespace>.servicebus.windows.net/, and --fully-qualified-namespace is"
-                " that host alone"
+                " only that host"
             )
         if not self.hub:
             raise ValueError(
                 "--eventhub-name is required unless the connection string has an EntityPath"
             )
         if self.no_checkpoint and self.checkpoint_store is not None:
-            raise ValueError("--no-checkpoint and --checkpoint-store contradict each other")
+            raise ValueError("--no-checkpoint and --checkpoint-store cannot be used together")
         if self.checkpoint_store is not None and self.container is None:
             raise ValueError("--checkpoint-container is required with --checkpoint-store")
         if self.reader is EventReader.KAFKA and self.connection_string is None:
             raise ValueError(
-                "--reader kafka needs --connection-string: the Kafka endpoint is signed in to with it"
+                "--reader kafka needs --connection-string, with which it signs in to the Kafka endpoint"
             )
         return self

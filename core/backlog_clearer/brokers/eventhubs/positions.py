@@ -1,8 +1,8 @@
-"""Azure Event Hubs: positions, the figures they are compared with, and what lies between: pure.
+"""Azure Event Hubs: positions, partition properties and backlogs: pure.
 
 A position is `{"offset": …, "sequence_number": …}` of the last event consumed, either of which may be
 None. Sequence numbers begin at 0; -1 means that there is no event. Every figure is checked where it is
-read, because a figure that cannot be must never become a count.
+read, because an impossible figure must never become a count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Checkpoint: TypeAlias = dict[str, int | str | None]
 
 _NONE = -1  # a sequence number: there is no event before
 _NO_OFFSET = frozenset({"", "no offset", "None"})
-"""What processors write where they have no offset (the second is .NET's own placeholder)."""
+"""Values that processors write without an offset (the second is .NET's own placeholder)."""
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
@@ -180,13 +180,13 @@ def anomaly(found: PartitionProperties, position: Position | None, target: int |
     if at is not None and at > found.last:
         return (
             f"its checkpoint, at sequence number {at}, lies beyond the last event ({found.last}): the"
-            " Event Hub was probably created anew; delete the checkpoint blob, since processors"
+            " Event Hub was probably created again; delete the checkpoint blob, since processors"
             " cannot resume from it either"
         )
     if target is not None and target > found.last:
         return (
             f"its last event ({found.last}) lies before the target ({target}): the Event Hub was probably"
-            " created anew"
+            " created again"
         )
     return None
 

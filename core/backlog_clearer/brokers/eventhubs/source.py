@@ -3,7 +3,7 @@
 The service keeps no acknowledgement: the position of a consumer group is a checkpoint blob for each
 partition, and clearing the backlog means writing those. A position is `{"offset": …,
 "sequence_number": …}` of the last event consumed. Sequence numbers count events one by one; offsets
-are opaque to everyone but the service, and they are what processors resume by.
+are opaque to clients, and processors resume by them.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ _PROBED = 32  # partitions on which the survey looks for readers with an owner l
 _WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
 
 _NO_STORE = (
-    "Event Hubs keeps no position of a consumer group: it lies in the checkpoint store of whoever"
-    " consumes. Without --checkpoint-store this drains and counts, and clears nothing. Say which store"
-    " (and --checkpoint-container) to clear the backlog, or --no-checkpoint if counting is all you want."
+    "Event Hubs does not store the position of a consumer group: its consumers do, in a checkpoint store."
+    " Without --checkpoint-store this only drains and counts; nothing is cleared. To clear the backlog, use"
+    " --checkpoint-store and --checkpoint-container; to count only, use --no-checkpoint."
 )
-_NO_CHECKPOINT = "--no-checkpoint: this drains and counts, and changes nothing."
-_UNKNOWN = "without a checkpoint store nothing was cleared, and nobody can tell what is left"
+_NO_CHECKPOINT = "--no-checkpoint: this only drains and counts; nothing changes."
+_UNKNOWN = "nothing was cleared, and what is left is unknown, because there is no checkpoint store"
 
 
 def live_processors(owners: Sequence[Ownership], expiration_s: float) -> tuple[str, ...]:
-    """Processors whose ownership has not expired, with what they own."""
+    """Processors whose ownership has not expired, with their partitions."""
     fresh = [owner for owner in owners if owner.age_s < expiration_s]
     names = sorted({owner.name for owner in fresh})
     texts = []
@@ -99,7 +99,7 @@ class EventHubsSource:
         found = read_partitions(options, [partition.number for partition in mine])
         live = (
             *live_processors(blobs.owners, options.ownership_expiration),
-            # Only on these: Event Hubs allows five readers of one partition, and slices look together.
+            # Only these: Event Hubs allows five readers of one partition, and slices survey at the same time.
             *self._readers(mine[:_PROBED]),
         )
         states = [self._state(number, item, blobs) for number, item in found.items()]
@@ -122,7 +122,7 @@ class EventHubsSource:
             "consumer_group": options.consumer_group,
         }
         if self._checkpoints:
-            identity["checkpoints"] = self._checkpoints.place
+            identity["checkpoints"] = self._checkpoints.location
         return identity
 
     def _readers(self, partitions: Sequence[Partition]) -> tuple[str, ...]:
@@ -168,30 +168,33 @@ class EventHubsSource:
             return [_NO_CHECKPOINT]
         if self._checkpoints is None:
             return [_NO_STORE]
-        notes = [f"The checkpoints are {self._checkpoints.place}<partition>."]
+        notes = [f"The checkpoints are {self._checkpoints.location}<partition>."]
         never = sum(state.position is None and not state.error for state in states)
         if never:
             notes.append(
-                f"{never} partitions have no checkpoint: their backlog counts from the first event retained,"
-                " while a processor would begin at its own default position."
+                f"{counted(never, 'partition')} without a checkpoint: the backlog counts from the first"
+                " event retained, while a processor would begin at its default position."
             )
         if any(position.get("layout") == LEGACY for position in blobs.positions.values()):
             notes.append(
-                "Some checkpoints are leases of the Functions extension before version 5: newer versions"
-                " read them where there is no checkpoint blob, and a blob is written here."
+                "Some positions are leases of the Functions extension before version 5. Newer versions read"
+                " a lease only if the partition has no checkpoint blob, and this run writes the blob."
             )
         return notes
 
     def _choose_reader(
         self, states: Sequence[PartitionState], found: Mapping[int, PartitionProperties | ClearerError]
     ) -> str:
-        """Decide how to read, and say why; the Kafka endpoint only where it is proved to fit."""
+        """Choose the protocol to read by, and return the reason; the Kafka endpoint only if it fits.
+
+        Raises `UsageError` or `BrokerError` if --reader kafka cannot be used.
+        """
         options = self._options
         if self._kafka is not None:
             self._kafka.close()
             self._kafka = None
         if options.reader is EventReader.AMQP:
-            return "Reading over AMQP, as asked for."
+            return "Reading over AMQP, as --reader amqp asks for."
         unnumbered = sum(
             state.position is not None and not state.error and sequence_number(state.position) is None
             for state in states
@@ -207,11 +210,9 @@ class EventHubsSource:
         if options.reader is EventReader.AUTO:
             size = sum(state.backlog or 0 for state in states)
             if options.connection_string is None:
-                return "Reading over AMQP: the Kafka endpoint is signed in to with a connection string."
+                return "Reading over AMQP: the Kafka endpoint needs a connection string to sign in."
             if size < _WORTH_KAFKA:
-                return (
-                    f"Reading over AMQP: {size:,} events are too few to gain from the Kafka endpoint."
-                )
+                return f"Reading over AMQP: {counted(size, 'event')}, too few to gain from the Kafka endpoint."
         good = {number: item for number, item in found.items() if isinstance(item, PartitionProperties)}
         endpoint = KafkaEndpoint(options, self._run)
         try:
@@ -223,13 +224,13 @@ class EventHubsSource:
             return f"Reading over AMQP, because the Kafka endpoint cannot be used: {error}"
         self._kafka = endpoint
         return f"Reading through the Kafka endpoint {endpoint.address}" + (
-            ", as asked for."
+            ", as --reader kafka asks for."
             if options.reader is EventReader.KAFKA
             else ": it delivers in large batches."
         )
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
-        """Nothing to prepare: the checkpoints in the receipt are all that a restore needs."""
+        """Nothing to prepare: a restore needs only the checkpoints in the receipt."""
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """See `source.Source`."""
@@ -286,7 +287,7 @@ class EventHubsSource:
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
         """Write the old checkpoints back, or delete them; see `source.Source`."""
         if self._checkpoints is None:
-            raise UsageError("Restoring needs --checkpoint-store: the positions to restore lie there.")
+            raise UsageError("Restoring needs --checkpoint-store, where the positions are.")
 
         faults = self._checkpoints.look().faults
 
@@ -295,7 +296,7 @@ class EventHubsSource:
             if partition.number in faults:
                 raise BrokerError(f"{faults[partition.number]}; it is left as it is", partition)
             if position is None or (isinstance(position, Mapping) and position.get("layout") == LEGACY):
-                checkpoints.delete(partition.number)  # with it gone, a lease counts again
+                checkpoints.delete(partition.number)  # without it, the lease counts again
             else:
                 checkpoints.write(partition.number, position)
             return position
@@ -308,7 +309,7 @@ class EventHubsSource:
         partition_of: Callable[[_Item], Partition],
         write: Callable[[Checkpoints, _Item], Position | None],
     ) -> list[Outcome]:
-        """Write for each item in parallel, every thread through a client of its own."""
+        """Write for each item in parallel, each thread through its own client."""
 
         def open_worker() -> Callable[[_Item], Position | None]:
             checkpoints = Checkpoints(self._options)
@@ -334,8 +335,8 @@ def _notes_of_live(live: Sequence[str]) -> list[str]:
         return []
     return [
         (
-            "Processors read a checkpoint only when they claim its partition: those at work go on from where"
-            " they are, and their next checkpoints overwrite what is written here."
+            "Processors read a checkpoint only when they claim its partition: those that run now continue"
+            " from where they are, and their next checkpoints overwrite those of this run."
         )
     ]
 

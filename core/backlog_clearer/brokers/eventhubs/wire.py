@@ -4,7 +4,7 @@ Only the annotations of single events are ever decoded. Frames, performatives an
 1.0, parts 1.6, 2.3 and 2.7.5; sections and annotations: part 3.2.
 """
 
-# ruff: noqa: PLR2004 the bytes are the specification's; what each means stands beside it
+# ruff: noqa: PLR2004 the bytes are the specification's; the comments name them
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRANSFER = 0x14
 _SECTION_HEADER = 0x70
 _SECTIONS_BEFORE_BODY = {_SECTION_HEADER, 0x71, 0x72}  # header, delivery and message annotations
 
-# Width of a value with its constructor, by the constructor's upper half; longer ones tell it themselves.
+# Width of a value with its constructor, by the constructor's upper half; longer types have their own size.
 _WIDTHS = (0, 0, 0, 0, 1, 2, 3, 5, 9, 17)
 _SIZED_BY_U8 = {0xA, 0xC, 0xE}
 _NUMBERS = {
@@ -55,7 +55,7 @@ def skip_value(buffer: Buffer, at: int) -> int:
     if kind in {0xB, 0xD, 0xF}:
         return at + 5 + int(_U32(buffer, at + 1)[0])
     if kind < 4 or kind > 9:  # the fixed widths' range
-        raise ValueError(f"{code:#x} is no AMQP constructor")
+        raise ValueError(f"{code:#x} is not an AMQP constructor")
     return at + _WIDTHS[kind]
 
 
@@ -74,9 +74,9 @@ def _scalar(buffer: Buffer, at: int) -> int | bytes | None:
 
 
 def message_annotations(buffer: Buffer, at: int) -> dict[bytes, int | bytes]:
-    """The delivery and message annotations of the message that starts at `at`, scalars alone.
+    """The delivery and message annotations of the message that starts at `at`, only scalars.
 
-    Raises `ValueError` or `IndexError` for what is no message.
+    Raises `ValueError` or `IndexError` for bytes that are not a message.
     """
     found: dict[bytes, int | bytes] = {}
     while at < len(buffer) and buffer[at] == 0:
@@ -98,7 +98,7 @@ def message_annotations(buffer: Buffer, at: int) -> dict[bytes, int | bytes]:
 
 
 class Tally:
-    """What arrived on one link and was not taken yet: where each event starts in the buffer."""
+    """Events that arrived on one link and were not taken yet: where each starts in the buffer."""
 
     __slots__ = ("bytes", "events", "first", "frames", "head")
 
@@ -110,7 +110,7 @@ class Tally:
         self.head = b""  # the start of that event, once the buffer has moved on
 
     def discard(self) -> None:
-        """Forget what was counted, and keep nothing of what is still on its way."""
+        """Forget the counted events, and count no more of them."""
         self.events = _Nothing()
 
 
@@ -153,7 +153,7 @@ def walk_frames(  # noqa: C901, PLR0912 the hot loop: a call for each frame woul
         if tally is _NOBODY:
             break
         more = False
-        if count > 5:  # the sixth field says whether the event goes on in another frame
+        if count > 5:  # the sixth field is "more": whether the event continues in another frame
             field += _WIDTHS[code >> 4]
             field += _WIDTHS[buffer[field] >> 4]  # over the delivery id
             if buffer[field] == 0xA0:  # over the delivery tag: short binary,

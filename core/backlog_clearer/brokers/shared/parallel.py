@@ -1,4 +1,4 @@
-"""The same question about many partitions, asked side by side."""
+"""The same request for many partitions, in parallel."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def in_parallel(
     threads: int = 16,
     timeout_s: float = 12.0,
 ) -> list[_R | ClearerError]:
-    """Call one function for each item on so many threads at most, each with a worker of its own.
+    """Call one function for each item, on at most `threads` threads, each with its own worker.
 
-    Returns the results in order, with the `ClearerError` where one was raised or nothing came within
-    `timeout_s` in a row: then nothing more is begun. The threads are daemons; one that hangs is left.
+    Returns the results in the order of the items; in place of a result, the `ClearerError` that was raised.
+    If no result arrives for `timeout_s` seconds, no further call begins, and missing results are a
+    `TransientError`. The threads are daemons, so one that hangs is abandoned.
     """
     results: dict[int, _R | ClearerError] = {}
     waiting = list(enumerate(items))[::-1]

@@ -1,6 +1,6 @@
-"""An AMQP 1.0 server that the real azure-eventhub clients take for Azure Event Hubs.
+"""An AMQP 1.0 server that behaves like Azure Event Hubs to the real azure-eventhub clients.
 
-It speaks what the service speaks to consumers: SASL, claims-based security with verified SAS tokens,
+It has the parts of the service that consumers use: SASL, claims-based security with verified SAS tokens,
 the management node, receiver links with selectors, credit and session windows, owner levels that
 steal links, at most five readers without one, runtime metrics, and the service's refusals. Events are
 numbered, not stored: event n of a partition has sequence number n and the offset `offset_of(n)`.
@@ -290,7 +290,7 @@ class _Connection:
             self._send(channel, answer)
 
     def _open_receiver(self, link: Link, fields: list[Any]) -> tuple[bytes, str] | None:
-        """Bind a receiver to its partition, or say why not."""
+        """Bind a receiver to its partition, or return the refusal."""
         if self.server.faults.attach:
             return self.server.faults.attach.popleft()
         path = urllib.parse.urlparse(link.address).path.strip("/").split("/")

@@ -14,7 +14,7 @@ _OFFSET_BASE, _OFFSET_STEP, _OFFSET_DIGITS = 1_000_000_000, 64, 10
 
 
 def offset_of(sequence_number: int) -> str:
-    """The offset of an event: like the service's it is no sequence number, and "-1" before the first."""
+    """The offset of an event: as in the service, not its sequence number; "-1" before the first."""
     return "-1" if sequence_number < 0 else str(_OFFSET_BASE + _OFFSET_STEP * sequence_number)
 
 
@@ -41,15 +41,15 @@ class Hub:
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong next; each entry is used once."""
+    """Faults to come; each entry of a queue is used once."""
 
     attach: deque[tuple[bytes, str]] = field(default_factory=deque)  # the next receivers are refused
     management: deque[tuple[int, str]] = field(default_factory=deque)  # the next requests fail
     garbled: dict[int, dict[str, Any]] = field(default_factory=dict)  # in each answer about a partition
     detach_after: deque[tuple[int, bytes, str]] = field(default_factory=deque)  # after n events sent
     drop_after: deque[int] = field(default_factory=deque)  # the connection breaks after n events
-    silent_after: int | None = None  # what a connection sends after so many times is not answered
-    missing_hub_at_cbs: bool = False  # a missing hub is told when the token is put, not later
+    silent_after: int | None = None  # after so many reads a connection is not answered
+    missing_hub_at_cbs: bool = False  # a missing hub is reported when the token is put, not later
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +114,7 @@ def _payload(link: Link) -> bytes:
 def _transfer(link: Link, payload: bytes, more: bool) -> bytes:
     """A settled transfer whose delivery id and tag are still 0."""
     fields = b"\x52" + bytes([link.handle]) + b"\x70" + bytes(4) + b"\xa0\x04" + bytes(4)
-    # The service writes all eleven fields, and its clients count on it.
+    # The service writes all eleven fields, and its clients rely on it.
     fields += b"\x43\x41" + (b"\x41" if more else b"\x42") + b"\x40" * 5
     performative = b"\x00\x53\x14\xc0" + bytes([len(fields) + 1, 11]) + fields
     size = 8 + len(performative) + len(payload)
@@ -164,12 +164,12 @@ def split_transfers(link: Link, delivery_id: int, frame_size: int) -> tuple[byte
 
 
 def text_of(value: object) -> str:
-    """What AMQP gives as bytes or text."""
+    """Bytes or text from AMQP, as text."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def place_link(link: Link, filters: dict[bytes, Any]) -> tuple[bytes, str] | None:
-    """Begin where the selectors say; why that cannot be, or None."""
+    """Start a link at the position that its selectors name; returns the refusal, or None."""
     assert link.log is not None
     link.next = link.log.begin
     for value in filters.values():

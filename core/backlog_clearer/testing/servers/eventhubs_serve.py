@@ -1,4 +1,4 @@
-"""Serves one Event Hub of the AMQP test server in a process of its own, for benchmarks.
+"""Serves one Event Hub of the AMQP test server in a separate process, for benchmarks.
 
     python -m backlog_clearer.testing.servers.eventhubs_serve PORT HUB PARTITIONS EVENTS SIZE
 
