@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-dev
 CHOSEN = $(if $(filter undefined,$(origin BROKERS)),,--brokers '$(BROKERS)')
+QUICK := -q --quick -n 2
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format schemas generate screenshots image-context lock clean
@@ -18,15 +21,36 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25' # older ones resolve for minutes
 
-$(VENV)/.installed%: requirements%.txt requirements.txt pyproject.toml | $(BIN)/python
+$(VENV)/.installed%: requirements%.txt requirements.txt requirements-test.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 demo: $(VENV)/.installed-demo ## Clear a million messages on an embedded broker, undo it, skip them
 	$(BIN)/python -m demo
 
-test: $(INSTALLED) ## Run the tests; what the machine lacks is skipped with its reason
+test: $(INSTALLED) ## Run all tests; what the machine lacks is skipped with its reason
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-quick: $(VENV)/.installed-test ## Run the tests that start no server, in less than a minute
+	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
+
+test-python: ## test-quick on another Python, in its own folder: PYTHON=python3.13
+	$(MAKE) --no-print-directory test-quick PYTHON=$(PYTHON) \
+		VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+# The faults that adapters meet are left out: they do not depend on versions, and take minutes.
+test-lowest: $(LOWEST)/.installed ## Run tests with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest $(QUICK) $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -q -n 4 tests/brokers tests/functions/test_receipt_stores.py \
+		-k "not faults and not pulsar_lite" $(PYTEST_ARGS)
+
+$(LOWEST)/.installed: requirements-dev.txt requirements-test.txt pyproject.toml | $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(LOWEST_PYTHON) $(LOWEST)
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --all-extras --no-emit-package backlog-clearer \
+		--python $(LOWEST)/bin/python --output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --constraint $(LOWEST)/lowest.txt \
+		-r requirements-dev.txt
+	@touch $@
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -58,4 +82,4 @@ lock: $(INSTALLED) ## Renew functions/requirements.lock, the versions in the bun
 	$(BIN)/python -m tools.bundle lock
 
 clean: ## Remove .venv, dist and caches
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

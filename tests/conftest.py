@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,13 @@ NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
 _TIMEOUT_S = 300
 _OWN = frozenset({"backlog_clearer", "bench", "demo", "functions", "tests", "tools"})
 _SERVERS = frozenset({"functions", "infra", "real"})
-_SERVERLESS = ("test_memory", "_wire", "_settings", "_figures")
+_SERVERLESS = ("test_memory", "_wire", "_settings")
 """How files of tests/brokers end that start no server. The others do, if only one written in Python."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--quick`."""
+    parser.addoption("--quick", action="store_true", help="only tests that start no server")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,16 +39,27 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", "timeout(seconds): has no effect without pytest-timeout")
 
 
-def _needs_server(item: pytest.Item) -> bool:
-    folder = item.path.parent.name
-    return folder in _SERVERS or (folder == "brokers" and not item.path.stem.endswith(_SERVERLESS))
+def _starts_server(path: Path) -> bool:
+    folder = path.parent.name
+    return folder in _SERVERS or (folder == "brokers" and not path.stem.endswith(_SERVERLESS))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--quick`, do not import files that start servers: they need more packages."""
+    ignored = config.getoption("quick") and collection_path.suffix and _starts_server(collection_path)
+    return True if ignored else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a server, bound what has no bound, and put what takes longest first."""
+    """Select for `--quick`, bound each test's time, and put what takes longest first."""
     for item in items:
-        if _needs_server(item):
+        if _starts_server(item.path):
             item.add_marker("server")
+    if config.getoption("quick"):
+        left_out = [item for item in items if item.get_closest_marker("server")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
     if hasattr(config, "workerinput"):
