@@ -40,6 +40,19 @@ MAY_IMPORT = {
 
 OTHER_BROKERS = {("eventhubs.kafka_lane", "kafka")}  # an Event Hubs namespace is a Kafka cluster, too
 
+SHARED_NAMES = {
+    "open_source": "what the registry calls is called so in every broker package, and in the registry",
+    "main": "the entry point of a program",
+    "Connection": "a socket and its handshake, in each broker package that has its own protocol",
+    "Address": "a host and a port, in each broker package that is told them by the broker",
+    "opened": "a source that is closed at the end of the block, by a job and by the contract's bench",
+    "FigureError": "an answer without a usable figure, in each broker package that reads such answers",
+    "to_broker_error": "a library's error as one of ours, in each broker package that has a library",
+    "dispatch": "deployed functions are called by the platforms under this name",
+    "drain": "deployed functions are called by the platforms under this name",
+}
+"""Public names that several modules may define, and why."""
+
 PLATFORM_LIBRARIES = {"google", "azure", "grpc"}  # functions use other parts of these, too
 
 
@@ -222,6 +235,19 @@ def test_options_of_a_run_are_called_run() -> None:
                 named[ast.unparse(node.annotation)].add(ast.unparse(node.target))
     assert named["RunOptions"] == {"run"}
     assert named["SystemOptions"] == {"options"}
+
+
+def test_no_public_name_has_two_meanings() -> None:
+    """Public classes and functions of the package and the functions have different names."""
+    found = defaultdict(list)
+    for module in modules():
+        if within(module, CORE, "functions") and not within(module, f"{CORE}.testing.servers"):
+            for node in parsed(module).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                    found[node.name].append(module)
+    twice = {name: places for name, places in found.items() if len(places) > 1}
+    assert not {name: places for name, places in twice.items() if name not in SHARED_NAMES}
+    assert not SHARED_NAMES.keys() - twice.keys(), "names that nothing shares any more"
 
 
 def test_no_file_is_too_long() -> None:

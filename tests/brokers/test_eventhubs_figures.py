@@ -12,7 +12,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     PartitionProperties,
     anomaly,
     backlog,
-    checked,
+    checked_position,
     event_number,
     events_behind,
     left_up_to,
@@ -166,7 +166,7 @@ def test_a_lease_without_an_offset_is_no_position() -> None:
 def test_other_positions_are_refused(position: Any) -> None:
     """A position of another system, or one that names no event, is never sent or written."""
     with pytest.raises(UsageError, match="not a position of Event Hubs"):
-        checked(position)
+        checked_position(position)
     with pytest.raises(UsageError, match="not a position of Event Hubs"):
         selector(position)
 

@@ -216,7 +216,7 @@ def note_failure(receipts: str, request: Request, error: Exception, now: datetim
 
 def _failures(folder: str) -> list[Failure]:
     try:
-        found = store.read_all(store.names(folder, "failed-"))
+        found = store.read_all(store.json_files(folder, "failed-"))
     except OSError as error:
         raise BrokerError(f"The failures in {folder} cannot be read: {error}.") from error
     return [Failure.model_validate_json(data) for data in found.values()]

@@ -145,7 +145,7 @@ def load_run(
     folder = run_folder(directory, run_id)
     prefixes = ("whole-", "slice-") if part == "all" else (f"{part_name(part)}-",)
     try:
-        found = store.read_all(store.names(folder, *prefixes))
+        found = store.read_all(store.json_files(folder, *prefixes))
     except OSError as error:
         raise UsageError(f"The receipts in {folder} cannot be read: {error}.") from error
     receipts = {path: _parsed(path, data) for path, data in found.items()}

@@ -85,7 +85,7 @@ def read_all(paths: Sequence[str]) -> dict[str, bytes]:
         return {path: found[name] for path, name in where.items()}
 
 
-def names(folder: str, *prefixes: str) -> list[str]:
+def json_files(folder: str, *prefixes: str) -> list[str]:
     """Full paths of the JSON files in a folder whose names begin so; none where there is no folder."""
     with _as_os_error():
         fs, where = _file_system(folder)

@@ -28,7 +28,7 @@ from backlog_clearer.brokers.eventhubs.errors import storage_error
 from backlog_clearer.brokers.eventhubs.options import CheckpointFormat, EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
     Checkpoint,
-    checked,
+    checked_position,
     parse_checkpoint,
     parse_lease,
 )
@@ -125,7 +125,7 @@ class Checkpoints:
 
     def write(self, number: int, position: Position) -> None:
         """Write one checkpoint, through the SDK's own store: exactly what its processors write."""
-        written = checked(position)
+        written = checked_position(position)
         checkpoint = {
             **self._key,
             "partition_id": str(number),

@@ -114,7 +114,7 @@ def parse_lease(content: bytes) -> Checkpoint | None:
     return {"offset": str(offset), "sequence_number": number, "layout": LEGACY}
 
 
-def checked(position: Position) -> Mapping[str, int | str | None]:
+def checked_position(position: Position) -> Mapping[str, int | str | None]:
     """A position with both its keys; raises `UsageError` if it is not one of Event Hubs."""
     if isinstance(position, Mapping):
         offset, number = position.get("offset"), position.get("sequence_number")
@@ -132,7 +132,7 @@ def sequence_number(position: Position | None) -> int | None:
     """The sequence number of a position, if it has one; raises `UsageError` for another kind."""
     if position is None:
         return None
-    number = checked(position)["sequence_number"]
+    number = checked_position(position)["sequence_number"]
     return None if number is None else int(number)
 
 
@@ -140,7 +140,7 @@ def selector(position: Position | None) -> str:
     """The filter for the events after a position; by offset where it is known, as processors do."""
     if position is None:
         return "amqp.annotation.x-opt-offset > '-1'"
-    found = checked(position)
+    found = checked_position(position)
     if found["offset"] is not None:
         return f"amqp.annotation.x-opt-offset > '{found['offset']}'"
     return f"amqp.annotation.x-opt-sequence-number > '{found['sequence_number']}'"
