@@ -12,6 +12,6 @@ from backlog_clearer.testing.servers.kafka_judge import Judge
 
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[Judge]:
-    """One embedded broker for a module's tests; each makes topics and groups of its own."""
+    """One embedded broker for a module's tests; each makes separate topics and groups."""
     with EmbeddedKafka() as kafka:
         yield Judge(kafka.bootstrap_servers)

@@ -29,7 +29,7 @@ class Batch:
     body: int = 7  # bytes of records
 
     def encode(self) -> bytes:
-        """Its bytes on the wire; what a walk must not look at is filled with ones."""
+        """Its bytes on the wire; bytes that a walk must not read are filled with ones."""
         return (
             struct.pack(">qiib", self.base, 49 + self.body, -1, 2)
             + b"\xff" * 4
@@ -70,7 +70,7 @@ def encode(batches: list[Batch]) -> bytes:
 
 
 @given(batches=logs())
-def test_whole_log(batches: list[Batch]) -> None:
+def test_whole_log_is_counted_to_its_last_offset(batches: list[Batch]) -> None:
     """A walk over whole batches counts every data record and ends behind the last offset."""
     data = encode(batches)
     walked = walk_batches(data, 0, len(data), position=batches[0].base)
@@ -92,7 +92,7 @@ def test_cuts_are_exact_where_nothing_is_compacted(batches: list[Batch], data: s
 
 @given(batches=logs(dense=True), budget=st.integers(1, 400))
 def test_budget_is_exact_where_nothing_is_compacted(batches: list[Batch], budget: int) -> None:
-    """No more than the budget is counted, and the position is right behind what was."""
+    """At most the budget is counted, and the position is right behind the last message counted."""
     encoded = encode(batches)
     first, total = batches[0].base, batches[-1].last + 1 - batches[0].base
     walked = walk_batches(encoded, 0, len(encoded), position=first, budget=budget)
@@ -130,8 +130,8 @@ def test_partial_trailing_batch_is_left_alone(batches: list[Batch], data: st.Dat
     assert walked.next_offset == (batches[whole - 1].last + 1 if whole else batches[0].base)
 
 
-def test_batch_larger_than_the_response_says_what_it_needs() -> None:
-    """Where not even one batch is whole, the bytes that it needs are told."""
+def test_batch_larger_than_the_response_reports_its_size() -> None:
+    """Where not even one batch is complete, the size of the first is returned."""
     encoded = Batch(5, 3, frozenset({5, 6, 7}), body=1000).encode()
     assert walk_batches(encoded, 0, 500, position=5) == Walked(5, 0, 0, needs=len(encoded))
 
@@ -182,7 +182,7 @@ def test_hostile_headers_are_refused(change: slice, value: bytes) -> None:
 
 
 def test_batches_out_of_order_are_refused() -> None:
-    """Batches whose offsets do not increase are no log."""
+    """Batches whose offsets do not increase are refused."""
     batch = Batch(5, 3, frozenset({5})).encode()
     with pytest.raises(CorruptBatchError):
         walk_batches(batch * 2, 0, 2 * len(batch), position=5)

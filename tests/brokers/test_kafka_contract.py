@@ -19,7 +19,7 @@ class TestClient(Contract):
 
     @pytest.fixture
     def bench(self, embedded: Judge) -> Iterator[Bench]:
-        """A topic and a group of their own."""
+        """A separate topic and group."""
         yield KafkaBench(embedded, Reader.CLIENT)
 
 
@@ -28,5 +28,5 @@ class TestHeaders(Contract):
 
     @pytest.fixture
     def bench(self, embedded: Judge) -> Iterator[Bench]:
-        """A topic and a group of their own."""
+        """A separate topic and group."""
         yield KafkaBench(embedded, Reader.HEADERS)

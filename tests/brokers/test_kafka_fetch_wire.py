@@ -1,4 +1,4 @@
-"""Fetch responses: read exactly in every version, and harmless when they are nonsense."""
+"""Fetch responses: read exactly in every version, and harmless when they are damaged."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def read(data: bytes, end: int, version: int) -> list[Fetched]:
 
 
 @given(found=rows, version=versions, beyond=st.binary(max_size=20))
-def test_reads_what_was_written(found: list[Row], version: int, beyond: bytes) -> None:
+def test_every_version_is_read_back(found: list[Row], version: int, beyond: bytes) -> None:
     """Every version's response gives back its partitions, errors, replicas and record ranges."""
     data = encode(found, version)
     first = response_head(data + beyond, len(data), version)
@@ -92,7 +92,7 @@ def test_reads_what_was_written(found: list[Row], version: int, beyond: bytes) -
 
 
 @given(found=rows, version=versions, data=st.data())
-def test_a_cut_response_is_told(found: list[Row], version: int, data: st.DataObject) -> None:
+def test_a_cut_response_is_refused(found: list[Row], version: int, data: st.DataObject) -> None:
     """A response that ends too early raises, wherever it was cut."""
     whole = encode(found, version)
     end = data.draw(st.integers(0, len(whole) - 1))

@@ -37,7 +37,7 @@ FIGURES = st.integers(-(2**63), 2**63 - 1)
 
 
 class Group(NamedTuple):
-    """What librdkafka answers about a group's offsets."""
+    """librdkafka's answer about a group's offsets."""
 
     topic_partitions: list[TopicPartition]
 
@@ -62,7 +62,7 @@ class Cluster:
         return {"billing": _done(Group(found))}
 
     def list_topics(self, *_: Any, **__: Any) -> None:
-        """Metadata that nobody looks at."""
+        """Metadata; not used."""
 
     def poll(self, _timeout: float) -> int:
         """Nothing to serve."""

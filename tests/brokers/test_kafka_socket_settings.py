@@ -1,4 +1,4 @@
-"""librdkafka's settings on the header reader: honoured, without meaning, or handed to librdkafka."""
+"""librdkafka's settings for the header reader: supported, without effect, or left to librdkafka."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backlog_clearer.brokers.kafka.socket_settings import (
 )
 
 
-def judged(**settings: Any) -> SocketSettings:
+def settings_for(**settings: Any) -> SocketSettings:
     """The connection for settings, written with underscores for dots."""
     given = {key.replace("__", "-").replace("_", "."): value for key, value in settings.items()}
     options = KafkaOptions.model_validate(
@@ -27,9 +27,9 @@ def judged(**settings: Any) -> SocketSettings:
     return socket_settings(options)
 
 
-def test_plain_by_default() -> None:
+def test_default_is_plain_without_login() -> None:
     """Without settings: no TLS, no login."""
-    found = judged()
+    found = settings_for()
     assert (found.tls, found.mechanism, dict(found.login)) == (None, None, {})
 
 
@@ -47,25 +47,25 @@ def test_plain_by_default() -> None:
         ({"security_protocol": "SASL_SSL", "sasl_mechanisms": "OAUTHBEARER"}, "oidc"),
     ],
 )
-def test_what_only_librdkafka_can(settings: dict[str, Any], named: str) -> None:
-    """A setting that this connection cannot honour is named, never ignored."""
+def test_settings_for_librdkafka_only_are_refused_by_name(settings: dict[str, Any], named: str) -> None:
+    """A setting that this connection does not support is named, never ignored."""
     with pytest.raises(HeadersUnsupportedError, match=named.replace(".", r"\.")):
-        judged(**settings)
+        settings_for(**settings)
 
 
 def test_secrets_stay_out_of_reasons() -> None:
-    """The reason for handing over holds no password."""
+    """The reason for leaving it to librdkafka holds no password."""
     with pytest.raises(HeadersUnsupportedError) as raised:
-        judged(
+        settings_for(
             security_protocol="SASL_SSL", sasl_mechanisms="GSSAPI", sasl_password="hunter2",
             sasl_username="u",
         )  # fmt: skip
     assert "hunter2" not in str(raised.value)
 
 
-def test_login_and_rack() -> None:
-    """A mechanism, its user, the rack and the time-outs arrive where they are used."""
-    found = judged(
+def test_login_rack_and_time_outs_are_taken_over() -> None:
+    """A mechanism, its user, the rack and the time-outs appear in the connection's settings."""
+    found = settings_for(
         security_protocol="SASL_PLAINTEXT", sasl_mechanism="SCRAM-SHA-256", sasl_username="u",
         sasl_password="p", client_rack="eu-1", socket_timeout_ms=3000,
     )  # fmt: skip
@@ -74,10 +74,10 @@ def test_login_and_rack() -> None:
 
 
 def test_verification_is_on_unless_switched_off() -> None:
-    """Certificates and host names are checked unless the setting says otherwise."""
-    strict = judged(security_protocol="ssl").tls
-    loose = judged(security_protocol="ssl", enable_ssl_certificate_verification="false").tls
-    unnamed = judged(security_protocol="ssl", ssl_endpoint_identification_algorithm="none").tls
+    """Certificates and host names are checked unless a setting turns that off."""
+    strict = settings_for(security_protocol="ssl").tls
+    loose = settings_for(security_protocol="ssl", enable_ssl_certificate_verification="false").tls
+    unnamed = settings_for(security_protocol="ssl", ssl_endpoint_identification_algorithm="none").tls
     assert strict is not None
     assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert loose is not None
@@ -86,7 +86,7 @@ def test_verification_is_on_unless_switched_off() -> None:
     assert (unnamed.verify_mode, unnamed.check_hostname) == (ssl.CERT_REQUIRED, False)
 
 
-def test_unsecured_token() -> None:
+def test_unsecured_token_carries_its_claims() -> None:
     """An unsigned token carries the principal, its life and its scopes, issued in the past."""
     head, body, signature = unsecured_token(
         "principal=alice scope=a,b lifeSeconds=60", 1000.9996

@@ -1,4 +1,4 @@
-"""What most tests on real Kafka share: a topic and a group, cleared in this process."""
+"""Shared by most tests on real Kafka: a topic and a group, cleared in this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 
 
 class Case:
-    """A topic and a group of their own, and a way to read them."""
+    """A separate topic and group, and a way to read them."""
 
     def __init__(self, judge: Judge, folder: Path, reader: Reader) -> None:
         self.judge = judge
@@ -37,7 +37,7 @@ class Case:
         return clear(Job("kafka", self.options(), RunOptions(**values)), callbacks)
 
     def committed(self) -> dict[int, int | None]:
-        """What the broker says the group has committed."""
+        """The offsets that the group has committed, as the broker reports them."""
         return self.judge.committed(self.topic, self.group)
 
     def ends(self) -> dict[int, int]:

@@ -23,7 +23,7 @@ _CLIENT = b"backlog-clearer"
 
 
 class KafkaRelay:
-    """Passes everything to a broker on 127.0.0.1, for a `with` block, except what `loses` chooses.
+    """Passes everything to a broker on 127.0.0.1, for a `with` block, except requests that `loses` chooses.
 
     `loses` gets the API key of a request of the program under test, and how many of that kind there
     were before it. A request that it chooses is not passed on, and its connection is closed. Requests
@@ -33,7 +33,7 @@ class KafkaRelay:
     def __init__(self) -> None:
         self.port = free_port()
         self.broker = 0
-        self.down = False  # accepts nobody: to clients, the broker is dead
+        self.down = False  # accepts no connection: to clients, the broker is dead
         self.loses: Callable[[int, int], bool] = lambda _key, _before: False
         self.lost = 0
         self._seen: Counter[int] = Counter()
@@ -47,7 +47,7 @@ class KafkaRelay:
         self._seen.clear()
 
     def cut(self) -> None:
-        """Accept nobody from now on, and close the connections that are open."""
+        """Accept no connection from now on, and close the connections that are open."""
         self.down = True
         for each in list(self._open):
             _close(each)

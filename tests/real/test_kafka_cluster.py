@@ -1,4 +1,4 @@
-"""Three real brokers: leaders that move and die in the middle of a drain, and replicas near by."""
+"""Three real brokers: leaders that die in the middle of a drain, and replicas near by."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def cluster(three: Three) -> KafkaCluster:
 
 
 @pytest.mark.parametrize("reader", READERS, ids=str)
-def test_killed_leader(cluster: KafkaCluster, reader: Reader, tmp_path: Path) -> None:
+def test_partitions_of_a_killed_leader_are_read_from_the_new_ones(
+    cluster: KafkaCluster, reader: Reader, tmp_path: Path
+) -> None:
     """A broker dies mid-drain: its partitions are read from their new leaders, none is lost."""
     judge = Judge(cluster.bootstrap())
     topic, group = judge.create(unique("three"), PARTITIONS, copies=3), unique("group")
@@ -58,8 +60,10 @@ def test_killed_leader(cluster: KafkaCluster, reader: Reader, tmp_path: Path) ->
     assert ran.result["totals"]["messages"] <= MESSAGES
 
 
-def test_partitions_without_a_leader(cluster: KafkaCluster, tmp_path: Path) -> None:
-    """What a dead broker alone has keeps its error, the rest is cleared, and a later run clears all."""
+def test_partitions_without_a_leader_are_named_and_the_rest_is_cleared(
+    cluster: KafkaCluster, tmp_path: Path
+) -> None:
+    """Partitions that only a dead broker has get an error; the rest is cleared, and later all is."""
     judge = Judge(cluster.bootstrap())
     topic, group = judge.create(unique("lone"), PARTITIONS, copies=1), unique("group")
     for number in range(PARTITIONS):

@@ -16,7 +16,7 @@ class TestClient(Contract):
 
     @pytest.fixture
     def bench(self, judge: Judge) -> Iterator[Bench]:
-        """A topic and a group of their own."""
+        """A separate topic and group."""
         yield KafkaBench(judge, Reader.CLIENT)
 
 
@@ -25,5 +25,5 @@ class TestHeaders(Contract):
 
     @pytest.fixture
     def bench(self, judge: Judge) -> Iterator[Bench]:
-        """A topic and a group of their own."""
+        """A separate topic and group."""
         yield KafkaBench(judge, Reader.HEADERS)

@@ -1,4 +1,4 @@
-"""Brokers that die and processes that are told to stop, on a real Apache Kafka of their own.
+"""Brokers that die and processes that are stopped, on a separate real Apache Kafka.
 
 The broker limits how fast it delivers (a client quota), so that there is a middle to act in.
 """
@@ -48,7 +48,7 @@ class Slow:
         )  # fmt: skip
 
     def committed(self) -> int:
-        """Messages that the broker says are acknowledged."""
+        """Messages that are acknowledged, by the broker's figures."""
         return sum(offset or 0 for offset in self.judge.committed(self.topic, self.group).values())
 
     def wait_for_the_middle(self, process: subprocess.Popen[str]) -> None:
@@ -64,12 +64,12 @@ class Slow:
 
 @pytest.fixture
 def backlog(slow: KafkaCluster, reader: Reader, tmp_path: Path) -> Slow:
-    """A topic and a group of their own on the slow broker."""
+    """A separate topic and group on the slow broker."""
     return Slow(slow, reader, tmp_path)
 
 
 def test_sigterm_then_resume_adds_up(backlog: Slow) -> None:
-    """SIGTERM commits what was counted and exits 1; the next run counts exactly the rest."""
+    """SIGTERM commits the messages counted and exits 1; the next run counts exactly the rest."""
     with started(*backlog.args) as process:
         backlog.wait_for_the_middle(process)
         process.send_signal(signal.SIGTERM)
@@ -85,7 +85,9 @@ def test_sigterm_then_resume_adds_up(backlog: Slow) -> None:
     assert first.result["totals"]["messages"] + second.result["totals"]["messages"] == MESSAGES
 
 
-def test_broker_killed_and_restarted_mid_drain(backlog: Slow, slow: KafkaCluster) -> None:
+def test_a_broker_restarted_mid_drain_costs_retries_and_no_messages(
+    backlog: Slow, slow: KafkaCluster
+) -> None:
     """A broker that dies and comes back costs retries, not messages: all is cleared and verified."""
     with started(*backlog.args) as process:
         backlog.wait_for_the_middle(process)
@@ -103,7 +105,7 @@ def test_broker_killed_and_restarted_mid_drain(backlog: Slow, slow: KafkaCluster
 def test_container_job_stopped_then_retried(
     backlog: Slow, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A job told to stop commits and exits 1; one killed commits no more; a retry clears the rest."""
+    """A stopped job commits and exits 1; a killed one commits no more; a retry clears the rest."""
     options = {
         "bootstrap_servers": backlog.judge.bootstrap_servers,
         "topic": backlog.topic,

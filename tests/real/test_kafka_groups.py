@@ -27,7 +27,7 @@ def test_live_group_is_refused_by_name(case: Case, protocol: str) -> None:
 
 
 def test_dry_run_shows_members_and_is_not_refused(case: Case) -> None:
-    """A dry run on a live group says who is there, and how much there is."""
+    """A dry run on a live group names its members and its backlog."""
     topic = case.create()
     case.judge.produce(topic, 0, 10)
     with case.judge.member(topic, case.group):
@@ -50,7 +50,7 @@ def test_force_does_not_hide_that_kafka_refuses(case: Case, mode: str) -> None:
 
 
 def test_a_mistyped_topic_is_never_created(case: Case) -> None:
-    """Although the broker creates topics by itself, a mistyped one is refused with what is near."""
+    """Although the broker creates topics by itself, a mistyped one is refused with similar names."""
     right = case.create()
     case.topic = right[:-1]
     for run in (case.clear, case.status):
@@ -73,7 +73,7 @@ def test_never_committed_group_is_restored_by_forgetting_it(case: Case) -> None:
 
 
 def test_never_committed_partition_of_a_used_group_is_told_beforehand(case: Case) -> None:
-    """What Kafka cannot forget is said before the run, and refused by a restore, row by row."""
+    """A commit that cannot be removed is announced before the run, and refused by a restore."""
     other = case.create()
     case.judge.produce(other, 0, 10)
     case.judge.commit(other, case.group, {0: 3})

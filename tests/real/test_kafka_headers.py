@@ -1,4 +1,4 @@
-"""What only the header reader has to get right, on real Apache Kafka."""
+"""Cases that concern only the header reader, on real Apache Kafka."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def headers(judge: Judge, tmp_path: Path) -> Case:
 
 
 def rows(result: RunResult) -> dict[tuple[str, int], Any]:
-    """What a result says of each partition, apart from names."""
+    """The figures of each partition in a result."""
     return {
         (item.topic, item.partition): (item.before, item.target, item.after, item.messages)
         for item in result.partitions
@@ -63,8 +63,8 @@ def test_both_readers_agree(judge: Judge, tmp_path: Path) -> None:
     assert [result.verified for result in results] == [True, True]
 
 
-def test_result_says_why_offsets_are_no_messages(headers: Case) -> None:
-    """Where transaction markers take offsets, the result tells how many messages there were."""
+def test_result_states_why_offsets_are_not_messages(headers: Case) -> None:
+    """Where transaction markers take offsets, the result states how many messages there were."""
     topic = headers.create()
     headers.judge.produce_transaction(topic, 0, 30, commit=True)
     result = headers.clear()
@@ -72,7 +72,7 @@ def test_result_says_why_offsets_are_no_messages(headers: Case) -> None:
     assert any("31 offsets held 30 messages" in note for note in result.notes)
 
 
-def test_log_start_that_moves_past_the_position(headers: Case) -> None:
+def test_messages_deleted_after_the_survey_are_not_waited_for(headers: Case) -> None:
     """Records deleted between survey and read are neither waited for nor counted."""
     topic = headers.create(2)
     for number in (0, 1):
@@ -89,7 +89,7 @@ def test_log_start_that_moves_past_the_position(headers: Case) -> None:
     assert headers.committed() == {0: 1000, 1: 1000}
 
 
-def test_batch_larger_than_the_fetch(headers: Case) -> None:
+def test_a_batch_larger_than_the_fetch_is_read(headers: Case) -> None:
     """A record batch above the fetch size, behind smaller ones in other partitions, is read."""
     topic = headers.create(3, max_message_bytes="30000000")
     producer = Producer(
@@ -105,7 +105,7 @@ def test_batch_larger_than_the_fetch(headers: Case) -> None:
 
 
 def test_limit_cuts_inside_a_batch(headers: Case) -> None:
-    """--max-messages is exact although a batch holds more, and the next run goes on right there."""
+    """--max-messages is exact although a batch holds more, and the next run continues there."""
     topic = headers.create(2)
     for number in (0, 1):
         headers.judge.produce(topic, number, 1000, compression="lz4")
@@ -119,7 +119,7 @@ def test_limit_cuts_inside_a_batch(headers: Case) -> None:
 def test_unknown_setting_falls_back_with_its_reason(
     headers: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A setting that only librdkafka knows is honoured by reading with librdkafka, and that is said."""
+    """A setting that only librdkafka supports is used by reading with librdkafka, with a warning."""
     topic = headers.create()
     headers.judge.produce(topic, 0, 50)
     options = {**headers.options().model_dump(), "settings": {"socket.keepalive.enable": "true"}}
@@ -137,7 +137,7 @@ def test_unknown_setting_falls_back_with_its_reason(
 def test_old_message_format_falls_back(
     headers: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where a log turns out to be of the old format (said by a stand-in), librdkafka clears it."""
+    """Where a log turns out to be of the old format (a stand-in raises it), librdkafka clears it."""
 
     def old(*_: object, **__: object) -> None:
         raise OldFormatError("message format 1 at byte 0")
@@ -152,7 +152,7 @@ def test_old_message_format_falls_back(
 
 
 def test_auto_reads_headers(headers: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing asked for: headers are read."""
+    """Without a choice, headers are read."""
     opened: list[object] = []
     init = HeaderLane.__init__
 

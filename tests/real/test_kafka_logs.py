@@ -1,4 +1,4 @@
-"""What a Kafka log may hold is counted, committed and verified rightly, on real Apache Kafka."""
+"""Every kind of Kafka log is counted, committed and verified exactly, on real Apache Kafka."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_target_at_a_marker_is_exact(case: Case) -> None:
 
 
 def test_open_transaction_hides_no_backlog(case: Case) -> None:
-    """Records of a transaction that is still open are backlog, and are cleared with what follows."""
+    """Records of a transaction that is still open are backlog, and are cleared with the rest."""
     topic = case.create()
     producer = Producer({**case.judge.settings, "transactional.id": unique("open")})
     producer.init_transactions(30)
@@ -104,7 +104,7 @@ def test_compacted_log_is_counted_by_what_is_left(case: Case) -> None:
     counted, end = result.totals.messages, case.ends()[0]
     assert case.committed() == {0: end}
     assert result.verified is True
-    assert retained() <= counted < end  # the cleaner may have gone on after the drain
+    assert retained() <= counted < end  # the cleaner may have continued after the drain
 
 
 def test_deleted_records_are_no_backlog(case: Case) -> None:
@@ -127,7 +127,7 @@ def test_deleted_records_are_no_backlog(case: Case) -> None:
 
 
 def test_empty_topic_is_left_alone(case: Case) -> None:
-    """An empty topic is cleared by doing nothing: not even a group comes into being."""
+    """An empty topic is cleared without any change: not even a group is created."""
     case.create(2)
     result = case.clear()
     assert result.cleared
@@ -185,7 +185,7 @@ def test_chosen_partitions_alone(case: Case) -> None:
 
 
 def test_follow_goes_on_past_the_end(case: Case) -> None:
-    """--follow clears what arrives during the run as well, until it is told to stop."""
+    """--follow clears messages that arrive during the run as well, until it is stopped."""
     topic = case.create()
     case.judge.produce(topic, 0, 100)
     late: list[int] = []

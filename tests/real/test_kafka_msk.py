@@ -23,7 +23,7 @@ from tests.real.kafka_case import Case
 
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a container on AWS has: a region and credentials."""
+    """The environment of a container on AWS: a region and credentials."""
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "never-shown")
@@ -84,7 +84,7 @@ def test_a_token_of_aws_is_what_every_connection_logs_in_with(
 
 
 def test_without_a_region_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The region is asked for by name: it is part of what is signed."""
+    """A missing region is named: it is part of the signed request."""
     monkeypatch.delenv("AWS_REGION", raising=False)
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     with pytest.raises(UsageError, match="AWS_REGION"):

@@ -1,4 +1,4 @@
-"""Every way that a real Kafka lets clients in, with both readers, and what happens where it does not."""
+"""Every login that a real Kafka accepts, with both readers, and the errors of refused logins."""
 
 from __future__ import annotations
 

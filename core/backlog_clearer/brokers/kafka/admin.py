@@ -1,4 +1,4 @@
-"""What the cluster says of topics, groups and offsets, and the few writes that need no reader."""
+"""Requests about topics, groups and offsets, and the writes that need no reader."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STALE = frozenset(
         KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
-"""What is said of a partition that exists by a broker that does not lead it, not yet or no more."""
+"""A broker's answers about an existing partition that it does not lead, not yet or no longer."""
 
 _NO_MEMBERS = frozenset({"EMPTY", "DEAD"})
 
@@ -70,7 +70,7 @@ class GroupAdmin:
         )
 
     def _missing_text(self, missing: Sequence[str]) -> str:
-        """Which topics are missing, and what exists that looks like them."""
+        """Which topics are missing, and the existing topics with similar names."""
         try:
             known = sorted(self._client.list_topics(timeout=REQUEST_TIMEOUT_S).topics)
         except KafkaException:
@@ -81,12 +81,12 @@ class GroupAdmin:
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             lines.append(
                 f"There is no topic {name!r} on Kafka at {','.join(self._options.bootstrap_servers)},"
-                f" or the user may not see it; it was not created.{hint}"
+                f" or the user is not allowed to see it; it was not created.{hint}"
             )
         return "\n".join(lines)
 
     def cluster_id(self) -> str | None:
-        """The cluster's own id; None where the broker has none."""
+        """The cluster's id; None where the broker has none."""
         doing = "describing the cluster"
         with self._lock:
             # not `AdminClient.cluster_id`, which confluent-kafka has only from 2.16 on
@@ -147,7 +147,7 @@ class GroupAdmin:
         return offsets, errors
 
     def _forget_leaders(self) -> None:
-        """Ask anew who leads what, for whoever asks next: librdkafka keeps old answers for minutes."""
+        """Ask for the leaders again, for the next request: librdkafka keeps old answers for minutes."""
         for name in self._options.topic:
             try:
                 self._client.list_topics(name, timeout=REQUEST_TIMEOUT_S)
@@ -179,7 +179,7 @@ class GroupAdmin:
         return offsets, {**errors, **failures}
 
     def alter(self, offsets: Mapping[Partition, int]) -> dict[Partition, str | None]:
-        """Write the group's offsets in one request; per partition why it was refused, or None."""
+        """Write the group's offsets in one request; by partition, why it was refused, or None."""
         group = self._options.group_id
         doing = f"writing the offsets of group {group}"
         wanted = [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
@@ -194,7 +194,7 @@ class GroupAdmin:
             if is_transient(failed[group]):
                 raise translate(failed[group], doing, self._options)
             return dict.fromkeys(offsets, partition_error(failed[group], self._options))
-        # A partition without an answer of its own is not known to be written.
+        # A partition that the answer leaves out may not be written.
         written: dict[Partition, str | None] = dict.fromkeys(
             offsets, "the broker did not answer for it"
         )
@@ -216,7 +216,7 @@ class GroupAdmin:
     def _answers(
         self, futures: Mapping[_K, Future[Any]], doing: str
     ) -> tuple[dict[_K, Any], dict[_K, KafkaError]]:
-        """Wait for all answers: (what succeeded, what failed).
+        """Wait for all answers: (results, errors).
 
         Raises `BrokerError` as soon as a login is refused, and where the broker is not reached.
         """
@@ -245,7 +245,7 @@ class GroupAdmin:
         return found, failed
 
     def _fault(self, error: KafkaError) -> BrokerError:
-        """What is wrong with one partition of a topic that exists; `TransientError` if it may pass."""
+        """The error of one partition of an existing topic; `TransientError` if it may pass."""
         passing = is_transient(error) or error.code() in _STALE
         return (TransientError if passing else BrokerError)(self._text(error))
 

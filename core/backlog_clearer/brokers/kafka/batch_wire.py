@@ -1,7 +1,7 @@
-"""Counting the records of a Fetch response by the headers of its record batches alone.
+"""Counting the records of a Fetch response by the headers of its record batches only.
 
-Layout: Kafka protocol guide, "Record Batch" (magic 2, KIP-98). Nothing behind the first 61 bytes of
-a batch is touched, so nothing is decompressed and no record becomes an object. Everything here is
+Layout: Kafka protocol guide, "Record Batch" (magic 2, KIP-98). Bytes behind the first 61 of
+a batch are not read, so nothing is decompressed and no record becomes an object. Everything here is
 pure, and safe against any input: it ends, never reads outside its bounds and never moves a position
 further than the batches that it has checked.
 """
@@ -15,7 +15,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 HEADER_BYTES = 61
 _PREFIX_BYTES = 12  # base offset and batch length, which does not count itself
-_CONTROL = 0x20  # transaction markers: no data, but they take an offset
+_CONTROL = 0x20  # transaction markers: they hold no data, but take an offset
 # base offset, batch length, [leader epoch], magic, [crc], attributes, last offset delta,
 # [first and max timestamp, producer id and epoch, base sequence], record count
 _HEADER = struct.Struct(">qi4xb4xhi30xi")
@@ -25,7 +25,7 @@ _MAX_OFFSET = 2**63 - 1
 
 
 class CorruptBatchError(ValueError):
-    """The bytes are not what a broker sends; says where and why."""
+    """The bytes are not a valid response; the text names the place and the reason."""
 
 
 class OldFormatError(ValueError):
@@ -33,12 +33,12 @@ class OldFormatError(ValueError):
 
 
 class Walked(NamedTuple):
-    """What a run of record batches holds for a reader."""
+    """The result of walking over record batches."""
 
-    next_offset: int  # where to read on; at most the target
+    next_offset: int  # where to continue reading; at most the target
     batches: int  # whole batches seen
     records: int  # data records counted, at or after the position and below the target
-    needs: int = 0  # bytes that the first batch needs, where not even one came whole; else 0
+    needs: int = 0  # size in bytes of the first batch, where not even one is complete; else 0
 
 
 def walk_batches(  # noqa: C901 the one hot loop: calls inside would cost more than they explain
@@ -53,11 +53,11 @@ def walk_batches(  # noqa: C901 the one hot loop: calls inside would cost more t
     """Walk the record batches in `data[start:end]` from `position` on.
 
     `target` ends the walk at that offset; `budget` ends it after so many records. A trailing partial
-    batch, which brokers send, is left alone.
+    batch, which brokers send, is ignored.
 
     Where a batch is cut by position, target or budget, its records on this side of the cut are
     counted exactly if no record of it is missing; after compaction the count is an upper bound
-    within that one batch, since headers do not say which records are gone.
+    within that one batch, since headers do not list the missing records.
 
     Raises `CorruptBatchError` or `OldFormatError`.
     """

@@ -1,4 +1,4 @@
-"""Reading with librdkafka's consumer: works wherever librdkafka does, at its speed."""
+"""Reading with librdkafka's consumer: supports everything that librdkafka supports."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ClientLane:
         self._consumer.assign([TopicPartition(p.topic, p.number, at[p]) for p in self._offsets.open])
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
-        """Take what librdkafka has fetched; see `source.Lane`."""
+        """Take the messages that librdkafka has fetched; see `source.Lane`."""
         if ready := self._offsets.ready():
             return ready
         if not self._offsets.open or self._consumer is None:
@@ -85,7 +85,7 @@ class ClientLane:
         return self._advances(messages, ends)
 
     def _consume(self, limit: int, max_wait_s: float) -> list[Message]:
-        """What is there now; else what comes first, for a longer call would wait for a full batch."""
+        """The messages in the queue; else the next one, since a call for more waits for a full batch."""
         assert self._consumer is not None  # noqa: S101 narrows the type; `read` has checked
         try:
             return self._consumer.consume(limit, 0.0) or self._consumer.consume(1, max_wait_s)
@@ -111,7 +111,7 @@ class ClientLane:
         return messages, ends
 
     def _complain(self) -> None:
-        """Nothing came: raise if that is because no broker is left to talk to."""
+        """Raise if no message came because no broker is connected or the login was refused."""
         self._complaints.raise_refusal()
         if self._complaints.all_down:
             raise self._complaints.unreachable("reading")
@@ -150,7 +150,7 @@ class ClientLane:
         if len(self._offsets.at) == 1:
             (only,) = self._offsets.at
             return {only: len(messages)}, {only: _offset_of(messages[-1])}
-        # The comprehension-free spelling keeps the work per message inside the interpreter's C code.
+        # Without a comprehension, the work per message stays inside the interpreter's C code.
         keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
         latest = dict(zip(keys, messages, strict=True))
         counts = {_partition(*key): count for key, count in Counter(keys).items()}
@@ -164,7 +164,7 @@ class ClientLane:
         )
 
     def _end(self, partition: Partition, target: int | None) -> int | None:
-        """The log's end as last told, for a claim that follows it; None: not known."""
+        """The end in the last answer, for a claim that follows it; None: not known."""
         if target is not None or self._consumer is None:
             return None
         marks = self._consumer.get_watermark_offsets(
@@ -173,7 +173,7 @@ class ClientLane:
         return marks[1] if marks is not None and marks[1] >= 0 else None
 
     def _leave(self, partition: Partition) -> None:
-        """Fetch no more of a partition whose target is reached."""
+        """Stop fetching a partition whose target is reached."""
         if self._consumer is not None:
             self._consumer.pause([TopicPartition(partition.topic, partition.number)])
 
@@ -190,7 +190,7 @@ class ClientLane:
 
 
 def _partition(topic: str | None, number: int | None) -> Partition:
-    """A partition from what a message says of itself (never None in one that was consumed)."""
+    """The partition of a message (neither part is None in one that was consumed)."""
     return Partition(topic or "", -1 if number is None else number)
 
 

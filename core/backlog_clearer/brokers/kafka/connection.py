@@ -1,7 +1,7 @@
 """One blocking connection to one Kafka broker.
 
-Messages and SASL mechanisms are kafka-python's, which knows every version of them; the socket is
-this project's own, because a Fetch response has to arrive in a buffer that is used again: through
+Messages and SASL mechanisms are kafka-python's, which supports every version of them. The socket is
+opened here, because a Fetch response has to arrive in a buffer that is used again: through
 kafka-python's or aiokafka's transport the bytes are copied several times and arrive at a quarter of
 the speed (bench/README-kafka.md has the figures).
 """
@@ -30,7 +30,7 @@ from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.brokers.shared.sockets import Waitable, connect
 from backlog_clearer.errors import BrokerError, TransientError
 
-MAX_FRAME = 512 * 1024 * 1024  # no response is believed to be larger
+MAX_FRAME = 512 * 1024 * 1024  # a larger response is not accepted
 _INT32 = struct.Struct(">i")
 _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
 _MAX_ROUNDS = 10  # of a SASL exchange
@@ -42,8 +42,8 @@ class Connection(Waitable):
     def __init__(self, host: str, port: int, options: KafkaOptions, settings: SocketSettings) -> None:
         """Connect, agree on versions, log in.
 
-        Raises `TransientError` where the broker cannot be reached, `BrokerError` where it does not let
-        us in, `HeadersUnsupportedError` where it speaks no version that we do.
+        Raises `TransientError` where the broker cannot be reached, `BrokerError` where it refuses the
+        login, `HeadersUnsupportedError` where it has no version of a request in common with this module.
         """
         self.name = f"{host}:{port}"
         self._options = options
@@ -72,8 +72,8 @@ class Connection(Waitable):
         return made
 
     def _broken(self, error: Exception) -> TransientError:
-        said = redact(str(error) or type(error).__name__, self._options)
-        return TransientError(f"The connection to Kafka at {self.name} failed: {said}.")
+        reason = redact(str(error) or type(error).__name__, self._options)
+        return TransientError(f"The connection to Kafka at {self.name} failed: {reason}.")
 
     def _agree(self) -> None:
         answer = self.call(ApiVersionsRequest(version=0), ApiVersionsResponse, 0)
@@ -82,7 +82,7 @@ class Connection(Waitable):
         }
 
     def version(self, request: Any, lowest: int, highest: int) -> int:
-        """The newest version of a request that the broker speaks within these bounds.
+        """The newest version of a request that the broker supports within these bounds.
 
         Raises `HeadersUnsupportedError` if there is none.
         """
@@ -90,13 +90,13 @@ class Connection(Waitable):
         agreed = min(newest, highest, request.max_version)
         if agreed < max(oldest, lowest):
             raise HeadersUnsupportedError(
-                f"the broker at {self.name} speaks {request.__name__} {oldest} to {newest},"
+                f"the broker at {self.name} supports {request.__name__} {oldest} to {newest},"
                 f" not {lowest} to {highest}"
             )
         return int(agreed)
 
     def _log_in(self, host: str, name: str) -> None:
-        """SASL as in KIP-43 and KIP-152: handshake, then tokens in frames of their own."""
+        """SASL as in KIP-43 and KIP-152: handshake, then tokens in separate frames."""
         version = self.version(SaslHandshakeRequest, 1, 1)
         answer = self.call(
             SaslHandshakeRequest(version=version, mechanism=name), SaslHandshakeResponse, version
@@ -131,7 +131,7 @@ class Connection(Waitable):
         return refusal(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, reason), self._options)
 
     def call(self, request: Any, response: Any, version: int) -> Any:
-        """Send a request and wait for its answer, both as kafka-python has them."""
+        """Send a request and wait for its answer; both are messages of kafka-python."""
         self.send(request, version)
         buffer = bytearray()
         size, buffer = self.receive(buffer)
@@ -139,7 +139,7 @@ class Connection(Waitable):
             return response.decode(bytes(buffer[:size]), version=version)
         except (ValueError, struct.error, IndexError, EOFError) as error:
             raise BrokerError(
-                f"Kafka at {self.name} sent an answer that is no {response.__name__}: {error}."
+                f"Kafka at {self.name} sent an answer that is not a valid {response.__name__}: {error}."
             ) from None
 
     def send(self, request: Any, version: int) -> None:
@@ -164,8 +164,8 @@ class Connection(Waitable):
         size -= 4
         if not 0 <= size <= MAX_FRAME or correlation != self._correlation:
             raise TransientError(
-                f"Kafka at {self.name} answered out of step ({size} bytes, answer {correlation} to"
-                f" request {self._correlation})."
+                f"Kafka at {self.name} sent an answer to another request ({size} bytes, answer {correlation}"
+                f" to request {self._correlation})."
             )
         if size > len(buffer):
             buffer = bytearray(size)

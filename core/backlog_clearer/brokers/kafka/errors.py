@@ -1,4 +1,4 @@
-"""librdkafka's errors in the project's terms, with the reason it gave and without secrets."""
+"""librdkafka's errors as the project's errors, with librdkafka's reason and without secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSALS = frozenset(
         KafkaError.ILLEGAL_SASL_STATE,
     }
 )
-"""The broker is there and does not let us in: trying again will not help."""
+"""The broker refuses the login: trying again will not help."""
 
 DENIED = frozenset(
     {
@@ -30,7 +30,7 @@ DENIED = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
-"""We are in, but an ACL is missing."""
+"""The login was accepted, but an ACL is missing."""
 
 _TRANSIENT = frozenset(
     {
@@ -71,7 +71,7 @@ class HeadersUnsupportedError(Exception):
     """The header reader cannot be used here, but librdkafka can; `str()` is the reason, without secrets."""
 
 
-_MIN_SECRET = 4  # shorter values are no secrets worth mangling every text for
+_MIN_SECRET = 4  # shorter values would mangle every text
 
 
 def redact(text: str, options: KafkaOptions) -> str:
@@ -94,7 +94,7 @@ def kafka_error(failure: KafkaException | KafkaError) -> KafkaError:
 
 
 def reason(error: KafkaError) -> str:
-    """What librdkafka or the broker said, in one line, with the code's name."""
+    """The text of librdkafka or the broker, in one line, with the code's name."""
     name = error.name().lstrip("_")
     text = " ".join(error.str().split()).rstrip(".: ")
     return f"{text} ({name})" if text else name
@@ -108,35 +108,35 @@ def translate(
 ) -> BrokerError:
     """The exception to raise for a failure while `doing` ("reading orders[3]")."""
     error = kafka_error(failure)
-    said = redact(reason(error), options)
+    text = redact(reason(error), options)
     where = f"Kafka at {','.join(options.bootstrap_servers)}"
     if error.code() in REFUSALS:
         return refusal(error, options)
     if error.code() in DENIED:
         return BrokerError(
-            f"{where} does not allow {doing}: {said}. The user needs READ on the topic and the group"
+            f"{where} does not allow {doing}: {text}. The user needs READ on the topic and the group"
             " and DESCRIBE on both.",
             partition,
         )
     kind = TransientError if is_transient(error) else BrokerError
-    return kind(f"{where} failed at {doing}: {said}.", partition)
+    return kind(f"{where} failed at {doing}: {text}.", partition)
 
 
 def refusal(error: KafkaError, options: KafkaOptions) -> BrokerError:
-    """The broker answered and did not let us in."""
-    said = redact(reason(error), options)
+    """The error of a refused login."""
+    text = redact(reason(error), options)
     check = (
         "ssl.ca.location, the listener's certificate and the host name in --bootstrap-servers"
         if error.code() == KafkaError._SSL  # noqa: SLF001 see above
         else "security.protocol, sasl.mechanisms, sasl.username and sasl.password"
     )
     return BrokerError(
-        f"Kafka at {','.join(options.bootstrap_servers)} refused the login: {said}. Check {check}."
+        f"Kafka at {','.join(options.bootstrap_servers)} refused the login: {text}. Check {check}."
     )
 
 
 def bad_setting(failure: KafkaException | ValueError | TypeError, options: KafkaOptions) -> UsageError:
-    """A client that could not be made, because of a setting; names it and never shows its value."""
+    """The error of a client that a setting makes impossible; names it and never shows its value."""
     text = (
         failure.args[0].str()
         if failure.args and isinstance(failure.args[0], KafkaError)

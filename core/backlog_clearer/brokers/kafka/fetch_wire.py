@@ -1,8 +1,8 @@
-"""Fetch requests and what their responses say before the records, without parsing those.
+"""Fetch requests, and the fields of their responses, without parsing the records.
 
 Versions 4 to 11 of the Fetch API (Kafka protocol guide; KIP-98 to KIP-392), which every broker from
-0.11 to 4.x answers (KIP-896): they name topics, need no topic ids and no flexible encoding, and 11
-knows racks. Requests are encoded by kafka-python; responses are read here, since every library's
+0.11 to 4.x answers (KIP-896): they name topics, need neither topic ids nor flexible encoding, and 11
+has racks. Requests are encoded by kafka-python; responses are read here, since every library's
 decoder would copy the records, which is what a count by headers avoids.
 """
 
@@ -19,8 +19,8 @@ from backlog_clearer.model import Partition
 
 MIN_VERSION, MAX_VERSION = 4, 11
 _SESSIONS = 7  # first version with fetch sessions
-_LOG_START = 5  # first version that tells where the log starts
-_READ_REPLICA = 11  # first version that tells which replica to read from (KIP-392)
+_LOG_START = 5  # first version with the log start
+_READ_REPLICA = 11  # first version with the replica to read from (KIP-392)
 
 _INT32 = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
@@ -31,7 +31,7 @@ _ABORTED_BYTES = 16  # an aborted transaction: producer id and first offset
 
 
 class Wanted(NamedTuple):
-    """What to read of one partition."""
+    """The offset to read one partition from."""
 
     partition: Partition
     offset: int
@@ -49,7 +49,7 @@ class Fetched(NamedTuple):
 
 
 class ResponseHead(NamedTuple):
-    """What a response says of itself."""
+    """The fields of a response before its topics."""
 
     throttle_ms: int
     error: int
@@ -92,7 +92,7 @@ def fetch_request(
 
 
 def response_head(data: Buffer, end: int, version: int) -> ResponseHead:
-    """Read the head of a response whose header is gone; raises `CorruptBatchError`."""
+    """Read the first fields of a response without its header; raises `CorruptBatchError`."""
     try:
         _check(end, len(data))
         (throttle_ms,) = _INT32.unpack_from(data, 0)
@@ -105,7 +105,7 @@ def response_head(data: Buffer, end: int, version: int) -> ResponseHead:
 
 
 def response_partitions(data: Buffer, at: int, end: int, version: int) -> Iterator[Fetched]:
-    """Read what a response says of each partition, from `at` on; raises `CorruptBatchError`."""
+    """Read the partitions of a response, from `at` on; raises `CorruptBatchError`."""
     try:
         _check(end, len(data))
         topics, at = _count(data, at, end)

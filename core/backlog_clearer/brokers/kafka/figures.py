@@ -80,7 +80,7 @@ def offsets_left(committed: int | None, start: int, end: int) -> int:
 
 
 def position_notes(states: Sequence[PartitionState]) -> tuple[str, ...]:
-    """What the user must know of the committed offsets, one sentence each."""
+    """Notes on unusual committed offsets, one sentence each."""
     sound = [state for state in states if state.error is None]
     never = [state.partition for state in sound if state.position is None]
     behind = [

@@ -2,8 +2,8 @@
 
 A lane holds one connection to each broker that leads one of its partitions, asks each for whole
 Fetch responses outside of any session, and counts by `batch_wire`. One request is in
-flight on a connection; the next is sent as soon as its answer is walked, so that the broker works
-while the engine does. One receive buffer a lane is used again for every answer.
+flight on a connection; the next is sent as soon as its answer is walked, so that broker and engine
+work at the same time. A lane uses one receive buffer for all answers.
 
 Memory: lanes x `fetch_bytes(lanes)`, at most 64 MiB for up to 64 lanes;
 more only where a single record batch is larger than that.
@@ -36,12 +36,14 @@ from backlog_clearer.model import Advance, Claim, Partition, Settled
 _ALL_LANES = 64 * 1024 * 1024
 _LARGEST = 8 * 1024 * 1024  # more made no lane faster (bench/README-kafka.md)
 _SMALLEST = 1024 * 1024
-_BATCH_LIMIT = 256 * 1024 * 1024  # no record batch is believed to be larger
-_MAX_WAIT_MS = 500  # how long a broker may hold an answer back while there is nothing to send
-_STARTING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART})  # also said by a broker that just started
+_BATCH_LIMIT = 256 * 1024 * 1024  # a larger record batch is not accepted
+_MAX_WAIT_MS = 500  # how long a broker may wait for data before it answers
+_STARTING = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART}
+)  # also the answer of a broker that just started
 
 GiveUp = Callable[[str], BrokerError]
-"""Told why headers cannot be read; returns what to raise so that another reader takes over."""
+"""Gets the reason why headers cannot be read; returns the error to raise, so that librdkafka reads."""
 
 
 def fetch_bytes(lanes: int) -> int:
@@ -104,7 +106,7 @@ class HeaderLane:
         )
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
-        """Walk the answers that are there; see `source.Lane`."""
+        """Walk the answers that have arrived; see `source.Lane`."""
         if ready := self._offsets.ready():
             return ready
         self._fail()
@@ -113,7 +115,7 @@ class HeaderLane:
         for node in self._connections:
             self._ask(node)
         in_flight = {self._connections[node]: node for node in self._asked}
-        if not in_flight:  # every broker throttles us
+        if not in_flight:  # every broker throttles this client
             time.sleep(max_wait_s)
             return ()
         advances: list[Advance] = []
@@ -130,13 +132,13 @@ class HeaderLane:
         return advances
 
     def _fail(self) -> None:
-        """Raise what failed, if anything did."""
+        """Raise the failure that was kept, if there is one."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
     def _ask(self, node: int) -> None:
-        """Send a Fetch to a node, unless one is in flight, it throttles, or it has nothing for us."""
+        """Send a Fetch to a node, unless one is in flight, it throttles, or it leads no open partition."""
         if node in self._asked or time.monotonic() < self._not_before.get(node, 0.0):
             return
         offsets, source = self._offsets, self._source
@@ -160,7 +162,7 @@ class HeaderLane:
     def _collect(
         self, node: int, connection: Connection, budget: int | None, advances: list[Advance]
     ) -> None:
-        """Receive and walk one answer, then ask for the next; what fails is kept for `read`."""
+        """Receive and walk one answer, then ask for the next; a failure is kept for `read` to raise."""
         try:
             budget = self._answer(node, connection, budget, advances)
             if budget is None or budget > 0:
@@ -169,7 +171,7 @@ class HeaderLane:
             self._failure = self._give_up(str(reason))
         except CorruptBatchError as reason:
             self._failure = BrokerError(
-                f"Kafka at {connection.name} sent what is no Fetch response: {reason}."
+                f"Kafka at {connection.name} sent an answer that is not a valid Fetch response: {reason}."
                 " --reader client may be able to read it."
             )
         except BrokerError as failure:
@@ -178,7 +180,7 @@ class HeaderLane:
     def _answer(
         self, node: int, connection: Connection, budget: int | None, advances: list[Advance]
     ) -> int | None:
-        """Walk what one answer holds of each partition; returns what is left of the budget."""
+        """Walk the partitions of one answer; returns the rest of the budget."""
         asked = self._asked.pop(node)
         size, self._buffer = connection.receive(self._buffer)
         version = self._versions[node]
@@ -239,7 +241,7 @@ class HeaderLane:
             _, end = log_bounds(connection, [partition], self._options)[partition]
             if walked.next_offset > end:
                 raise CorruptBatchError(f"batches of {partition} reach beyond its end, {end}")
-        self._rank[partition] = next(self._turn)  # others first next time
+        self._rank[partition] = next(self._turn)  # the other partitions come first next time
         advance = offsets.reach(
             partition,
             walked.next_offset,
@@ -251,7 +253,7 @@ class HeaderLane:
         return advance
 
     def _read_from(self, partition: Partition, node: int) -> None:
-        """Go on at the replica that the leader names for our rack (KIP-392)."""
+        """Continue at the replica that the leader names for this client's rack (KIP-392)."""
         if node not in self._leaders.nodes:
             raise TransientError(
                 f"{partition} is to be read from broker {node}, which is not known yet."
@@ -262,10 +264,10 @@ class HeaderLane:
     def _return_to_log(
         self, node: int, connection: Connection, outside: Sequence[Partition]
     ) -> Sequence[Advance]:
-        """Go on where the log starts now: retention deleted what was to be read."""
+        """Continue at the present log start: retention deleted the next messages."""
         leaders = self._leaders.leaders
         for partition in outside:
-            if leaders[partition] != node:  # a replica may lag behind; its leader knows
+            if leaders[partition] != node:  # a replica may lag behind; ask its leader
                 self._source[partition] = leaders[partition]
         lost = [partition for partition in outside if leaders[partition] == node]
         advances = []

@@ -1,4 +1,4 @@
-"""How far a lane has read, and what of it the group's offsets do not say yet."""
+"""How far a lane has read, and which of it is not committed yet."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 
 class StoredOffsets(Protocol):
-    """What writes a group's offsets (`backlog_clearer.brokers.kafka.positions`)."""
+    """Reads and writes a group's offsets (`positions.GroupOffsets`)."""
 
     def committed(self, partitions: Iterable[Partition]) -> Figures:
         """What the group has committed now; raises if the request failed as a whole."""
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
-        """Write offsets; per partition why it was refused, or None."""
+        """Write offsets; by partition, why it was refused, or None."""
 
 
 def start_offset(claim: Claim) -> int:
-    """Where reading a claim starts: resume or the committed offset, but not before the log does."""
+    """Where reading a claim starts: resume or the committed offset, but not before the log start."""
     start = claim.state.start if isinstance(claim.state.start, int) else 0
     position = claim.resume if claim.resume is not None else claim.state.position
     return max(position, start) if isinstance(position, int) else start
 
 
 def target_offset(claim: Claim) -> int | None:
-    """Where reading a claim ends; None: it follows the end."""
+    """Where reading a claim ends; None: it follows the log end."""
     return claim.target if isinstance(claim.target, int) else None
 
 
 class LaneOffsets:
-    """Offsets and counts of one lane's claims; used by that lane's thread alone."""
+    """Offsets and counts of one lane's claims; used only by that lane's thread."""
 
     def __init__(self, claims: Sequence[Claim]) -> None:
         """Targets that are reached already are reported by the first `ready`."""
         self.at = {claim.partition: start_offset(claim) for claim in claims}
         self.targets = {claim.partition: target_offset(claim) for claim in claims}
         self.open: set[Partition] = set()  # still to be read
-        self._told = {  # where the group stands, as far as this lane knows
+        self._known = {  # the committed offsets, as far as this lane has seen them
             claim.partition: claim.state.position if claim.resume is None else claim.resume
             for claim in claims
         }
@@ -77,13 +77,13 @@ class LaneOffsets:
             self.at[partition] = offset
             self._note_move(partition)
         stop = end if target is None else target
-        # An end behind the position is an old figure: then what is left is unknown, not 0.
+        # An end before the position is an old figure: then the rest is unknown, not 0.
         left = None if stop is None or stop < offset else stop - offset
         return Advance(partition, messages, left, size)
 
     def _note_move(self, partition: Partition) -> None:
-        """Remember to commit, unless the group stands there or further already."""
-        stored = self._told[partition]
+        """Remember to commit, unless the committed offset is there or further already."""
+        stored = self._known[partition]
         if not isinstance(stored, int) or self.at[partition] > stored:
             self._moved.add(partition)
 
@@ -114,12 +114,12 @@ class LaneOffsets:
             if error is not None:
                 settled.append(Settled(partition, 0, None, error))
                 continue
-            told = self._told[partition]
+            known = self._known[partition]
             count = self._counted.pop(partition, 0)
-            if now is not None and (not isinstance(told, int) or now > told):  # overtaken
+            if now is not None and (not isinstance(known, int) or now > known):  # overtaken
                 count = min(count, max(0, offset - now))
                 offset = max(offset, now)
-            self._told[partition] = offset
+            self._known[partition] = offset
             settled.append(Settled(partition, count, offset))
         self._moved.clear()
         return settled

@@ -1,4 +1,4 @@
-"""Which broker leads which partition, and where a log starts and ends, asked on bare connections."""
+"""Which broker leads which partition, and where a log starts and ends, without librdkafka."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backlog_clearer.errors import TransientError
 from backlog_clearer.model import Partition
 
 _PORT = 9092  # librdkafka's default
-_EARLIEST, _LATEST = -2, -1  # timestamps with a meaning of their own (Kafka protocol guide)
+_EARLIEST, _LATEST = -2, -1  # timestamps with a special meaning (Kafka protocol guide)
 
 
 class Address(NamedTuple):
@@ -31,7 +31,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leaders:
-    """The brokers, and who leads what."""
+    """The brokers, and the leader of each partition."""
 
     nodes: Mapping[int, Address]
     leaders: Mapping[Partition, int]
@@ -58,10 +58,10 @@ def find_leaders(
 ) -> Leaders:
     """Ask the first bootstrap server that answers; creates no topic.
 
-    Raises `TransientError` if none answers or a partition has no leader just now, `BrokerError`, or
+    Raises `TransientError` if none answers or a partition has no leader at present, `BrokerError`, or
     `HeadersUnsupportedError`.
     """
-    failure = TransientError("No bootstrap server is named.")
+    failure = TransientError("No bootstrap server is given.")
     for text in options.bootstrap_servers:
         try:
             connection = open_connection(parse_address(text), options, settings)

@@ -1,4 +1,4 @@
-"""librdkafka clients for one subscription: their settings, and what they complain about."""
+"""librdkafka clients for one subscription: their settings, and the errors that they report."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LOG = logging.getLogger("backlog_clearer.librdkafka")
 def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
     """Settings for any client of this subscription; the user's own come last and win.
 
-    `group.id` is there for committing: nothing that uses this joins the group. Raises `UsageError` where
-    a token of AWS is asked for and cannot be made.
+    `group.id` is needed for committing: no client joins the group. Raises `UsageError` where a token of
+    AWS is asked for and cannot be made.
     """
     timeout_ms = int(REQUEST_TIMEOUT_S * 1000)
     ours: dict[str, Any] = {
@@ -46,17 +46,17 @@ def librdkafka_config(options: KafkaOptions) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's true as librdkafka spells it."""
+    """A boolean of JSON as librdkafka spells it."""
     return str(value).lower() if isinstance(value, bool) else value
 
 
 class Complaints:
-    """What a client said through `error_cb`: the reason behind a time-out, and refused logins."""
+    """The errors that a client reports through `error_cb`: reasons of time-outs, and refused logins."""
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._refused: KafkaError | None = None
-        self.all_down = False  # no broker is connected; cleared by whoever acts on it
+        self.all_down = False  # no broker is connected; the caller that handles it clears it
         self.last: str | None = None  # the latest reason, for people
 
     def __call__(self, error: KafkaError) -> None:
@@ -69,17 +69,17 @@ class Complaints:
         self.last = redact(reason(error), self._options)
 
     def log(self, _level: int, message: str, facility: str, *rest: str) -> None:
-        """Called by librdkafka as `logging.Logger.log` is; what matters of it is raised or kept.
+        """Called by librdkafka in place of `logging.Logger.log`; keeps the reason of a failed connection.
 
-        A broker that just closes the connection (TLS expected, say) is told here alone.
+        A broker that closes the connection at once (it expects TLS, for example) is reported only here.
         """
-        said = [redact(text, self._options) for text in rest]
-        if facility == "FAIL" and said:
-            self.last = said[-1].partition("]: ")[2] or said[-1]
-        _LOG.debug(message, facility, *said)
+        texts = [redact(text, self._options) for text in rest]
+        if facility == "FAIL" and texts:
+            self.last = texts[-1].partition("]: ")[2] or texts[-1]
+        _LOG.debug(message, facility, *texts)
 
     def raise_refusal(self) -> None:
-        """Raise `BrokerError` if the broker does not let us in."""
+        """Raise `BrokerError` if the broker refused the login."""
         if self._refused is not None:
             raise refusal(self._refused, self._options)
 
@@ -96,7 +96,7 @@ class Complaints:
 def open_consumer(
     options: KafkaOptions, complaints: Complaints, settings: Mapping[str, Any] | None = None
 ) -> Consumer:
-    """A consumer of its own connections; `settings` are overridden by the user's.
+    """A consumer with separate connections; `settings` are overridden by the user's.
 
     Raises `UsageError` for settings that librdkafka does not accept.
     """

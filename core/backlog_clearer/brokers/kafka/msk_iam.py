@@ -1,4 +1,4 @@
-"""IAM access control of Amazon MSK: a token that AWS's own library signs with what the process runs as.
+"""IAM access control of Amazon MSK: a token that AWS's own library signs with the process's credentials.
 
 To Kafka it is SASL/OAUTHBEARER with a presigned URL for a token, which is valid for 15 minutes:
 https://docs.aws.amazon.com/msk/latest/developerguide/iam-access-control.html. The setting is spelled as
@@ -16,7 +16,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 from backlog_clearer.errors import UsageError
 
 MECHANISM = "AWS_MSK_IAM"
-"""What the user sets; no mechanism of Kafka's protocol."""
+"""The user's setting; not a mechanism of Kafka's protocol."""
 
 _NAMES = ("sasl.mechanisms", "sasl.mechanism")
 
@@ -27,7 +27,7 @@ def asks_for_iam(settings: Mapping[str, Any]) -> bool:
 
 
 def librdkafka_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with what librdkafka knows instead; raises `UsageError` like `MskToken`."""
+    """The settings with librdkafka's own names instead; raises `UsageError` like `MskToken`."""
     kept = {name: value for name, value in settings.items() if name not in _NAMES}
     provider = MskToken()
     return {**kept, "sasl.mechanisms": "OAUTHBEARER", "oauth_cb": lambda _config: provider.signed()}
@@ -45,7 +45,7 @@ class MskToken(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has 
             )
         self._region = region
         try:
-            from aws_msk_iam_sasl_signer import (  # noqa: PLC0415 only those who use it need it
+            from aws_msk_iam_sasl_signer import (  # noqa: PLC0415 only users of IAM need it
                 MSKAuthTokenProvider,
             )
         except ModuleNotFoundError as error:

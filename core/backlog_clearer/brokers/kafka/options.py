@@ -22,19 +22,19 @@ _PUBLIC_SETTINGS = frozenset(
         "ssl.endpoint.identification.algorithm",
     }
 )
-"""librdkafka settings that hold no secret, and that a restore needs; no other reaches a receipt."""
+"""librdkafka settings without secrets that a restore needs; no others are written to receipts."""
 
 
 _OURS = {
     "bootstrap.servers": "use --bootstrap-servers",
     "metadata.broker.list": "use --bootstrap-servers",
     "group.id": "use --group-id",
-    "allow.auto.create.topics": "a mistyped topic must not come into being",
+    "allow.auto.create.topics": "a mistyped topic must not be created",
     "auto.offset.reset": "reading starts at the committed offset, or where the log starts",
     "enable.auto.commit": "only what was counted is committed",
     "enable.auto.offset.store": "only what was counted is committed",
-    "enable.partition.eof": "it is needed to tell the end",
-    "isolation.level": "an aborted or open transaction is backlog, too",
+    "enable.partition.eof": "it is needed to detect the end",
+    "isolation.level": "messages of aborted and open transactions are backlog, too",
 }
 """librdkafka settings that would change what the tool guarantees, and why they are refused."""
 
@@ -57,7 +57,7 @@ class KafkaOptions(SystemOptions):
     group_id: str = Field(description="consumer group whose backlog is cleared", min_length=1)
     reader: Reader = Field(
         Reader.AUTO,
-        description="headers: count by the headers of record batches alone, the fastest;"
+        description="headers: count by the headers of record batches only, the fastest;"
         " client: librdkafka's consumer; auto: headers, or client where headers cannot be used",
     )
     settings: dict[str, Any] = Field(
@@ -87,7 +87,7 @@ class KafkaOptions(SystemOptions):
     @field_validator("settings")
     @classmethod
     def _not_ours(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Refuse settings that have an option of their own, or whose value is no matter of choice."""
+        """Refuse settings that have a separate option, and settings whose value is fixed."""
         for key, why in _OURS.items():
             if key in settings:
                 raise ValueError(f"{key} cannot be set here: {why}")

@@ -1,4 +1,4 @@
-"""Committing offsets without being a member of the group."""
+"""The committed offsets of one group, read and written without being a member."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _MEMBERS = frozenset(
         KafkaError.STALE_MEMBER_EPOCH,
     }
 )
-"""What the coordinator answers to a commit from outside while the group has members."""
+"""The coordinator's answers to a commit from outside while the group has members."""
 
 
 def partition_error(error: KafkaError, options: KafkaOptions) -> str:
     """Why the position of one partition was not written, for its row."""
-    said = redact(reason(error), options)
+    text = redact(reason(error), options)
     if error.code() in _MEMBERS:
         return (
             f"group {options.group_id} has consumers attached, so that its offsets cannot be written"
-            f" from outside: {said}; stop them"
+            f" from outside: {text}; stop them"
         )
-    return said
+    return text
 
 
 class GroupOffsets:
     """Writes a group's offsets through a consumer that belongs to no group; one thread uses it.
 
-    The consumer is the lane's own where it has one; else one is made at the first commit.
+    The consumer is the lane's where it has one; else one is made at the first request.
     """
 
     def __init__(self, options: KafkaOptions, consumer: Consumer | None = None) -> None:
@@ -49,11 +49,11 @@ class GroupOffsets:
         self._complaints = Complaints(options)
 
     def warm_up(self) -> None:
-        """Begin to look for the group's coordinator, in librdkafka's own thread."""
+        """Begin to look for the group's coordinator, in librdkafka's thread."""
         self._client()
 
     def committed(self, partitions: Iterable[Partition]) -> Figures:
-        """What the group has committed now.
+        """The offsets that the group has committed.
 
         Asked as a consumer asks, not as an admin: librdkafka's admin requests to a coordinator end
         the process if its connection breaks meanwhile (confluentinc/librdkafka#5397), and this is
@@ -84,7 +84,7 @@ class GroupOffsets:
         return offsets, {**errors, **failures}
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
-        """Write next offsets, all in one request; per partition why it was refused, or None.
+        """Write next offsets, all in one request; by partition, why it was refused, or None.
 
         Raises `TransientError` if it may succeed when tried again: then any part may be written.
         """

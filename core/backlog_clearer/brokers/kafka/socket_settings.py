@@ -1,7 +1,7 @@
-"""librdkafka's settings as a plain socket needs them: TLS context, SASL mechanism, time-outs.
+"""librdkafka's settings in the form that a socket needs: TLS context, SASL mechanism, time-outs.
 
-Settings that this project's own Kafka connection cannot honour raise `HeadersUnsupportedError` by name,
-so that librdkafka, which can, is used instead: none is silently ignored.
+Settings that `connection` does not support raise `HeadersUnsupportedError` with their name, so that
+librdkafka, which supports them, is used instead: none is silently ignored.
 Names and defaults: librdkafka's CONFIGURATION.md.
 """
 
@@ -53,7 +53,7 @@ _QUEUEING = frozenset(
         "topic.metadata.refresh.interval.ms",
     }
 )
-"""Settings of librdkafka's own queues, logs and group membership, which a bare fetch has none of."""
+"""Settings of librdkafka's queues, logs and group membership; a bare Fetch request uses none of them."""
 
 _CONNECTION = frozenset(
     {
@@ -97,21 +97,21 @@ class SocketSettings:
     timeout_s: float
     tls: ssl.SSLContext | None
     mechanism: str | None  # of SASL; None: no login
-    login: Mapping[str, Any]  # what kafka-python's mechanism takes; holds secrets, never shown
+    login: Mapping[str, Any]  # parameters of kafka-python's mechanism; holds secrets, never shown
 
 
 def socket_settings(options: KafkaOptions) -> SocketSettings:
     """The connection's part of the settings.
 
-    Raises `HeadersUnsupportedError` naming a setting that only librdkafka can honour.
+    Raises `HeadersUnsupportedError` naming a setting that only librdkafka supports.
     """
     given = options.settings
     for name in sorted(given):
         if name not in _CONNECTION and name not in _QUEUEING:
-            raise HeadersUnsupportedError(f"only librdkafka knows the setting {name}")
+            raise HeadersUnsupportedError(f"only librdkafka supports the setting {name}")
     protocol = str(given.get("security.protocol", "plaintext")).upper()
     if protocol not in {"PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"}:
-        raise HeadersUnsupportedError("only librdkafka can judge this security.protocol")
+        raise HeadersUnsupportedError("only librdkafka supports this security.protocol")
     mechanism, login = _login(given) if protocol.startswith("SASL") else (None, {})
     return SocketSettings(
         client_id=str(given.get("client.id", "backlog-clearer")),
@@ -128,7 +128,7 @@ def _seconds(given: Mapping[str, Any], name: str) -> float:
     try:
         return min(_TIMEOUT_S, float(given.get(name, _TIMEOUT_S * 1000)) / 1000)
     except ValueError:
-        raise HeadersUnsupportedError(f"only librdkafka can judge this {name}") from None
+        raise HeadersUnsupportedError(f"only librdkafka accepts this value of {name}") from None
 
 
 def _yes(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
@@ -164,12 +164,12 @@ def _tls(given: Mapping[str, Any]) -> ssl.SSLContext:
 
 
 def _login(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The SASL mechanism and what it takes."""
+    """The SASL mechanism and its parameters."""
     mechanism = str(given.get("sasl.mechanisms", given.get("sasl.mechanism", "GSSAPI"))).upper()
     if msk_iam.asks_for_iam(given):
         return "OAUTHBEARER", {"sasl_oauth_token_provider": msk_iam.MskToken()}
     if mechanism not in _MECHANISMS:
-        raise HeadersUnsupportedError(f"only librdkafka speaks SASL {mechanism}")
+        raise HeadersUnsupportedError(f"only librdkafka supports SASL {mechanism}")
     if mechanism == "OAUTHBEARER":
         return mechanism, {"sasl_oauth_token_provider": _token_provider(given)}
     if "sasl.username" not in given or "sasl.password" not in given:
@@ -209,7 +209,7 @@ def _token_provider(given: Mapping[str, Any]) -> _Token:
 
 
 def _pairs(text: str, separator: str | None) -> dict[str, str]:
-    """`a=b` pairs; other words are left out, as librdkafka leaves them."""
+    """`a=b` pairs; other words are ignored, as librdkafka ignores them."""
     return dict(part.strip().split("=", 1) for part in text.split(separator) if "=" in part)
 
 
@@ -238,7 +238,7 @@ def client_credentials(given: Mapping[str, Any]) -> str:
     """
     url = str(given["sasl.oauthbearer.token.endpoint.url"])
     if not url.startswith(("https://", "http://")):
-        raise ValueError("sasl.oauthbearer.token.endpoint.url is no http address")
+        raise ValueError("sasl.oauthbearer.token.endpoint.url is not an HTTP address")
     names = ("sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret")
     login = ":".join(str(given.get(name, "")) for name in names)
     form = {"grant_type": "client_credentials"}
@@ -255,5 +255,5 @@ def client_credentials(given: Mapping[str, Any]) -> str:
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 checked above
         token = json.load(answer).get("access_token")
     if not isinstance(token, str):
-        raise ValueError("the token endpoint gave no access_token")  # noqa: TRY004 it is a value of JSON
+        raise ValueError("the token endpoint returned no access_token")  # noqa: TRY004 it is a value of JSON
     return token

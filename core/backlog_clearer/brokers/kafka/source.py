@@ -1,11 +1,11 @@
 """A consumer group's backlog on Apache Kafka and brokers that speak its protocol.
 
-The acknowledged position is an offset per partition, so that reading changes nothing by itself,
-and consume and skip end in the same state. No group is joined: partitions are read by assignment
+The acknowledged position is an offset per partition: reading changes nothing, and consume and skip
+end in the same state. No group is joined: partitions are read by assignment
 and offsets are committed from outside, which Kafka permits while the group has no members.
 
-Everything is read uncommitted. The target is the high watermark, so that an open transaction
-hides no backlog; messages are data records, aborted ones included, transaction markers excluded.
+Everything is read uncommitted. The target is the high watermark, so that the backlog includes open
+transactions. Messages are data records, aborted ones included, transaction markers excluded.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _INVISIBLE = (
 )
 
 NEVER = (
-    "nothing is committed for it yet, and Kafka can forget a commit only by deleting the whole group,"
+    "nothing is committed for it yet, and a commit can be removed only by deleting the whole group,"
     " which has offsets of other partitions"
 )
 """Why a partition without a committed offset cannot be restored."""
@@ -71,7 +71,7 @@ class KafkaSource:
         self._options = options
         self._run = run
         self._admin = GroupAdmin(options)
-        self._stored = GroupOffsets(options)  # only asks; lanes have committers of their own
+        self._stored = GroupOffsets(options)  # only reads; lanes have separate ones
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
         self._partitions = 1
@@ -135,7 +135,7 @@ class KafkaSource:
         )
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
-        """Nothing to prepare: the old offsets in the receipt are all that a restore needs."""
+        """Nothing to prepare: a restore needs only the old offsets in the receipt."""
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """A lane of the reader chosen; see `source.Source`."""
@@ -157,7 +157,7 @@ class KafkaSource:
         return ClientLane(self._options, claims, batch_size=self._run.batch_size, lanes=lanes)
 
     def _give_up(self, reason: str) -> BrokerError:
-        """Headers cannot be read here: the other reader takes over, unless the user forbids it."""
+        """Headers cannot be read here: librdkafka reads instead, unless the user excluded it."""
         if self._options.reader == Reader.HEADERS:
             return BrokerError(
                 f"--reader headers is not possible here: {reason}. Use --reader auto or client."
@@ -165,13 +165,13 @@ class KafkaSource:
         with self._lock:
             first, self._use_headers = self._use_headers, False
         if first:
-            _LOG.warning("Reading with librdkafka, since %s.", reason)
+            _LOG.warning("Reading with librdkafka: %s.", reason)
         return TransientError(f"Headers cannot be read: {reason}.")
 
     def _resumed(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """Claims that go on where the group stands, if a lane was open for them before.
+        """Claims that continue at the committed offset, if a lane was open for them before.
 
-        A commit whose answer was lost may have been written all the same.
+        A commit whose answer was lost may still have been written.
         """
         with self._lock:
             again = any(claim.partition in self._opened for claim in claims)
@@ -240,7 +240,7 @@ class KafkaSource:
                 outcomes.append(
                     Outcome(partition, None, f"The target {claim.target!r} is not an offset.")
                 )
-            elif partition not in wanted:  # it stands there or further already
+            elif partition not in wanted:  # the position is there or further already
                 outcomes.append(Outcome(partition, committed.get(partition)))
             else:
                 error = refused[partition]
@@ -250,7 +250,7 @@ class KafkaSource:
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
         """Write the old offsets, one request; a group that had none is deleted.
 
-        Kafka has no way to forget the offset of one partition that librdkafka offers.
+        librdkafka has no request that deletes the offset of one partition.
         """
         committed, errors = self._admin.committed()
         offsets = {p: position for p, position in positions.items() if isinstance(position, int)}

@@ -1,4 +1,4 @@
-"""What this project's own connections have in common."""
+"""Opening sockets, and waiting for several of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-# Linux lets go of received bytes without copying them; elsewhere the flag means something else.
+# Linux discards received bytes without copying them; elsewhere the flag has another meaning.
 DROP = socket.MSG_TRUNC if sys.platform == "linux" else 0
 
 
@@ -19,7 +19,7 @@ def connect(
 ) -> socket.socket:
     """A connected socket, over TLS where there is a context; `name`: the certificate's, if not the host's.
 
-    `timeout_s` holds for each step, and for the socket that is returned. Raises `OSError`, of which
+    `timeout_s` (seconds) applies to each step, and to the socket that is returned. Raises `OSError`, of which
     `ssl.SSLError` is one, and then leaves nothing open.
     """
     made = socket.create_connection((host, port), timeout_s)
@@ -32,13 +32,13 @@ def connect(
 
 
 class Waitable:
-    """A connection over a socket of its own, plain or TLS, which can be waited for with others."""
+    """A connection over one socket, plain or TLS, which can be waited for together with others."""
 
     _socket: socket.socket
 
     @property
     def buffered(self) -> bool:
-        """Whether TLS holds bytes already that a wait on the socket would not see."""
+        """Whether TLS holds received bytes that a wait on the socket would miss."""
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def fileno(self) -> int:
@@ -55,7 +55,7 @@ _Connection = TypeVar("_Connection", bound=Waitable)
 
 
 def wait(connections: Sequence[_Connection], timeout_s: float) -> Sequence[_Connection]:
-    """Those with something to receive, after at most this long."""
+    """The connections with something to receive, after at most `timeout_s` seconds."""
     ready = [connection for connection in connections if connection.buffered]
     if ready or not connections:
         return ready

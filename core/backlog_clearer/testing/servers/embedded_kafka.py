@@ -1,8 +1,8 @@
 """A Kafka-compatible broker that pip installs, for the demonstration and for tests.
 
 noida-db is one binary in a wheel for Linux, macOS and Windows; neither Java nor Docker is needed.
-Of the brokers in wheels it is the most faithful one: offsets, groups, members and deleted records
-answer as Kafka's do. It ignores the byte limits of a fetch, so keep a partition's log under 64 MB.
+Of the brokers in wheels it is the most faithful one: it answers as Kafka does about offsets, groups,
+members and deleted records. It ignores the byte limits of a fetch, so keep a partition's log under 64 MB.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EmbeddedKafka:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the demonstration, not for its broker
+                start_new_session=True,  # Ctrl-C ends the demonstration, not its broker
             )
         deadline = time.monotonic() + _START_S
         while not self._answers():
@@ -97,7 +97,7 @@ class EmbeddedKafka:
     def produce(self, topic: str, count: int, *, size: int = 100, partition: int | None = None) -> None:
         """Publish `count` messages of `size` bytes, lz4, and wait until all are stored.
 
-        Without a partition they are dealt to all of them in turn.
+        Without a partition they are spread over all of them in turn.
         """
         produce(self.bootstrap_servers, topic, count, size=size, partition=partition)
 

@@ -63,7 +63,7 @@ class KafkaCluster:
         java: Sequence[str] = _JAVA,
         relays: Mapping[int, int] | None = None,
     ) -> None:
-        """`relays`: by node, the port that it names to clients instead of its own PLAINTEXT port."""
+        """`relays`: by node, the port that it advertises to clients instead of its PLAINTEXT port."""
         self.folder = folder
         self.jars = maven_jars(f"kafka-{VERSION}", COORDINATES)
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ class KafkaCluster:
 
     def start(self) -> None:
         """Start every node and wait until they accept connections."""
-        with ThreadPoolExecutor(len(self.nodes)) as pool:  # together: one alone has no quorum
+        with ThreadPoolExecutor(len(self.nodes)) as pool:  # together: a single node has no quorum
             list(pool.map(lambda node: node.server.start(), self.nodes))
 
     def stop(self) -> None:
@@ -174,7 +174,7 @@ class KafkaCluster:
         return ",".join(f"127.0.0.1:{node.ports[listener]}" for node in self.nodes)
 
     def login(self, listener: str, mechanism: str = "PLAIN") -> dict[str, str]:
-        """The librdkafka settings with which one kind of listener lets clients in."""
+        """The librdkafka settings that one kind of listener accepts."""
         settings = {"security.protocol": listener}
         if "SSL" in listener.replace("SASL", ""):
             settings["ssl.ca.location"] = str(self.ca)
@@ -196,7 +196,7 @@ class KafkaCluster:
         return done.stdout
 
     def tool(self, main: str, *args: str) -> str:
-        """What one of Kafka's own command line tools prints, run against this cluster."""
+        """The output of one of Kafka's own command line tools, run against this cluster."""
         return self._java(main, "--bootstrap-server", self.bootstrap(), *args)
 
     def limit_reads(self, bytes_per_s: int) -> None:

@@ -1,4 +1,4 @@
-"""What a Kafka broker itself says, asked with plain clients, and what tests do to it.
+"""The state of a Kafka broker as plain clients see it, and the changes that tests make to it.
 
 Nothing here uses the adapter under test.
 """
@@ -31,9 +31,9 @@ from backlog_clearer.testing.servers.embedded_kafka import produce
 from backlog_clearer.testing.support import wait_until
 
 READERS = (Reader.HEADERS, Reader.CLIENT)
-"""Every way to read; what is said of one holds for all."""
+"""Every way to read; the claims of a test hold for all of them."""
 
-NEVER = -1001  # what librdkafka says where nothing is committed
+NEVER = -1001  # librdkafka's figure where nothing is committed
 
 
 def unique(prefix: str) -> str:
@@ -54,12 +54,12 @@ class Judge:
         values = {key.replace("_", "."): value for key, value in config.items()}
         new = NewTopic(topic, partitions, copies, config=values)
         self.admin.create_topics([new])[topic].result(30)
-        # The answer comes before every node knows it.
+        # The answer comes before every node has the topic.
         wait_until(lambda: topic in self.topics(), f"topic {topic}")
         return topic
 
     def wait_for_coordinators(self) -> None:
-        """Wait until any group can be asked for; a cluster that has just started loads its offsets."""
+        """Wait until every group can be described; a cluster that has just started loads its offsets."""
         names = [f"warm-up-{index}" for index in range(16)]
 
         def ready() -> bool:
@@ -82,7 +82,7 @@ class Judge:
         return set(self.admin.list_topics(timeout=30).topics)
 
     def leaders(self, topic: str) -> dict[int, int]:
-        """Who leads each partition; -1: nobody."""
+        """The node that leads each partition; -1: none."""
         found = self.admin.list_topics(topic, timeout=30).topics[topic].partitions
         return {number: partition.leader for number, partition in found.items()}
 
@@ -91,7 +91,7 @@ class Judge:
         produce(self.bootstrap_servers, topic, count, partition=partition, **how)
 
     def produce_transaction(self, topic: str, partition: int, count: int, *, commit: bool) -> None:
-        """Publish messages in a transaction of their own, commit or abort it, and await its marker."""
+        """Publish messages in one transaction, commit or abort it, and wait for its marker."""
         end = self.ends(topic)[partition][1] + count + 1
         producer = Producer({**self.settings, "transactional.id": unique("tx")})
         producer.init_transactions(30)
@@ -124,7 +124,7 @@ class Judge:
         return {item.partition: None if item.offset == NEVER else item.offset for item in found}
 
     def records(self, topic: str, partition: int = 0) -> Iterator[Message]:
-        """What a plain consumer still gets of a partition from its start to its end, all of it."""
+        """The messages that a plain consumer gets from a partition, from its start to its end."""
         config = {
             "group.id": unique("judge"),
             "isolation.level": "read_uncommitted",
@@ -168,7 +168,7 @@ class Judge:
 
             def joined() -> bool:
                 message = consumer.poll(0.1)
-                del message  # only what polling does is of interest
+                del message  # polling is needed only to join
                 return bool(consumer.assignment())
 
             wait_until(joined, f"a member of {group}")
@@ -187,7 +187,7 @@ class Judge:
 
 
 class KafkaBench(Bench):
-    """A topic and a group of their own on a running broker."""
+    """A separate topic and group on a running broker."""
 
     system = "kafka"
     missing_name = "no-such-topic"
