@@ -8,7 +8,13 @@ import pytest
 
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.testing import Bench, Contract
-from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench
+from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench, shorten_time_outs
+
+
+@pytest.fixture(autouse=True)
+def short_time_outs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that are not answered time out in 2 s, so that the suite need not wait."""
+    shorten_time_outs(monkeypatch)
 
 
 class TestClient(Contract):

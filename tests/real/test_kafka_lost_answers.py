@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from backlog_clearer.brokers.kafka import admin, librdkafka, positions
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Mode
@@ -20,7 +19,7 @@ from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.status import status
-from backlog_clearer.testing.servers.kafka_judge import Judge, unique
+from backlog_clearer.testing.servers.kafka_judge import Judge, shorten_time_outs, unique
 from tests.real.conftest import Three
 from tests.real.kafka_relay import FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, OFFSET_FETCH
 
@@ -72,8 +71,7 @@ class Spread:
 @pytest.fixture
 def spread(three: Three, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spread]:
     """A topic of its own, a relay that passes everything until the test changes it, short time-outs."""
-    for module in (admin, librdkafka, positions):
-        monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", 2.0)
+    shorten_time_outs(monkeypatch)
     three.relay.heal()
     yield Spread(three, tmp_path)
     three.relay.heal()

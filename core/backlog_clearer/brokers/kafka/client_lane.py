@@ -113,11 +113,11 @@ class ClientLane:
     def _complain(self) -> None:
         """Raise if no message came because no broker is connected or the login was refused."""
         self._complaints.raise_refusal()
-        if self._complaints.all_down:
+        if self._complaints.down_at is not None:
             raise self._complaints.unreachable("reading")
 
     def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
-        self._complaints.all_down = False
+        self._complaints.recovered()
         counts, last = self._by_partition(messages)
         self._check_log(last, ends)
         offsets, advances = self._offsets, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from backlog_clearer.errors import TransientError
 
 REQUEST_TIMEOUT_S = 10.0
 """Longest wait for any answer; every call of an adapter has to return within 15 s."""
+
+_QUEUE_LASTS_S = 5.0  # messages fetched before a connection was lost are delivered within this time
 
 _LOG = logging.getLogger("backlog_clearer.librdkafka")
 
@@ -56,13 +59,13 @@ class Complaints:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._refused: KafkaError | None = None
-        self.all_down = False  # no broker is connected; the caller that handles it clears it
+        self.down_at: float | None = None  # when the last connection was lost; see `recovered`
         self.last: str | None = None  # the latest reason, for people
 
     def __call__(self, error: KafkaError) -> None:
         """Called by librdkafka from within a call of the client's own thread."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 librdkafka's public name
-            self.all_down = True
+            self.down_at = time.monotonic()
             return
         if error.code() in REFUSALS:
             self._refused = error
@@ -77,6 +80,11 @@ class Complaints:
         if facility == "FAIL" and texts:
             self.last = texts[-1].partition("]: ")[2] or texts[-1]
         _LOG.debug(message, facility, *texts)
+
+    def recovered(self) -> None:
+        """Note that messages came: no sign of a connection while the queue may still hold old ones."""
+        if self.down_at is not None and time.monotonic() - self.down_at > _QUEUE_LASTS_S:
+            self.down_at = None
 
     def raise_refusal(self) -> None:
         """Raise `BrokerError` if the broker refused the login."""

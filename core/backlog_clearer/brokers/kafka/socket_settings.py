@@ -24,7 +24,8 @@ from backlog_clearer.brokers.kafka import msk_iam
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 
-_TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0
+"""Longest wait for a connection or an answer; settings may only shorten it."""
 
 _QUEUEING = frozenset(
     {
@@ -126,7 +127,7 @@ def socket_settings(options: KafkaOptions) -> SocketSettings:
 
 def _seconds(given: Mapping[str, Any], name: str) -> float:
     try:
-        return min(_TIMEOUT_S, float(given.get(name, _TIMEOUT_S * 1000)) / 1000)
+        return min(TIMEOUT_S, float(given.get(name, TIMEOUT_S * 1000)) / 1000)
     except ValueError:
         raise HeadersUnsupportedError(f"only librdkafka accepts this value of {name}") from None
 
@@ -252,7 +253,7 @@ def client_credentials(given: Mapping[str, Any]) -> str:
             "Accept": "application/json",
         },
     )
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 checked above
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 checked above
         token = json.load(answer).get("access_token")
     if not isinstance(token, str):
         raise ValueError("the token endpoint returned no access_token")  # noqa: TRY004 it is a value of JSON

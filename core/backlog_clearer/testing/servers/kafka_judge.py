@@ -5,11 +5,13 @@ Nothing here uses the adapter under test.
 
 from __future__ import annotations
 
+import struct
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+import pytest
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -22,6 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from backlog_clearer.brokers.kafka import admin, librdkafka, positions, socket_settings
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.source import open_source
 from backlog_clearer.options.run import RunOptions
@@ -34,6 +37,13 @@ READERS = (Reader.HEADERS, Reader.CLIENT)
 """Every way to read; the claims of a test hold for all of them."""
 
 NEVER = -1001  # librdkafka's figure where nothing is committed
+
+
+def shorten_time_outs(monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0) -> None:
+    """Let every request of the adapter time out early, for tests of brokers that do not answer."""
+    for module in (admin, librdkafka, positions):
+        monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", seconds)
+    monkeypatch.setattr(socket_settings, "TIMEOUT_S", seconds)
 
 
 def unique(prefix: str) -> str:
@@ -191,27 +201,44 @@ class KafkaBench(Bench):
 
     system = "kafka"
     missing_name = "no-such-topic"
+    endpoint: tuple[str, int]
+    attempts = 1000  # librdkafka reconnects by itself, every 0.1 to 1 s, until a request times out
 
     def __init__(self, judge: Judge, reader: Reader = Reader.CLIENT) -> None:
         self.judge = judge
         self.reader = reader
         self.topic = judge.create(unique("contract"), self.partitions)
         self.group = unique("group")
+        host, _, port = judge.bootstrap_servers.partition(":")
+        self.endpoint = (host, int(port))
 
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
-        return self._open(self.topic, run)
+        return self._open(run)
 
     def missing_source(self, run: RunOptions) -> Source:
-        return self._open(self.missing_name, run)
+        return self._open(run, topic=self.missing_name)
 
-    def _open(self, topic: str, run: RunOptions) -> Source:
-        options = KafkaOptions(
-            bootstrap_servers=self.judge.bootstrap_servers,
-            topic=topic,
-            group_id=self.group,
-            reader=self.reader,
-        )
-        return open_source(options, run, "contract")
+    def other_source(self, run: RunOptions) -> Source:
+        group = unique("other")
+        self.judge.commit(self.topic, group, {0: 0})
+        return self._open(run, group_id=group)
+
+    def source_via(self, run: RunOptions, host: str, port: int) -> Source:
+        return self._open(run, bootstrap_servers=f"{host}:{port}")
+
+    def readdressed(self, port: int) -> Sequence[tuple[bytes, bytes]]:
+        """The broker's address in Metadata and FindCoordinator: host, then port as an INT32."""
+        host, own = self.endpoint
+        return ((host.encode() + struct.pack(">i", own), host.encode() + struct.pack(">i", port)),)
+
+    def _open(self, run: RunOptions, **changes: Any) -> Source:
+        values = {
+            "bootstrap_servers": self.judge.bootstrap_servers,
+            "topic": self.topic,
+            "group_id": self.group,
+            "reader": self.reader,
+        }
+        return open_source(KafkaOptions.model_validate({**values, **changes}), run, "contract")
 
     def produce(self, number: int, count: int) -> None:
         self.judge.produce(self.topic, number, count)
@@ -224,3 +251,12 @@ class KafkaBench(Bench):
 
     def attach(self) -> Any:
         return self.judge.member(self.topic, self.group)
+
+    def abandon(self, count: int) -> None:
+        config = {**self.judge.settings, "group.id": self.group, "enable.auto.commit": False}
+        with closing(Consumer(config)) as consumer:
+            consumer.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
+            assert len(consumer.consume(count, 30)) == count
+
+    def advance(self, number: int, to: int) -> None:
+        self.judge.commit(self.topic, self.group, {number: to})
