@@ -57,6 +57,7 @@ class MemoryBench(Bench):
     secrets = (PASSWORD, WRONG)
     call_limit_s = 1.0
     wait_slack_s = 0.3
+    patience_s = 3.0
     attempts = 1
 
     def __init__(self, *, competing: bool = False, figures: bool = True) -> None:

@@ -64,6 +64,7 @@ class Bench(ABC):
     lease_s: float = 0.0  # messages in delivery to a consumer that ended may stay away for so long
     call_limit_s: float = 15.0  # the longest that any call may take while the broker does not answer
     wait_slack_s: float = 1.0  # by how much a read may exceed `max_wait_s`
+    patience_s: float = 30.0  # the longest until a message that is there arrives
     attempts: int = 3  # connections that one call may try to open while they are refused
     endpoint: tuple[str, int] | None = (
         None  # the broker's host and port; the suite puts a relay before it

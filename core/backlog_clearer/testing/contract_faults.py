@@ -93,7 +93,7 @@ def hide(bench: Bench, text: str) -> str:
 class Disturbed:
     """Sources and a lane that work, made before the broker is disturbed."""
 
-    def __init__(self, open_source: Callable[[], Source]) -> None:
+    def __init__(self, bench: Bench, open_source: Callable[[], Source]) -> None:
         self._open = open_source
         self.sources: list[Source] = []
         first = self.fresh()
@@ -103,7 +103,7 @@ class Disturbed:
         claim = claims(self.reader)[-1]
         self.partition = claim.partition
         self.lane: Lane = self.reader.open_lane([claim])
-        self.read = messages(read_some(self.lane))
+        self.read = messages(read_some(bench, self.lane))
 
     def fresh(self) -> Source:
         """Another source."""
@@ -147,7 +147,7 @@ class FaultContract(Suite):
         self.fill(bench)
         run = bench.options(tmp_path)
         with bench.faults() as (faults, open_source):
-            disturbed = Disturbed(lambda: open_source(run))
+            disturbed = Disturbed(bench, lambda: open_source(run))
             calls = disturbed.calls()
             getattr(faults, fault)()
             done = together(calls)
@@ -203,9 +203,9 @@ class FaultContract(Suite):
             asked = claims(source)
             lane = source.open_lane(asked)
             settled = 0
-            read_some(lane)
+            read_some(bench, lane)
             settled += messages(lane.settle())
-            read_some(lane)
+            read_some(bench, lane)
             begun = faults.connections
             getattr(faults, fault)()
             failed = self.read_to_error(bench, lane, expected=fault == "refuse")

@@ -17,24 +17,21 @@ from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.suite import Suite, claims, opened
 
 WAIT_S = 0.2  # what reads are given
-PATIENCE_S = 30.0  # for what a broker delivers in the end
 
 
-def read_until(
-    lane: Lane, enough: Callable[[Sequence[Advance]], bool], patience_s: float = PATIENCE_S
-) -> list[Advance]:
-    """Read until `enough` of all advances so far; fails after `patience_s`."""
+def read_until(bench: Bench, lane: Lane, enough: Callable[[Sequence[Advance]], bool]) -> list[Advance]:
+    """Read until `enough` of all advances so far; fails after the bench's patience."""
     found: list[Advance] = []
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + bench.patience_s
     while not enough(found):
         assert time.monotonic() < deadline, f"nothing more arrived; so far: {found[-5:]}"
         found += lane.read(WAIT_S, BATCH)
     return found
 
 
-def read_some(lane: Lane) -> list[Advance]:
+def read_some(bench: Bench, lane: Lane) -> list[Advance]:
     """Read until at least one message has arrived."""
-    return read_until(lane, lambda found: messages(found) > 0)
+    return read_until(bench, lane, lambda found: messages(found) > 0)
 
 
 def messages(found: Sequence[Advance | Settled]) -> int:
@@ -108,7 +105,7 @@ class LaneContract(Suite):
             opened(bench, bench.options(tmp_path)) as source,
             closing(source.open_lane(claims(source))) as lane,
         ):
-            deadline = time.monotonic() + PATIENCE_S
+            deadline = time.monotonic() + bench.patience_s
             while messages(found) < 50 and time.monotonic() < deadline:
                 advances = lane.read(WAIT_S, 10)
                 assert len({item.partition for item in advances}) == len(advances)
@@ -125,7 +122,7 @@ class LaneContract(Suite):
         self.fill(bench)
         with opened(bench, bench.options(tmp_path)) as source:
             lane = source.open_lane(claims(source))
-            found = read_some(lane)
+            found = read_some(bench, lane)
             settled = lane.settle()
             assert by_partition(settled) == by_partition(found)
             assert messages(lane.settle()) == 0
@@ -137,7 +134,7 @@ class LaneContract(Suite):
         self.fill(bench)
         with opened(bench, bench.options(tmp_path)) as source:
             lane = source.open_lane(claims(source))
-            read_some(lane)
+            read_some(bench, lane)
             lane.close()
         assert self.run(bench, bench.options_after(tmp_path)).totals.messages == (
             MESSAGES * bench.partitions
@@ -150,7 +147,7 @@ class LaneContract(Suite):
             opened(bench, bench.options(tmp_path)) as source,
             closing(source.open_lane(claims(source, frozen=False))) as lane,
         ):
-            read_until(lane, lambda found: messages(found) == BATCH * bench.partitions)
+            read_until(bench, lane, lambda found: messages(found) == BATCH * bench.partitions)
             lane.settle()
             for _ in range(3):
                 begun = time.monotonic()
@@ -172,7 +169,9 @@ class LaneContract(Suite):
             lane = source.open_lane(asked)
             reached = {claim.partition for claim in asked}
             found = read_until(
-                lane, lambda found: {item.partition for item in found if item.left == 0} >= reached
+                bench,
+                lane,
+                lambda found: {item.partition for item in found if item.left == 0} >= reached,
             )
             for _ in range(3):
                 assert not lane.read(WAIT_S, None)
@@ -189,10 +188,10 @@ class LaneContract(Suite):
         self.fill(bench, BATCH)
         with opened(bench, bench.options(tmp_path)) as source:
             lane = source.open_lane(claims(source, frozen=False))
-            first = read_until(lane, lambda found: messages(found) == BATCH * bench.partitions)
+            first = read_until(bench, lane, lambda found: messages(found) == BATCH * bench.partitions)
             lane.settle()
             self.fill(bench, 11)
-            then = read_until(lane, lambda found: messages(found) == 11 * bench.partitions)
+            then = read_until(bench, lane, lambda found: messages(found) == 11 * bench.partitions)
             lane.settle()
             lane.close()
         for item in (*first, *then):
@@ -205,13 +204,13 @@ class LaneContract(Suite):
         with opened(bench, bench.options(tmp_path)) as source:
             asked = claims(source)
             lane = source.open_lane(asked)
-            read_until(lane, lambda found: messages(found) >= 300)
+            read_until(bench, lane, lambda found: messages(found) >= 300)
             settled = lane.settle()
             lane.close()
             before = bench.left()
             places = {item.partition: item.position for item in settled}
             again = source.open_lane([replace(c, resume=places.get(c.partition)) for c in asked])
-            read_some(again)
+            read_some(bench, again)
             settled = [*settled, *again.settle()]
             again.close()
         left = bench.left()
@@ -224,7 +223,7 @@ class LaneContract(Suite):
         with opened(bench, bench.options(tmp_path)) as source:
             claim = first_claim(source)
             lane = source.open_lane([claim])
-            read_some(lane)
+            read_some(bench, lane)
             bench.advance(0, 500)
             settled = lane.settle()
             lane.close()
@@ -273,7 +272,7 @@ class LaneContract(Suite):
         with opened(bench, bench.options(tmp_path)) as source:
             asked = claims(source)
             lane = source.open_lane(asked)
-            read_until(lane, lambda found: len(by_partition(found)) == bench.partitions)
+            read_until(bench, lane, lambda found: len(by_partition(found)) == bench.partitions)
             with bench.refusing(0):
                 settled = lane.settle()
                 lane.close()
