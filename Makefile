@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 LOWEST_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format schemas generate screenshots image-context lock clean
+.PHONY: help install demo test mutate lint format schemas generate screenshots image-context lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +51,9 @@ $(LOWEST)/.installed: requirements-dev.txt requirements-test.txt pyproject.toml 
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --constraint $(LOWEST)/lowest.txt \
 		-r requirements-dev.txt
 	@touch $@
+
+mutate: $(INSTALLED) ## Prove that the contract suite finds faults, each put into the memory adapter
+	$(BIN)/python -m tools.mutate
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
