@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig, TcpReconnectionConfig
+from apache_iggy import (
+    AutoLogin,
+    Consumer,
+    IggyClient,
+    PollingStrategy,
+    SendMessage,
+    TcpConfig,
+    TcpReconnectionConfig,
+)
 
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.source import IggySource, open_source
@@ -22,11 +30,12 @@ from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.job import Job
 from backlog_clearer.testing import Bench
-from backlog_clearer.testing.servers.iggy import PASSWORD, USER
+from backlog_clearer.testing.servers.iggy import PASSWORD, USER, IggyServer
 
 ADDRESS = os.environ.get("IGGY_ADDRESS")
 SECRET = os.environ.get("IGGY_PASSWORD", "iggy") if ADDRESS else PASSWORD
 GROUP = "billing"
+WRONG = "not-the-password"
 
 
 class Plain:
@@ -64,12 +73,23 @@ class IggyBench(Bench):
     """A separate topic, filled and read by Iggy's own client."""
 
     system = "iggy"
+    attempts = 1
     missing_name = "no-such-group"
 
     def __init__(
-        self, address: str, *, group: bool = True, password: str = SECRET, ca: str | None = None
+        self,
+        address: str,
+        *,
+        group: bool = True,
+        password: str = SECRET,
+        ca: str | None = None,
+        server: IggyServer | None = None,
     ) -> None:
-        self.address, self.password, self.ca = address, password, ca
+        self.address, self.password, self.ca, self.server = address, password, ca, server
+        host, _, port = address.partition(":")
+        self.endpoint = host, int(port)
+        # A real server's password may be a word of the output.
+        self.secrets = () if ADDRESS else (password, WRONG)
         self.detects_live = group
         self.plain = Plain(address, password, ca)
         self.stream = f"shop-{uuid.uuid4().hex[:8]}"
@@ -101,19 +121,34 @@ class IggyBench(Bench):
         changes = {"group_id": self.missing_name, "consumer_id": None}
         return open_source(self.options_of(**changes), run, "contract")
 
+    def source_via(self, run: RunOptions, host: str, port: int) -> IggySource:
+        return open_source(self.options_of(host=host, port=port), run, "contract")
+
+    def other_source(self, run: RunOptions) -> IggySource:
+        if not self.detects_live:
+            return open_source(self.options_of(consumer_id="8"), run, "contract")
+        self.plain.run("create_consumer_group", self.stream, self.topic, "shipping")
+        return open_source(self.options_of(group_id="shipping"), run, "contract")
+
+    def denied_source(self, run: RunOptions) -> IggySource:
+        return open_source(self.options_of(password=WRONG), run, "contract")
+
     def produce(self, number: int, count: int) -> None:
         for first in range(0, count, 1000):
             batch = [SendMessage(b"x" * 100) for _ in range(min(1000, count - first))]
             self.plain.run("send_messages", self.stream, self.topic, self.numbers[number], batch)
 
-    def stored(self) -> dict[int, int | None]:
-        """The stored offsets, by a request built here."""
+    def _payload(self, number: int) -> bytes:
+        """What a request for a partition's stored offset begins with."""
         kind, who = (2, GROUP) if self.detects_live else (1, 7)
         prefix = bytes([kind]) + b"".join(_ident(item) for item in (who, self.stream, self.topic))
+        return prefix + b"\x01" + number.to_bytes(4, "little")
+
+    def stored(self) -> dict[int, int | None]:
+        """The stored offsets, by a request built here."""
         found = {}
         for index, number in enumerate(self.numbers):
-            payload = prefix + b"\x01" + number.to_bytes(4, "little")
-            reply = self.plain.run("send_binary_request", 120, payload)
+            reply = self.plain.run("send_binary_request", 120, self._payload(number))
             found[index] = int.from_bytes(reply[12:20], "little") if reply else None
         return found
 
@@ -129,6 +164,39 @@ class IggyBench(Bench):
     def exists(self, name: str) -> bool:
         groups = self.plain.run("get_consumer_groups", self.stream, self.topic)
         return name in [group.name for group in groups]
+
+    def abandon(self, count: int) -> None:
+        """Poll without storing an offset, which is all that a consumer leaves behind."""
+        consumer = Plain(self.address, self.password, self.ca)
+        got = consumer.run(
+            "poll_messages",
+            self.stream,
+            self.topic,
+            consumer=Consumer.Single(7),
+            polling_strategy=PollingStrategy.First(),
+            count=count,
+            auto_commit=False,
+            partition_id=self.numbers[0],
+        )
+        assert len(got) == count
+        consumer.close()
+
+    def advance(self, number: int, to: int) -> None:
+        payload = self._payload(self.numbers[number]) + (to - 1).to_bytes(8, "little") + b"\x01"
+        group = self.stream, self.topic, GROUP
+        if self.detects_live:
+            self.plain.run("join_consumer_group", *group)
+        self.plain.run("send_binary_request", 121, payload)
+        if self.detects_live:
+            self.plain.run("leave_consumer_group", *group)
+
+    @contextmanager
+    def refusing(self, number: int) -> Iterator[None]:
+        if self.server is None:
+            self._not_offered("refusing")
+        self.server.refused.add(self.numbers[number])
+        yield
+        self.server.refused.clear()
 
     @contextmanager
     def attach(self) -> Iterator[None]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import grpc
 import pytest
 
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.googlepubsub.source import PubSubSource, open_source
 from backlog_clearer.options.run import RunOptions
+from backlog_clearer.source import Source
 from backlog_clearer.testing import Bench, Contract
+from backlog_clearer.testing.bench import Faults
 from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub
 
 _run_ids = itertools.count()
+LEASE_S = 1.5  # of messages that a broken stream was about to deliver
 
 
 class PubSubBench(Bench):
@@ -29,9 +36,11 @@ class PubSubBench(Bench):
 
     def __init__(self, server: PubSubServer, *, figures: bool, keys: int = 0, **settings: Any) -> None:
         self.server = server
+        self.endpoint = "127.0.0.1", server.port
         self.sub: Sub = server.create("billing", **settings)
         self.keys = keys
         self.has_figures = figures
+        self.lease_s = 0.0 if figures else LEASE_S  # with figures a run waits for all that is left
         if figures:
             server.truthful()
 
@@ -48,11 +57,43 @@ class PubSubBench(Bench):
         }
         return open_source(PubSubOptions(**values), run, f"run-{next(_run_ids)}")
 
+    def source_via(self, run: RunOptions, host: str, port: int) -> PubSubSource:
+        with patch.dict(os.environ, {"PUBSUB_EMULATOR_HOST": f"{host}:{port}"}):
+            return self.open("billing", run, monitoring_endpoint=f"http://{host}:{port}")
+
+    def other_source(self, run: RunOptions) -> PubSubSource:
+        self.server.create("shipping")
+        return self.open("shipping", run)
+
+    def denied_source(self, run: RunOptions) -> PubSubSource:
+        self.server.fail("GetSubscription", grpc.StatusCode.UNAUTHENTICATED)
+        return self.source(run)
+
     def missing_source(self, run: RunOptions) -> PubSubSource:
         return self.open(self.missing_name, run)
 
     def produce(self, number: int, count: int) -> None:
         self.server.publish(self.sub, count, keys=self.keys)
+
+    def abandon(self, count: int) -> None:
+        self.server.abandon(self.sub, count, LEASE_S)
+
+    def advance(self, number: int, to: int) -> None:
+        self.server.acknowledge_first(self.sub, to)
+
+    @contextmanager
+    def faults(self) -> Iterator[tuple[Faults, Callable[[RunOptions], Source]]]:
+        self.server.second_s = (
+            LEASE_S / PubSubOptions.model_fields["stream_ack_deadline_seconds"].default
+        )
+        with super().faults() as found:
+            yield found
+
+    @contextmanager
+    def refusing(self, number: int) -> Iterator[None]:
+        self.server.denied.add("pubsub.subscriptions.consume")
+        yield
+        self.server.denied.clear()
 
     def left(self) -> dict[int, int]:
         return {0: self.sub.unacked()}

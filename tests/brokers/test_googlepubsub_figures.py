@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.cloud.monitoring_v3 import types as monitoring
 from google.pubsub_v1 import types as pubsub
@@ -150,6 +151,19 @@ def test_figures_that_are_incomplete_or_foreign_prove_nothing(
         survey = source.survey()
     assert survey.partitions[0].backlog is None
     assert any("incomplete" in note for note in survey.notes)
+
+
+def test_figures_that_fail_for_now_are_an_error(server: PubSubServer, tmp_path: Path) -> None:
+    """What is left carries the error of a request that may work later, and none where it is refused."""
+    bench = PubSubBench(server, figures=True)
+    with closing(bench.source(bench.options(tmp_path))) as source:
+        (state,) = source.survey().partitions
+        server.fail("ListTimeSeries", grpc.StatusCode.UNAVAILABLE)
+        (failed,) = source.remaining({state.partition: state.end})
+        server.denied.add("monitoring.timeSeries.list")
+        (refused,) = source.remaining({state.partition: state.end})
+    assert (failed.left, refused.left, refused.error) == (None, None, None)
+    assert "UNAVAILABLE" in str(failed.error)
 
 
 def test_a_negative_count_is_not_taken_for_cleared(server: PubSubServer, tmp_path: Path) -> None:

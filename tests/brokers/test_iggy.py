@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,20 +30,24 @@ from tests.brokers.iggy_bench import ADDRESS, GROUP, IggyBench, job
 from tests.command import cleaner
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    """The real server's address, or that of an in-repo one for each test."""
+@contextmanager
+def opened(*, group: bool = True) -> Iterator[IggyBench]:
+    """A topic on the real server, or on an in-repo one for each test."""
     if ADDRESS:
-        yield ADDRESS
-    else:
-        with IggyServer() as server:
-            yield f"127.0.0.1:{server.port}"
+        with closing(IggyBench(ADDRESS, group=group)) as found:
+            yield found
+        return
+    with (
+        IggyServer() as server,
+        closing(IggyBench(f"127.0.0.1:{server.port}", group=group, server=server)) as found,
+    ):
+        yield found
 
 
 @pytest.fixture
-def bench(address: str) -> Iterator[IggyBench]:
+def bench() -> Iterator[IggyBench]:
     """A topic with a group."""
-    with closing(IggyBench(address)) as found:
+    with opened() as found:
         yield found
 
 
@@ -51,9 +55,9 @@ class TestGroup(Contract):
     """A consumer group's offsets."""
 
     @pytest.fixture
-    def bench(self, address: str) -> Iterator[Bench]:
+    def bench(self) -> Iterator[Bench]:
         """A topic with a group."""
-        with closing(IggyBench(address)) as found:
+        with opened() as found:
             yield found
 
 
@@ -61,9 +65,9 @@ class TestConsumer(Contract):
     """A single consumer's offsets."""
 
     @pytest.fixture
-    def bench(self, address: str) -> Iterator[Bench]:
+    def bench(self) -> Iterator[Bench]:
         """A topic, and a consumer that has stored nothing."""
-        with closing(IggyBench(address, group=False)) as found:
+        with opened(group=False) as found:
             yield found
 
 

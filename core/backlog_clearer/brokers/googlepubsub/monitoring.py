@@ -21,7 +21,7 @@ from google.cloud.monitoring_v3.services.metric_service.transports import (
 )
 
 from backlog_clearer.brokers.googlepubsub.errors import Call, to_broker_error
-from backlog_clearer.errors import BrokerError
+from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.text import counted
 
 COUNT = "pubsub.googleapis.com/subscription/num_undelivered_messages"
@@ -52,6 +52,7 @@ class Figures:
     count: Sample | None = None  # undelivered or unacknowledged messages
     oldest: Sample | None = None  # age in seconds of the oldest of them
     problem: str | None = None  # why one of them is unknown
+    passing: bool = False  # the problem may be over in a moment
 
 
 def proven_left(figures: Figures, *, changed_at: datetime, target: datetime | None) -> int | None:
@@ -156,7 +157,8 @@ class Monitoring:
             count = self._last(COUNT, now)
             oldest = self._last(OLDEST, now) if count and count.value else None
         except (BrokerError, FigureError) as error:
-            return Figures(count, problem=str(error))
+            passing = isinstance(error, TransientError)
+            return Figures(count, problem=str(error), passing=passing)
         return Figures(count, oldest)
 
     def _last(self, metric: str, now: datetime) -> Sample | None:

@@ -138,7 +138,9 @@ class PubSubSource:
             # The library's own channel to an emulator refuses messages of more than 4 MB.
             options = [own, ("grpc.max_receive_message_length", -1)]
             channel = grpc.insecure_channel(self._emulator, options=options)
-            return SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+            return SubscriberClient(
+                transport=SubscriberGrpcTransport(channel=channel, host=self._emulator)
+            )
 
         def create_channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grpc.Channel:
             return SubscriberGrpcTransport.create_channel(*args, options=[*options, own], **rest)
@@ -315,18 +317,14 @@ class PubSubSource:
         """What Monitoring can prove; see `monitoring.proven_left` and `source.Source`."""
         figures = self._figures(datetime.now(timezone.utc))
         changed_at = max(self._changed_at, self._shared.changed_at or self._changed_at)
-        return [
-            Remaining(
-                partition,
-                None,
-                proven_left(
-                    figures,
-                    changed_at=changed_at,
-                    target=None if target is None else datetime.fromisoformat(_isoformat(target)),
-                ),
-            )
-            for partition, target in targets.items()
-        ]
+        found = []
+        for partition, target in targets.items():
+            until = None if target is None else datetime.fromisoformat(_isoformat(target))
+            left = proven_left(figures, changed_at=changed_at, target=until)
+            # Figures that are never available are unknown; those that failed now are an error.
+            error = figures.problem if left is None and figures.passing else None
+            found.append(Remaining(partition, None, left, error))
+        return found
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Seek to the target, which acknowledges all messages published before it; see `source.Source`.

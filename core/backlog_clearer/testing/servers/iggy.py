@@ -40,7 +40,7 @@ _REGISTER, _READ, _LOGOUT = 1, 2, 3
 _CREATE_STREAM, _CREATE_TOPIC, _PURGE_TOPIC, _CREATE_GROUP = 128, 132, 135, 139
 _JOIN, _LEAVE, _SEND, _STORE, _DELETE = 148, 149, 160, 161, 162
 _INVALID_CREDENTIALS, _INVALID_TOKEN, _INCOMPATIBLE = 9, 10, 14  # reasons of an eviction
-_OK, _INVALID_COMMAND, _UNAUTHENTICATED = 0, 3, 40
+_OK, _INVALID_COMMAND, _UNAUTHENTICATED, _UNAUTHORIZED = 0, 3, 40, 41
 _NO_TOPIC, _NO_PARTITION, _NO_OFFSET, _INVALID_OFFSET = 2010, 3007, 3021, 4100
 _NO_GROUP, _NO_MEMBER, _NOT_OWNED = 5000, 5006, 20
 
@@ -71,6 +71,7 @@ class IggyServer:
         self.hang_ups: deque[int] = deque()  # operations or codes, in order, that cut their connection
         self.polls = 0
         self.forget_store = False  # answer a store without storing
+        self.refused: set[int] = set()  # partitions whose offsets are not permitted to be written
         self.unrouted = 0  # polls to answer as if no partition had been looked at
         self.unread = 0  # polls to answer as if their partition were empty: reading it failed
         self.halt: threading.Event | None = None  # what polls wait for in the middle of their replies
@@ -427,6 +428,8 @@ class IggyServer:
         offset = fields.take("Q")
         if offset > log.current or not log.next:
             raise WireError(_INVALID_OFFSET)
+        if number in self.refused:
+            raise WireError(_UNAUTHORIZED)
         self.stored.append((number, offset))
         if not self.forget_store:
             log.offsets[key] = offset

@@ -207,6 +207,23 @@ class PubSubServer:
                 sub.ready.append(item)
             self.changed.notify_all()
 
+    def abandon(self, sub: Sub, count: int, lease_s: float) -> None:
+        """Lease the next messages to a consumer that vanishes."""
+        with self.changed:
+            for item in sub.take(count, 1 << 62):
+                item.attempts += 1
+                item.ack_id = f"{item.id}-abandoned"
+                item.lease_until = time.monotonic() + lease_s
+                sub.leased[item.ack_id] = item
+
+    def acknowledge_first(self, sub: Sub, count: int) -> None:
+        """Acknowledge the first messages ever published, leased ones too."""
+        with self.changed:
+            for item in itertools.islice(sub.stored.values(), count):
+                item.acked = True
+                sub.leased.pop(item.ack_id, None)
+                item.ack_id = ""
+
     def fail(self, method: str, code: grpc.StatusCode, *, times: int = 1, **info: str) -> None:
         """Make the next calls of a method fail, with this ErrorInfo metadata."""
         self.faults.setdefault(method, deque()).extend([(code, info)] * times)
