@@ -17,8 +17,6 @@ from uv import find_uv_bin
 from backlog_clearer import __version__
 from tests.paths import ROOT
 
-pytestmark = pytest.mark.server  # builds and installs, with packages from the index
-
 _NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "receipts")
 _USERS = ("core/__init__.py", "functions/__init__.py", "cleaner.py", "backlog_clearer_config.py")
 
