@@ -1,10 +1,10 @@
 """Clearing a Pulsar backlog, side by side on one real broker in the same minute.
 
 This tool (one worker, in order and shared) against `pulsar-perf consume` and a plain `receive()` and
-`acknowledge()` loop, each with a subscription of its own over the same batched backlog. Rates leave out
+`acknowledge()` loop, each with a separate subscription over the same batched backlog. Rates leave out
 what each needs to start: ours is the run's own time with the survey's and the verification's requests,
 pulsar-perf's its own aggregate, the loop's from its first message on. All but the shared one read as
-exclusive consumers: a failover subscription's first message comes a second late, whoever reads it.
+exclusive consumers: a failover subscription's first message comes a second late for every reader.
 
     make bench-pulsar [BENCH_ARGS=--quick]
 """
@@ -24,7 +24,7 @@ from backlog_clearer.testing.servers.pulsar_judge import KEPT, Judge
 from backlog_clearer.testing.support import maven_jars
 from bench.processes import Ran, best, ended, show
 
-PERF = "org.apache.pulsar:pulsar-testclient:4.0.8"  # the nearest to the broker's that can be had
+PERF = "org.apache.pulsar:pulsar-testclient:4.0.8"  # the version nearest to the broker's that Maven Central has
 RUNS = 2
 NAMES = ("in-order", "shared", "perf", "loop", "socket")
 
@@ -60,12 +60,12 @@ class Field:
         self._runs = dict.fromkeys(NAMES, 0)
 
     def _subscription(self, name: str) -> str:
-        """One that nobody has read from yet."""
+        """The next unused subscription."""
         self._runs[name] += 1
         return f"{name}-{self._runs[name] - 1}"
 
     def ours(self, name: str, kind: str) -> Ran:
-        """What this project is, as a user runs it; the whole backlog must be verified as cleared."""
+        """The project itself, as a user runs it; the whole backlog must be verified as cleared."""
         server = self.judge.server
         with tempfile.TemporaryDirectory() as receipts:
             done = ended(
@@ -80,7 +80,7 @@ class Field:
         return Ran(self.messages / result["seconds"], done.cpu, done.peak, wall=done.wall)
 
     def socket(self) -> Ran:
-        """The broker's bytes alone."""
+        """Only the broker's bytes, not parsed."""
         name = self._subscription("socket")
         entries = sum(self.judge.backlog(part, name) for part in self._parts)
         done = ended(
@@ -99,7 +99,7 @@ class Field:
         )  # fmt: skip
         found = re.search(r"Aggregated throughput stats --- .*? --- +([\d.,]+) +msg/s", done.output)
         if not found:
-            raise SystemExit(f"pulsar-perf told no rate:\n{done.output[-2000:]}")
+            raise SystemExit(f"pulsar-perf printed no rate:\n{done.output[-2000:]}")
         return Ran(float(found[1].replace(",", "")), done.cpu, done.peak, wall=done.wall)
 
     def loop(self) -> Ran:

@@ -1,4 +1,4 @@
-"""A relay in front of a Pulsar broker, which knows frames, and can do what a broker does on bad days."""
+"""A relay in front of a Pulsar broker that parses frames and can inject faults."""
 
 from __future__ import annotations
 

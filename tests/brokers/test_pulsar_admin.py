@@ -1,4 +1,4 @@
-"""Where the admin API of Pulsar may send a login."""
+"""Logins to Pulsar's admin API when it redirects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backlog_clearer.testing.support import answering, make_certificates
 
 @contextmanager
 def serving(scheme: str, folder: Path, seen: list[str | None], onward: str = "") -> Iterator[str]:
-    """A server that notes the logins it is shown, and sends on to another one, or has no partitions."""
+    """A server that records the logins it gets, and redirects to another one, or has no partitions."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -31,7 +31,7 @@ def serving(scheme: str, folder: Path, seen: list[str | None], onward: str = "")
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     context = None
     if scheme == "https":
@@ -51,7 +51,7 @@ def serving(scheme: str, folder: Path, seen: list[str | None], onward: str = "")
     ],
 )
 def test_login_follows_to_the_owner(tmp_path: Path, first: str, second: str, *, shown: bool) -> None:
-    """A login goes along to another broker, but never from a way that is encrypted to one that is not."""
+    """The login is sent to the broker that a redirect leads to, but never from HTTPS to HTTP."""
     make_certificates(tmp_path)
     seen: list[str | None] = []
     with serving(second, tmp_path, seen) as owner, serving(first, tmp_path, seen, owner) as asked:

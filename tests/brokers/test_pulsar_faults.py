@@ -9,7 +9,7 @@ from pathlib import Path
 import pulsar
 import pytest
 
-from backlog_clearer.brokers.pulsar import cluster as pulsar_client
+from backlog_clearer.brokers.pulsar import cluster as pulsar_cluster
 from backlog_clearer.brokers.pulsar import connection as pulsar_connection
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
@@ -42,9 +42,9 @@ from tests.brokers.pulsar_relay import Relay
 from tests.brokers.test_pulsar_lite import LiteBench, client, url  # noqa: F401 fixtures
 
 MESSAGES = 3000
-IN_FRONT = 14  # a frame amid the messages: survey and lane have had their answers, nine frames
+IN_FRONT = 14  # a frame between messages: the answers to survey and lane are nine frames
 REDIRECT, CONNECT_TO, FAILED = 0, 1, 2
-NOBODY = 1 << 40  # the number of no consumer
+UNUSED = 1 << 40  # not the number of a consumer
 
 
 class Case:
@@ -55,7 +55,7 @@ class Case:
         self.changes: dict[str, object] = {}
 
     def job(self, **run: object) -> Job:
-        """What to do."""
+        """A job that reads through the relay."""
         values = {**self.bench.options_of(SUBSCRIPTION).model_dump(), "service_url": self.relay.url}
         options = build(PulsarOptions, {**values, **self.changes})
         settings = {"workers": 1, "quiet_seconds": 1.5, **run}
@@ -68,7 +68,7 @@ class Case:
 
 @pytest.fixture
 def relay(url: str) -> Iterator[Relay]:
-    """A relay of its own for each test."""
+    """A separate relay for each test."""
     with Relay(int(url.rpartition(":")[2])) as found:
         yield found
 
@@ -88,18 +88,18 @@ def case(
 
 
 def cleared(case: Case, result: RunResult) -> None:
-    """Every message was counted once, and the broker has none left."""
+    """Assert that every message was counted once, and that the broker has none left."""
     assert result.totals.messages == MESSAGES
     assert case.bench.left() == {0: 0}
 
 
-def test_bytes_one_by_one(case: Case) -> None:
-    """However the bytes of a head arrive, it is read as it is."""
+def test_heads_are_read_byte_by_byte(case: Case) -> None:
+    """A head is read right even if its bytes arrive one by one."""
     case.relay.trickle = True
     cleared(case, case.clear())
 
 
-def test_connections_cut_in_the_middle_of_a_frame(case: Case) -> None:
+def test_a_connection_cut_in_the_middle_of_a_frame_is_reopened(case: Case) -> None:
     """A connection that ends within a payload is opened again; nothing is lost or counted twice."""
     case.relay.cuts = {IN_FRONT + 3, IN_FRONT + 20}
     result = case.clear()
@@ -108,22 +108,22 @@ def test_connections_cut_in_the_middle_of_a_frame(case: Case) -> None:
     assert case.relay.connections > 2
 
 
-def test_message_of_no_consumer_here(case: Case) -> None:
+def test_messages_for_other_consumers_are_ignored(case: Case) -> None:
     """A message for a consumer that is not on its connection is neither counted nor acknowledged."""
-    case.relay.before[IN_FRONT] = lambda: message(NOBODY, (0, 7))
+    case.relay.before[IN_FRONT] = lambda: message(UNUSED, (0, 7))
     cleared(case, case.clear())
-    assert NOBODY not in {body[1][0] for body in case.relay.commands(ACK)}
+    assert UNUSED not in {body[1][0] for body in case.relay.commands(ACK)}
 
 
 def test_ping_is_answered(case: Case) -> None:
-    """A broker that asks whether anybody is there gets an answer, in the middle of messages."""
+    """A PING of the broker is answered in the middle of messages."""
     case.relay.before[IN_FRONT] = lambda: frame(PING)
     cleared(case, case.clear())
     assert len(case.relay.commands(PONG)) == 1
 
 
-def test_login_is_shown_again(case: Case) -> None:
-    """When the broker asks for it, the token is read from its file again and shown."""
+def test_login_is_presented_again(case: Case) -> None:
+    """When the broker asks for it, the token is read from its file again and presented."""
     token = case.folder / "token"
     token.write_text("first")
     case.changes = {"token_file": str(token)}
@@ -140,8 +140,8 @@ def test_login_is_shown_again(case: Case) -> None:
     assert read(bytes(answer[2][0])) == {1: [b"token"], 2: [b"second"]}
 
 
-def test_consumer_closed_by_the_broker(case: Case) -> None:
-    """A topic that moves closes its consumer: the lane is opened again, and counts go on."""
+def test_a_consumer_closed_by_the_broker_is_reopened(case: Case) -> None:
+    """A topic that moves closes its consumer: the lane is opened again, and the count continues."""
 
     def close() -> bytes:
         return frame(CLOSE_CONSUMER, f1=case.relay.consumer(), f2=0)
@@ -152,7 +152,7 @@ def test_consumer_closed_by_the_broker(case: Case) -> None:
     assert result.totals.retries > 0
 
 
-def test_login_that_ends_in_the_middle(case: Case) -> None:
+def test_a_login_that_expires_midway_ends_the_run(case: Case) -> None:
     """An error that answers no request ends the run with its reason; what was counted was acknowledged."""
     case.relay.before[IN_FRONT] = lambda: frame(ERROR, f1=-1, f2=3, f3="token eyJhbGciOi expired")
     result = case.clear()
@@ -161,8 +161,8 @@ def test_login_that_ends_in_the_middle(case: Case) -> None:
     assert result.totals.messages + case.bench.left()[0] == MESSAGES
 
 
-def test_redirected(case: Case) -> None:
-    """A lookup that is sent on is asked there again, with the authority that was given."""
+def test_redirects_are_followed(case: Case) -> None:
+    """A redirected lookup is repeated at the other broker, with the authority that was given."""
     for _ in range(2):  # the survey's and the lane's
         case.relay.lookups += ({"f1": case.relay.url, "f3": REDIRECT, "f5": 1},)
         case.relay.lookups += ({"f1": case.relay.url, "f3": CONNECT_TO},)
@@ -172,15 +172,15 @@ def test_redirected(case: Case) -> None:
     ]
 
 
-def test_redirected_without_end(case: Case) -> None:
-    """Brokers that send on for ever are given up, by name."""
+def test_endless_redirects_are_given_up(case: Case) -> None:
+    """Endless redirects end with an error that names the topic."""
     case.relay.lookups.extend([{"f1": case.relay.url, "f3": REDIRECT}] * 200)
     with pytest.raises(BrokerError, match="from broker to broker"):
         status(case.job())
 
 
-def test_through_a_proxy(case: Case) -> None:
-    """Where the answer says so, the connection goes through the service URL and names the broker."""
+def test_proxies_are_used_where_a_lookup_names_one(case: Case) -> None:
+    """Where a lookup asks for it, the connection goes to the service URL and names the broker."""
     case.relay.lookups.extend(
         [{"f1": "pulsar://broker-7.internal:6650", "f3": CONNECT_TO, "f8": 1}] * 3
     )
@@ -191,18 +191,18 @@ def test_through_a_proxy(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         ({"f3": FAILED, "f6": 11, "f7": "gone"}, "There is no topic"),
         ({"f3": FAILED, "f6": 4, "f7": "no"}, "refused the login"),
         ({"f3": FAILED, "f6": 6, "f7": "not\nyet"}, "ServiceNotReady: not yet"),
-        ({"f2": "pulsar+ssl://broker:6651", "f3": CONNECT_TO}, "told no pulsar:// address"),
+        ({"f2": "pulsar+ssl://broker:6651", "f3": CONNECT_TO}, "returned no pulsar:// address"),
     ],
 )
-def test_lookups_that_fail(case: Case, answer: dict[str, int | str], said: str) -> None:
-    """Why a topic cannot be found is told."""
+def test_failed_lookups_are_reported(case: Case, answer: dict[str, int | str], expected: str) -> None:
+    """The error states why a topic's broker cannot be found."""
     case.relay.lookups.extend([answer] * 5)
-    with pytest.raises(ClearerError, match=said):
+    with pytest.raises(ClearerError, match=expected):
         status(case.job())
 
 
@@ -220,7 +220,7 @@ MINUS_ONE = (1 << 64) - 1  # as an unsigned number
         pytest.param({"f1": fields(f1=3, f2=MINUS_ONE - 1)}, id="negative entry"),
     ],
 )
-def test_last_entry_that_is_not_returned(case: Case, last: dict[str, bytes]) -> None:
+def test_a_missing_last_entry_is_an_error(case: Case, last: dict[str, bytes]) -> None:
     """An answer without a valid last entry is an error, not an empty topic; nothing is cleared by it."""
     case.relay.instead[GET_LAST_MESSAGE_ID_RESPONSE] = last
     with pytest.raises(TransientError, match="returned no last entry"):
@@ -229,15 +229,15 @@ def test_last_entry_that_is_not_returned(case: Case, last: dict[str, bytes]) -> 
 
 
 @pytest.mark.parametrize("found", [{}, {"f1": -1}], ids=["missing", "negative"])
-def test_number_of_partitions_that_is_not_returned(case: Case, found: dict[str, int]) -> None:
+def test_a_missing_number_of_partitions_is_an_error(case: Case, found: dict[str, int]) -> None:
     """An answer without a valid number of partitions is not a topic without partitions."""
     case.relay.instead[PARTITIONED_METADATA_RESPONSE] = found
     with pytest.raises(TransientError, match="returned no number of partitions"):
         status(case.job())
 
 
-def test_several_hosts(case: Case) -> None:
-    """Of a service URL's hosts the first that answers is used; where none does, it is told."""
+def test_the_first_host_that_answers_is_used(case: Case) -> None:
+    """Of a service URL's hosts the first that answers is used; if none answers, the error names one."""
     dead = free_port()
     case.changes = {"service_url": f"pulsar://127.0.0.1:{dead},127.0.0.1:{case.relay.port}"}
     cleared(case, case.clear())
@@ -246,19 +246,21 @@ def test_several_hosts(case: Case) -> None:
         status(case.job())
 
 
-def test_silent_broker(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that accepts and never answers is given up."""
+def test_a_broker_that_never_answers_is_given_up(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that accepts the connection and never answers is given up."""
     monkeypatch.setattr(pulsar_connection, "TIMEOUT_S", 0.5)
     case.relay.mute = True
     with pytest.raises(BrokerError, match="no answer"):
         status(case.job())
 
 
-def test_broker_that_falls_silent(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection from which nothing comes any more is asked, then given up and opened again."""
+def test_a_connection_that_falls_silent_is_reopened(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection without traffic gets a PING, then is given up and opened again."""
     monkeypatch.setattr(pulsar_connection, "_PING_S", 0.3)
     monkeypatch.setattr(pulsar_connection, "TIMEOUT_S", 1)
-    monkeypatch.setattr(pulsar_client, "_CLOSE_S", 0.5)
+    monkeypatch.setattr(pulsar_cluster, "_CLOSE_S", 0.5)
     case.relay.swallowed = {PING}
 
     def fall_silent() -> bytes:
@@ -273,16 +275,16 @@ def test_broker_that_falls_silent(case: Case, monkeypatch: pytest.MonkeyPatch) -
     assert result.totals.retries > 0
 
 
-def test_what_is_no_frame_ends_the_connection(case: Case) -> None:
-    """After bytes that are no frame nothing is believed: the connection is opened again."""
+def test_invalid_bytes_end_the_connection(case: Case) -> None:
+    """After bytes that are not a frame the connection is opened again."""
     case.relay.before[IN_FRONT] = lambda: b"\x7f" * 64
     result = case.clear()
     cleared(case, result)
     assert result.totals.retries > 0
 
 
-def test_asks_for_as_much_as_was_sent(case: Case) -> None:
-    """Permits are given for what came, not more: the broker is never owed more than at the start."""
+def test_permits_are_renewed_for_what_was_sent(case: Case) -> None:
+    """Permits are renewed for messages that came, not more: the first number is never exceeded."""
     case.clear(batch_size=40)  # 1,000 messages under way
     given = [int(body[2][0]) for body in case.relay.commands(FLOW)]
     assert given[0] == 1000
@@ -290,7 +292,7 @@ def test_asks_for_as_much_as_was_sent(case: Case) -> None:
 
 
 def test_entries_are_acknowledged_together(case: Case) -> None:
-    """What one read brought is acknowledged by one command, in order by one position."""
+    """All entries of one read are acknowledged by one command, in order by one position."""
     case.clear()
     acknowledged = [len(body[3]) for body in case.relay.commands(ACK)]
     if case.bench.kind == "shared":

@@ -118,7 +118,7 @@ def unusable(state: PartitionState) -> bool:
 
 
 def test_right_answers_are_read(api: tuple[Api, PulsarSource]) -> None:
-    """What the other tests of this file damage is a backlog of twelve entries, with three notes."""
+    """Without a fault, each partition has a backlog of twelve entries, and the notes give the sums."""
     _, source = api
     survey = source.survey()
     assert [state.backlog for state in survey.partitions] == [BACKLOG] * 2
@@ -144,7 +144,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("status", "body"), WRONG)
 @pytest.mark.parametrize("end", ["stats", "internalStats"])
-def test_wrong_answer_is_that_partition_s_error(
+def test_a_wrong_answer_is_that_partitions_error(
     api: tuple[Api, PulsarSource], end: str, status: int, body: bytes
 ) -> None:
     """An answer that is not the object asked for leaves its partition without figures, with an error."""
@@ -219,7 +219,9 @@ def _layout_faults() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("change", _layout_faults())
-def test_ledgers_and_cursors_that_cannot_be(api: tuple[Api, PulsarSource], change: Change) -> None:
+def test_impossible_ledgers_and_cursors_are_errors(
+    api: tuple[Api, PulsarSource], change: Change
+) -> None:
     """A figure that is missing, negative, of another type or contradicted is an error, never nothing left."""
     answers, source = api
     source.survey()
@@ -246,10 +248,8 @@ def _stats_faults() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("change", _stats_faults())
-def test_consumers_that_are_not_reported_are_not_none(
-    api: tuple[Api, PulsarSource], change: Change
-) -> None:
-    """Where subscriptions or consumers are not listed, the partition has an error: somebody may be attached."""
+def test_unreported_consumers_are_an_error(api: tuple[Api, PulsarSource], change: Change) -> None:
+    """Where subscriptions or consumers are not listed, the partition has an error: one may be attached."""
     answers, source = api
     answers.change("stats", change)
     good, bad = source.survey().partitions
@@ -282,7 +282,7 @@ def test_number_of_partitions_is_never_assumed(api: tuple[Api, PulsarSource], va
 
 
 @pytest.mark.parametrize(("status", "body"), WRONG)
-def test_number_of_partitions_in_a_wrong_answer(
+def test_a_wrong_answer_about_partitions_ends_the_survey(
     api: tuple[Api, PulsarSource], status: int, body: bytes
 ) -> None:
     """An answer about partitions that is not an object ends the survey with an error."""
@@ -302,7 +302,7 @@ def test_number_of_partitions_in_a_wrong_answer(
         pytest.param(500, b"", id="failed"),
     ],
 )
-def test_retention_that_is_not_reported(
+def test_unreported_retention_is_unknown(
     api: tuple[Api, PulsarSource], status: int, body: bytes
 ) -> None:
     """A retention policy that cannot be read is not known: neither "kept" nor an error of the survey."""
@@ -311,7 +311,7 @@ def test_retention_that_is_not_reported(
     assert "not known" in str(source.survey().partitions[0].undo)
 
 
-def test_end_below_the_target_is_reported(api: tuple[Api, PulsarSource]) -> None:
+def test_an_end_below_the_target_is_reported(api: tuple[Api, PulsarSource]) -> None:
     """A topic that ends before the frozen target is not cleared: it was cut, or is another one."""
     answers, source = api
     source.survey()
@@ -327,7 +327,7 @@ def test_end_below_the_target_is_reported(api: tuple[Api, PulsarSource]) -> None
 
 
 @pytest.mark.parametrize("position", ["", "x", "7", "7:1:2", "7:-2", 7, {"offset": 1}])
-def test_positions_of_a_receipt_that_are_none(
+def test_invalid_positions_of_a_receipt_are_refused(
     api: tuple[Api, PulsarSource], position: int | str | dict[str, int | str | None]
 ) -> None:
     """A receipt's position of another form is that partition's error, and nothing is moved for it."""
@@ -340,7 +340,7 @@ def test_positions_of_a_receipt_that_are_none(
     assert [path.partition("-partition-")[2][0] for path in answers.moved] == ["0"]
 
 
-def test_cursor_in_the_first_empty_ledger_behind_the_end() -> None:
+def test_the_start_of_an_empty_ledger_is_the_end_before_it() -> None:
     """A position before the first entry of a new ledger is the end of the one before it, not beyond."""
     stats = deepcopy(LAYOUT) | {"currentLedgerEntries": 0, "lastConfirmedEntry": "7:5"}
     stats["cursors"]["billing"] = {"markDeletePosition": "8:-1", "individuallyDeletedMessages": "[]"}
@@ -362,8 +362,8 @@ def test_cursors_have_encoded_names(subscription: str, cursor: str) -> None:
         parse_layout(stats, subscription)
 
 
-def test_ledgers_that_retention_deleted() -> None:
-    """An end and a position in ledgers that are gone mean an empty topic, and are not refused."""
+def test_deleted_ledgers_are_empty() -> None:
+    """An end and a position in ledgers that retention deleted mean an empty topic, and are not refused."""
     stats = deepcopy(LAYOUT) | {"currentLedgerEntries": 0, "lastConfirmedEntry": "5:3"}
     stats["ledgers"] = [{"ledgerId": 8, "entries": 0}]
     stats["cursors"]["billing"] = {"markDeletePosition": "5:3", "individuallyDeletedMessages": "[]"}
@@ -382,7 +382,7 @@ def test_ledgers_that_retention_deleted() -> None:
         ),
     ],
 )
-def test_acknowledged_ranges(text: str, found: tuple[Hole, ...]) -> None:
+def test_acknowledged_ranges_are_read(text: str, found: tuple[Hole, ...]) -> None:
     """Ranges are read with open and closed ends, as old and new releases of Pulsar write them."""
     assert parse_holes(text) == found
 

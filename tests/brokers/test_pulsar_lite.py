@@ -1,9 +1,9 @@
-"""Pulsar's adapter on the broker that pip installs: what it does without an admin API.
+"""Pulsar's adapter on the broker that pip installs, which has no admin API.
 
-That broker has one partition a topic and no admin API. So positions, backlog, attached consumers and
-whether a subscription exists are unknown, and undo is impossible: the contract is held to as far as
-that leaves it, for a subscription read in order, whose end is proved by the last message's identifier.
-A competing one is proved by nothing here; the contract is held to for both on real Pulsar, in tests/real.
+That broker has one partition a topic. Positions, backlog, attached consumers and whether a subscription
+exists are unknown, and undo is impossible: the contract is tested as far as that allows, for a
+subscription read in order, whose end is proved by the last message's identifier. The end of a competing
+one cannot be proved here; the contract is tested for both on real Pulsar, in tests/real.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def client(url: str) -> Iterator[pulsar.Client]:
 
 
 class LiteBench(Bench):
-    """A topic of its own, with one subscription that exists."""
+    """A separate topic, with one subscription that exists."""
 
     system = "pulsar"
     partitions = 1
     exact_restore = False
-    unit_is_messages = False  # there is no backlog figure at all
+    unit_is_messages = False  # there is no backlog figure
     detects_live = False
     shows_position = False
     refuses_missing = False
@@ -77,9 +77,9 @@ class LiteBench(Bench):
         client.subscribe(self.topic, SUBSCRIPTION, KINDS[kind]).close()
 
     def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
-        """Reads so large that one request for messages covers a test's backlog.
+        """Options with reads so large that one FLOW covers a test's backlog.
 
-        Asked for more while it still sends, this server sends the same messages twice, to any client.
+        After a FLOW while it still sends, this server sends the same messages twice, to any client.
         """
         return super().options(tmp_path, **{"batch_size": 5000, **changes})
 
@@ -103,10 +103,10 @@ class LiteBench(Bench):
         return {0: received(self.client, self.topic, KINDS[self.kind], wait_ms=700)}
 
     def exists(self, name: str) -> bool:
-        raise NotImplementedError  # nobody can be asked
+        raise NotImplementedError  # this broker has no admin API
 
     def attach(self) -> Any:
-        raise NotImplementedError  # nobody could tell
+        raise NotImplementedError  # attached consumers are not reported
 
 
 class TestFailover(Contract):
@@ -114,13 +114,13 @@ class TestFailover(Contract):
 
     @pytest.fixture
     def bench(self, url: str, client: pulsar.Client) -> Iterator[Bench]:
-        """A topic of its own."""
+        """A separate topic."""
         yield LiteBench(url, client, "failover")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_drained(url: str, client: pulsar.Client, tmp_path: Path, kind: str) -> None:
-    """Batched messages of each type are cleared; what nobody can know of a shared one is not claimed."""
+def test_batches_are_cleared(url: str, client: pulsar.Client, tmp_path: Path, kind: str) -> None:
+    """Batched messages of each type are cleared; what cannot be proved of shared ones is not verified."""
     bench = LiteBench(url, client, kind)
     produce(client, bench.topic, 3000, batch=100)
     run = bench.options(tmp_path)

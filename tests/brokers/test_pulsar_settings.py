@@ -1,4 +1,4 @@
-"""Pulsar's options: which addresses are understood, what is told of those that are not, what is derived."""
+"""Pulsar's options: valid and invalid addresses, and the admin URL that is derived from them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NAMES = {"topic": "orders", "subscription": "billing"}
         ("pulsar+ssl://[fe80::1%eth0],A:", [("fe80::1%eth0", 6651, True), ("a", 6651, True)]),
     ],
 )
-def test_hosts_of_a_service_url(url: str, hosts: list[Address]) -> None:
+def test_service_urls_name_one_host_or_several(url: str, hosts: list[Address]) -> None:
     """A service URL names one host or several, each with its port or the scheme's."""
     options = build(PulsarOptions, {**NAMES, "service_url": url, "admin_url": "http://a:8080"})
     assert addresses(options.service_url) == hosts
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("http://a:8080", "write it as pulsar://"),
         ("pulsar://a:1,:2", "write it as pulsar://"),
@@ -42,11 +42,11 @@ def test_hosts_of_a_service_url(url: str, hosts: list[Address]) -> None:
         ("pulsar://me:secret@a", "use --token"),
     ],
 )
-def test_service_urls_that_are_none(url: str, said: str) -> None:
-    """What is wrong with a service URL is told before anything is connected to, and no password."""
+def test_invalid_service_urls_are_refused(url: str, expected: str) -> None:
+    """An invalid service URL is refused before any connection, without showing a password."""
     with pytest.raises(UsageError) as raised:
         build(PulsarOptions, {**NAMES, "service_url": url, "admin_url": "http://a:8080"})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
     assert "secret" not in str(raised.value)
 
 
@@ -61,8 +61,8 @@ def test_service_urls_that_are_none(url: str, said: str) -> None:
         ("pulsar://a,b", None),
     ],
 )
-def test_admin_url_only_where_it_is_certain(url: str, admin: str | None) -> None:
-    """Default ports and StreamNative's hosts tell where the admin API is; otherwise it is asked for."""
+def test_the_admin_url_is_derived_only_where_it_is_certain(url: str, admin: str | None) -> None:
+    """The admin URL follows from default ports and StreamNative's hosts; otherwise it has to be given."""
     assert derived_admin_url(url) == admin
     values = {**NAMES, "service_url": url}
     if admin is None:
@@ -73,7 +73,7 @@ def test_admin_url_only_where_it_is_certain(url: str, admin: str | None) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"token": "a", "oauth2_key_file": __file__}, "give one of --token"),
         ({"oauth2_key_file": __file__}, "needs --oauth2-issuer-url"),
@@ -83,22 +83,22 @@ def test_admin_url_only_where_it_is_certain(url: str, admin: str | None) -> None
         ({"topic": "a/b"}, "persistent://TENANT/NAMESPACE/TOPIC"),
     ],
 )
-def test_what_does_not_go_together(changes: dict[str, str], said: str) -> None:
+def test_options_that_contradict_each_other_are_refused(changes: dict[str, str], expected: str) -> None:
     """Two logins, half of one, and topics that cannot have a backlog are refused with the reason."""
     with pytest.raises(UsageError) as raised:
         build(PulsarOptions, {**NAMES, "service_url": "pulsar://a", **changes})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
-        ({"service_url": "pulsar://c.snio.cloud", "token": "t"}, "starts with pulsar+ssl://"),
+        ({"service_url": "pulsar://c.snio.cloud", "token": "t"}, "must start with pulsar+ssl://"),
         ({"service_url": "pulsar+ssl://c.snio.cloud"}, "needs --token"),
     ],
 )
-def test_streamnative_wants_tls_and_a_login(changes: dict[str, str], said: str) -> None:
+def test_streamnative_needs_tls_and_a_login(changes: dict[str, str], expected: str) -> None:
     """The StreamNative profile is refused without TLS or without a login."""
     with pytest.raises(UsageError) as raised:
         build(StreamNativeOptions, {**NAMES, **changes})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)

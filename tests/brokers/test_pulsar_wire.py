@@ -1,4 +1,4 @@
-"""Heads of Pulsar's frames: what they count, wherever they are cut, and what is refused."""
+"""Heads of Pulsar's frames: counts, incomplete heads, and frames that are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLACE = (1 << 40, 77)
 
 
 def entry(data: bytes) -> EntryHead:
-    """What a whole frame says of an entry."""
+    """The head of an entry in a whole frame."""
     found = parse_head(bytearray(data), 0, len(data))
     assert isinstance(found, EntryHead)
     return found
@@ -33,8 +33,8 @@ def without_place(identifier: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("checksum", [True, False])
-def test_batch(*, checksum: bool) -> None:
-    """A batch tells its consumer, entry, messages and size, with and without a checksum."""
+def test_a_batch_is_read_from_its_head(*, checksum: bool) -> None:
+    """The head of a batch holds its consumer, entry, messages and size, with and without a checksum."""
     data = message(5, PLACE, metadata=fields(f1="p", f2=9, f11=300), payload=b"xyz", checksum=checksum)
     assert entry(data) == EntryHead(5, *PLACE, permits=300, messages=300, size=len(data))
 
@@ -43,8 +43,8 @@ def test_batch(*, checksum: bool) -> None:
     ("ack_set", "count"),
     [((), 130), ((0, 0), 0), ((-1, -1, -1), 130), ((1 << 63, 3, 0b101), 4), ((0b1011,), 3)],
 )
-def test_bits_of_a_batch_partly_acknowledged(ack_set: tuple[int, ...], count: int) -> None:
-    """Only messages whose bit is set are still to be acknowledged; no bits: all of them are."""
+def test_acknowledged_messages_of_a_batch_are_not_counted(ack_set: tuple[int, ...], count: int) -> None:
+    """Only messages whose bit is set are still to be acknowledged; without bits all of them are."""
     # Java's BitSet.toLongArray: 64 bits a number, signed, trailing zeros left out
     signed = [value - (1 << 64) if value >> 63 > 0 else value for value in ack_set]
     data = message(1, PLACE, metadata=fields(f11=130), ack_set=signed)
@@ -52,14 +52,14 @@ def test_bits_of_a_batch_partly_acknowledged(ack_set: tuple[int, ...], count: in
 
 
 @pytest.mark.parametrize(("chunk", "count"), [(0, 0), (1, 0), (2, 1)])
-def test_chunks(chunk: int, count: int) -> None:
+def test_a_chunked_message_counts_once(chunk: int, count: int) -> None:
     """A message of three chunks is counted with its last; each of them uses up a permit."""
     data = message(1, PLACE, metadata=fields(f26="id", f27=3, f28=900, f29=chunk))
     assert (entry(data).messages, entry(data).permits) == (count, 1)
 
 
-def test_plain_message_is_one() -> None:
-    """Where the metadata tell no number of messages, it is one, and one of a single chunk is whole."""
+def test_a_plain_message_counts_once() -> None:
+    """Metadata without a number of messages count as one, and so does a single chunk."""
     assert entry(message(1, PLACE, metadata=fields(f1="p"))).messages == 1
     assert entry(message(1, PLACE, metadata=fields(f27=1, f29=0))).messages == 1
 
@@ -69,8 +69,8 @@ def test_plain_message_is_one() -> None:
     before=st.binary(max_size=20),
     cut=st.integers(0, 500),
 )
-def test_cut_anywhere(properties: bytes, before: bytes, cut: int) -> None:
-    """A head that has not come whole says nothing; once it has, the same with and without payload."""
+def test_an_incomplete_head_is_not_read(properties: bytes, before: bytes, cut: int) -> None:
+    """An incomplete head yields nothing; a complete one the same with and without its payload."""
     whole = message(2, PLACE, metadata=fields(f4=properties, f11=8), payload=bytes(100))
     start = len(before)
     buffer = bytearray(before + whole + b"\xff" * 40)
@@ -78,8 +78,8 @@ def test_cut_anywhere(properties: bytes, before: bytes, cut: int) -> None:
     assert found == (EntryHead(2, *PLACE, 8, 8, len(whole)) if cut >= len(whole) - 100 else None)
 
 
-def test_commands_without_interest_are_stepped_over() -> None:
-    """A command of an unknown type tells how long it is, and nothing else."""
+def test_unknown_commands_are_skipped() -> None:
+    """Of a command of an unknown type only the length is used."""
     data = frame(63, f1=1)
     assert parse_head(bytearray(data), 0, len(data)) == Command(63, None, len(data))
     ping = frame(PING)
@@ -94,7 +94,7 @@ def test_commands_without_interest_are_stepped_over() -> None:
         pytest.param(b"HTTP/1.1 400 Bad Request\r\n", id="another protocol"),
         pytest.param((3).to_bytes(4, "big") + bytes(8), id="no room for a command"),
         pytest.param((9 << 20).to_bytes(4, "big") + (MAX_COMMAND + 1).to_bytes(4, "big"), id="huge"),
-        pytest.param((8).to_bytes(4, "big") + (4).to_bytes(4, "big") + b"\xff" * 4, id="no protobuf"),
+        pytest.param((8).to_bytes(4, "big") + (4).to_bytes(4, "big") + b"\xff" * 4, id="not protobuf"),
         pytest.param(message(1, PLACE)[:-1][:-4] + b"\0\0\1\0", id="metadata beyond the frame"),
         pytest.param(frame(9, b"\x0e\x02" + bytes(40), f1=1, f2=fields(f1=1, f2=1)), id="broker's own"),
         pytest.param(frame(9, f1=1, f2=fields(f1=1, f2=1)), id="no metadata"),
@@ -105,8 +105,8 @@ def test_commands_without_interest_are_stepped_over() -> None:
         pytest.param(without_place(fields(f1=7, f2=-1)), id="negative entry"),
     ],
 )
-def test_what_is_no_frame_is_refused(data: bytes) -> None:
-    """Bytes that are no frame are refused, not skipped: what follows them could not be trusted."""
+def test_invalid_frames_are_refused(data: bytes) -> None:
+    """Bytes that are not a frame are refused, not skipped: nothing after them could be trusted."""
     with pytest.raises(FrameError):
         parse_head(bytearray(data + bytes(64)), 0, len(data) + 64)
 

@@ -8,7 +8,7 @@ import org.apache.pulsar.client.api.SubscriptionType;
 import org.apache.pulsar.client.api.transaction.Transaction;
 
 /**
- * Opens a transaction, says "open", and ends it as standard input says: "commit" or "abort".
+ * Opens a transaction, prints "open", and ends it by the line on standard input: "commit" or "abort".
  * Pulsar's Python client has no transactions.
  *
  * <p>Arguments: SERVICE_URL TOPIC SUBSCRIPTION send|acknowledge COUNT.

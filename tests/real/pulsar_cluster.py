@@ -23,8 +23,8 @@ from backlog_clearer.testing.servers.pulsar_judge import Judge
 from backlog_clearer.testing.support import Server, free_port, maven_jars, running, wait_until
 from tests.brokers.pulsar_relay import Relay
 
-# On the broker's own jars, with what those lack: Maven Central serves no proxy 4.0.7, and not all of what
-# the others name as their needs.
+# Used with the broker's jars, plus what those lack: Maven Central has no proxy 4.0.7, and not all of the
+# dependencies that the others declare.
 PROXY = (
     "org.apache.pulsar:pulsar-proxy:4.0.6",
     "org.eclipse.jetty:jetty-proxy:9.4.57.v20241219",
@@ -48,7 +48,7 @@ def _zookeeper(folder: Path) -> Server:
 
 
 class Broker(PulsarServer):
-    """A broker of a cluster: standalone would call itself a proxy, so that clients ask it alone."""
+    """A broker of a cluster: a standalone one would call itself a proxy, so that clients ask no other."""
 
     def __init__(self, folder: Path, store: str, *, bookie: bool) -> None:
         self.bookie = bookie
@@ -73,9 +73,7 @@ class Broker(PulsarServer):
                 "journalDirectory": str(folder / "journal"),
             }
         super().__init__(folder, secure=True, more=more)
-        self.outside = Relay(
-            self.port, answers_lookups=False
-        )  # the way in for those who ask for the listener "outside"
+        self.outside = Relay(self.port, answers_lookups=False)  # the address of the listener "outside"
         listeners = (
             f"inside:{self.service_url}",
             f"inside:pulsar+ssl://127.0.0.1:{self.secure_port}",
@@ -90,7 +88,7 @@ class Broker(PulsarServer):
         return [*_JAVA, "-cp", f"{self.jars}/*", main, "--broker-conf", str(self.config), *bookie]
 
     def found(self, store: str) -> None:
-        """Lay out the cluster in the store."""
+        """Write the cluster's metadata to the store."""
         main = "org.apache.pulsar.PulsarClusterMetadataSetup"
         subprocess.run(
             [*_JAVA, "-cp", f"{self.jars}/*", main, "--cluster", _CLUSTER, "--metadata-store", store,
@@ -101,7 +99,7 @@ class Broker(PulsarServer):
 
 
 class Proxy:
-    """Pulsar's proxy: clients show it their token, which it shows to the brokers."""
+    """Pulsar's proxy: it forwards the tokens of clients to the brokers."""
 
     def __init__(self, folder: Path, broker: PulsarServer) -> None:
         folder.mkdir()
@@ -143,7 +141,7 @@ class Proxy:
 
 
 class TwoBrokers(Judge):
-    """Two brokers and a proxy, all with TLS and tokens, as plain clients see them by way of the first."""
+    """Two brokers and a proxy, all with TLS and tokens, as plain clients see them through the first."""
 
     def __init__(self, first: Broker, second: Broker, proxy: Proxy) -> None:
         super().__init__(first)
@@ -159,7 +157,7 @@ class TwoBrokers(Judge):
         return answer.text
 
     def owner(self, topic: str, asked: PulsarServer | None = None) -> str:
-        """The service URL of the broker that owns a topic, as one says; it gets an owner, if it had none."""
+        """The service URL of a topic's owner, as one broker reports it; a topic without one gets one."""
         return str(json.loads(self._lookup(topic, asked=asked))["brokerUrl"])
 
     def unload(self, topic: str, **query: str) -> None:
@@ -171,15 +169,15 @@ class TwoBrokers(Judge):
     def give(self, topic: str, to: PulsarServer) -> None:
         """Take a topic, and those of its bundle, from their owner until that broker has them.
 
-        Once may not do: the leader forgets where a topic shall go with the first lookup, and may lead
-        another, that comes before the new owner holds it, elsewhere. Of two that then reach for it,
-        one is told so.
+        Once may not suffice: the leader drops the destination with the first lookup, and may redirect a
+        second lookup, before the new owner holds the topic, elsewhere. If two brokers then claim the
+        topic, one gets an error.
         """
 
         def given() -> bool:
             self.unload(topic, destinationBroker=f"127.0.0.1:{to.web}")
             with suppress(requests.HTTPError):
-                return self.owner(topic, asked=to) == to.service_url  # others may not have heard yet
+                return self.owner(topic, asked=to) == to.service_url  # others may not be notified yet
             return False
 
         wait_until(given, f"{topic} at {to.service_url}")
@@ -211,12 +209,12 @@ def two_brokers(folder: Path) -> Iterator[TwoBrokers]:
 
 
 def wait_for_all(brokers: Sequence[PulsarServer]) -> None:
-    """Wait until every broker knows of the others, without which no topic can be moved there."""
+    """Wait until every broker lists the others; before that no topic can be moved there."""
     headers = {"Authorization": f"Bearer {token()}"}
 
-    def known() -> bool:
+    def listed() -> bool:
         urls = [f"{broker.admin_url}/admin/v2/brokers/{_CLUSTER}" for broker in brokers]
         found = [requests.get(url, headers=headers, timeout=5).json() for url in urls]
         return all(len(names) == len(brokers) for names in found)
 
-    wait_until(known, "brokers that know each other", 60)
+    wait_until(listed, "brokers that list each other", 60)

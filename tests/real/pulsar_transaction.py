@@ -15,21 +15,21 @@ SOURCE = Path(__file__).with_name("OpenTransaction.java")
 
 
 class Transaction:
-    """One that is open, held by a process of its own."""
+    """An open transaction, held by a separate process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def end(self, how: str) -> None:
         """End it by "commit" or "abort", and wait until the broker has done so."""
-        said, _ = self._process.communicate(f"{how}\n", timeout=60)
-        assert "ended" in said.splitlines(), said[-2000:]
+        output, _ = self._process.communicate(f"{how}\n", timeout=60)
+        assert "ended" in output.splitlines(), output[-2000:]
 
 
 @contextmanager
 def transaction(server: PulsarServer, topic: str, does: str, count: int) -> Iterator[Transaction]:
-    """An open one that did "send" messages to a topic, or "acknowledge" some of the subscription's."""
-    need("javac")  # a Java without it cannot run a source file
+    """An open transaction that did "send" messages, or "acknowledge" some of the subscription's."""
+    need("javac")  # a Java runtime without it cannot run a source file
     jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
     process = subprocess.Popen(
         ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*",
@@ -38,13 +38,13 @@ def transaction(server: PulsarServer, topic: str, does: str, count: int) -> Iter
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        said = []
+        lines = []
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if line == "open\n":
                 break
         else:
-            raise RuntimeError("".join(said)[-2000:])
+            raise RuntimeError("".join(lines)[-2000:])
         yield Transaction(process)
     finally:
         process.kill()

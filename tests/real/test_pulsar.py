@@ -44,7 +44,7 @@ def test_every_type_counts_messages_not_entries(pulsar_case: Case, kind: str, ba
 
 
 @pytest.mark.parametrize("kind", ["failover", "shared"])
-def test_four_partitions(pulsar_case: Case, kind: str) -> None:
+def test_each_partition_is_cleared_and_reported(pulsar_case: Case, kind: str) -> None:
     """Partitions of different length, one of them empty, are each cleared and reported."""
     topic = pulsar_case.create(4)
     for number, count in enumerate((1000, 0, 2500, 7)):
@@ -57,7 +57,7 @@ def test_four_partitions(pulsar_case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["LZ4", "ZSTD", "SNAPPY", "ZLib"])
-def test_compressed(pulsar_case: Case, codec: str) -> None:
+def test_compressed_batches_are_cleared(pulsar_case: Case, codec: str) -> None:
     """Compressed batches are cleared, whatever the codec."""
     topic = pulsar_case.create()
     codecs = pulsar.CompressionType
@@ -66,7 +66,7 @@ def test_compressed(pulsar_case: Case, codec: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["failover", "shared"])
-def test_chunked_messages(pulsar_case: Case, kind: str) -> None:
+def test_a_chunked_message_is_one_message(pulsar_case: Case, kind: str) -> None:
     """A message in several chunks is one message and several entries, all of them acknowledged."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 3, size=12_000_000, chunking_enabled=True)
@@ -89,7 +89,7 @@ def acknowledged_in_part(judge: Judge, topic: str, of_four: set[int]) -> int:
 
 @pytest.mark.parametrize("kind", ["failover", "shared", "key_shared"])
 def test_holes_are_not_counted(pulsar_case: Case, kind: str) -> None:
-    """What consumers acknowledged one by one is neither backlog nor read again; restore says so."""
+    """Messages that were acknowledged one by one are neither backlog nor read again, and are noted."""
     topic = pulsar_case.create()
     acknowledged_in_part(pulsar_case.judge, topic, {1})
     pulsar_case.changes["subscription_type"] = kind
@@ -102,8 +102,8 @@ def test_holes_are_not_counted(pulsar_case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shared", "key_shared"])
-def test_delivered_although_acknowledged(pulsar_case: Case, kind: str) -> None:
-    """What a broker delivers again, although it was acknowledged before the run, is not counted."""
+def test_entries_delivered_although_acknowledged_are_not_counted(pulsar_case: Case, kind: str) -> None:
+    """An entry that the broker delivers although it was acknowledged before the run is not counted."""
     topic = pulsar_case.create()
     ledger = acknowledged_in_part(pulsar_case.judge, topic, {0, 1, 2})
     with Relay(pulsar_case.judge.server.port) as relay:
@@ -121,7 +121,7 @@ def test_delivered_although_acknowledged(pulsar_case: Case, kind: str) -> None:
         assert not relay.before
 
 
-def test_many_lanes_compete_for_one_partition(pulsar_case: Case) -> None:
+def test_competing_lanes_count_each_message_once(pulsar_case: Case) -> None:
     """Eight lanes on one shared topic together count every message exactly once."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 40_000, batch=500)
@@ -132,8 +132,8 @@ def test_many_lanes_compete_for_one_partition(pulsar_case: Case) -> None:
 
 
 @pytest.mark.parametrize("kind", ["failover", "shared"])
-def test_limit_within_a_batch(pulsar_case: Case, kind: str) -> None:
-    """Stopping inside a batch acknowledges whole entries alone, and says what it did not."""
+def test_a_limit_within_a_batch_acknowledges_whole_entries(pulsar_case: Case, kind: str) -> None:
+    """A limit within a batch acknowledges whole entries only, and the rest is reported."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 1000, batch=100)
     pulsar_case.changes["subscription_type"] = kind
@@ -146,7 +146,7 @@ def test_limit_within_a_batch(pulsar_case: Case, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["failover", "shared"])
 @pytest.mark.parametrize("count", [0, 30])
-def test_nothing_to_do(pulsar_case: Case, kind: str, count: int) -> None:
+def test_an_empty_subscription_is_not_touched(pulsar_case: Case, kind: str, count: int) -> None:
     """A topic that never had a message, or whose messages are all acknowledged, is not touched."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, count)
@@ -193,10 +193,10 @@ def test_skip_is_quick_and_reads_nothing(pulsar_case: Case) -> None:
     assert pulsar_case.judge.received(topic) == 5
 
 
-def test_delayed_messages_are_said_and_skipped(pulsar_case: Case) -> None:
-    """Messages due in an hour are told before, and skip clears them."""
+def test_delayed_messages_are_noted_and_skipped(pulsar_case: Case) -> None:
+    """Messages due in an hour are named in the plan, and skip clears them."""
     topic = delayed(pulsar_case, "shared", 3600)
-    with pulsar_case.judge.attached(topic):  # delays are known once a shared consumer asked
+    with pulsar_case.judge.attached(topic):  # delays are counted once a shared consumer has asked
         time.sleep(1)
         noted = pulsar_case.status().notes
     assert any("delayed" in note for note in noted)
@@ -217,21 +217,21 @@ def delayed(case: Case, kind: str, seconds: float) -> str:
 
 @pytest.mark.parametrize(("kind", "seconds"), [("failover", 3600), ("exclusive", 3600), ("shared", 2)])
 def test_delayed_messages_are_consumed(pulsar_case: Case, kind: str, seconds: float) -> None:
-    """In order delayed messages come at once, where consumers compete when they are due."""
+    """In order, delayed messages come at once; where consumers compete, when they are due."""
     delayed(pulsar_case, kind, seconds)
     pulsar_case.cleared(4)
 
 
 def test_delayed_messages_that_are_not_due_stay(pulsar_case: Case) -> None:
-    """What a shared subscription does not deliver yet is left, and the run is not called cleared."""
+    """Messages that a shared subscription does not deliver yet are left, and the run is not cleared."""
     topic = delayed(pulsar_case, "shared", 3600)
     result = pulsar_case.clear(stall_seconds=2)
     assert (result.stop_reason, result.cleared) == (StopReason.STALLED, False)
     assert (result.verified, pulsar_case.judge.backlog(topic)) == (False, 4)
 
 
-def test_no_retention_is_said_before(pulsar_judge: Judge, tmp_path: Path) -> None:
-    """Where acknowledged messages are not kept, the plan says that they cannot be brought back."""
+def test_the_plan_warns_where_nothing_is_retained(pulsar_judge: Judge, tmp_path: Path) -> None:
+    """Where acknowledged messages are not kept, the plan states that they cannot be brought back."""
     case = Case(pulsar_judge, tmp_path)
     case.topic = f"persistent://public/default/{unique('short')}"
     case.create()
@@ -243,7 +243,7 @@ def test_no_retention_is_said_before(pulsar_judge: Judge, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attached_consumers_are_refused(pulsar_case: Case, kind: str) -> None:
-    """A subscription at work is left alone, by name, unless forced; its type is found by itself."""
+    """A subscription with attached consumers is refused by their names, unless forced; its type is detected."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 100)
     with pulsar_case.judge.attached(topic, KINDS[kind]) as consumer:
@@ -274,7 +274,7 @@ def test_subscriptions_with_any_name(pulsar_case: Case, name: str) -> None:
     "changes", [{}, {"admin_url": None, "assume_exists": True}], ids=["admin", "blind"]
 )
 def test_consumers_of_other_slices_do_not_matter(pulsar_case: Case, changes: dict[str, Any]) -> None:
-    """A consumer that holds a partition of another slice, whoever it is, is not in the way of this one."""
+    """A consumer that holds a partition of another slice does not stop this one."""
     topic = pulsar_case.create(partitions=2)
     parts = [f"{topic}-partition-{number}" for number in range(2)]
     for part in parts:
@@ -287,7 +287,7 @@ def test_consumers_of_other_slices_do_not_matter(pulsar_case: Case, changes: dic
     assert [pulsar_case.judge.backlog(part) for part in parts] == [0, 10]
 
 
-def test_skip_by_force_leaves_consumers_at_work(pulsar_case: Case) -> None:
+def test_skip_by_force_leaves_consumers_attached(pulsar_case: Case) -> None:
     """A forced skip moves the position under an attached consumer, which then gets what is new."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 100)
@@ -300,8 +300,8 @@ def test_skip_by_force_leaves_consumers_at_work(pulsar_case: Case) -> None:
     assert len(sizes) <= 4
 
 
-def test_force_cannot_overtake_an_exclusive_consumer(pulsar_case: Case) -> None:
-    """A consumer that holds the subscription alone keeps it, and the error says what is possible."""
+def test_force_cannot_displace_an_exclusive_consumer(pulsar_case: Case) -> None:
+    """An exclusive consumer keeps the subscription, and the error names the alternative."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 100)
     with pulsar_case.judge.attached(topic, KINDS["exclusive"]):
@@ -311,8 +311,8 @@ def test_force_cannot_overtake_an_exclusive_consumer(pulsar_case: Case) -> None:
     assert "--mode skip" in str(result.error)
 
 
-def test_names_that_do_not_exist_stay_so(pulsar_case: Case) -> None:
-    """A mistyped topic or subscription is refused with what looks like it, and not created."""
+def test_mistyped_names_create_nothing(pulsar_case: Case) -> None:
+    """A mistyped topic or subscription is refused with similar names, and not created."""
     topic = pulsar_case.create()
     path = topic.replace("://", "/")
     pulsar_case.changes["subscription"] = "biling"
@@ -327,8 +327,8 @@ def test_names_that_do_not_exist_stay_so(pulsar_case: Case) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_the_admin_api(pulsar_case: Case, kind: str) -> None:
-    """Drained, with unknown figures said, proved by the mark-delete position; and brought back by it."""
+def test_without_the_admin_api_the_position_is_the_proof(pulsar_case: Case, kind: str) -> None:
+    """Without the admin API, figures are unknown; the mark-delete position proves the end and is restored."""
     topic = pulsar_case.create(2)
     for number in range(2):
         pulsar_case.judge.produce(f"{topic}-partition-{number}", 500, batch=50)
@@ -355,7 +355,7 @@ def test_without_the_admin_api_no_topic_is_created(pulsar_case: Case) -> None:
 
 @pytest.mark.parametrize("kind", ["exclusive", "shared"])
 def test_without_the_admin_api_a_limit_is_not_called_empty(pulsar_case: Case, kind: str) -> None:
-    """What was not acknowledged up to the last identifier is not proved, and stays."""
+    """Messages that were not acknowledged up to the last entry stay, and are not verified."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 500)
     pulsar_case.changes = {"admin_url": None, "assume_exists": True, "subscription_type": kind}
@@ -364,7 +364,7 @@ def test_without_the_admin_api_a_limit_is_not_called_empty(pulsar_case: Case, ki
     assert (result.totals.messages, result.verified, result.cleared) == (100, None, False)
 
 
-def test_without_the_admin_api_nothing_begins_unasked(pulsar_case: Case) -> None:
+def test_an_admin_url_is_demanded(pulsar_case: Case) -> None:
     """An admin URL that is neither given nor certain is asked for."""
     pulsar_case.create()
     pulsar_case.changes = {"admin_url": None}
@@ -394,8 +394,8 @@ def test_skip_without_the_admin_api(pulsar_case: Case) -> None:
     assert pulsar_case.judge.received(topic) == 600
 
 
-def test_command_line(pulsar_case: Case) -> None:
-    """The command as a user types it clears a backlog and prints nothing but its result."""
+def test_the_command_line_clears_a_backlog(pulsar_case: Case) -> None:
+    """The documented command clears a backlog and prints nothing but its result."""
     topic = pulsar_case.create(2)
     pulsar_case.judge.produce(f"{topic}-partition-1", 2000, batch=100)
     server = pulsar_case.judge.server

@@ -1,4 +1,4 @@
-"""Real Pulsar behind an admin API that fails for some partitions, for a moment or for good."""
+"""Real Pulsar behind an admin API that fails for some partitions, briefly or permanently."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.functions.flaky import SILENCE, flaky
 PARTITIONS, EACH = 24, 5
 BAD = 7  # the partition that fails
 SERVICE_UNAVAILABLE = 503
-AT_ONCE = 8  # requests that may be under way when it falls silent
+AT_ONCE = 8  # requests that may be in flight when it stops answering
 
 
 class Gate:
-    """What requests to the admin API meet."""
+    """Faults of requests to the admin API."""
 
     def __init__(self) -> None:
-        self.fails: dict[str, int] = {}  # how often a request fails whose path ends so
+        self.fails: dict[str, int] = {}  # how often a request fails, by the end of its path
         self.silent_after = 0  # requests; 0: never
         self.requests = 0
 
@@ -44,8 +44,8 @@ def way(pulsar_case: Case) -> Iterator[Gate]:
     topic = pulsar_case.create(PARTITIONS)
     for number in range(PARTITIONS):
         pulsar_case.judge.produce(f"{topic}-partition-{number}", EACH)
-    gate, said = Gate(), b'{"reason": "The bundle is being unloaded"}'
-    with flaky(pulsar_case.judge.server.web, gate.fault, said) as port:
+    gate, reason = Gate(), b'{"reason": "The bundle is being unloaded"}'
+    with flaky(pulsar_case.judge.server.web, gate.fault, reason) as port:
         pulsar_case.changes["admin_url"] = f"http://127.0.0.1:{port}"
         yield gate
 
@@ -58,18 +58,18 @@ def left(case: Case) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_partition_that_cannot_be_asked_for_a_moment(
+def test_a_partition_that_fails_for_a_moment_is_asked_again(
     pulsar_case: Case, way: Gate, mode: Mode
 ) -> None:
-    """Figures that do not come at first are asked for again, and all is cleared."""
+    """Figures that are not returned at first are asked for again, and everything is cleared."""
     way.fails[f"-partition-{BAD}/stats"] = 2
     assert pulsar_case.clear(mode=mode).cleared
     assert (left(pulsar_case), way.fails) == ({}, {f"-partition-{BAD}/stats": 0})
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_partition_that_cannot_be_asked_at_all(pulsar_case: Case, way: Gate, mode: Mode) -> None:
-    """It keeps its backlog and the broker's words; all others are cleared, and that is no success."""
+def test_a_partition_that_keeps_failing_is_left(pulsar_case: Case, way: Gate, mode: Mode) -> None:
+    """The partition keeps its backlog and shows the broker's reason; all others are cleared: not a success."""
     way.fails[f"-partition-{BAD}/internalStats"] = 1000
     result = pulsar_case.clear(mode=mode)
     assert left(pulsar_case) == {BAD: EACH}
@@ -79,8 +79,8 @@ def test_a_partition_that_cannot_be_asked_at_all(pulsar_case: Case, way: Gate, m
     assert (result.cleared, result.verified) == (False, None)
 
 
-def test_a_partition_that_is_not_moved(pulsar_case: Case, way: Gate) -> None:
-    """A skip that the broker refuses for one partition moves all others, and tells which is left."""
+def test_a_partition_that_is_not_moved_is_named(pulsar_case: Case, way: Gate) -> None:
+    """A skip that the broker refuses for one partition moves all others, and reports which is left."""
     way.fails[f"-partition-{BAD}/subscription/billing/resetcursor"] = 1000
     result = pulsar_case.clear(mode=Mode.SKIP)
     assert left(pulsar_case) == {BAD: EACH}
@@ -89,8 +89,8 @@ def test_a_partition_that_is_not_moved(pulsar_case: Case, way: Gate) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_every_partition_has_a_place_of_its_own(pulsar_case: Case) -> None:
-    """What is moved side by side is put back to the digit, each partition to its own position."""
+def test_each_partition_is_restored_to_its_own_position(pulsar_case: Case) -> None:
+    """Partitions moved in parallel are restored, each exactly to its own position."""
 
     def positions() -> list[str]:
         parts = [f"{pulsar_case.topic}-partition-{number}" for number in range(PARTITIONS)]
@@ -103,8 +103,8 @@ def test_every_partition_has_a_place_of_its_own(pulsar_case: Case) -> None:
     assert (positions(), left(pulsar_case)) == (before, dict.fromkeys(range(PARTITIONS), EACH))
 
 
-def test_an_api_that_falls_silent(pulsar_case: Case, way: Gate) -> None:
-    """Where the API answers nothing any more, not every partition is asked in vain, and nothing moves."""
+def test_an_api_that_stops_answering_is_not_asked_further(pulsar_case: Case, way: Gate) -> None:
+    """Where the API stops answering, the remaining partitions are not asked, and nothing moves."""
     way.silent_after = 6
     with pytest.raises(BrokerError, match="does not answer"):
         pulsar_case.clear(mode=Mode.SKIP)

@@ -1,4 +1,4 @@
-"""Two real Pulsar brokers that each own a part, topics that move between them, and Pulsar's proxy."""
+"""Two real Pulsar brokers that share the partitions, topics that move, and Pulsar's proxy."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def case(brokers: TwoBrokers, tmp_path: Path) -> Case:
     owners = [brokers.first, brokers.second] * 2
     for name, to in zip(names, owners, strict=True):
         brokers.give(name, to)
-    said = [brokers.owner(name, asked=to) for name, to in zip(names, owners, strict=True)]
-    assert said == [to.service_url for to in owners]
+    found = [brokers.owner(name, asked=to) for name, to in zip(names, owners, strict=True)]
+    assert found == [to.service_url for to in owners]
     return case
 
 
@@ -82,15 +82,17 @@ def arguments(case: Case, service_url: str, admin_url: str | None, *more: str) -
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("kind", ["exclusive", "failover", "shared"])
-def test_partitions_of_two_brokers(brokers: TwoBrokers, case: Case, kind: str, workers: int) -> None:
-    """One lane or several clear what two brokers own, though the URLs name only one of them."""
+def test_partitions_of_two_brokers_are_cleared(
+    brokers: TwoBrokers, case: Case, kind: str, workers: int
+) -> None:
+    """One lane or several clear partitions of two brokers, though the URLs name only one of them."""
     case.changes["subscription_type"] = kind
     result = case.clear(workers=workers)
     cleared(brokers, case, result)
 
 
-def test_tls_of_two_brokers(brokers: TwoBrokers, case: Case) -> None:
-    """With TLS, each owner is reached by the address that it has for that, and shown the token."""
+def test_two_brokers_are_reached_by_tls(brokers: TwoBrokers, case: Case) -> None:
+    """With TLS, each owner is reached by its TLS address, and gets the token."""
     first = brokers.first
     case.changes |= {
         "service_url": f"pulsar+ssl://localhost:{first.secure_port}",
@@ -101,7 +103,7 @@ def test_tls_of_two_brokers(brokers: TwoBrokers, case: Case) -> None:
     cleared(brokers, case, result)
 
 
-def test_first_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
+def test_a_dead_first_host_is_passed_over(brokers: TwoBrokers, case: Case) -> None:
     """Of several hosts in the service URL the first that answers is asked."""
     port = brokers.second.port
     case.changes["service_url"] = f"pulsar://127.0.0.1:{free_port()},127.0.0.1:{port}"
@@ -109,8 +111,8 @@ def test_first_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
     cleared(brokers, case, result)
 
 
-def test_listeners(brokers: TwoBrokers, case: Case) -> None:
-    """From outside, the service URL's broker and every owner are reached by the listener that was named."""
+def test_owners_are_reached_by_the_listener(brokers: TwoBrokers, case: Case) -> None:
+    """With a listener name, the service URL's broker and every owner are reached by that listener."""
     outside = [brokers.first.outside, brokers.second.outside]
     case.changes |= {"service_url": outside[0].url, "listener_name": "outside"}
     result = case.clear(workers=1)
@@ -120,8 +122,8 @@ def test_listeners(brokers: TwoBrokers, case: Case) -> None:
     cleared(brokers, case, result)
 
 
-def test_a_listener_that_does_not_exist(brokers: TwoBrokers, case: Case) -> None:
-    """A mistyped listener fails with the broker's words, and clears nothing."""
+def test_a_mistyped_listener_clears_nothing(brokers: TwoBrokers, case: Case) -> None:
+    """A mistyped listener fails with the broker's reason, and clears nothing."""
     before = left(brokers, case)
     case.changes["listener_name"] = "outsid"
     result = case.clear(workers=1, max_retries=1)
@@ -129,7 +131,7 @@ def test_a_listener_that_does_not_exist(brokers: TwoBrokers, case: Case) -> None
     assert (result.verified, left(brokers, case)) == (False, before)
 
 
-def test_every_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
+def test_dead_hosts_clear_nothing(brokers: TwoBrokers, case: Case) -> None:
     """Where no host answers, the run fails with an address, and clears nothing."""
     before = left(brokers, case)
     ports = free_port(), free_port()
@@ -140,7 +142,7 @@ def test_every_host_is_dead(brokers: TwoBrokers, case: Case) -> None:
 
 
 def test_redirects_are_followed(brokers: TwoBrokers, case: Case) -> None:
-    """A broker that does not decide who owns a topic sends to the one that does, which assigns it."""
+    """A broker that does not decide who owns a topic redirects to the one that does, which assigns it."""
     for name in parts(case.topic):
         brokers.unload(name)
     leader = brokers.admin("GET", "brokers/leaderBroker")["brokerId"]
@@ -150,7 +152,7 @@ def test_redirects_are_followed(brokers: TwoBrokers, case: Case) -> None:
     (address,) = addresses(follower.service_url)
     with closing(Connection(address, access(case.options()))) as connection:
 
-        def redirects() -> bool:  # not before it has heard of the unloading
+        def redirects() -> bool:  # not before it is notified of the unloading
             answers = [connection.ask(Kind.LOOKUP, topic=name) for name in parts(case.topic)]
             return all(answer.response == REDIRECT for answer in answers)
 
@@ -173,8 +175,10 @@ def slow_case(brokers: TwoBrokers, tmp_path: Path, owner: Broker) -> Case:
     return case
 
 
-def amid(process: subprocess.Popen[str], brokers: TwoBrokers, topic: str, most: int) -> None:
-    """Wait until a run has left `most` of a topic's backlog, but not all is done."""
+def wait_for_the_middle(
+    process: subprocess.Popen[str], brokers: TwoBrokers, topic: str, most: int
+) -> None:
+    """Wait until at most `most` of a topic's backlog is left, and assert that something is."""
 
     def so_far() -> bool:
         assert process.poll() is None, process.communicate()
@@ -187,7 +191,7 @@ def amid(process: subprocess.Popen[str], brokers: TwoBrokers, topic: str, most: 
 @pytest.mark.parametrize(
     ("kind", "proxied"), [("failover", False), ("shared", False), ("shared", True)]
 )
-def test_topic_moves_mid_drain(
+def test_a_topic_may_move_during_a_drain(
     brokers: TwoBrokers, tmp_path: Path, kind: str, *, proxied: bool
 ) -> None:
     """A topic is unloaded, then given to the other broker: each message is counted once, none is lost."""
@@ -199,9 +203,9 @@ def test_topic_moves_mid_drain(
         *("--subscription-type", kind, "--max-retries", "20"),
         env={"PULSAR_TOKEN": token()},
     ) as process:
-        amid(process, brokers, topic, SLOW_MESSAGES - 1)
+        wait_for_the_middle(process, brokers, topic, SLOW_MESSAGES - 1)
         brokers.reload(topic)
-        amid(process, brokers, topic, brokers.backlog(topic) - 1)
+        wait_for_the_middle(process, brokers, topic, brokers.backlog(topic) - 1)
         brokers.give(topic, brokers.second)
         ran = ended(process)
     assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
@@ -211,8 +215,8 @@ def test_topic_moves_mid_drain(
 
 
 @pytest.mark.parametrize("kind", ["failover", "shared"])
-def test_a_broker_dies_mid_drain(brokers: TwoBrokers, tmp_path: Path, kind: str) -> None:
-    """Its topic is taken over by the other, which forgot acknowledgements: all is counted once."""
+def test_a_broker_may_die_during_a_drain(brokers: TwoBrokers, tmp_path: Path, kind: str) -> None:
+    """A dead broker's topic is taken over without its last acknowledgements: each message is counted once."""
     first, second = brokers.first, brokers.second
     case = slow_case(brokers, tmp_path, second)
     topic = case.topic
@@ -222,7 +226,7 @@ def test_a_broker_dies_mid_drain(brokers: TwoBrokers, tmp_path: Path, kind: str)
             *("--subscription-type", kind, "--max-retries", "40", "--stall-seconds", "200"),
             env={"PULSAR_TOKEN": token()},
         ) as process:
-            amid(process, brokers, topic, SLOW_MESSAGES - 1)
+            wait_for_the_middle(process, brokers, topic, SLOW_MESSAGES - 1)
             second.stop()
             ran = ended(process, 200)
         assert (ran.code, ran.result["verified"]) == (0, True), ran.stderr
@@ -245,8 +249,10 @@ def secure(brokers: TwoBrokers) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("kind", "tls"), [("failover", False), ("shared", False), ("shared", True)])
-def test_proxy(brokers: TwoBrokers, case: Case, kind: str, *, tls: bool) -> None:
-    """All goes through the proxy, which leads one lane to both brokers and shows them the token."""
+def test_a_proxy_leads_to_both_brokers(
+    brokers: TwoBrokers, case: Case, kind: str, *, tls: bool
+) -> None:
+    """All traffic goes through the proxy, which connects one lane to both brokers and gives them the token."""
     plain = {"service_url": brokers.proxy.service_url, "admin_url": brokers.proxy.admin_url}
     case.changes |= {"subscription_type": kind, **(secure(brokers) if tls else plain)}
     before = brokers.proxy.connections()
@@ -255,8 +261,8 @@ def test_proxy(brokers: TwoBrokers, case: Case, kind: str, *, tls: bool) -> None
     assert brokers.proxy.connections() - before == 3  # for questions, and to each broker
 
 
-def test_proxy_without_the_admin_api(brokers: TwoBrokers, case: Case) -> None:
-    """The proxy answers how many partitions there are, and leads to the last message of each."""
+def test_a_proxy_suffices_without_the_admin_api(brokers: TwoBrokers, case: Case) -> None:
+    """The proxy returns the number of partitions, and leads to the last entry of each."""
     case.changes |= {
         "subscription_type": "failover",
         "assume_exists": True,
@@ -267,8 +273,8 @@ def test_proxy_without_the_admin_api(brokers: TwoBrokers, case: Case) -> None:
     cleared(brokers, case, result)
 
 
-def test_proxy_does_not_lend_its_rights(brokers: TwoBrokers, case: Case) -> None:
-    """Whose token permits nothing gets nothing by way of the proxy, is told so, and clears nothing."""
+def test_a_proxy_does_not_lend_its_rights(brokers: TwoBrokers, case: Case) -> None:
+    """A token without permission is refused through the proxy, too, and nothing is cleared."""
     before = left(brokers, case)
     case.changes |= secure(brokers) | {
         "subscription_type": "failover",

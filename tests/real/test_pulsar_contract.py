@@ -30,16 +30,16 @@ class TestShared(Contract):
 
 
 class BlindBench(PulsarBench):
-    """The same without the admin API, as far as that leaves it."""
+    """The same without the admin API, as far as that allows."""
 
-    unit_is_messages = False  # there is no backlog figure at all
+    unit_is_messages = False  # there is no backlog figure
     detects_live = False
     refuses_missing = False
     changes: ClassVar[dict[str, Any]] = {"admin_url": None, "assume_exists": True}
 
 
 class TestWithoutAdmin(Contract):
-    """The mark-delete position alone proves the end and brings messages back."""
+    """Only the mark-delete position proves the end and restores messages."""
 
     @pytest.fixture
     def bench(self, pulsar_judge: Judge) -> Iterator[Bench]:

@@ -1,4 +1,4 @@
-"""What the heads of entries say on real Pulsar: partly acknowledged, large, encrypted, the last ones."""
+"""Heads of entries on real Pulsar: acknowledged in part, large, encrypted, the last of a topic."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BATCHES, SIZE = 12, 100
 
 
 @pytest.mark.parametrize("kind", ["failover", "shared", "key_shared"])
-def test_batches_partly_acknowledged(pulsar_case: Case, kind: str) -> None:
-    """Of a batch of which some messages are acknowledged, the others are counted, and all of it cleared."""
+def test_batches_acknowledged_in_part_are_counted_right(pulsar_case: Case, kind: str) -> None:
+    """Of a batch that is acknowledged in part, the other messages are counted, and all of it is cleared."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, BATCHES * SIZE, batch=SIZE)
     consumer = pulsar_case.judge.client.subscribe(
@@ -37,8 +37,8 @@ def test_batches_partly_acknowledged(pulsar_case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["failover", "shared"])
-def test_metadata_larger_than_any_buffer(pulsar_case: Case, kind: str) -> None:
-    """Properties of hundreds of kilobytes in front of a payload do not hide what the entry holds."""
+def test_metadata_may_exceed_the_buffer(pulsar_case: Case, kind: str) -> None:
+    """Properties of hundreds of kilobytes before a payload do not hide what the entry holds."""
     topic = pulsar_case.create()
     producer = pulsar_case.judge.client.create_producer(topic, batching_enabled=False)
     for number in range(20):
@@ -50,7 +50,7 @@ def test_metadata_larger_than_any_buffer(pulsar_case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [0, 50])
-def test_encrypted(pulsar_case: Case, tmp_path: Path, batch: int) -> None:
+def test_encrypted_messages_are_cleared(pulsar_case: Case, tmp_path: Path, batch: int) -> None:
     """Encrypted messages are counted and acknowledged without any key."""
     need("openssl")
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
@@ -67,16 +67,16 @@ def test_encrypted(pulsar_case: Case, tmp_path: Path, batch: int) -> None:
     pulsar_case.cleared(500)
 
 
-def test_terminated_topic(pulsar_case: Case) -> None:
-    """The backlog of a topic that takes no more messages is cleared like any other."""
+def test_a_terminated_topic_is_cleared(pulsar_case: Case) -> None:
+    """The backlog of a topic that accepts no more messages is cleared like any other."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 300, batch=30)
     pulsar_case.judge.admin("POST", f"{topic.replace('://', '/')}/terminate")
     pulsar_case.cleared(300)
 
 
-def test_follow_goes_on_to_what_arrives(pulsar_case: Case) -> None:
-    """With --follow what is published meanwhile is cleared, too, over the first end and its permits."""
+def test_follow_clears_what_arrives(pulsar_case: Case) -> None:
+    """With --follow, messages published meanwhile are cleared, too, beyond the first end and its permits."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 3000, batch=100)
     later = iter([4000])

@@ -1,6 +1,6 @@
-"""A real Pulsar that dies, and a process told to stop, in the middle of a drain.
+"""A real Pulsar that is killed, and a process that is stopped, in the middle of a drain.
 
-The broker limits how fast it delivers (a dispatch rate), so that there is a middle to act in.
+The broker limits how fast it delivers (a dispatch rate), so that a drain lasts long enough to interrupt it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Slow:
 
 @pytest.fixture(params=["failover", "shared"])
 def backlog(slow: Judge, tmp_path: Path, request: pytest.FixtureRequest) -> Slow:
-    """A topic and a subscription of their own on the slow broker, in order and competing."""
+    """A separate topic and subscription on the slow broker, in order and competing."""
     return Slow(slow, request.param, tmp_path)
 
 
@@ -81,8 +81,8 @@ def test_sigterm_then_resume_adds_up(backlog: Slow) -> None:
     assert first.result["totals"]["messages"] + second.result["totals"]["messages"] == MESSAGES
 
 
-def test_broker_killed_and_restarted_mid_drain(backlog: Slow) -> None:
-    """What a killed broker forgot is delivered again and acknowledged, but counted once."""
+def test_a_broker_may_restart_during_a_drain(backlog: Slow) -> None:
+    """Acknowledgements that a killed broker lost are repeated, and their messages are counted once."""
     with started(*backlog.args) as process:
         backlog.wait_for_the_middle(process)
         backlog.judge.server.stop()

@@ -1,4 +1,4 @@
-"""Real Pulsar with TLS, tokens and permissions: who gets in, and what the others are told."""
+"""Real Pulsar with TLS, tokens and permissions: logins that succeed, and errors of those that do not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN_HEAD = token().partition(".")[0]  # every token's first part
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
-    """Plain clients of a Pulsar that wants TLS and a token."""
+    """Plain clients of a Pulsar that requires TLS and a token."""
     with running_pulsar(tmp_path_factory.mktemp("secure"), secure=True) as server:
         judge = Judge(server)
         yield judge
@@ -56,7 +56,7 @@ def arguments(server: PulsarServer, topic: str, receipts: Path, *more: str) -> l
 
 
 def everything(ran: Ran, receipts: Path) -> str:
-    """All that a run left behind for eyes."""
+    """All texts that a run printed or stored."""
     stored = "".join(path.read_text() for path in receipts.rglob("*") if path.is_file())
     return ran.stdout + ran.stderr + stored
 
@@ -85,15 +85,15 @@ def issuer(secret: str) -> Iterator[str]:
             self.wfile.write(text)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     with answering(Handler) as port:
         address = f"http://127.0.0.1:{port}"
         yield address
 
 
-def test_token_renewed_while_it_runs(secure: Judge, topic: str, tmp_path: Path) -> None:
-    """When the token expires, the broker asks for the file's new one; the connection goes on."""
+def test_a_token_is_renewed_during_a_run(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """When the token expires, the broker asks for the file's new one; the connection stays."""
     file = tmp_path / "token.jwt"
     file.write_text(token(expires_in_s=5))
     args = arguments(secure.server, topic, tmp_path / "receipts", "--token-file", str(file))
@@ -139,10 +139,12 @@ def test_streamnative_profile_clears(
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_oauth2_client_credentials(secure: Judge, topic: str, tmp_path: Path, *, good: bool) -> None:
-    """A key file's client gets a token from its issuer; a wrong secret is told and never shown."""
+def test_oauth2_client_credentials_log_in(
+    secure: Judge, topic: str, tmp_path: Path, *, good: bool
+) -> None:
+    """A key file's client gets a token from its issuer; a wrong secret is reported and never shown."""
     receipts, key = tmp_path / "receipts", tmp_path / "key.json"
-    secret = "s3cret-of-tool" if good else "s3cret-of-nobody"
+    secret = "s3cret-of-tool" if good else "another-s3cret"
     key.write_text(json.dumps({"client_id": "tool", "client_secret": secret}))
     with issuer("s3cret-of-tool") as address:
         ran = cleaner(
@@ -165,13 +167,11 @@ def test_oauth2_client_credentials(secure: Judge, topic: str, tmp_path: Path, *,
             token(key=b"a key of thirty-two bytes or more, but not the broker's"), id="forged"
         ),
         pytest.param("bm8gdG9rZW4=.YXQ.YWxs", id="garbage"),
-        pytest.param(token("stranger"), id="without permission"),
+        pytest.param(token("outsider"), id="without permission"),
     ],
 )
-def test_who_may_not_is_told_and_changes_nothing(
-    secure: Judge, topic: str, tmp_path: Path, wrong: str
-) -> None:
-    """A token that is expired, forged, garbage or without permission: exit 1, why, nothing cleared."""
+def test_a_refused_token_changes_nothing(secure: Judge, topic: str, tmp_path: Path, wrong: str) -> None:
+    """A token that is expired, forged, garbage or without permission: exit 1, the reason, nothing cleared."""
     before = left(secure, topic)
     ran = cleaner(
         *arguments(secure.server, topic, tmp_path, "--token", "${env:PULSAR_TOKEN}"),
@@ -196,9 +196,9 @@ def with_certificate(secure: Judge, topic: str, folder: Path, subject: str, *mor
     return cleaner("pulsar", *args, "--tls-certificate", str(folder / "client.crt"), *more)
 
 
-@pytest.mark.parametrize("subject", ["admin", "stranger"])
+@pytest.mark.parametrize("subject", ["admin", "outsider"])
 def test_certificates_log_in(secure: Judge, topic: str, tmp_path: Path, subject: str) -> None:
-    """Whose certificate the cluster knows clears the backlog; another's is told that it may not."""
+    """A certificate that the cluster permits clears the backlog; another one is refused."""
     folder = tmp_path / "files"
     key = ("--tls-key", str(folder / "client.key"))
     ran = with_certificate(secure, topic, folder, subject, *key)
@@ -209,23 +209,25 @@ def test_certificates_log_in(secure: Judge, topic: str, tmp_path: Path, subject:
     assert (left(secure, topic) == 0) is (subject == "admin")
 
 
-def test_certificate_without_its_key(secure: Judge, topic: str, tmp_path: Path) -> None:
-    """A certificate that is given without its private key is a mistake in the call, and told as such."""
+def test_a_certificate_without_its_key_is_wrong_use(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """A certificate that is given without its private key is wrong use, exit 2."""
     ran = with_certificate(secure, topic, tmp_path / "files", "admin")
     assert (ran.code, "--tls-key" in ran.stderr) == (2, True), ran.stderr
     assert left(secure, topic) > 0
 
 
-def test_no_token_is_refused_by_the_broker(secure: Judge, topic: str, tmp_path: Path) -> None:
-    """Without a login the plain profile is told what is missing."""
+def test_a_missing_login_is_named(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """Without a login the plain profile fails with the option that is missing."""
     args = arguments(secure.server, topic, tmp_path, "--tls-trust-certs", str(secure.server.ca))
     ran = cleaner("pulsar", *args[1:])
     assert (ran.code, "--token" in ran.result["error"]) == (1, True), ran.stderr
 
 
 @pytest.mark.parametrize("tls", [True, False])
-def test_port_of_the_other_kind(secure: Judge, topic: str, tmp_path: Path, *, tls: bool) -> None:
-    """TLS at a port without it, and the reverse, end in seconds with a question that points at it."""
+def test_a_port_of_the_other_kind_is_recognized(
+    secure: Judge, topic: str, tmp_path: Path, *, tls: bool
+) -> None:
+    """TLS at a port without it, and the reverse, end in seconds with a question about the port."""
     server = secure.server
     url = f"pulsar+ssl://localhost:{server.port}" if tls else f"pulsar://localhost:{server.secure_port}"
     ran = cleaner(
@@ -233,8 +235,8 @@ def test_port_of_the_other_kind(secure: Judge, topic: str, tmp_path: Path, *, tl
         "--subscription", SUBSCRIPTION, "--receipt-dir", str(tmp_path),
         "--tls-trust-certs", str(server.ca),
     )  # fmt: skip
-    said = "its port for TLS" if tls else "want pulsar+ssl://"
-    assert (ran.code, said in ran.result["error"]) == (1, True), ran.stderr
+    expected = "its port for TLS" if tls else "want pulsar+ssl://"
+    assert (ran.code, expected in ran.result["error"]) == (1, True), ran.stderr
 
 
 def test_foreign_authority_is_refused(secure: Judge, topic: str, tmp_path: Path) -> None:
@@ -249,8 +251,10 @@ def test_foreign_authority_is_refused(secure: Judge, topic: str, tmp_path: Path)
     assert TOKEN_HEAD not in everything(ran, tmp_path)
 
 
-def test_expired_token_without_the_admin_api(secure: Judge, topic: str, tmp_path: Path) -> None:
-    """Where no admin API is asked, a bad login ends the run in seconds, too, and is pointed at."""
+def test_an_expired_token_is_recognized_without_the_admin_api(
+    secure: Judge, topic: str, tmp_path: Path
+) -> None:
+    """Without the admin API, an expired token ends the run in seconds, too, with a hint."""
     args = arguments(secure.server, topic, tmp_path, "--token", "${env:PULSAR_TOKEN}")
     at = args.index("--admin-url")
     del args[at : at + 2]

@@ -1,4 +1,4 @@
-"""Slices of a run on real Pulsar as processes of their own: one killed, one delivered twice, undone."""
+"""Slices of a run on real Pulsar as separate processes: one killed, one started twice, restored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backlog_clearer.testing.support import wait_until
 from tests.command import cleaner, ended, job_started
 
 PARTITIONS, EACH, SLICES = 6, 8000, 3
-RATE = 2000  # messages a second of each partition, so that there is a middle to act in
+RATE = 2000  # messages a second of each partition, so that they can be interrupted
 VICTIM = 1
 RUN = "night-7"
 
@@ -54,13 +54,13 @@ class Fleet:
         return [self.judge.backlog(part) for part in self.parts]
 
     def consumers(self, number: int) -> list[dict[str, Any]]:
-        """Who is attached to a partition, by the broker."""
+        """Consumers attached to a partition, by the broker."""
         found: list[dict[str, Any]] = self.judge.stats(self.parts[number])["consumers"]
         return found
 
 
 @pytest.mark.parametrize("kind", ["failover", "shared"])
-def test_slices_killed_and_delivered_twice(pulsar_judge: Judge, tmp_path: Path, kind: str) -> None:
+def test_slices_killed_and_started_twice_add_up(pulsar_judge: Judge, tmp_path: Path, kind: str) -> None:
     """Slices that begin while others read, one killed, one started twice: empty, and undone as one run."""
     fleet = Fleet(pulsar_judge, tmp_path, kind)
 

@@ -1,4 +1,4 @@
-"""Open, committed and aborted transactions on real Pulsar: what is said of them, what becomes of them."""
+"""Open, committed and aborted transactions on real Pulsar: notes, and effects on the backlog."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEFORE, WITHIN, AFTER = 10, 5, 7
 
 @pytest.mark.parametrize(("kind", "end"), [("failover", "commit"), ("shared", "abort")])
 def test_consume_stalls_before_an_open_transaction(pulsar_case: Case, kind: str, end: str) -> None:
-    """What an open transaction sent, and what follows, is said before and stays until it has ended."""
+    """Messages of an open transaction, and those after them, are noted before and stay until it has ended."""
     topic = pulsar_case.create()
     pulsar_case.changes["subscription_type"] = kind
     pulsar_case.judge.produce(topic, BEFORE)
@@ -33,7 +33,7 @@ def test_consume_stalls_before_an_open_transaction(pulsar_case: Case, kind: str,
 
 
 def test_skip_passes_over_an_open_transaction(pulsar_case: Case) -> None:
-    """After a skip, what the transaction sent is not delivered even when it commits, but restore works."""
+    """After a skip, the transaction's messages are not delivered even when it commits, but restore works."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, BEFORE)
     with transaction(pulsar_case.judge.server, topic, "send", WITHIN) as sent:
@@ -53,8 +53,8 @@ def acknowledging(case: Case, kind: str) -> str:
     return topic
 
 
-def test_acknowledgements_of_an_open_transaction_are_said(pulsar_case: Case) -> None:
-    """What an open transaction acknowledged is neither delivered nor cleared until it ends; said before."""
+def test_acknowledgements_of_an_open_transaction_are_noted(pulsar_case: Case) -> None:
+    """Messages that an open transaction acknowledged are noted before, and neither delivered nor cleared."""
     topic = acknowledging(pulsar_case, "shared")
     with transaction(pulsar_case.judge.server, topic, "acknowledge", WITHIN) as acknowledged:
         notes = pulsar_case.status().notes
@@ -70,7 +70,7 @@ def test_acknowledgements_of_an_open_transaction_are_said(pulsar_case: Case) -> 
 
 
 def test_in_order_such_acknowledgements_are_passed_over(pulsar_case: Case) -> None:
-    """In order the position passes over them: said before, gone when they abort, back by a restore."""
+    """In order, the position passes over them: noted before, gone when they abort, restored by a receipt."""
     topic = acknowledging(pulsar_case, "failover")
     with transaction(pulsar_case.judge.server, topic, "acknowledge", WITHIN) as acknowledged:
         notes = pulsar_case.status().notes

@@ -39,18 +39,18 @@ _BUSY = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
 
 
 class _Session(requests.Session):
-    """Keeps the login where one broker sends on to the owner of a topic, which requests takes for a stranger.
+    """Keeps the login when a broker redirects to the owner of a topic, which has another host or port.
 
-    But never on a way that is not encrypted any more.
+    Never when the redirect leads from HTTPS to HTTP.
     """
 
     def should_strip_auth(self, old_url: str, new_url: str) -> bool:
-        """Whether the login stays behind."""
+        """Whether the login is left out of the next request."""
         return urlsplit(old_url).scheme == "https" != urlsplit(new_url).scheme
 
 
 class Admin:
-    """One connection to the admin API; for one thread."""
+    """One HTTP session with the admin API; for one thread."""
 
     def __init__(self, url: str, options: PulsarOptions, bearer: Bearer | None) -> None:
         self.url = url
@@ -72,7 +72,7 @@ class Admin:
         body: Mapping[str, Any] | None = None,
         version: str = "v2",
     ) -> Any:
-        """Ask, and return the JSON answered (None: no content).
+        """Send a request, and return the JSON of the answer (None: no content).
 
         Raises `NotFoundError`, `TransientError` or `BrokerError`, each with the address and what to
         check, never with a token.
@@ -85,7 +85,7 @@ class Admin:
             )
         except requests.exceptions.SSLError:
             raise BrokerError(
-                f"{self.url} has a certificate that is not trusted, or speaks no TLS: check"
+                f"{self.url} has a certificate that is not trusted, or does not use TLS: check"
                 " --tls-trust-certs and --admin-url."
             ) from None
         except (requests.RequestException, ValueError):
@@ -109,28 +109,28 @@ class Admin:
         try:
             return answer.json() if answer.content else None
         except ValueError:
-            raise BrokerError(f"{self.url} is no Pulsar admin API: check --admin-url.") from None
+            raise BrokerError(f"{self.url} is not a Pulsar admin API: check --admin-url.") from None
 
     def each(self, items: Sequence[_T], ask: Callable[[Admin, _T], _R]) -> list[_R | ClearerError]:
-        """Call a function for each item, several at a time, each time with a connection that it has alone.
+        """Call a function for each item, several at a time, each with a session that no other thread uses.
 
-        Returns the results in order, an error where one was raised; if the API falls silent, it is
+        Returns the results in order, an error where one was raised; once the API gives no answer, it is
         not asked for the rest.
         """
         own, opened = iter([self]), list[Admin]()
-        silent: list[UnreachableError] = []
+        unreachable: list[UnreachableError] = []
 
         def work(admin: Admin, item: _T) -> _R:
-            if silent:
-                raise silent[0]
+            if unreachable:
+                raise unreachable[0]
             try:
                 return ask(admin, item)
             except UnreachableError as error:
-                silent.append(error)
+                unreachable.append(error)
                 raise
 
         def open_worker() -> Callable[[_T], _R]:
-            admin = next(own, None)  # the first thread needs no other connection
+            admin = next(own, None)  # the first thread uses this session
             if admin is None:
                 admin = Admin(self.url, self._options, self._bearer)
                 opened.append(admin)
@@ -182,7 +182,7 @@ class Admin:
     def retention(self, topic: str) -> tuple[int, int] | None:
         """(minutes, megabytes) that acknowledged messages are kept; -1: without end.
 
-        None: not known. The topic's own policy counts before the namespace's.
+        None: not known. The topic's own policy overrides the namespace's.
         """
         for path, query in (
             (f"{_path(topic)}/retention", {"applied": "true"}),
@@ -211,14 +211,14 @@ class Admin:
         return found
 
     def reset(self, topic: str, subscription: str, after: Place) -> None:
-        """Move a subscription so that the next message is the one after this place."""
+        """Move a subscription so that the next entry is the one after this place."""
         number = _PARTITION.search(topic)
         self.call(
             "POST",
             f"{_path(topic)}/subscription/{quote(subscription, safe='')}/resetcursor",
             body={
                 "ledgerId": after.ledger,
-                "entryId": after.entry + 1,  # `isExcluded` is ignored for whole entries
+                "entryId": after.entry + 1,  # the broker ignores `isExcluded` for whole entries
                 "partitionIndex": int(number[1]) if number else -1,
                 "batchIndex": -1,
                 "isExcluded": False,

@@ -1,4 +1,4 @@
-"""How a broker and its admin API are told who is asking."""
+"""Logins to a broker and its admin API: tokens, OAuth2 client credentials, certificates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 
 Bearer = Callable[[], str]
-"""Gives the token to present now; may be called from any thread."""
+"""Returns the token to present now; may be called from any thread."""
 
 TIMEOUT_S = 10.0
-_EARLY_S = 60.0  # a token is renewed so long before it expires
+_EARLY_S = 60.0  # a token is renewed this long before it expires
 
 
 def _read(name: str, flag: str) -> str:
@@ -31,7 +31,7 @@ def _read(name: str, flag: str) -> str:
 
 
 class ClientCredentials:
-    """Tokens of an OAuth2 client, by the issuer's own discovery document."""
+    """Tokens of an OAuth2 client, from the issuer that its discovery document describes."""
 
     def __init__(self, options: PulsarOptions) -> None:
         text = _read(options.oauth2_key_file or "", "--oauth2-key-file")
@@ -40,7 +40,7 @@ class ClientCredentials:
             self._id, self._secret = str(key["client_id"]), str(key["client_secret"])
         except (ValueError, KeyError, TypeError):
             raise UsageError(
-                f"{options.oauth2_key_file} is no OAuth2 key file: it must be a JSON object with"
+                f"{options.oauth2_key_file} is not an OAuth2 key file: it must be a JSON object with"
                 " client_id and client_secret."
             ) from None
         self._issuer = (options.issuer or "").rstrip("/")
@@ -50,7 +50,7 @@ class ClientCredentials:
         self._lock = threading.Lock()
 
     def __call__(self) -> str:
-        """A token that is good for another minute; raises `BrokerError` or `TransientError`."""
+        """A token that is valid for another minute; raises `BrokerError` or `TransientError`."""
         with self._lock:
             if time.monotonic() >= self._until:
                 self._token, seconds = self._fetch()
@@ -89,7 +89,7 @@ class ClientCredentials:
 
 
 def bearer(options: PulsarOptions) -> Bearer | None:
-    """Who asks; None: nobody says so. Raises `UsageError` for an unusable key file."""
+    """The source of tokens that the options name; None: no token. Raises `UsageError` for an unusable file."""
     if options.token:
         token = options.token.get_secret_value()
         return lambda: token
@@ -104,18 +104,18 @@ class Access:
     """How a connection to a broker is opened."""
 
     bearer: Bearer | None
-    tls: ssl.SSLContext  # for addresses that want it
+    tls: ssl.SSLContext  # for addresses with TLS
     certificate: bool  # whether there is one to log in with
 
     def credentials(self) -> dict[str, Any]:
-        """The fields of CONNECT and of AuthData that say who asks; a token comes before a certificate."""
+        """The login fields of CONNECT and of AuthData; a token is preferred to a certificate."""
         if self.bearer:
             return {"auth_method_name": "token", "auth_data": self.bearer().encode()}
         return {"auth_method_name": "tls", "auth_data": b""} if self.certificate else {}
 
 
 def access(options: PulsarOptions) -> Access:
-    """Who asks, and whom to trust. Raises `UsageError` for a file that cannot be used."""
+    """The login and the trusted authorities. Raises `UsageError` for a file that cannot be used."""
     try:
         tls = ssl.create_default_context(cafile=options.tls_trust_certs)
     except OSError:  # an ssl.SSLError is one
@@ -124,12 +124,12 @@ def access(options: PulsarOptions) -> Access:
         ) from None
     if options.tls_certificate:
         try:
-            # The password is asked for by OpenSSL on the terminal if none is given.
+            # Without a password here, OpenSSL asks for one on the terminal.
             tls.load_cert_chain(options.tls_certificate, options.tls_key, password=lambda: "")
         except OSError:
             raise UsageError(
                 f"--tls-certificate {options.tls_certificate} and --tls-key"
-                f" {options.tls_key or '(in the same file)'} are no certificate with its private key,"
-                " in PEM and not encrypted."
+                f" {options.tls_key or '(in the same file)'} are not a certificate and its private key"
+                " in PEM, not encrypted."
             ) from None
     return Access(bearer(options), tls, options.tls_certificate is not None)

@@ -1,4 +1,4 @@
-"""Where a cluster serves its topics, consumers there, and its errors in the tool's terms."""
+"""Lookups of the brokers that serve a topic, and consumers there."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _SUB_TYPES = {
     SubscriptionType.KEY_SHARED: 3,
 }
 _numbers = itertools.count(secrets.randbelow(1 << 31))
-"""Of consumers: Pulsar wants them distinct on a connection, pulsar-lite on a topic, whoever connects."""
+"""Numbers of consumers: unique on a connection for Pulsar, on a topic over all processes for pulsar-lite."""
 
 
 def name_of(run_id: str) -> str:
-    """What the names of a run's consumers begin with; see `is_of`."""
+    """The beginning of the names of a run's consumers; see `is_of`."""
     return f"backlog-clearer-{run_id}"
 
 
 def is_of(run_id: str, consumer_name: str) -> bool:
-    """Whether a consumer is of this run, from whatever process."""
+    """Whether a consumer belongs to this run, in any process."""
     return consumer_name.rpartition("-")[0] == name_of(run_id)
 
 
@@ -49,7 +49,7 @@ class Consumer(NamedTuple):
     number: int
 
     def send(self, kind: Kind, **fields: Any) -> None:
-        """Send a command about it, without waiting."""
+        """Send a command about it, without waiting for an answer."""
         self.connection.send(frame(kind, consumer_id=self.number, **fields))
 
     def acknowledge(self, kind: int, places: Sequence[Place]) -> None:
@@ -59,14 +59,14 @@ class Consumer(NamedTuple):
 
 
 class TopicEnd(NamedTuple):
-    """What the binary protocol tells of a topic and a subscription of it."""
+    """The end of a topic and a subscription's position, as the binary protocol returns them."""
 
     end: Place  # the last entry that is delivered; its entry is -1 if there is none
-    mark_delete: Place | None  # None: the broker does not tell
+    mark_delete: Place | None  # None: the broker does not report it
 
 
 class Cluster:
-    """Connections to one cluster's brokers, made as they are needed; for one thread.
+    """Connections to one cluster's brokers, opened when they are needed; for one thread.
 
     Methods raise `TransientError` or `BrokerError`.
     """
@@ -81,7 +81,7 @@ class Cluster:
 
     @property
     def connections(self) -> list[Connection]:
-        """All that are open."""
+        """All open connections."""
         return list(self._connections.values())
 
     def partitions(self, topic: str) -> int:
@@ -97,7 +97,7 @@ class Cluster:
         return int(found.partitions)
 
     def subscribe(self, partition: Partition, topic: str, kind: SubscriptionType) -> Consumer:
-        """A new consumer of one partition's topic, on the broker that owns it; nothing is asked for yet."""
+        """A new consumer of one partition's topic, on the broker that owns it, without permits yet."""
         with refusals_translated(self._options.service_url, partition):
             connection = self._owner(topic)
             consumer = Consumer(connection, next(_numbers))
@@ -115,7 +115,7 @@ class Cluster:
         return consumer
 
     def last(self, consumer: Consumer, partition: Partition) -> TopicEnd:
-        """How far a consumer's topic and its subscription go."""
+        """The end of a consumer's topic, and the position of its subscription."""
         with refusals_translated(self._options.service_url, partition):
             answer = consumer.connection.ask(Kind.GET_LAST_MESSAGE_ID, consumer_id=consumer.number)
         last = _place(answer, "last_message_id")
@@ -127,7 +127,7 @@ class Cluster:
         return TopicEnd(last, _place(answer, "consumer_mark_delete_position"))
 
     def seek(self, consumer: Consumer, partition: Partition, after: Place) -> None:
-        """Move a consumer's subscription so that the next message is the one after this place."""
+        """Move a consumer's subscription so that the next entry is the one after this place."""
         ledger, entry = after
         with refusals_translated(self._options.service_url, partition):
             consumer.connection.ask(
@@ -148,7 +148,7 @@ class Cluster:
                     continue
                 break
             if self._home is None:
-                raise failed or BrokerError("--service-url names no host.")
+                raise failed or BrokerError("--service-url does not name a host.")
         return self._home
 
     def _connect(self, address: Address, through: str | None) -> Connection:
@@ -159,7 +159,7 @@ class Cluster:
         return found
 
     def _owner(self, topic: str) -> Connection:
-        """A connection to the broker that serves a topic, by way of the proxy where there is one."""
+        """A connection to the broker that serves a topic, through the proxy where there is one."""
         home = asked = self._at_home()
         tls, authoritative = home.address.tls, False
         listener = self._options.listener_name
@@ -169,7 +169,9 @@ class Cluster:
             url = answer.broker_service_url_tls if tls else answer.broker_service_url
             if not url:
                 name = "pulsar+ssl" if tls else "pulsar"
-                raise BrokerError(f"{self._options.service_url} told no {name}:// address of {topic}.")
+                raise BrokerError(
+                    f"{self._options.service_url} returned no {name}:// address of {topic}."
+                )
             try:
                 owner = addresses(url)[0]
             except ValueError as error:
@@ -183,10 +185,12 @@ class Cluster:
             if answer.response != REDIRECT:
                 return found
             asked, authoritative = found, answer.authoritative
-        raise TransientError(f"{self._options.service_url} sends from broker to broker for {topic}.")
+        raise TransientError(
+            f"{self._options.service_url} redirects from broker to broker without end for {topic}."
+        )
 
     def close(self) -> None:
-        """Close consumers, so that the broker has seen all that was sent before, then connections."""
+        """Close consumers, so that the broker has processed everything sent before, then connections."""
         asked = []
         until = time.monotonic() + _CLOSE_S
         for connection, number in self._consumers:

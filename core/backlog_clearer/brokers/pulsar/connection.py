@@ -1,9 +1,9 @@
-"""One connection to one Pulsar broker or proxy, which keeps only the heads of messages.
+"""One connection to one Pulsar broker or proxy, which keeps only the heads of entries.
 
 Pulsar's client libraries decompress every batch, make an object of every message and hold thousands of
-them. What a drain needs stands before the payload: which entry it is, and how many messages it holds. So
-the payload is dropped where it arrives: on Linux it never leaves the kernel (bench/README-pulsar.md has
-the figures).
+them. A drain needs only what precedes the payload: which entry it is, and how many messages it holds. So
+the payload is dropped on arrival: on Linux it never leaves the kernel (bench/README-pulsar.md has the
+figures).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from backlog_clearer.errors import BrokerError, TransientError
 
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 10.0  # for an answer
-_RECEIVE_S = 0.25  # longest wait for the rest of what has begun to come
-_PING_S = 30.0  # silence after which we ask whether the broker is there, as Pulsar's clients do
+_RECEIVE_S = 0.25  # longest wait for the rest of a frame
+_PING_S = 30.0  # silence after which a PING is sent, as Pulsar's clients do
 _BUFFER_BYTES = 64 * 1024
-_MAX_HEAD_BYTES = 16 * 1024 * 1024  # no message's metadata are believed to be larger
+_MAX_HEAD_BYTES = 16 * 1024 * 1024  # a message with larger metadata is refused
 _DROP_BYTES = 1024 * 1024  # at a time
-_LOGIN = 0  # stands for the number of the one request that bears none
+_LOGIN = 0  # in place of a request id, which CONNECT does not have
 _CLIENT = f"backlog-clearer-{__version__}"
 
 
@@ -49,9 +49,9 @@ class Connection(Waitable):
     """
 
     def __init__(self, address: Address, access: Access, *, through: str | None = None) -> None:
-        """Connect and log in; `through`: the broker ("host:port") that a proxy there shall connect to.
+        """Connect and log in; `through`: the broker ("host:port") that a proxy there is to connect to.
 
-        Raises `RefusalError` where the broker does not let us in, `BrokerError` for its certificate.
+        Raises `RefusalError` where the broker refuses the login, `BrokerError` for its certificate.
         """
         self.address = address
         self._access = access
@@ -60,11 +60,11 @@ class Connection(Waitable):
         self.broken_by: TransientError | None = None
         self.lost: set[int] = set()  # consumers that the broker has closed
         self._buffer = bytearray(_BUFFER_BYTES)
-        self._at = self._end = 0  # what has come and is not looked at yet
-        self._skip = 0  # bytes of a payload that are still to come
+        self._at = self._end = 0  # received bytes that are not parsed yet
+        self._skip = 0  # bytes of a payload that are not received yet
         self._dropped = bytearray(_DROP_BYTES)
         self._drop = 0 if address.tls else DROP
-        self._heard_at = self._asked_at = time.monotonic()
+        self._received_at = self._asked_at = time.monotonic()
         self._socket = self._connect()
         try:
             self._log_in(through)
@@ -82,7 +82,7 @@ class Connection(Waitable):
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", None) or error.reason or "the handshake failed"
             raise BrokerError(
-                f"{address} has a certificate that is not trusted, or speaks no TLS ({reason}): check"
+                f"{address} has a certificate that is not trusted, or does not use TLS ({reason}): check"
                 " --tls-trust-certs and --service-url."
             ) from None
         except OSError as error:
@@ -113,14 +113,14 @@ class Connection(Waitable):
         self.wait_for(_LOGIN)
 
     def ask(self, kind: Kind, **fields: Any) -> Any:
-        """Send a request and wait for the body of its answer; drops messages that come meanwhile.
+        """Send a request and wait for the body of its answer; drops messages that arrive meanwhile.
 
         Raises `RefusalError` for an answer that is an error.
         """
         return self.wait_for(self.request(kind, **fields))
 
     def request(self, kind: Kind, **fields: Any) -> int:
-        """Send a request without waiting; its number."""
+        """Send a request without waiting for its answer; returns its number."""
         number = next(self._requests)
         self._answers[number] = None
         self.send(frame(kind, request_id=number, **fields))
@@ -154,31 +154,31 @@ class Connection(Waitable):
             raise self._broken(error) from None
 
     def receive(self) -> None:
-        """Take what has come, waiting for it a moment; drop what nobody looks at."""
+        """Receive what has arrived, or wait a moment for it; payloads are dropped."""
         until = time.monotonic() + _RECEIVE_S
         try:
             while self._skip:
                 size = min(self._skip, _DROP_BYTES)
-                self._skip -= self._heard(self._socket.recv_into(self._dropped, size, self._drop))
-                if self._heard_at > until:  # a large payload on a slow line
+                self._skip -= self._received(self._socket.recv_into(self._dropped, size, self._drop))
+                if self._received_at > until:  # a large payload on a slow line
                     return
             self._make_room()
             free = memoryview(self._buffer)[self._end :]
-            self._end += self._heard(self._socket.recv_into(free))
+            self._end += self._received(self._socket.recv_into(free))
         except TimeoutError:
             return
         except OSError as error:
             raise self._broken(error) from None
 
-    def _heard(self, size: int) -> int:
+    def _received(self, size: int) -> int:
         if not size:
             hint = " (does its port want pulsar+ssl://?)" if _LOGIN in self._answers else ""
-            raise ConnectionResetError(f"it was closed from there{hint}")
-        self._heard_at = time.monotonic()
+            raise ConnectionResetError(f"the other side closed it{hint}")
+        self._received_at = time.monotonic()
         return size
 
     def _make_room(self) -> None:
-        """Move the beginning of a head to the buffer's, which grows if the head is as large."""
+        """Move an incomplete head to the start of the buffer, which grows if the head fills it."""
         rest = self._buffer[self._at : self._end]
         if len(rest) == len(self._buffer):
             if len(rest) >= _MAX_HEAD_BYTES:
@@ -188,28 +188,28 @@ class Connection(Waitable):
         self._at, self._end = 0, len(rest)
 
     def next(self) -> EntryHead | None:
-        """The next entry of what has come; None: more has to be received.
+        """The next entry of what was received; None: more has to be received.
 
-        Commands between are carried out. Raises `RefusalError` for an error that answers no request.
+        Other commands are handled on the way. Raises `RefusalError` for an error that answers no request.
         """
         while not self._skip:
             try:
-                said = parse_head(self._buffer, self._at, self._end)
+                found = parse_head(self._buffer, self._at, self._end)
             except FrameError as error:
                 raise self._broken(error) from None
-            if said is None:
+            if found is None:
                 return None
-            self._at += said.size
+            self._at += found.size
             if self._at > self._end:
                 self._skip = self._at - self._end
                 self._at = self._end = 0
-            if isinstance(said, EntryHead):
-                return said
-            self._carry_out(said)
+            if isinstance(found, EntryHead):
+                return found
+            self._carry_out(found)
         return None
 
-    def _carry_out(self, said: Command) -> None:
-        kind, body = said.kind, said.body
+    def _carry_out(self, found: Command) -> None:
+        kind, body = found.kind, found.body
         if kind == Kind.PING:
             self.send(frame(Kind.PONG))
         elif kind == Kind.AUTH_CHALLENGE:
@@ -217,7 +217,7 @@ class Connection(Waitable):
         elif kind == Kind.CLOSE_CONSUMER:
             self.lost.add(body.consumer_id)
         elif kind == Kind.TOPIC_MIGRATED:
-            raise self._broken("the topic moves to another cluster")
+            raise self._broken("the topic is migrating to another cluster")
         elif kind == Kind.CONNECTED:
             self._answers[_LOGIN] = body
         elif body is not None and body.request_id in self._answers:
@@ -226,7 +226,7 @@ class Connection(Waitable):
             raise RefusalError(error_name(body.error), body.message)
 
     def _present_again(self) -> None:
-        """Show a token anew: the one that was shown expires."""
+        """Present a token again: the one presented before expires."""
         self.send(
             frame(
                 Kind.AUTH_RESPONSE,
@@ -237,10 +237,10 @@ class Connection(Waitable):
         )
 
     def check(self) -> None:
-        """Where nothing has come for long: ask whether the broker is there, and give it up if it is not."""
+        """After a long silence, send a PING; raise `TransientError` if it was not answered."""
         now = time.monotonic()
-        if now - self._heard_at > 2 * _PING_S:
-            raise self._broken(f"nothing was heard for {2 * _PING_S:.0f} s")
-        if now - max(self._heard_at, self._asked_at) > _PING_S:
+        if now - self._received_at > 2 * _PING_S:
+            raise self._broken(f"nothing was received for {2 * _PING_S:.0f} s")
+        if now - max(self._received_at, self._asked_at) > _PING_S:
             self._asked_at = now
             self.send(frame(Kind.PING))

@@ -1,7 +1,7 @@
-"""Lanes: a consumer for each partition, counted by the heads of entries, acknowledged by entries.
+"""Lanes: a consumer for each partition; the heads of entries are counted, whole entries acknowledged.
 
-An entry is acknowledged once all of its messages are counted, so that what is counted as acknowledged
-holds also where the broker keeps no index within a batch. Exclusive and Failover acknowledge
+An entry is acknowledged once all of its messages are counted, so that the counts of acknowledged
+messages are also right where the broker keeps no index within a batch. Exclusive and Failover acknowledge
 cumulatively, one command a settle; Shared and Key_Shared entry by entry, many in one command.
 """
 
@@ -23,7 +23,7 @@ from backlog_clearer.brokers.shared.sockets import wait
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
-_SILENT_S = 1.0  # silence after which only the broker's figures can tell whether anything is left
+_SILENT_S = 1.0  # silence after which only the broker's figures can show whether anything is left
 _ACKS = 1000  # entries in one acknowledgement
 
 
@@ -34,9 +34,9 @@ class Acknowledgements:
     lock: threading.Lock = field(default_factory=threading.Lock)
     entries: dict[Partition, Entries] = field(default_factory=dict)  # where lanes compete
     acked: dict[Partition, Place] = field(default_factory=dict)  # cumulatively
-    lanes: int = 0  # that are open
+    lanes: int = 0  # open now
 
-    def known(self, partition: Partition, at: Place) -> bool:
+    def includes(self, partition: Partition, at: Place) -> bool:
         """Whether an entry was counted and acknowledged before."""
         with self.lock:
             seen = self.entries.get(partition)
@@ -62,7 +62,7 @@ class Acknowledgements:
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
-    """What is the same for every lane of a source."""
+    """Settings that all lanes of a source share."""
 
     options: PulsarOptions
     access: Access
@@ -70,7 +70,7 @@ class LaneSettings:
     kind: SubscriptionType
     topics: Mapping[Partition, str]
     layouts: Mapping[Partition, Layout]  # without the admin API: empty
-    permits: int  # messages that the broker may have under way for one consumer
+    permits: int  # messages that the broker may send to one consumer in advance
     acknowledgements: Acknowledgements
 
     @property
@@ -99,7 +99,7 @@ class _ClaimReader:
         self.doubted = False
         self.reached = False
         self.taken: list[int] | None = None  # messages and bytes of this read; None: none came
-        self.spent = 0  # permits used up and not given anew
+        self.spent = 0  # permits used up and not renewed yet
         self.pending = 0  # messages of the last entry that are not counted yet
         self.counted = 0  # messages of entries that are not acknowledged yet, without…
         self.partly = 0  # …those counted of the pending one
@@ -107,7 +107,7 @@ class _ClaimReader:
         self.runs: list[Place] = []  # competing: entries to acknowledge
 
     def give(self, permits: int) -> None:
-        """Let the broker send so many messages more."""
+        """Let the broker send this many messages more."""
         self.consumer.send(Kind.FLOW, message_permits=permits)
 
     def give_again(self) -> None:
@@ -117,22 +117,22 @@ class _ClaimReader:
             self.spent = 0
 
     def acknowledge_again(self) -> None:
-        """What an earlier lane acknowledged: the broker may have lost it when the connection broke."""
+        """Repeat an earlier lane's acknowledgement, which the broker may have lost with the connection."""
         if self.resumed and self.at.entry >= 0:
             self.consumer.acknowledge(CUMULATIVE, [self.at])
 
     def take(self, entry: EntryHead, limit: int | None) -> int:
-        """Count an entry, or `limit` of its messages; how many are new and before the target."""
+        """Count an entry, or `limit` of its messages; returns how many are new and before the target."""
         self.active_at, self.doubted = time.monotonic(), False
         self.spent += entry.permits
         at = Place(entry.ledger, entry.entry)
         if self.target is not None and at > self.target:
-            if not self.competing and self.at < self.target:  # nothing before it can follow
+            if not self.competing and self.at < self.target:  # no earlier entry can follow
                 self.at = self.target
                 self._note(0, 0)
             return 0
         if self.competing:
-            if self._acknowledged(at):  # only to be acknowledged again
+            if self._acknowledged(at):  # acknowledged again, not counted
                 self.runs.append(at)
                 self._note(0, 0)
                 return 0
@@ -140,20 +140,20 @@ class _ClaimReader:
             return 0
         self.at = at
         self.pending = entry.messages
-        return self.go_on(limit, entry.size)
+        return self.count_pending(limit, entry.size)
 
     def _acknowledged(self, at: Place) -> bool:
         """Whether an entry was acknowledged before: by this run, or when it was surveyed.
 
-        The latter comes, too: Pulsar 3.0 delivers to a shared subscription's next consumer what the
-        last one had acknowledged just before it left.
+        Such entries are delivered: Pulsar 3.0 delivers to a shared subscription's next consumer what the
+        last one had acknowledged just before it disconnected.
         """
         if self.layout and self.layout.acknowledged(at):
             return True
-        return self.settings.acknowledgements.known(self.partition, at)
+        return self.settings.acknowledgements.includes(self.partition, at)
 
-    def go_on(self, limit: int | None, size: int = 0) -> int:
-        """Count what is pending of the last entry, or `limit` of it; how many that is."""
+    def count_pending(self, limit: int | None, size: int = 0) -> int:
+        """Count the pending messages of the last entry, at most `limit`; returns how many."""
         count = self.pending if limit is None else min(self.pending, limit)
         self.pending -= count
         self.partly += count
@@ -174,7 +174,7 @@ class _ClaimReader:
         self.taken[1] += size
 
     def advance(self) -> Advance | None:
-        """What was taken since this was last asked; None: nothing new."""
+        """What was counted since the last call; None: nothing new."""
         if self.taken is None:
             return None
         (messages, size), self.taken = self.taken, None
@@ -183,7 +183,7 @@ class _ClaimReader:
         return Advance(self.partition, messages, left, size)
 
     def silence(self) -> Advance | None:
-        """Say once that the count is not to be trusted: what is left may never be delivered."""
+        """Report once that the rest is unknown: entries that are left may never be delivered."""
         if self.doubted or time.monotonic() - self.active_at < _SILENT_S:
             return None
         self.doubted = True
@@ -209,7 +209,9 @@ class _ClaimReader:
 
     def _settle_in_order(self) -> Settled | None:
         at = self.ready
-        if self.reached and self.target is not None:  # maybe over entries that are not delivered
+        if (
+            self.reached and self.target is not None
+        ):  # entries before it may be ones that are not delivered
             at = self.target
         if at is None or at <= self.settled:
             return None
@@ -248,7 +250,7 @@ class PulsarLane:
                 topic = settings.topics[claim.partition]
                 consumer = self._cluster.subscribe(claim.partition, topic, settings.kind)
                 self._readers[consumer.number] = _ClaimReader(claim, settings, consumer)
-            self._begin()  # when all are answered, for messages would come between
+            self._begin()  # only when all are subscribed: messages would arrive between the answers
         except BrokerError:
             self.close()
             raise
@@ -257,7 +259,7 @@ class PulsarLane:
         for reader in self._readers.values():
             reader.acknowledge_again()
             if reader.target is not None and reader.left() == 0:
-                reader.taken = [0, 0]  # to be said by the first read
+                reader.taken = [0, 0]  # reported by the first read
             else:
                 reader.give(self._settings.permits)
 
@@ -270,15 +272,15 @@ class PulsarLane:
             with refusals_translated(self._settings.options.service_url, None):
                 self._receive(max_wait_s, max_messages)
         except BrokerError as error:
-            told = self._advances()
-            if not told:
+            advances = self._advances()
+            if not advances:
                 raise
-            self._failed = error  # said once what came before it is
-            return told
+            self._failed = error  # raised once what came before it is reported
+            return advances
         return self._advances() or self._silences()
 
     def _receive(self, max_wait_s: float, limit: int | None) -> None:
-        """Count what has come, or what comes in time."""
+        """Count what has arrived, or what arrives in time."""
         for reader in self._readers.values():
             reader.give_again()
         connections = self._cluster.connections
@@ -301,21 +303,21 @@ class PulsarLane:
             if number in connection.lost:
                 raise TransientError(
                     f"{self._settings.options.service_url}, {reader.partition}: the broker closed the"
-                    " consumer; the topic moves, or was unloaded.",
+                    " consumer, because the topic moves or was unloaded.",
                     reader.partition,
                 )
 
     def _advances(self) -> Sequence[Advance]:
-        said = (reader.advance() for reader in self._readers.values())
-        return [advance for advance in said if advance]
+        found = (reader.advance() for reader in self._readers.values())
+        return [advance for advance in found if advance]
 
     def _silences(self) -> Sequence[Advance]:
-        said = (reader.silence() for reader in self._readers.values() if not reader.reached)
-        return [advance for advance in said if advance]
+        found = (reader.silence() for reader in self._readers.values() if not reader.reached)
+        return [advance for advance in found if advance]
 
     def _look(self, connections: Sequence[Connection], limit: int | None) -> None:
         if self._pending is not None:
-            count = self._pending.go_on(limit)
+            count = self._pending.count_pending(limit)
             limit = None if limit is None else limit - count
             if not self._pending.pending:
                 self._pending = None
@@ -323,13 +325,15 @@ class PulsarLane:
             limit = self._walk(connection, limit)
 
     def _walk(self, connection: Connection, limit: int | None) -> int | None:
-        """Count the entries that have come on one connection; what is left of the limit."""
+        """Count the entries received on one connection; returns the rest of the limit."""
         while limit is None or limit > 0:
             entry = connection.next()
             if entry is None:
                 break
             reader = self._readers.get(entry.consumer)
-            if reader is None or reader.reached:  # of no consumer here: dropped, as by Pulsar's clients
+            if (
+                reader is None or reader.reached
+            ):  # for no consumer here: dropped, as Pulsar's clients do
                 continue
             count = reader.take(entry, limit)
             if limit is not None:
@@ -339,7 +343,7 @@ class PulsarLane:
         return limit
 
     def settle(self) -> Sequence[Settled]:
-        """See `source.Lane`; what is counted was handed to the broker, which confirms nothing."""
+        """See `source.Lane`; counts what was sent to the broker, which does not confirm acknowledgements."""
         self._check()  # before any of it is sent
         found = [reader.settle() for reader in self._readers.values()]
         return [settled for settled in found if settled]

@@ -41,7 +41,7 @@ class PulsarOptions(SystemOptions):
     subscription: str = Field(min_length=1, description="subscription whose backlog is cleared")
     admin_url: str | None = Field(
         None,
-        description="the admin REST API, as in http://HOST:8080; known by itself where the service URL"
+        description="the admin REST API, as in http://HOST:8080; derived where the service URL"
         " has a default port or is StreamNative's",
     )
     listener_name: str | None = Field(
@@ -50,11 +50,12 @@ class PulsarOptions(SystemOptions):
         description="which of the brokers' advertised listeners to use, where they have several",
     )
     subscription_type: SubscriptionType = Field(
-        SubscriptionType.AUTO, description="how to subscribe; auto: as the broker says, else failover"
+        SubscriptionType.AUTO,
+        description="how to subscribe; auto: as the broker reports, else failover",
     )
     assume_exists: bool = Field(
         False,
-        description="go on without the admin API, whose word alone tells that the subscription exists:"
+        description="proceed without the admin API, which alone shows whether the subscription exists:"
         " a mistyped one is then created",
     )
     token: SecretStr | None = Field(None, description="JWT, better as ${env:NAME} or ${file:PATH}")
@@ -68,12 +69,12 @@ class PulsarOptions(SystemOptions):
     oauth2_audience: str | None = Field(
         None, description="OAuth2 audience, as in urn:sn:pulsar:ORG:INSTANCE"
     )
-    oauth2_scope: str | None = Field(None, description="OAuth2 scope, where the issuer wants one")
+    oauth2_scope: str | None = Field(None, description="OAuth2 scope, where the issuer requires one")
     tls_trust_certs: ExistingFile | None = Field(
         None, description="PEM file with the authorities to trust instead of the system's"
     )
     tls_certificate: ExistingFile | None = Field(
-        None, description="PEM file with the certificate to log in with, where the cluster wants one"
+        None, description="PEM file with the certificate to log in with, where the cluster requires one"
     )
     tls_key: ExistingFile | None = Field(
         None, description="PEM file with its private key, if that is not in the certificate's file"
@@ -118,8 +119,8 @@ class PulsarOptions(SystemOptions):
             raise ValueError("--oauth2-key-file needs --oauth2-issuer-url and --oauth2-audience")
         if self.admin is None and not self.assume_exists:
             raise ValueError(
-                "--admin-url is needed: it cannot be told from this service URL. Without the admin API"
-                " nothing tells whether the subscription exists; --assume-exists goes on all the same"
+                "--admin-url is needed: it cannot be derived from this service URL. Without the admin API"
+                " it is not known whether the subscription exists; use --assume-exists to proceed"
             )
         return self
 
@@ -130,7 +131,7 @@ class PulsarOptions(SystemOptions):
 
     @property
     def admin(self) -> str | None:
-        """The admin API's address, where it is given or certain; None: not known."""
+        """The admin API's address, where it is given or can be derived; None: not known."""
         return self.admin_url or derived_admin_url(self.service_url)
 
 
@@ -140,19 +141,19 @@ class StreamNativeOptions(PulsarOptions):
     @model_validator(mode="after")
     def _tls_and_login(self) -> Self:
         if not self.service_url.startswith("pulsar+ssl://"):
-            raise ValueError("--service-url of StreamNative starts with pulsar+ssl://")
+            raise ValueError("--service-url of StreamNative must start with pulsar+ssl://")
         if not (self.token or self.token_file or self.oauth2_key_file):
             raise ValueError("StreamNative needs --token, --token-file or --oauth2-key-file")
         return self
 
     @property
     def issuer(self) -> str | None:
-        """The OAuth2 issuer; StreamNative Cloud has one of its own."""
+        """The OAuth2 issuer; StreamNative Cloud has a default."""
         return self.oauth2_issuer_url or "https://auth.streamnative.cloud"
 
 
 def derived_admin_url(service_url: str) -> str | None:
-    """The admin API's address where a service URL makes it certain; None: ask for it."""
+    """The admin API's address, where the service URL determines it; None: it does not."""
     first, *others = addresses(service_url)
     if others:
         return None

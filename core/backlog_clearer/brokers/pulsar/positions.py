@@ -80,7 +80,7 @@ class Layout:
         return max(0, self.between(position, target) - done)
 
     def beyond_end(self, at: Place) -> bool:
-        """Whether there is no such entry yet: it is behind the last one of its ledger, or of all."""
+        """Whether no such entry exists yet: it is after the last one of its ledger, or of the topic."""
         sizes = dict(self.ledgers)
         return at.entry >= sizes[at.ledger] if at.ledger in sizes else at.ledger > self.ledgers[-1][0]
 
@@ -105,18 +105,18 @@ class Layout:
 def parse_layout(stats: Mapping[str, Any], subscription: str) -> Layout:
     """Read `internalStats`; raises `FigureError` for what is missing or cannot be.
 
-    A position of the subscription behind the end of the topic is one of these.
+    A position of the subscription after the end of the topic is one of these.
     """
     end = _stored_place(stats, "lastConfirmedEntry")
     sizes = {
         required_count(item, "ledgerId"): required_count(item, "entries")
         for item in required_objects(stats, "ledgers")
     }
-    if not sizes:  # an open topic has the ledger that it writes to
+    if not sizes:  # an open topic has at least the ledger that it writes to
         raise FigureError("ledgers is empty")
-    current = max(sizes)  # the ledger that is being written says 0 there
+    current = max(sizes)  # for the ledger that is being written, `entries` is 0
     sizes[current] = max(sizes[current], required_count(stats, "currentLedgerEntries"))
-    # The figures are read one after the other: entries confirmed meanwhile are there, too.
+    # The broker reads the figures one after the other: count entries confirmed meanwhile, too.
     if end.ledger in sizes:
         sizes[end.ledger] = max(sizes[end.ledger], end.entry + 1)
     cursor = _cursor(required_object(stats, "cursors"), subscription)

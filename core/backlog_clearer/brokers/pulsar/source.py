@@ -1,7 +1,7 @@
 """A subscription's backlog on Apache Pulsar.
 
-Facts come from the admin REST API: the ledgers and the subscription's cursor say exactly which
-entries are left. Messages come over Pulsar's binary protocol. Without the admin API that protocol tells
+Facts come from the admin REST API: the ledgers and the subscription's cursor show exactly which
+entries are left. Messages come over Pulsar's binary protocol. Without the admin API, that protocol returns
 the last entry and the mark-delete position: enough to prove that nothing is left, not how much is.
 """
 
@@ -50,17 +50,17 @@ from backlog_clearer.model import (
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
 
-_BATCHES = 25  # of --batch-size messages: so many are under way for one consumer
+_BATCHES = 25  # of --batch-size messages: the permits of one consumer
 _BLIND = (
-    "Without --admin-url these are not known: backlog and attached consumers; a subscription that did not"
-    " exist exists now."
+    "Without --admin-url, the backlog and attached consumers are not known, and a subscription that did not"
+    " exist was created by this survey."
 )
-_NO_POSITION = "Neither the admin API nor the broker tells the position: it cannot be put back."
+_NO_POSITION = "Neither the admin API nor the broker reports the position: it cannot be restored."
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
 
 
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> PulsarSource:
-    """Open the source; connects when it is first asked. Consumers have the run's id in their names."""
+    """Open the source; it connects on first use. Consumers have the run's id in their names."""
     return PulsarSource(cast("PulsarOptions", options), run, run_id)
 
 
@@ -135,11 +135,13 @@ class PulsarSource:
     def _looks(
         self, admin: Admin, partitions: Sequence[Partition]
     ) -> dict[Partition, PartitionFacts | BrokerError]:
-        """What is said of each partition, or why nothing is; raises what concerns them all."""
+        """The facts of each partition, or its error; raises an error that concerns all of them."""
         first = admin.each(partitions[:1], self._look)
-        # A broker that does not tell of transactions is not asked again.
-        untold = any(isinstance(look, PartitionFacts) and look.acknowledging is None for look in first)
-        ask = partial(self._look, transactions=not untold)
+        # A broker that does not report transactions is not asked again.
+        unreported = any(
+            isinstance(look, PartitionFacts) and look.acknowledging is None for look in first
+        )
+        ask = partial(self._look, transactions=not unreported)
         answers = first + admin.each(partitions[1:], ask)
         looks: dict[Partition, PartitionFacts | BrokerError] = {}
         for partition, answer in zip(partitions, answers, strict=True):
@@ -169,7 +171,7 @@ class PulsarSource:
         return PartitionFacts(stats, admin.layout(topic, subscription), acknowledging)
 
     def _survey_blind(self) -> Survey:
-        """What can be known without the admin API: partitions, and the last message of each."""
+        """A survey without the admin API: the partitions, and the last entry of each."""
         options = self._options
         if self._kind is SubscriptionType.AUTO:
             self._kind = SubscriptionType.FAILOVER
@@ -246,7 +248,7 @@ class PulsarSource:
         return found
 
     def _remaining_blind(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
-        # To ask, one must be a consumer, which takes another's turn, but where all share alike.
+        # Asking takes a consumer, which would displace a lane's, except where all share messages.
         if self._acknowledgements.lanes and self._kind is not SubscriptionType.SHARED:
             return [self._acknowledged(key, target) for key, target in targets.items()]
         found = []
@@ -266,12 +268,12 @@ class PulsarSource:
         return found
 
     def _acknowledged(self, partition: Partition, target: Position | None) -> Remaining:
-        """What is left by what this process acknowledged in order."""
+        """What is left, by what this process acknowledged in order."""
         done = self._acknowledgements.acked.get(partition)
         return _by_position(partition, done, None if target is None else parse_place(target))
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
-        """See `source.Source`: moves to the frozen target, which `skip_all` would overshoot."""
+        """See `source.Source`: moves to the frozen target, which `skip_all` would pass."""
         return self._move({claim.partition: claim.target for claim in claims}, forward=True)
 
     def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
@@ -335,7 +337,7 @@ class PulsarSource:
             yield error
 
     def _acknowledge_up_to(self, partition: Partition, topic: str, last: Place) -> None:
-        """Skip without the admin API: acknowledge cumulatively what was not received."""
+        """Skip without the admin API: acknowledge cumulatively, without receiving."""
         kind = SubscriptionType.FAILOVER if self.traits.competing else self._kind
         with self._cluster() as cluster:
             cluster.subscribe(partition, topic, kind).acknowledge(CUMULATIVE, [last])
@@ -348,7 +350,7 @@ class PulsarSource:
 
 
 def _by_position(partition: Partition, position: Place | None, target: Place | None) -> Remaining:
-    """What is left up to a target by a mark-delete position alone: nothing, or nobody knows how much."""
+    """What is left up to a target, by a mark-delete position only: 0 or unknown."""
     nothing = target is not None and (target.entry < 0 or (position is not None and position >= target))
     return Remaining(partition, None if position is None else str(position), 0 if nothing else None)
 

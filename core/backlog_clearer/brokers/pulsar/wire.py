@@ -1,4 +1,4 @@
-"""Frames of Pulsar's binary protocol, and what a message's frame says before its payload.
+"""Frames of Pulsar's binary protocol, and what a message's frame holds before its payload.
 
 Layout and semantics: https://pulsar.apache.org/docs/4.0.x/developing-binary-protocol/; numbers: Pulsar
 4.0.7's PulsarApi.proto, in which the type of a command is the number of its field in BaseCommand.
@@ -23,16 +23,16 @@ from backlog_clearer.brokers.shared.protobuf import (
     message_classes,
 )
 
-PROTOCOL_VERSION = 19  # of Pulsar 2.9; what came later is asked for by feature flags
-SIZES = struct.Struct(">II")  # of everything behind this number, and of the command behind both
+PROTOCOL_VERSION = 19  # of Pulsar 2.9; later features are requested by feature flags
+SIZES = struct.Struct(">II")  # of everything after this number, and of the command after both
 _U32 = struct.Struct(">I")
 _CHECKED = struct.Struct(">HII")  # a magic number, a CRC32-C, the metadata's size
 _BROKER_METADATA, _CHECKSUM = 0x0E02, 0x0E01  # magic numbers
-MAX_COMMAND = 5 * 1024 * 1024  # no command is believed to be larger; a message's payload is none
+MAX_COMMAND = 5 * 1024 * 1024  # a larger command is refused; a payload is not part of the command
 
 
 class FrameError(ValueError):
-    """Bytes that are not what the protocol says."""
+    """Bytes that do not follow the protocol."""
 
 
 class Kind(IntEnum):
@@ -62,11 +62,11 @@ class Kind(IntEnum):
 
 
 _MESSAGE = Kind.MESSAGE.value  # an IntEnum compares slowly
-REDIRECT = 0  # how a lookup ends that is to be asked again elsewhere
+REDIRECT = 0  # response of a lookup that has to be repeated at another broker
 INDIVIDUAL, CUMULATIVE = 0, 1
 """Types of acknowledgement."""
 EARLIEST = 1
-"""Where a subscription that does not exist would begin."""
+"""Initial position of a subscription that does not exist yet."""
 
 _FAILURE = {"error": Field(4, INT32), "message": Field(5, STRING)}
 _BODIES = {
@@ -186,7 +186,7 @@ _ERRORS = (
 
 
 def error_name(number: int) -> str:
-    """`ServerError`'s name of a number."""
+    """The name of a `ServerError` number."""
     return _ERRORS[number] if 0 <= number < len(_ERRORS) else f"error {number}"
 
 
@@ -197,13 +197,13 @@ def frame(kind: Kind, **fields: Any) -> bytes:
 
 
 class EntryHead(NamedTuple):
-    """What a message's frame says of an entry."""
+    """What a message's frame holds about an entry."""
 
     consumer: int
     ledger: int
     entry: int
     permits: int  # messages that the broker counts as delivered
-    messages: int  # the same, but a chunk counts only if it is its message's last
+    messages: int  # the same, but of a chunked message only the last chunk counts
     size: int  # of the frame, bytes
 
 
@@ -211,14 +211,14 @@ class Command(NamedTuple):
     """Any other command."""
 
     kind: int
-    body: Any  # None: not one of those that are looked at
+    body: Any  # None: of a type that is ignored
     size: int  # of the frame, bytes
 
 
 def parse_head(buffer: bytearray, at: int, end: int) -> EntryHead | Command | None:
-    """What the frame at `at` says, of which `end - at` bytes have come.
+    """Parse the frame at `at`, of which `end - at` bytes are there.
 
-    None: more bytes are needed to say. A message's payload need not have come. Raises `FrameError`.
+    None: more bytes are needed. A message's payload is not needed. Raises `FrameError`.
     """
     if end - at < 8:  # noqa: PLR2004 the two sizes in front of every command
         return None
@@ -240,7 +240,7 @@ def parse_head(buffer: bytearray, at: int, end: int) -> EntryHead | Command | No
             return None
         metadata = _METADATA.FromString(bytes(buffer[place]))
     except DecodeError as error:
-        raise FrameError(f"a frame of {size} bytes that is no command: {error}") from None
+        raise FrameError(f"a frame of {size} bytes without a valid command: {error}") from None
     message = command.message
     where = message.message_id
     if (
@@ -252,13 +252,13 @@ def parse_head(buffer: bytearray, at: int, end: int) -> EntryHead | Command | No
     bits = message.ack_set
     if bits:
         count = _set_bits(bits, count)
-    # The last chunk stands for its message; what has no chunks says 0 of 0.
+    # The last chunk counts as its message; without chunks both fields are 0.
     counted = 0 if metadata.chunk_id + 1 < metadata.num_chunks_from_msg else count
     return EntryHead(message.consumer_id, where.ledger, where.entry, count, counted, whole)
 
 
 def _metadata(buffer: bytearray, at: int, end: int, frame_end: int) -> slice | None:
-    """Where the metadata that follow a command are; None: they have not all come."""
+    """Where the metadata after a command are; None: more bytes are needed."""
     if at + _CHECKED.size > frame_end:
         raise FrameError("a message without metadata")
     if at + _CHECKED.size > end:
@@ -266,12 +266,12 @@ def _metadata(buffer: bytearray, at: int, end: int, frame_end: int) -> slice | N
     magic, _, size = _CHECKED.unpack_from(buffer, at)
     start = at + _CHECKED.size
     if magic == _BROKER_METADATA:
-        raise FrameError("metadata of the broker, which were not asked for")
-    if magic != _CHECKSUM:  # a producer may leave it out: then the size stands first
+        raise FrameError("broker metadata, which were not requested")
+    if magic != _CHECKSUM:  # a producer may leave the checksum out: then the size comes first
         start = at + _U32.size
         (size,) = _U32.unpack_from(buffer, at)
     if start + size > frame_end:
-        raise FrameError(f"metadata of {size} bytes, which end behind their frame")
+        raise FrameError(f"metadata of {size} bytes, which exceed their frame")
     return slice(start, start + size) if start + size <= end else None
 
 

@@ -1,6 +1,6 @@
-"""Cuts of a protocol's protobuf messages: only the fields that are looked at, declared where they are used.
+"""Parts of a protocol's protobuf messages: only the fields that are used, declared where they are used.
 
-A parser skips the others. That needs no generated code, and leaves out what would cost time to parse.
+The parser skips other fields. This needs no generated code, and saves the time to parse those.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BOOL, STRING, BYTES = _TYPE.TYPE_BOOL, _TYPE.TYPE_STRING, _TYPE.TYPE_BYTES
 
 
 class Field(NamedTuple):
-    """One field of a message; every one is optional, so that a cut never refuses what it reads."""
+    """One field of a message; every one is optional, so that a missing field is not a parse error."""
 
     number: int
     kind: Any  # one of the constants above, or the name of a message

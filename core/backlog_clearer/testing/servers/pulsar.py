@@ -15,7 +15,7 @@ from backlog_clearer.testing.support import Server, free_port, make_certificates
 
 VERSION = "4.0.7"
 COORDINATES = (f"org.apache.pulsar:pulsar-broker:{VERSION}",)
-KEY = b"a key of thirty-two bytes or more, known to the test broker alone"
+KEY = b"a key of thirty-two bytes or more, known only to the test broker"
 
 _OPENS = ("java.lang", "sun.net", "java.io", "jdk.internal.misc", "jdk.internal.platform")
 _PROVIDERS = "org.apache.pulsar.broker.authentication.AuthenticationProvider"
@@ -34,7 +34,7 @@ def token(subject: str = "admin", *, expires_in_s: float = 3600, key: bytes = KE
 
 
 def login_settings(folder: Path) -> dict[str, str]:
-    """What a broker or a proxy needs to demand a token and to offer TLS; its files go into the folder."""
+    """Settings of a broker or a proxy that requires a token and offers TLS; files go into the folder."""
     if not (folder / "ca.pem").exists():
         make_certificates(folder)
         (folder / "token.key").write_bytes(KEY)
@@ -77,15 +77,15 @@ class PulsarServer:
             "managedLedgerDefaultEnsembleSize": "1",
             "managedLedgerDefaultWriteQuorum": "1",
             "managedLedgerDefaultAckQuorum": "1",
-            "bookkeeperClientHealthCheckEnabled": "false",  # would shun the one bookie after a restart
+            "bookkeeperClientHealthCheckEnabled": "false",  # would avoid the only bookie after a restart
             "nettyMaxFrameSizeBytes": str(
                 5 * 1024 * 1024 + 10_240
-            ),  # of the bookie: a message and a head
+            ),  # of the bookie: a message and its head
             "diskUsageThreshold": "0.99",  # a full disk turns it read-only, in a storm of log lines
             "functionsWorkerEnabled": "false",
             "brokerDeleteInactiveTopicsEnabled": "false",
             "loadBalancerEnabled": "false",
-            "allowAutoTopicCreation": "true",  # the worst case: a mistyped name could come into being
+            "allowAutoTopicCreation": "true",  # the worst case: a mistyped name could be created
             "acknowledgmentAtBatchIndexLevelEnabled": "true",
             "transactionCoordinatorEnabled": str(transactions).lower(),
         }

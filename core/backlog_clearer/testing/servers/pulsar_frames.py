@@ -1,4 +1,4 @@
-"""Frames of Pulsar's binary protocol, written and read by field numbers (PulsarApi.proto), apart from core."""
+"""Frames of Pulsar's binary protocol by field numbers (PulsarApi.proto), without the adapter's code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PARTITIONED_METADATA_RESPONSE, GET_LAST_MESSAGE_ID_RESPONSE = 22, 30
 
 Value = int | str | bytes | Sequence[int]
 Fields = Mapping[int, Sequence[int | bytes]]
-"""What was read: the values of each field; what has a length is bytes."""
+"""Fields that were read: the values of each; values with a length are bytes."""
 
 
 def varint(value: int) -> bytes:
@@ -55,7 +55,7 @@ def message(
     checksum: bool = True,
     ack_set: Sequence[int] = (),
 ) -> bytes:
-    """A message's frame; its checksum is not a right one."""
+    """A message's frame; its checksum is not valid."""
     head = struct.pack(">HI", 0x0E01, 0) if checksum else b""
     at = fields(f1=place[0], f2=place[1])
     rest = head + struct.pack(">I", len(metadata)) + metadata + payload

@@ -1,6 +1,6 @@
-"""What a Pulsar broker itself says, asked over its admin API and with plain consumers.
+"""The state of a Pulsar broker, by its admin API and plain consumers.
 
-Nothing here uses the adapter under test, but to open it.
+Nothing here uses the adapter under test, except to open it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def produce(
 def received(client: pulsar.Client, topic: str, kind: Any, *, wait_ms: int = 1500) -> int:
     """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""
     consumer = client.subscribe(topic, SUBSCRIPTION, kind, receiver_queue_size=5000)
-    seen: set[bytes] = set()  # a message that comes twice is one
+    seen: set[bytes] = set()  # a message that is delivered twice is one
     try:
         while True:
             seen.add(consumer.receive(wait_ms).message_id().serialize())
@@ -80,7 +80,7 @@ def received(client: pulsar.Client, topic: str, kind: Any, *, wait_ms: int = 150
 
 
 class _Session(requests.Session):
-    """Keeps its login where one broker sends on to another, which is on another port."""
+    """Keeps its login when a broker redirects to another one, on another port."""
 
     def should_strip_auth(self, old_url: str, new_url: str) -> bool:
         return False
@@ -133,7 +133,7 @@ class Judge:
         produce(self.client, topic, count, **settings)
 
     def slow_down(self, namespace: str, messages: int) -> None:
-        """Let the broker deliver so many messages a second of each subscription in a namespace."""
+        """Limit each subscription in a namespace to this many messages a second."""
         rate = {
             "dispatchThrottlingRateInMsg": messages,
             "dispatchThrottlingRateInByte": -1,
@@ -169,7 +169,7 @@ class Judge:
 
     @contextmanager
     def attached(self, topic: str, kind: Any = pulsar.ConsumerType.Shared) -> Iterator[Any]:
-        """A plain consumer at work, that receives nothing by itself."""
+        """An attached plain consumer, which receives only when it is asked to."""
         consumer = self.client.subscribe(topic, SUBSCRIPTION, kind, receiver_queue_size=1)
         try:
             yield consumer
@@ -215,7 +215,7 @@ class Case:
         return clear(Job("pulsar", self.options(), self.run(**run)), callbacks)
 
     def cleared(self, messages: int, **run: Any) -> None:
-        """Clear it; assert that so many messages were counted, and that the broker has none left."""
+        """Clear it; assert that this many messages were counted, and that the broker has none left."""
         result = self.clear(**run)
         assert (result.totals.messages, result.verified) == (messages, True)
         assert self.judge.backlog(self.topic) == 0
@@ -232,7 +232,7 @@ class Case:
 
 
 class PulsarBench(Bench):
-    """A topic of its own on the real broker; unbatched, so that an entry is a message."""
+    """A separate topic on the real broker; unbatched, so that an entry is a message."""
 
     system = "pulsar"
     missing_name = "no-such-subscription"
