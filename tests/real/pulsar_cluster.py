@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -196,8 +197,8 @@ def two_brokers(folder: Path) -> Iterator[TwoBrokers]:
         try:
             first.found(store)
             first.start()
-            second.start()
-            proxy.server.start()
+            with ThreadPoolExecutor() as starting:
+                list(starting.map(lambda server: server.start(), (second, proxy.server)))
             wait_for_all([first, second])
             judge = TwoBrokers(first, second, proxy)
             yield judge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from backlog_clearer.testing.servers.pulsar import COORDINATES, VERSION, PulsarServer
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION
-from backlog_clearer.testing.support import maven_jars, need
+from backlog_clearer.testing.support import cached, maven_jars, need
 
 SOURCE = Path(__file__).with_name("OpenTransaction.java")
 
@@ -26,14 +27,25 @@ class Transaction:
         assert "ended" in output.splitlines(), output[-2000:]
 
 
+def _compiled(jars: Path) -> Path:
+    """The folder with the program's classes; a source file would be compiled with each start."""
+    need("javac")
+    version = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    with cached(f"open-transaction-{VERSION}-{version}") as (folder, complete):
+        if not complete:
+            command = ["javac", "-cp", f"{jars}/*", "-d", str(folder), str(SOURCE)]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder
+
+
 @contextmanager
 def transaction(server: PulsarServer, topic: str, does: str, count: int) -> Iterator[Transaction]:
     """An open transaction that did "send" messages, or "acknowledge" some of the subscription's."""
-    need("javac")  # a Java runtime without it cannot run a source file
     jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
     process = subprocess.Popen(
-        ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*",
-         str(SOURCE), server.service_url, topic, SUBSCRIPTION, does, str(count)],
+        ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+         "-cp", f"{_compiled(jars)}:{jars}/*", SOURCE.stem,
+         server.service_url, topic, SUBSCRIPTION, does, str(count)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ from backlog_clearer.testing.support import answering, make_certificate, wait_un
 from tests.command import Ran, cleaner, ended, started
 
 MESSAGES = 700
+EXPIRES_S, REFRESH_S = (
+    8,
+    2,
+)  # a run starts within the former; the broker looks for expired tokens each second
 TOKEN_HEAD = token().partition(".")[0]  # every token's first part
 
 
@@ -95,16 +100,18 @@ def issuer(secret: str) -> Iterator[str]:
 def test_a_token_is_renewed_during_a_run(secure: Judge, topic: str, tmp_path: Path) -> None:
     """When the token expires, the broker asks for the file's new one; the connection stays."""
     file = tmp_path / "token.jwt"
-    file.write_text(token(expires_in_s=5))
+    expired_at = time.monotonic() + EXPIRES_S
+    file.write_text(token(expires_in_s=EXPIRES_S))
     args = arguments(secure.server, topic, tmp_path / "receipts", "--token-file", str(file))
     args.remove("--stop-when-empty")
-    follow = ("--tls-trust-certs", str(secure.server.ca), "--follow", "--max-seconds", "12")
+    follow = ("--tls-trust-certs", str(secure.server.ca), "--follow", "--max-seconds", "120")
     with started(*args, *follow) as process:
         wait_until(lambda: left(secure, topic) == 0, "the first messages")
         file.write_text(token())
-        time.sleep(7)  # the first token is not good any more, and was asked for again
+        time.sleep(max(0.0, expired_at + REFRESH_S - time.monotonic()))  # then it was asked for again
         secure.produce(f"{topic}-partition-0", MESSAGES, batch=50)
         wait_until(lambda: left(secure, topic) == 0, "the later messages")
+        process.send_signal(signal.SIGTERM)
         ran = ended(process)
     assert (ran.result["totals"]["messages"], ran.result["totals"]["retries"]) == (2 * MESSAGES, 0)
     assert TOKEN_HEAD not in everything(ran, tmp_path / "receipts")

@@ -242,11 +242,12 @@ def parse_head(buffer: bytearray, at: int, end: int) -> EntryHead | Command | No
     except DecodeError as error:
         raise FrameError(f"a frame of {size} bytes without a valid command: {error}") from None
     message = command.message
-    where = message.message_id
-    if (
-        not (where.HasField("ledger") and where.HasField("entry"))
-        or max(where.ledger, where.entry) >> 63
-    ):
+    identifier = message.message_id
+    ledger, entry = identifier.ledger, identifier.entry
+    absent = not (ledger and entry) and not (
+        identifier.HasField("ledger") and identifier.HasField("entry")
+    )
+    if absent or (ledger | entry) >> 63:
         raise FrameError("a message without a valid identifier")
     count = max(1, metadata.num_messages_in_batch)
     bits = message.ack_set
@@ -254,7 +255,7 @@ def parse_head(buffer: bytearray, at: int, end: int) -> EntryHead | Command | No
         count = _set_bits(bits, count)
     # The last chunk counts as its message; without chunks both fields are 0.
     counted = 0 if metadata.chunk_id + 1 < metadata.num_chunks_from_msg else count
-    return EntryHead(message.consumer_id, where.ledger, where.entry, count, counted, whole)
+    return EntryHead(message.consumer_id, ledger, entry, count, counted, whole)
 
 
 def _metadata(buffer: bytearray, at: int, end: int, frame_end: int) -> slice | None:
