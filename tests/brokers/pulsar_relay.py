@@ -17,8 +17,8 @@ from backlog_clearer.testing.servers.pulsar_frames import (
     SUBSCRIBE,
     Fields,
     Value,
-    command,
     frame,
+    parse_command,
 )
 
 _CONNECT = 1  # how a lookup ends that names the owner
@@ -88,7 +88,7 @@ class Relay:
     def _from_client(self, client: socket.socket, broker: socket.socket) -> None:
         with _ended(client, broker), client.makefile("rb") as stream:
             while whole := _frame(stream.read):
-                kind, body = command(whole)
+                kind, body = parse_command(whole)
                 self.seen.append((kind, body))
                 if kind not in self.swallowed:
                     broker.sendall(whole)
@@ -101,7 +101,7 @@ class Relay:
                 number = self.frames
                 if number in self.before:
                     client.sendall(self.before.pop(number)())
-                kind, body = command(whole)
+                kind, body = parse_command(whole)
                 if kind == LOOKUP_RESPONSE and self._answers_lookups:
                     whole = self._looked_up(body)
                 if kind in self.instead:

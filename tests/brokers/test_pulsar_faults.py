@@ -34,7 +34,7 @@ from backlog_clearer.testing.servers.pulsar_frames import (
     fields,
     frame,
     message,
-    read,
+    parse_fields,
 )
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce
 from backlog_clearer.testing.support import free_port
@@ -137,7 +137,7 @@ def test_login_is_presented_again(case: Case) -> None:
     cleared(case, case.clear())
     assert case.relay.commands(CONNECT)[0][3] == [b"first"]
     (answer,) = case.relay.commands(AUTH_RESPONSE)
-    assert read(bytes(answer[2][0])) == {1: [b"token"], 2: [b"second"]}
+    assert parse_fields(bytes(answer[2][0])) == {1: [b"token"], 2: [b"second"]}
 
 
 def test_a_consumer_closed_by_the_broker_is_reopened(case: Case) -> None:

@@ -72,7 +72,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def read(data: bytes) -> Fields:
+def parse_fields(data: bytes) -> Fields:
     """The fields of a message, of the wire types 0 and 2."""
     found: dict[int, list[int | bytes]] = {}
     at = 0
@@ -88,11 +88,11 @@ def read(data: bytes) -> Fields:
     return found
 
 
-def command(whole: bytes) -> tuple[int, Fields]:
+def parse_command(whole: bytes) -> tuple[int, Fields]:
     """The type and the fields of a frame's command."""
     (size,) = struct.unpack_from(">I", whole, 4)
-    found = read(whole[8 : 8 + size])
+    found = parse_fields(whole[8 : 8 + size])
     kind = found[1][0]
     assert isinstance(kind, int)
     body = found.get(kind, [b""])[0]
-    return kind, read(body) if isinstance(body, bytes) else {}
+    return kind, parse_fields(body) if isinstance(body, bytes) else {}
