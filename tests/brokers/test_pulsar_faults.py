@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pulsar
@@ -12,7 +13,9 @@ import pytest
 from backlog_clearer.brokers.pulsar import cluster as pulsar_cluster
 from backlog_clearer.brokers.pulsar import connection as pulsar_connection
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.brokers.pulsar.source import open_source
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
+from backlog_clearer.model import Survey
 from backlog_clearer.options.base import build
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
@@ -64,6 +67,12 @@ class Case:
     def clear(self, **run: object) -> RunResult:
         """Clear it."""
         return clear(self.job(**run))
+
+    def survey(self) -> Survey:
+        """Ask once, without the run's retries."""
+        job = self.job()
+        with closing(open_source(job.options, job.run, "survey")) as source:
+            return source.survey()
 
 
 @pytest.fixture
@@ -224,7 +233,7 @@ def test_a_missing_last_entry_is_an_error(case: Case, last: dict[str, bytes]) ->
     """An answer without a valid last entry is an error, not an empty topic; nothing is cleared by it."""
     case.relay.instead[GET_LAST_MESSAGE_ID_RESPONSE] = last
     with pytest.raises(TransientError, match="returned no last entry"):
-        case.clear()
+        case.survey()
     assert case.bench.left() == {0: MESSAGES}
 
 
@@ -233,7 +242,7 @@ def test_a_missing_number_of_partitions_is_an_error(case: Case, found: dict[str,
     """An answer without a valid number of partitions is not a topic without partitions."""
     case.relay.instead[PARTITIONED_METADATA_RESPONSE] = found
     with pytest.raises(TransientError, match="returned no number of partitions"):
-        status(case.job())
+        case.survey()
 
 
 def test_the_first_host_that_answers_is_used(case: Case) -> None:
