@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from backlog_clearer.errors import BrokerError
+from backlog_clearer.errors import BrokerError, ClearerError
 from backlog_clearer.model import Mode
 from backlog_clearer.run import retry
-from backlog_clearer.testing.servers.pulsar_judge import Case
+from backlog_clearer.testing.servers.pulsar_judge import Case, Judge
 from tests.functions.flaky import SILENCE, flaky
 
 PARTITIONS, EACH = 24, 5
@@ -24,6 +26,8 @@ class Gate:
     def __init__(self) -> None:
         self.fails: dict[str, int] = {}  # how often a request fails, by the end of its path
         self.silent_after = 0  # requests; 0: never
+        self.wrong_from = 0  # the first request that gets `wrong`; 0: none
+        self.wrong = 200  # status of the answer, or `SILENCE`
         self.requests = 0
 
     def fault(self, _method: str, path: str, _body: bytes) -> int | None:
@@ -31,6 +35,8 @@ class Gate:
         self.requests += 1
         if self.silent_after and self.requests > self.silent_after:
             return SILENCE
+        if self.wrong_from and self.requests >= self.wrong_from:
+            return self.wrong
         for end in self.fails:
             if path.partition("?")[0].endswith(end) and self.fails[end] > 0:
                 self.fails[end] -= 1
@@ -110,3 +116,41 @@ def test_an_api_that_stops_answering_is_not_asked_further(pulsar_case: Case, way
         pulsar_case.clear(mode=Mode.SKIP)
     assert way.requests <= way.silent_after + AT_ONCE + retry.ATTEMPTS
     assert left(pulsar_case) == dict.fromkeys(range(PARTITIONS), EACH)
+
+
+@pytest.mark.parametrize(
+    "answer", [(200, b"{}"), (204, b""), (SILENCE, b"")], ids=["empty object", "empty", "silence"]
+)
+@pytest.mark.parametrize("mode", Mode)
+def test_no_wrong_answer_makes_a_false_verdict(
+    pulsar_judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Mode,
+    answer: tuple[int, bytes],
+) -> None:
+    """From whichever request on the API answers wrongly: nothing that is left is cleared, verified or 0."""
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)
+    gate = Gate()
+    gate.wrong, body = answer
+    with flaky(pulsar_judge.server.web, gate.fault, body) as port:
+        while gate.requests >= gate.wrong_from:  # until a run has ended before the fault
+            gate.wrong_from += 1
+            case = Case(pulsar_judge, tmp_path)
+            # A failover subscription delivers after a second, which is as long as a stall here.
+            case.changes |= {
+                "admin_url": f"http://127.0.0.1:{port}",
+                "subscription_type": "exclusive",
+            }
+            pulsar_judge.produce(case.create(), EACH)
+            gate.requests = 0
+            with suppress(ClearerError):
+                assert case.status().totals.backlog in (None, EACH)
+            gate.requests = 0
+            cleared = False
+            with suppress(ClearerError):
+                result = case.clear(mode=mode, max_retries=0, stall_seconds=1, quiet_seconds=1)
+                cleared = result.cleared or bool(result.verified)
+            assert not (cleared and pulsar_judge.backlog(case.topic)), gate.wrong_from
+    assert cleared
+    assert gate.wrong_from > 5
