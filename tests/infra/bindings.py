@@ -16,7 +16,7 @@ _KEPT = re.compile(r"package/lib/(?P<path>[\w-]+/(?:[\w-]+/)?[\w-]+\.js)$")
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """One wheel on PyPI and the provider version that it was generated from (its class comments say)."""
+    """One wheel on PyPI and the provider version that it was generated from (as its class comments state)."""
 
     provider: str
     """The provider's short name, as `google`."""
@@ -43,7 +43,7 @@ KUBERNETES_3 = Bindings("kubernetes", "3.4.0", "cdktn-provider-kubernetes==17.1.
 
 
 def _repack(wheel: Path, target: Path) -> None:
-    """Keep the code alone, in a form that can be read file by file: a tenth of the size."""
+    """Keep only the code, in a form that can be read file by file: a tenth of the size."""
     with (
         zipfile.ZipFile(wheel) as outer,
         outer.open(next(name for name in outer.namelist() if name.endswith(".tgz"))) as packed,

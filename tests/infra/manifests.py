@@ -1,4 +1,4 @@
-"""Kubernetes manifests from what Terraform planned, so that they can be held against the published schemas."""
+"""Kubernetes manifests from Terraform plans, to compare with the published schemas."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def manifests(plan: Mapping[str, Any], bindings: Bindings) -> Iterator[dict[str,
 
 
 def _object(values: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
-    """A block's arguments and blocks under Kubernetes' names; what is not set stays out."""
+    """A block's arguments and blocks under Kubernetes' names; unset ones are left out."""
     content: dict[str, Any] = {}
     for name, value in values.items():
         if value is None or name in _NO_PART:

@@ -24,7 +24,7 @@ def environment(name: str, *packages: str) -> Path:
 
 
 def download(package: str, folder: Path) -> Path:
-    """The wheel of a package, without what it needs; skips where it is not had."""
+    """The wheel of a package, without its dependencies; skips where it is not available."""
     _pip(sys.executable, "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), package)
     return next(folder.glob("*.whl"))
 
@@ -33,5 +33,5 @@ def _pip(python: str, *args: str) -> None:
     command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *args]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     if done.returncode != 0:
-        last = (done.stderr.strip() or "pip said nothing").splitlines()[-1]
+        last = (done.stderr.strip() or "pip printed nothing").splitlines()[-1]
         unavailable(f"needs {args[-1]} from PyPI: {last}")

@@ -1,7 +1,7 @@
 """A provider's schema, derived from its published bindings.
 
-The bindings are generated from `terraform providers schema -json`, and say of every argument its name,
-type and whether it is required, optional or computed. They do not say which values an argument takes
+The bindings are generated from `terraform providers schema -json`, and give of every argument its name,
+type and whether it is required, optional or computed. They do not state which values an argument takes
 (enumerations, conflicts, formats), nor what is sensitive: a configuration that fits is *schema-checked*.
 """
 
@@ -69,7 +69,7 @@ class _Source:
 
 @dataclass(slots=True)
 class Schema:
-    """What one provider serves, as JSON that `stub_provider.py` reads."""
+    """The schema that one provider serves, as JSON that `stub_provider.py` reads."""
 
     provider: dict[str, Any]
     resources: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Schema:
 def derive(bindings: Bindings, resources: Iterable[str], data_sources: Iterable[str]) -> Schema:
     """The schema of the provider's configuration and of these types.
 
-    A type that the provider does not have is left out: Terraform then says so. Raises `SchemaError`
+    A type that the provider does not have is left out: Terraform then reports it. Raises `SchemaError`
     where the bindings cannot be read.
     """
     with bindings.sources() as code:
@@ -135,7 +135,7 @@ def _nested(source: _Source, member: re.Match[str], entry: re.Match[str]) -> dic
     mode = _MODES[entry["kind"]]
     body = source.structs[struct.lower()]
     held = _NESTED.search(member["code"])
-    # A block that may stand once is held by its reference, one that may be repeated by a list of them.
+    # A block that may occur once is held by its reference, one that may be repeated by a list of them.
     once = mode in {"LIST", "SET"} and held is not None and held["class"].endswith("OutputReference")
     has_class = f"{struct}OutputReference" in source.classes
     return {
@@ -149,7 +149,7 @@ def _nested(source: _Source, member: re.Match[str], entry: re.Match[str]) -> dic
 
 
 def _plain(source: _Source, body: str) -> dict[str, Any]:
-    """A block of the provider's own configuration: no class says what is required."""
+    """A block of the provider's configuration: no class states what is required."""
     attributes: dict[str, Any] = {}
     blocks: dict[str, Any] = {}
     for entry in _ENTRY.finditer(body):

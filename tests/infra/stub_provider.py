@@ -26,7 +26,7 @@ from tf.gen import grpc_controller_pb2_grpc as controller_rpc
 from tf.gen import grpc_stdio_pb2_grpc as stdio_rpc
 from tf.gen import tfplugin_pb2 as plugin
 from tf.gen import tfplugin_pb2_grpc as plugin_rpc
-from tf.runner import _self_signed_cert  # go-plugin's handshake wants one, and the package has it
+from tf.runner import _self_signed_cert  # go-plugin's handshake needs one, and the package has it
 
 _CAN = plugin.ServerCapabilities(get_provider_schema_optional=True)
 

@@ -37,7 +37,7 @@ class Terraform:
     config: Path
     """The CLI configuration that names the mirror."""
     providers: Mapping[str, str]
-    """By name: the version, and whether it is the provider itself or checks the schema alone."""
+    """By name: the version, and whether it is the provider itself or checks only the schema."""
 
     def run(
         self, folder: Path, *args: str, env: Mapping[str, str] | None = None, timeout_s: float = 280
@@ -64,12 +64,12 @@ class Terraform:
         assert done.returncode == 0, f"terraform init in {folder}:\n{done.stdout}{done.stderr}"
 
     def validate(self, folder: Path) -> list[str]:
-        """What `terraform validate` finds, warnings included; empty if all is well."""
+        """The findings of `terraform validate`, warnings included; empty if there are none."""
         done = self.run(folder, "validate", "-json")
         return [_sentence(item) for item in json.loads(done.stdout)["diagnostics"]]
 
     def test(self, folder: Path, *args: str) -> tuple[list[str], dict[str, Any]]:
-        """What `terraform test` finds wrong, and by run what it planned (with `-verbose`)."""
+        """The failures of `terraform test`, and the plan of each run (with `-verbose`)."""
         done = self.run(folder, "test", "-json", "-no-color", *args)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         faults = [_sentence(line["diagnostic"]) for line in lines if line["type"] == "diagnostic"]
@@ -89,7 +89,7 @@ class Terraform:
 def prepare(module: Path, folder: Path, *bindings: Bindings) -> tuple[Terraform, Path]:
     """A copy of a module's folder, and a Terraform whose mirror holds the providers that it names.
 
-    A provider that the machine has is used; for the others a stub of these bindings stands in.
+    A provider that the machine has is used; for the others a stub made from these bindings is used.
     """
     need("terraform")
     copy = folder / module.name
@@ -151,7 +151,7 @@ def _real(name: str, bindings: Bindings | None) -> Path | None:
 
 @functools.cache
 def _plugin_folders() -> tuple[Path, ...]:
-    """Where providers may lie: what Terraform's configuration names, its usual folders, and /opt."""
+    """Folders that may hold providers: what Terraform's configuration names, its usual folders, and /opt."""
     places = [os.environ.get("TF_PLUGIN_CACHE_DIR", "")]
     config = Path(os.environ.get("TF_CLI_CONFIG_FILE", "~/.terraformrc")).expanduser()
     if config.is_file():
@@ -195,7 +195,7 @@ def _place(mirror: Path, name: str, version: str) -> Path:
 
 
 def _environ() -> dict[str, str]:
-    """Our own environment without what would change what Terraform does, or for whom."""
+    """The environment without variables that change what Terraform does, or with which account."""
     changed = ("TF_", "AWS_PROFILE")
     return {name: value for name, value in os.environ.items() if not name.startswith(changed)}
 

@@ -48,7 +48,7 @@ _REFERENCE = re.compile(r"\$\{env:(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One module with one set of providers, in a folder of its own."""
+    """One module with one set of providers, in a separate folder."""
 
     terraform: Terraform
     folder: Path
@@ -73,7 +73,7 @@ def module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def tested(module: Module) -> tuple[list[str], dict[str, Any]]:
-    """What the module's own tests find, and what they planned."""
+    """The failures of the module's tests, and their plans."""
     return module.terraform.test(module.folder, "-verbose")
 
 
@@ -113,7 +113,7 @@ def test_plans_what_it_promises(tested: tuple[list[str], dict[str, Any]]) -> Non
 def test_writes_a_configuration_that_the_handlers_accept(
     tested: tuple[list[str], dict[str, Any]],
 ) -> None:
-    """What the plans hand over as configuration parses, and some of them use every key of a backlog."""
+    """The configuration in the plans parses, and together they use every key of a backlog."""
     _, plans = tested
     found = [text for plan in plans.values() for text in _configurations(plan)]
     assert found
@@ -121,7 +121,7 @@ def test_writes_a_configuration_that_the_handlers_accept(
     for text in found:
         value = json.loads(text)
         config = parse(value, dict.fromkeys(_REFERENCE.findall(text), "from-the-secret"))
-        assert config.receipts != "receipts", "the module has to say where receipts go"
+        assert config.receipts != "receipts", "the module has to set the place of receipts"
         for name, backlog in value["backlogs"].items():
             assert config.backlogs[name].model_fields_set == set(backlog)
             used |= set(backlog)
@@ -130,7 +130,7 @@ def test_writes_a_configuration_that_the_handlers_accept(
 
 @pytest.mark.parametrize("module", CASES, indirect=True)
 def test_readme_examples_can_be_copied(module: Module) -> None:
-    """What the README shows is a root that plans, and applies on mocked providers."""
+    """The README's example is a root module that plans, and applies on mocked providers."""
     blocks = _README.findall((module.folder / "README.md").read_text(encoding="utf-8"))
     assert blocks
     for number, block in enumerate(blocks):
@@ -168,7 +168,7 @@ def test_backlogs_have_the_shape_of_the_configuration(name: str) -> None:
     "module", [case for case in CASES if str(case.id).startswith("kubernetes")], indirect=True
 )
 def test_manifests_fit_kubernetes(tested: tuple[list[str], dict[str, Any]]) -> None:
-    """What the provider would send has no field, type or lack that the published schemas forbid."""
+    """The provider would send manifests that the published schemas accept, strictly."""
     _, plans = tested
     found = list(manifests(plans["claim"], KUBERNETES_3))
     kinds = {item["kind"] for item in found}
@@ -181,7 +181,7 @@ def test_manifests_fit_kubernetes(tested: tuple[list[str], dict[str, Any]]) -> N
 
 
 def _pod(job: dict[str, Any]) -> dict[str, Any]:
-    """A job's pod without what tells the backlog and the number of slices."""
+    """A job's pod without the backlog's name and the number of slices."""
     spec = job["spec"].get("jobTemplate", job)["spec"]["template"]["spec"]
     container = spec["containers"][0]
     assert container.pop("args")[0] == "--backlog"
@@ -190,7 +190,7 @@ def _pod(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_bundle(path: Path) -> None:
-    """A zip where an example expects one to have been built: its content is of no account to a plan."""
+    """A zip where an example expects one to have been built: a plan does not read its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as bundle:
         bundle.writestr("main.py", "")

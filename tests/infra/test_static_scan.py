@@ -1,4 +1,4 @@
-"""What checkov, offline, finds in the Terraform modules as their examples use them."""
+"""Findings of checkov, offline, in the Terraform modules as their examples use them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ resource "aws_security_group" "open" {
 
 @pytest.fixture(scope="module")
 def checkov() -> Path:
-    """An environment of its own: it pins old versions of much that the tests use."""
+    """A separate environment: checkov pins old versions of libraries that the tests use."""
     return environment("checkov", "checkov>=3.3,<4")
 
 
 def scan(checkov: Path, folder: Path) -> dict[str, Any]:
-    """The report on a folder; its exit code says only whether something was found."""
+    """The report on a folder; its exit code shows only whether something was found."""
     command = [
         str(checkov),
         "-m",
@@ -54,7 +54,7 @@ def scan(checkov: Path, folder: Path) -> dict[str, Any]:
     return report
 
 
-def test_nothing_is_found(checkov: Path) -> None:
+def test_no_check_fails(checkov: Path) -> None:
     """No check fails in any module, high or low, and each exception has its reason in the file."""
     report = scan(checkov, MODULES)
     results = report["results"]
@@ -66,8 +66,8 @@ def test_nothing_is_found(checkov: Path) -> None:
     assert all(len(reason.split()) > 3 for reason in reasons)
 
 
-def test_something_is_found(checkov: Path, tmp_path: Path) -> None:
-    """A port that is open to the world is found: the scan does look."""
+def test_an_open_port_is_found(checkov: Path, tmp_path: Path) -> None:
+    """A port that is open to the world is found, so the scan is effective."""
     (tmp_path / "main.tf").write_text(UNSAFE)
     found = scan(checkov, tmp_path)["results"]["failed_checks"]
     assert "CKV_AWS_24" in {item["check_id"] for item in found}

@@ -1,4 +1,4 @@
-"""The stub that stands in for a provider: what it makes Terraform refuse."""
+"""The stub of a provider: the faults that it makes Terraform refuse."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ output "number" { value = data.google_project.own.number }
         ("own.number", "own.numbre", "Unsupported attribute"),
     ],
 )
-def test_faults_are_caught(tmp_path: Path, old: str, new: str, message: str | None) -> None:
+def test_each_kind_of_fault_is_named(tmp_path: Path, old: str, new: str, message: str | None) -> None:
     """Terraform with the stub accepts what fits, and names each kind of fault."""
     module = tmp_path / "module"
     module.mkdir()

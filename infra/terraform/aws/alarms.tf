@@ -1,4 +1,4 @@
-# Starts that did not happen, and events that could not be told, end here.
+# Starts that failed, and events that could not be delivered, are stored here.
 resource "aws_sqs_queue" "dead_letters" {
   # checkov:skip=CKV_AWS_27:kms_key_arn decides; without it SQS encrypts with its own key
   name                      = "${var.name}-dead-letters"
@@ -31,7 +31,7 @@ resource "aws_sqs_queue_policy" "dead_letters" {
   policy    = data.aws_iam_policy_document.dead_letters.json
 }
 
-# Whoever is to be woken subscribes to it; nobody is by default.
+# Subscribe to it to be notified; it has no subscription by default.
 resource "aws_sns_topic" "alarms" {
   # checkov:skip=CKV_AWS_26:kms_key_arn decides; with the key of SNS itself CloudWatch and EventBridge could not publish
   name              = "${var.name}-alarms"
@@ -64,7 +64,7 @@ resource "aws_sns_topic_policy" "alarms" {
 
 resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   alarm_name          = "${var.name}-dead-letters"
-  alarm_description   = "A drain was not started, or its failure not told: read the messages of ${var.name}-dead-letters"
+  alarm_description   = "A drain was not started, or its failure was not delivered: read the messages of ${var.name}-dead-letters"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = aws_sqs_queue.dead_letters.name }
@@ -79,8 +79,8 @@ resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   tags                = var.tags
 }
 
-# A job that failed after its attempts was not cleared, or could not be verified. Of an array only the
-# whole is told, not each of its jobs.
+# A job that failed after its attempts was not cleared, or could not be verified. For an array there is one
+# event, not one for each of its jobs.
 resource "aws_cloudwatch_event_rule" "failed" {
   name        = "${var.name}-failed"
   description = "A job of ${var.name} was not cleared"

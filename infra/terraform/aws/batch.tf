@@ -1,4 +1,4 @@
-# Its name is the provider's choice: versions 5 and 6 spell the argument differently.
+# The provider chooses the name: versions 5 and 6 spell the argument differently.
 resource "aws_batch_compute_environment" "this" {
   type         = "MANAGED"
   service_role = var.batch_service_role_arn
@@ -35,8 +35,8 @@ resource "aws_batch_job_definition" "this" {
   propagate_tags        = true
   tags                  = var.tags
 
-  # Not cleared (1), and what befalls a container from outside, is tried again: the next attempt goes on
-  # where this one stopped. Wrong use (2) no attempt mends; after a configured limit (3) none is wanted.
+  # Exit 1 (not cleared) and failures of the container are tried again: the next attempt continues where
+  # this one stopped. Exits 2 (wrong use) and 3 (a configured limit) are not tried again.
   retry_strategy {
     attempts = var.attempts
 

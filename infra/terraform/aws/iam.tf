@@ -1,4 +1,4 @@
-# Four identities, each bound to the resources that it needs; the README's table says what for.
+# Four identities, each bound to the resources that it needs; the README's table lists them.
 # AmazonECSTaskExecutionRolePolicy would admit every repository and every log group: it is not used.
 
 data "aws_iam_policy_document" "containers_assume" {
@@ -40,7 +40,7 @@ data "aws_iam_policy_document" "scheduler_assume" {
 
 # Starts containers: pulls this image, opens these logs, reads these secrets.
 data "aws_iam_policy_document" "execution" {
-  # checkov:skip=CKV_AWS_356:GetAuthorizationToken knows no resource, the other statements name theirs
+  # checkov:skip=CKV_AWS_356:GetAuthorizationToken has no resource, and the other statements name theirs
   statement {
     sid       = "Login"
     actions   = ["ecr:GetAuthorizationToken"]

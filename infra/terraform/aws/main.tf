@@ -8,7 +8,7 @@ locals {
   # `id` is what versions 5 and 6 of the provider both have.
   region = data.aws_region.this.id
 
-  # The configuration, as every other entry point reads it; a key that is not set stays out.
+  # The configuration, as every other entry point reads it; a key that is not set is left out.
   configuration = jsonencode({
     receipts = local.receipts_url
     backlogs = {
@@ -17,7 +17,7 @@ locals {
     }
   })
 
-  # What acknowledging, verifying and completing the receipt get after the drain.
+  # Time after the drain for acknowledging, verifying and completing the receipt.
   settle_seconds = 120
 
   # 123456789012.dkr.ecr.REGION.SUFFIX/NAME@sha256:…

@@ -1,5 +1,5 @@
 resource "aws_security_group" "jobs" {
-  # checkov:skip=CKV2_AWS_5:Batch attaches it to the containers, which is not seen in the plan
+  # checkov:skip=CKV2_AWS_5:Batch attaches it to the containers, which a plan does not show
   name_prefix = "${var.name}-"
   description = "Containers of ${var.name}: nothing comes in, brokers and HTTPS go out"
   vpc_id      = var.vpc_id

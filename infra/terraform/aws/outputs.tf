@@ -1,5 +1,5 @@
 output "submit_commands" {
-  description = "The command that clears a backlog now, by the backlog's name; with the slices of its schedule."
+  description = "The command that clears a backlog now, by the backlog's name, with the slices of its schedule."
   value = {
     for name in keys(var.backlogs) : name => join(" ", concat(
       [
@@ -35,22 +35,22 @@ output "job_definition_arn" {
 }
 
 output "job_role_name" {
-  description = "What the containers run as; attach what the brokers ask of an identity."
+  description = "The role that the containers run as; attach the permissions that the brokers require."
   value       = aws_iam_role.job.name
 }
 
 output "security_group_id" {
-  description = "The containers' security group: brokers have to let it in."
+  description = "The containers' security group, which the brokers have to admit."
   value       = aws_security_group.jobs.id
 }
 
 output "alarm_topic_arn" {
-  description = "The topic that is told of failed jobs and starts: subscribe to it."
+  description = "The topic for failed jobs and starts: subscribe to it."
   value       = aws_sns_topic.alarms.arn
 }
 
 output "dead_letter_queue_url" {
-  description = "Starts that did not happen."
+  description = "The dead-letter queue of starts that failed."
   value       = aws_sqs_queue.dead_letters.url
 }
 

@@ -35,7 +35,7 @@ resource "aws_scheduler_schedule" "this" {
       each.value.slices > 1 ? { ArrayProperties = { Size = each.value.slices } } : {},
     ))
 
-    # A start that is an hour late has no sense of its own: the next one does the work.
+    # A start that is an hour late is dropped: the next one does the work.
     retry_policy {
       maximum_retry_attempts       = 5
       maximum_event_age_in_seconds = 3600

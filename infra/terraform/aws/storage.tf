@@ -2,7 +2,7 @@ resource "aws_s3_bucket" "receipts" {
   # checkov:skip=CKV_AWS_18:access logs need a bucket of yours; add aws_s3_bucket_logging with the output receipts_bucket
   # checkov:skip=CKV_AWS_144:receipts matter where the broker is; versions are kept in the region
   # checkov:skip=CKV_AWS_145:kms_key_arn decides; without it S3 encrypts with its own key
-  # checkov:skip=CKV2_AWS_62:nobody acts on a new receipt
+  # checkov:skip=CKV2_AWS_62:no program reacts to a new receipt
   bucket_prefix = "${var.name}-receipts-"
   force_destroy = var.receipts.force_destroy
   tags          = var.tags

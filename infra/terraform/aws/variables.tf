@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Begins the name of every resource. Changing it makes everything anew, the receipts' bucket too."
+  description = "Prefix of every resource's name. Changing it replaces everything, including the receipts' bucket."
   type        = string
   default     = "backlog-clearer"
   nullable    = false
@@ -11,7 +11,7 @@ variable "name" {
 }
 
 variable "image" {
-  description = "The job's image in ECR, by its digest: what was reviewed is what runs."
+  description = "The job's image in ECR, by its digest, so that exactly the reviewed image runs."
   type        = string
   nullable    = false
 
@@ -22,7 +22,7 @@ variable "image" {
 }
 
 variable "backlogs" {
-  description = "What may be cleared, by name: the configuration's `backlogs` (docs/jobs.md). Secrets stand in `options` as $${env:NAME} and in `secrets`."
+  description = "The backlogs that may be cleared, by name: `backlogs` of the configuration (docs/jobs.md). Write a secret in `options` as $${env:NAME}, with NAME among `secrets`."
   type = map(object({
     system             = string
     options            = map(string)
@@ -78,7 +78,7 @@ variable "secrets" {
 }
 
 variable "schedules" {
-  description = "When which backlog is cleared, by its name. Paused unless `enabled`. `slices` is the size of the array job; 1 is a plain job."
+  description = "When each backlog is cleared, by the backlog's name. Paused unless `enabled`. `slices` is the size of the array job; 1 is a plain job."
   type = map(object({
     expression = string
     timezone   = optional(string, "UTC")
@@ -116,7 +116,7 @@ variable "vpc_id" {
 }
 
 variable "subnet_ids" {
-  description = "Private subnets for the containers. They need a way to the brokers, and to ECR, S3, CloudWatch Logs and Secrets Manager: a NAT gateway or VPC endpoints. No container gets a public address."
+  description = "Private subnets for the containers. They need a route to the brokers, and to ECR, S3, CloudWatch Logs and Secrets Manager: a NAT gateway or VPC endpoints. Containers have no public address."
   type        = list(string)
   nullable    = false
 
@@ -127,7 +127,7 @@ variable "subnet_ids" {
 }
 
 variable "brokers" {
-  description = "Where the containers may connect to, beside HTTPS: ports, and a network, prefix list or security group."
+  description = "Destinations that the containers may connect to in addition to HTTPS: ports, and a network, prefix list or security group."
   type = map(object({
     from_port         = number
     to_port           = optional(number)
@@ -152,7 +152,7 @@ variable "brokers" {
 }
 
 variable "https_cidr_ipv4" {
-  description = "Where the containers may connect to by HTTPS: the AWS APIs, through NAT or endpoints. Narrow it to the VPC's own network where all of them have endpoints."
+  description = "Network that the containers may connect to by HTTPS: the AWS APIs, through NAT or endpoints. Narrow it to the VPC's network if all of them have endpoints."
   type        = string
   default     = "0.0.0.0/0"
   nullable    = false
@@ -164,7 +164,7 @@ variable "https_cidr_ipv4" {
 }
 
 variable "attempt_seconds" {
-  description = "Timeout of one attempt of one slice. The drain itself ends 120 s earlier (BACKLOG_CLEARER_DEADLINE_S), to acknowledge and verify; then another attempt goes on."
+  description = "Timeout of one attempt of one slice. The drain itself ends 120 s earlier (BACKLOG_CLEARER_DEADLINE_S), to acknowledge and verify; the next attempt continues."
   type        = number
   default     = 3600
   nullable    = false
@@ -176,7 +176,7 @@ variable "attempt_seconds" {
 }
 
 variable "attempts" {
-  description = "How often a slice is tried. Exit 2 (wrong use) and 3 (a configured limit) are not tried again."
+  description = "Attempts at each slice. After exit 2 (wrong use) or 3 (a configured limit) there is no further attempt."
   type        = number
   default     = 3
   nullable    = false
@@ -188,7 +188,7 @@ variable "attempts" {
 }
 
 variable "size" {
-  description = "Of one container: virtual CPUs and MiB, in a pair that Fargate has."
+  description = "Size of one container: virtual CPUs and MiB of memory, a pair that Fargate offers."
   type = object({
     vcpu   = optional(number, 1)
     memory = optional(number, 2048)
@@ -207,7 +207,7 @@ variable "size" {
       "8"    = range(16384, 61441, 4096)
       "16"   = range(32768, 122881, 8192)
     }, tostring(var.size.vcpu), []), var.size.memory)
-    error_message = "size is a pair of Fargate's, as in { vcpu = 1, memory = 2048 } or { vcpu = 4, memory = 8192 }."
+    error_message = "size has to be a pair that Fargate offers, as in { vcpu = 1, memory = 2048 } or { vcpu = 4, memory = 8192 }."
   }
 }
 
@@ -219,12 +219,12 @@ variable "max_vcpus" {
 
   validation {
     condition     = var.max_vcpus >= 1 && floor(var.max_vcpus) == var.max_vcpus
-    error_message = "max_vcpus is a whole number from 1 on, as in 16."
+    error_message = "max_vcpus has to be a whole number of 1 or more, as in 16."
   }
 }
 
 variable "kms_key_arn" {
-  description = "A key of your own for receipts, logs, the dead-letter queue and the topic; null: what the services encrypt with by themselves. Its policy has to admit logs, sqs, sns, events, scheduler and cloudwatch.amazonaws.com."
+  description = "Your KMS key for receipts, logs, the dead-letter queue and the topic; null: the services' own keys. Its policy has to admit logs, sqs, sns, events, scheduler and cloudwatch.amazonaws.com."
   type        = string
   default     = null
 
@@ -235,7 +235,7 @@ variable "kms_key_arn" {
 }
 
 variable "secrets_kms_key_arns" {
-  description = "Keys of your own with which the secrets are encrypted, so that they can be read."
+  description = "Your KMS keys that encrypt the secrets, so that the containers may decrypt them."
   type        = list(string)
   default     = []
   nullable    = false
@@ -247,7 +247,7 @@ variable "secrets_kms_key_arns" {
 }
 
 variable "receipts" {
-  description = "Of the receipts' bucket: how long overwritten and deleted versions are kept, and whether `terraform destroy` may delete receipts, without which nothing can be undone."
+  description = "The receipts' bucket: for how many days overwritten and deleted versions are kept, and whether `terraform destroy` may delete receipts, without which no run can be undone."
   type = object({
     noncurrent_days = optional(number, 90)
     force_destroy   = optional(bool, false)
@@ -262,19 +262,19 @@ variable "receipts" {
 }
 
 variable "log_retention_days" {
-  description = "How long the jobs' logs are kept."
+  description = "For how many days the jobs' logs are kept."
   type        = number
   default     = 30
   nullable    = false
 
   validation {
     condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
-    error_message = "log_retention_days is one of the numbers that CloudWatch Logs has, as in 30 or 365."
+    error_message = "log_retention_days has to be a retention of CloudWatch Logs, as in 30 or 365."
   }
 }
 
 variable "batch_service_role_arn" {
-  description = "The role with which Batch manages the containers; null: its service-linked role, which it makes by itself."
+  description = "The role with which Batch manages the containers; null: its service-linked role, which Batch creates."
   type        = string
   default     = null
 

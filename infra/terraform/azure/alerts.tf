@@ -16,12 +16,12 @@ resource "azurerm_application_insights" "this" {
   tags                = var.tags
 }
 
-# The poison queue is watched through the function that reads it: Azure's own figure for queues
-# (QueueMessageCount) is of the whole account and refreshed once a day.
+# The poison queue is watched through the function that reads it: Azure's metric for queues
+# (QueueMessageCount) is for the whole account and refreshed once a day.
 resource "azurerm_monitor_scheduled_query_rules_alert_v2" "not_cleared" {
   name                    = "${var.name}-not-cleared"
   display_name            = "${var.name}: a backlog was not cleared"
-  description             = "A slice failed, was refused, could not be verified, or ended in the poison queue. Attempts go on where the last one stopped: read the receipts in ${local.receipts} before you start it again."
+  description             = "A slice failed, was refused, could not be verified, or ended in the poison queue. An attempt continues where the last one stopped: read the receipts in ${local.receipts} before you start one."
   resource_group_name     = var.resource_group.name
   location                = var.resource_group.location
   scopes                  = [azurerm_log_analytics_workspace.this.id]
@@ -29,7 +29,7 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "not_cleared" {
   evaluation_frequency    = "PT5M"
   window_duration         = "PT10M"
   auto_mitigation_enabled = true
-  skip_query_validation   = true # the tables come with the first entries
+  skip_query_validation   = true # the tables exist after the first entries
   tags                    = var.tags
 
   criteria {

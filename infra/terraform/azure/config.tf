@@ -1,7 +1,7 @@
 locals {
   receipts = "az://${local.receipts_container}/runs"
 
-  # The bundle's configuration. Nulls are left out, so that the bundle's own defaults hold.
+  # The bundle's configuration. Nulls are left out, so that the bundle's defaults apply.
   config = jsonencode({
     receipts = local.receipts
     backlogs = {
@@ -15,11 +15,11 @@ locals {
     ]
   ]))
 
-  # What a slice may take from its platform: less than its timeout, by the time that acknowledging
-  # what was read, verifying and storing the receipt may need.
+  # The time that a slice may use: its timeout less the time for acknowledging the messages that were
+  # read, verifying, and storing the receipt.
   settle_seconds = 120
 
-  # What functions and the job need alike, each with the client id of its own identity.
+  # Settings that the functions and the job share, each with the client id of its identity.
   environment = {
     for name, identity in azurerm_user_assigned_identity.this : name => {
       BACKLOG_CLEARER_CONFIG                   = local.config

@@ -1,6 +1,6 @@
 resource "azurerm_service_plan" "this" {
-  # checkov:skip=CKV_AZURE_225:Not offered in every region; a slice that is lost with its zone is given out again
-  # checkov:skip=CKV_AZURE_212:Serverless: no instance runs, or is paid for, while there is nothing to do
+  # checkov:skip=CKV_AZURE_225:Not offered in every region; a slice that is lost with its zone is delivered again
+  # checkov:skip=CKV_AZURE_212:Serverless: no instance runs, or is charged, while there is nothing to do
   name                = "${var.name}-plan"
   resource_group_name = var.resource_group.name
   location            = var.resource_group.location
@@ -14,7 +14,7 @@ locals {
     local.environment["functions"],
     {
       # The provider writes a connection string without a key into AzureWebJobsStorage unless the
-      # setting is given; empty, it gives way to the settings below. It is not read back, so every plan
+      # setting is given; empty, the settings below replace it. It is not read back, so every plan
       # shows it as added (hashicorp/terraform-provider-azurerm#29149, #33211).
       AzureWebJobsStorage              = ""
       AzureWebJobsStorage__accountName = azurerm_storage_account.host.name
@@ -30,7 +30,7 @@ locals {
       BACKLOG_CLEARER_SCHEDULE          = var.schedule.ncrontab
       BACKLOG_CLEARER_SCHEDULED         = join(",", var.schedule.backlogs)
       "AzureWebJobs.scheduled.Disabled" = tostring(!var.schedule.enabled)
-      # Where a job takes the slices, the function leaves them alone.
+      # If a job takes the slices, the drain function is disabled.
       "AzureWebJobs.drain.Disabled" = tostring(var.job != null)
     },
     { for name, uri in local.secret_uris : name => "@Microsoft.KeyVault(SecretUri=${uri})" },
@@ -38,7 +38,7 @@ locals {
 }
 
 # zip_deploy_file is not used: the provider posts it to an endpoint that this plan does not have
-# (hashicorp/terraform-provider-azurerm#29630). The output deploy_command does what it would.
+# (hashicorp/terraform-provider-azurerm#29630). The output deploy_command does the same.
 resource "azurerm_function_app_flex_consumption" "this" {
   name                = var.name
   resource_group_name = var.resource_group.name
@@ -75,7 +75,7 @@ resource "azurerm_function_app_flex_consumption" "this" {
     application_insights_connection_string = azurerm_application_insights.this.connection_string
   }
 
-  # The host stops at a storage account that it may not read yet, or cannot reach.
+  # The host does not start while it may not read, or cannot reach, its storage account.
   depends_on = [
     azurerm_role_assignment.this,
     azurerm_private_endpoint.storage,

@@ -11,8 +11,8 @@ locals {
     },
     merge([
       for name in keys(local.identities) : {
-        # Not Message Processor, which the trigger's page names: it may receive and delete, but neither
-        # keep a message hidden while its slice is drained nor give it back (Update Message needs
+        # Not Message Processor, which the trigger's page names: it may receive and delete, but cannot keep a
+        # message hidden while its slice is drained, or release it (Update Message needs
         # messages/write: https://learn.microsoft.com/rest/api/storageservices/authorize-with-azure-active-directory).
         "${name}:slices"   = { identity = name, role = "Storage Queue Data Contributor", scope = local.queue_ids.slices }
         "${name}:poison"   = { identity = name, role = name == "functions" ? "Storage Queue Data Contributor" : "Storage Queue Data Message Sender", scope = local.queue_ids.poison }

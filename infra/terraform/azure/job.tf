@@ -10,7 +10,7 @@ resource "azurerm_container_app_environment" "this" {
   internal_load_balancer_enabled = try(var.network.job_subnet_id, null) == null ? null : true
   tags                           = var.tags
 
-  # Serverless: nothing runs, and nothing is paid for, while the queue is empty.
+  # Serverless: nothing runs, and nothing is charged, while the queue is empty.
   workload_profile {
     name                  = "Consumption"
     workload_profile_type = "Consumption"
@@ -21,7 +21,7 @@ locals {
   job_secrets = { for name, uri in local.secret_uris : name => { id = lower(replace(name, "_", "-")), uri = uri } }
 }
 
-# An execution takes one message and ends. KEDA starts as many as the queue is long.
+# An execution takes one message and ends. KEDA starts one for each message in the queue.
 resource "azurerm_container_app_job" "this" {
   count = var.job == null ? 0 : 1
 
@@ -33,7 +33,7 @@ resource "azurerm_container_app_job" "this" {
   tags                         = var.tags
 
   replica_timeout_in_seconds = var.job.timeout_seconds
-  replica_retry_limit        = 0 # the queue gives the message out again; another attempt here would take another
+  replica_retry_limit        = 0 # the queue delivers the message again; another attempt here would take another message
 
   event_trigger_config {
     parallelism              = 1

@@ -3,17 +3,17 @@ locals {
 }
 
 output "deploy_command" {
-  description = "Deploys the bundle that `make bundle-azure` writes; run it after the first apply and for every new bundle. Where public_access.app is off, run it inside the virtual network."
+  description = "Deploys the bundle that `make bundle-azure` writes; run it after the first apply and for every new bundle. If public_access.app is false, run it inside the virtual network."
   value       = "az functionapp deployment source config-zip ${local.where} --src dist/backlog-clearer-azure.zip"
 }
 
 output "dispatch_url" {
-  description = "POST {\"backlog\": NAME} here, with a function key in the header x-functions-key; GET …/api/runs/RUN_ID tells how a run stands."
+  description = "POST {\"backlog\": NAME} here, with a function key in the header x-functions-key; GET …/api/runs/RUN_ID returns the state of a run."
   value       = "https://${azurerm_function_app_flex_consumption.this.default_hostname}/api/dispatch"
 }
 
 output "dispatch_commands" {
-  description = "Start a drain by hand, by backlog, from where the app can be reached."
+  description = "The command that starts a drain by hand, by backlog; run it from a network that reaches the app."
   value = {
     for name in keys(var.backlogs) : name => join(" ", [
       "curl --fail-with-body --json '${jsonencode({ backlog = name })}'",
@@ -24,12 +24,12 @@ output "dispatch_commands" {
 }
 
 output "receipts" {
-  description = "Where receipts are; restore --run RUN_ID --receipt-dir takes it, with AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ANON=false set."
+  description = "The URL of the receipts, for restore --run RUN_ID --receipt-dir, with AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ANON=false set."
   value       = { url = local.receipts, storage_account = azurerm_storage_account.data.name }
 }
 
 output "secrets_command" {
-  description = "Makes the app look at its Key Vault references again: once after the first apply, since the app exists before its right to read them, and after a rotation that cannot wait a day."
+  description = "Makes the app read its Key Vault references again: once after the first apply, because the app is created before its permission to read them, and after a rotation that cannot wait a day."
   value       = length(var.secrets) == 0 ? null : "az rest --method post --url \"https://management.azure.com${azurerm_function_app_flex_consumption.this.id}/config/configreferences/appsettings/refresh?api-version=2022-03-01\""
 }
 

@@ -1,5 +1,5 @@
 locals {
-  # Keyed by the variables, which are known before a vault exists.
+  # Keyed by environment variables, which are known before a vault exists.
   secret_scopes = { for name, secret in var.secrets : name => "${secret.key_vault_id}/secrets/${secret.name}" }
 
   secret_uris = {
@@ -10,7 +10,7 @@ locals {
 }
 
 # The provider cannot name a user-assigned identity for Key Vault references of this kind of app
-# (hashicorp/terraform-provider-azurerm#28928), so the app has a system-assigned one, for nothing else.
+# (hashicorp/terraform-provider-azurerm#28928), so the app has a system-assigned one, used only for this.
 resource "azurerm_role_assignment" "app_reads_secret" {
   for_each = local.secret_scopes
 

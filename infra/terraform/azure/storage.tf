@@ -3,10 +3,10 @@ locals {
 }
 
 # The functions' host keeps its locks, keys and packages here, and owns every blob of this account:
-# hence an account of its own, without queue and receipts.
+# so it is a separate account, without the queue and the receipts.
 resource "azurerm_storage_account" "host" {
   # checkov:skip=CKV_AZURE_59:public_access.storage is false by default; the scan does not see through the variable
-  # checkov:skip=CKV_AZURE_206:Locks and packages, which a deployment brings back
+  # checkov:skip=CKV_AZURE_206:Locks and packages, which a deployment restores
   # checkov:skip=CKV_AZURE_33:The host polls its queues all day, and each poll would be a log entry to pay for
   # checkov:skip=CKV2_AZURE_1:Locks and packages of public code; Microsoft's own keys encrypt them
   name                = "${var.storage_name}host"
@@ -15,7 +15,7 @@ resource "azurerm_storage_account" "host" {
   tags                = var.tags
 
   account_tier                    = "Standard"
-  account_replication_type        = "LRS" # nothing that a deployment would not bring back
+  account_replication_type        = "LRS" # a deployment restores everything in it
   min_tls_version                 = "TLS1_2"
   https_traffic_only_enabled      = true
   shared_access_key_enabled       = false

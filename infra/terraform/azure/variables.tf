@@ -13,7 +13,7 @@ variable "resource_group" {
 }
 
 variable "name" {
-  description = "Prefix of every name. The function app's host name contains it, so it has to be free in the world; changing it replaces everything, the receipts too."
+  description = "Prefix of every name. The function app's host name contains it, so it has to be globally unique; changing it replaces everything, including the receipts."
   type        = string
   nullable    = false
 
@@ -24,7 +24,7 @@ variable "name" {
 }
 
 variable "storage_name" {
-  description = "Prefix of the two storage accounts' names, which have to be free in the world and allow no hyphens: NAMEhost for the functions' host and packages, NAMEdata for the queue and the receipts."
+  description = "Prefix of the two storage accounts' names, which have to be globally unique and allow no hyphens: NAMEhost for the functions' host and packages, NAMEdata for the queue and the receipts."
   type        = string
   nullable    = false
 
@@ -42,7 +42,7 @@ variable "tags" {
 }
 
 variable "backlogs" {
-  description = "What may be cleared, by name: the same keys as in the bundle's configuration file (docs/jobs.md). Secrets are written as $${env:NAME} with NAME among `secrets`; in HCL that is \"$$$${env:NAME}\"."
+  description = "The backlogs that may be cleared, by name: the same keys as in the bundle's configuration file (docs/jobs.md). Write a secret as $${env:NAME}, with NAME among `secrets`; in HCL that is \"$$$${env:NAME}\"."
   type = map(object({
     system             = string
     options            = map(string)
@@ -76,7 +76,7 @@ variable "backlogs" {
 }
 
 variable "secrets" {
-  description = "Key Vault secrets by the environment variable that shows them. The vault needs Azure RBAC; each secret is bound alone. Without a version the newest is taken: functions look once a day and after a deployment, jobs within half an hour."
+  description = "Key Vault secrets by the environment variable that gets the value. The vault needs Azure RBAC; access is granted on each secret. Without a version the newest is used: functions read it once a day and after a deployment, jobs within half an hour."
   type = map(object({
     key_vault_id = string
     name         = string
@@ -107,19 +107,19 @@ variable "secrets" {
 }
 
 variable "timeout_seconds" {
-  description = "How long one slice may run: the functions' timeout. Draining ends 120 s earlier, so that what was read is acknowledged and verified. A slice that met this deadline is put on again."
+  description = "Timeout of one slice in seconds: the functions' timeout. Draining ends 120 s earlier, to acknowledge and verify. A slice that reaches this deadline is enqueued again."
   type        = number
   default     = 1800
   nullable    = false
 
   validation {
     condition     = var.timeout_seconds >= 240 && var.timeout_seconds <= 3600 && floor(var.timeout_seconds) == var.timeout_seconds
-    error_message = "timeout_seconds is a whole number from 240 to 3600, as in 1800: an instance that is scaled in gets an hour to end."
+    error_message = "timeout_seconds is a whole number from 240 to 3600, as in 1800: an instance that is scaled in has one hour to end."
   }
 }
 
 variable "max_parallel_slices" {
-  description = "Slices that run at the same time, one an instance: instances of the function app, or executions of the job."
+  description = "Slices that run at the same time, one for each instance of the function app or execution of the job."
   type        = number
   default     = 40
   nullable    = false
@@ -143,7 +143,7 @@ variable "instance_memory_in_mb" {
 }
 
 variable "schedule" {
-  description = "When which backlogs are cleared: six NCRONTAB fields in UTC, seconds first. Paused unless `enabled`."
+  description = "When these backlogs are cleared: six NCRONTAB fields in UTC, seconds first. Paused unless `enabled`."
   type = object({
     ncrontab = optional(string, "0 0 3 * * *")
     backlogs = optional(list(string), [])
@@ -169,7 +169,7 @@ variable "schedule" {
 }
 
 variable "network" {
-  description = "The virtual network that the functions, the jobs and the private endpoints are in. subnet_id: for the function app, delegated to Microsoft.App/environments. private_endpoint_subnet_id: for the endpoints of the storage accounts and the app. private_dns_zone_ids: by blob, queue and sites. job_subnet_id: for the Container Apps environment, delegated too."
+  description = "The virtual network of the functions, the jobs and the private endpoints. subnet_id: for the function app, delegated to Microsoft.App/environments. private_endpoint_subnet_id: for the endpoints of the storage accounts and the app. private_dns_zone_ids: by blob, queue and sites. job_subnet_id: for the Container Apps environment, delegated too."
   type = object({
     subnet_id                  = string
     private_endpoint_subnet_id = string
@@ -193,7 +193,7 @@ variable "network" {
 }
 
 variable "public_access" {
-  description = "What answers on the internet, where identities and keys are still asked for. app: the function app, for deployments and requests from outside the network. storage: both accounts; needed where there is no `network`, since the functions have no other way to them then."
+  description = "Parts that are reachable from the internet; identities and keys are still required. app: the function app, for deployments and requests from outside the network. storage: both accounts; needed without `network`, because the functions have no other way to reach them."
   type = object({
     app     = optional(bool, false)
     storage = optional(bool, false)
@@ -203,12 +203,12 @@ variable "public_access" {
 
   validation {
     condition     = var.public_access.storage || var.network != null
-    error_message = "the functions need a way to their storage: give `network`, or say public_access = { storage = true } (Entra ID is asked in any case)."
+    error_message = "the functions need a way to reach their storage: set `network`, or public_access = { storage = true } (Entra ID is required in both cases)."
   }
 }
 
 variable "event_hubs" {
-  description = "Event Hubs that backlogs clear, by backlog: resource ids of the hub, which the runtime may receive from, and of the container of its checkpoints, which it may write."
+  description = "Event Hubs that backlogs clear, by backlog: resource ids of the hub, from which the runtime may receive, and of the container of its checkpoints, to which it may write."
   type = map(object({
     hub_id                  = string
     checkpoint_container_id = string
@@ -233,7 +233,7 @@ variable "event_hubs" {
 }
 
 variable "job" {
-  description = "A Container Apps job that drains slices instead of the drain function, one an execution, for slices that need longer. null: none. The image is made by functions/job/Dockerfile with PACKAGES=adlfs. registry: an Azure Container Registry to pull from with the job's identity."
+  description = "A Container Apps job that drains slices instead of the drain function, one in each execution, for slices that need longer. null: none. Build the image with `make image-context CLOUDS=azure`. registry: an Azure Container Registry to pull from with the job's identity."
   type = object({
     image           = string
     timeout_seconds = optional(number, 21600)
@@ -268,7 +268,7 @@ variable "job" {
 }
 
 variable "log_retention_days" {
-  description = "How long the Log Analytics workspace keeps logs."
+  description = "For how many days the Log Analytics workspace keeps logs."
   type        = number
   default     = 30
   nullable    = false
@@ -280,7 +280,7 @@ variable "log_retention_days" {
 }
 
 variable "receipts" {
-  description = "The container of receipts, which are the way back and the audit record. replication: of the account that holds them. recover_days: how long a deleted or overwritten receipt can be brought back."
+  description = "The container of receipts, which are needed for undo and are the audit record. replication: of their storage account. recover_days: for how many days a deleted or overwritten receipt can be recovered."
   type = object({
     replication  = optional(string, "ZRS")
     recover_days = optional(number, 30)
@@ -300,7 +300,7 @@ variable "receipts" {
 }
 
 variable "action_group_ids" {
-  description = "Action groups that hear of a drain that did not clear its backlog. Without any, the alert is shown in Azure Monitor alone."
+  description = "Action groups that are notified of a drain that did not clear its backlog. Without any, the alert is shown only in Azure Monitor."
   type        = list(string)
   default     = []
   nullable    = false

@@ -1,6 +1,6 @@
 locals {
-  # What the bundle says of a slice that failed, was refused or could not be verified; and what the
-  # platform says of one that it ended: a request answered with 5xx (504 is the timeout).
+  # Log entries of the bundle for a slice that failed, was refused or could not be verified; and of the
+  # platform for one that it ended: a request answered with 5xx (504 is the timeout).
   failure_filter = join(" AND ", [
     "(${join(" OR ", concat(
       ["(resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for name in keys(local.functions) : "\"${var.name}-${name}\""])}))"],
@@ -10,8 +10,8 @@ locals {
   ])
 }
 
-# For dashboards. The alert reads the log itself, since a policy cannot name a metric that was made a
-# moment before (it takes minutes to be known).
+# For dashboards. The alert reads the log itself, because a policy cannot name a metric until minutes after
+# it was created.
 resource "google_logging_metric" "not_cleared" {
   project     = var.project_id
   name        = "${var.name}/not_cleared"

@@ -1,5 +1,5 @@
 locals {
-  # The bundle's configuration. Nulls are left out, so that the bundle's own defaults hold.
+  # The bundle's configuration. Nulls are left out, so that the bundle's defaults apply.
   config = jsonencode({
     receipts = "gs://${local.receipts_bucket}/runs"
     backlogs = {
@@ -13,8 +13,8 @@ locals {
     ]
   ]))
 
-  # What a slice may take from its platform: less than its timeout, by the time that acknowledging
-  # what was read, verifying and storing the receipt may need.
+  # The time that a slice may use: its timeout less the time for acknowledging the messages that were
+  # read, verifying, and storing the receipt.
   settle_seconds = 120
 
   # run.app URLs are known beforehand: https://docs.cloud.google.com/run/docs/triggering/https-request

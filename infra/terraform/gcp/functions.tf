@@ -2,7 +2,7 @@ locals {
   functions = {
     dispatch = {
       description     = "Surveys a backlog and puts its slices on the queue"
-      timeout_seconds = 300 # a survey of every partition, and one task a slice
+      timeout_seconds = 300 # a survey of every partition, and one task for each slice
       memory          = "1Gi"
       cpu             = "1"
       max_instances   = 4
@@ -46,7 +46,7 @@ resource "google_cloudfunctions2_function" "this" {
     available_memory                 = each.value.memory
     available_cpu                    = each.value.cpu
     max_instance_count               = each.value.max_instances
-    max_instance_request_concurrency = 1 # a slice has its instance for itself
+    max_instance_request_concurrency = 1 # one slice in each instance
     service_account_email            = google_service_account.this[each.key].email
 
     # Cloud Scheduler and Cloud Tasks of the same project are internal callers of a run.app URL:

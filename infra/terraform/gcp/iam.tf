@@ -56,7 +56,7 @@ resource "google_cloud_run_v2_job_iam_member" "scheduler_runs_job" {
 
 # --- the queue -----------------------------------------------------------------------------------
 
-# The drain function enqueues too: a slice that met its deadline is put on again.
+# The drain function enqueues too: a slice that reached its deadline is enqueued again.
 resource "google_cloud_tasks_queue_iam_member" "enqueues" {
   for_each = toset(["dispatch", "drain"])
 

@@ -1,5 +1,5 @@
 locals {
-  # One account a task; nothing runs as the default compute account.
+  # One account for each task; nothing runs as the default compute account.
   accounts = merge(
     {
       dispatch  = "surveys a backlog and puts its slices on the queue"
@@ -11,7 +11,7 @@ locals {
     var.job == null ? {} : { job = "drains one slice as a Cloud Run job" },
   )
 
-  # What reaches brokers, secrets and receipts.
+  # The account that reaches brokers, secrets and receipts.
   runtimes = setsubtract(keys(local.accounts), ["build", "invoker", "scheduler"])
 
   build_service_account = coalesce(var.build_service_account, one([

@@ -1,10 +1,10 @@
 output "dispatch_url" {
-  description = "POST {\"backlog\": NAME} here, with an identity token whose audience is this URL; GET /runs/RUN_ID tells how a run stands."
+  description = "POST {\"backlog\": NAME} here, with an identity token whose audience is this URL; GET /runs/RUN_ID returns the state of a run."
   value       = local.urls.dispatch
 }
 
 output "dispatch_commands" {
-  description = "Start a drain by hand, by backlog. The request goes through Cloud Tasks, so it works with internal ingress; it needs cloudtasks.enqueuer on the queue and iam.serviceAccountUser on the scheduler's account."
+  description = "The command that starts a drain by hand, by backlog. The request goes through Cloud Tasks, so it works with internal ingress; it needs cloudtasks.enqueuer on the queue and iam.serviceAccountUser on the scheduler's account."
   value = {
     for name in keys(var.backlogs) : name => join(" ", [
       "gcloud tasks create-http-task --project=${var.project_id} --location=${var.region}",
@@ -16,21 +16,21 @@ output "dispatch_commands" {
 }
 
 output "resume_commands" {
-  description = "Let a paused schedule run, by backlog; set enabled = true to keep it so."
+  description = "The command that resumes a paused schedule, by backlog; set enabled = true to keep it enabled."
   value = {
     for name, job in google_cloud_scheduler_job.this : name => "gcloud scheduler jobs resume ${job.name} --project=${var.project_id} --location=${var.region}"
   }
 }
 
 output "job_commands" {
-  description = "Start a Cloud Run job by hand, by backlog."
+  description = "The command that starts a Cloud Run job by hand, by backlog."
   value = {
     for name, job in google_cloud_run_v2_job.this : name => "gcloud run jobs execute ${job.name} --project=${var.project_id} --region=${var.region}"
   }
 }
 
 output "receipts" {
-  description = "Where receipts are; restore --run RUN_ID --receipt-dir takes it."
+  description = "The URL of the receipts, for restore --run RUN_ID --receipt-dir."
   value       = "gs://${google_storage_bucket.receipts.name}/runs"
 }
 
@@ -40,7 +40,7 @@ output "bundle" {
 }
 
 output "queue" {
-  description = "Full name of the queue of slices: gcloud tasks queues pause stops every drain after the slices under way."
+  description = "Full name of the queue of slices: `gcloud tasks queues pause` stops every drain after the slices that are running."
   value       = "projects/${var.project_id}/locations/${var.region}/queues/${google_cloud_tasks_queue.slices.name}"
 }
 

@@ -1,4 +1,4 @@
-# What Google Cloud grants on a project alone. Nothing here exists unless var.project_roles asks for it.
+# Roles that Google Cloud grants only on a project. Nothing here exists unless var.project_roles asks for it.
 
 resource "google_project_iam_member" "build_logs" {
   count = var.project_roles.build_logs && var.build_service_account == null ? 1 : 0

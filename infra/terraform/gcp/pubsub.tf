@@ -1,5 +1,5 @@
 locals {
-  # A subscription is named alone, with project_id, or in full.
+  # A subscription is named by its id, with project_id, or in full.
   subscriptions = {
     for name, backlog in var.backlogs : name => {
       project      = try(regex("^projects/([^/]+)/", backlog.options.subscription_id)[0], backlog.options.project_id)
@@ -16,7 +16,7 @@ locals {
   pubsub_members  = { for item in setproduct(local.pubsub_projects, local.runtimes) : join(":", item) => { project = item[0], account = item[1] } }
 }
 
-# subscriber: read, acknowledge, seek. viewer: see what kind of subscription it is.
+# subscriber: read, acknowledge, seek. viewer: read the subscription's configuration.
 resource "google_pubsub_subscription_iam_member" "clears" {
   for_each = local.subscription_roles
 

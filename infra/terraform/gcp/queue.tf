@@ -1,5 +1,5 @@
-# One task a slice. It has no dead-letter queue: after max_attempts a task is gone, and the alert on
-# the failed attempts is what tells.
+# One task for each slice. There is no dead-letter queue: after max_attempts a task is deleted, and the alert
+# on failed attempts is the only notice.
 resource "google_cloud_tasks_queue" "slices" {
   project  = var.project_id
   location = var.region

@@ -1,4 +1,4 @@
-# Starts a drain and does no more: the work is in the queue or the job.
+# Only starts a drain: the work is in the queue or the job.
 resource "google_cloud_scheduler_job" "this" {
   for_each = var.schedules
 
@@ -12,7 +12,7 @@ resource "google_cloud_scheduler_job" "this" {
   attempt_deadline = "${local.functions.dispatch.timeout_seconds + 30}s" # longer than the function, so that no attempt overlaps
 
   # A repeated attempt at the dispatch function has the same run id and adds nothing; a job that is started
-  # twice reads twice, which does no harm.
+  # twice reads twice, which is harmless.
   retry_config {
     retry_count          = 3
     min_backoff_duration = "30s"

@@ -7,7 +7,7 @@ locals {
 # force_destroy is off unless asked for: `terraform destroy` then stops at a bucket that still has
 # receipts, which are the only way back to the positions before a run.
 resource "google_storage_bucket" "receipts" {
-  # checkov:skip=CKV_GCP_62:Who reads or writes is in Cloud Audit Logs where the project turns them on; access logs by the bucket would need another bucket
+  # checkov:skip=CKV_GCP_62:Who reads or writes is in Cloud Audit Logs if the project enables them; access logs by the bucket would need another bucket
   project                     = var.project_id
   name                        = local.receipts_bucket
   location                    = var.region
@@ -43,7 +43,7 @@ resource "google_storage_bucket" "receipts" {
 
 # Holds nothing that the bundle's build would not make again, so destroying it is allowed.
 resource "google_storage_bucket" "source" {
-  # checkov:skip=CKV_GCP_62:Who reads or writes is in Cloud Audit Logs where the project turns them on; access logs by the bucket would need another bucket
+  # checkov:skip=CKV_GCP_62:Who reads or writes is in Cloud Audit Logs if the project enables them; access logs by the bucket would need another bucket
   project                     = var.project_id
   name                        = local.source_bucket
   location                    = var.region

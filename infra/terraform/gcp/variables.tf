@@ -5,12 +5,12 @@ variable "project_id" {
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
-    error_message = "project_id is a project's id, as in \"my-project\", not its number or display name."
+    error_message = "project_id has to be a project's id, as in \"my-project\", not its number or display name."
   }
 }
 
 variable "project_number" {
-  description = "Number of that project. The functions' run.app URLs contain it, so that both functions can know the drain function's URL before it exists: gcloud projects describe PROJECT --format='value(projectNumber)'."
+  description = "Number of that project. The functions' run.app URLs contain it, so that the drain function's URL is known before it exists: gcloud projects describe PROJECT --format='value(projectNumber)'."
   type        = string
   nullable    = false
 
@@ -32,7 +32,7 @@ variable "region" {
 }
 
 variable "name" {
-  description = "Prefix of every name. Two installations in one project need two names; changing it replaces everything but the receipts, which it refuses to delete."
+  description = "Prefix of every name. Two installations in one project need two names; changing it replaces everything except the receipts' bucket, whose deletion is refused."
   type        = string
   default     = "backlog-clearer"
   nullable    = false
@@ -62,7 +62,7 @@ variable "bundle" {
 }
 
 variable "backlogs" {
-  description = "What may be cleared, by name: the same keys as in the bundle's configuration file (docs/jobs.md). Secrets are written as $${env:NAME} with NAME among `secrets`; in HCL that is \"$$$${env:NAME}\"."
+  description = "The backlogs that may be cleared, by name: the same keys as in the bundle's configuration file (docs/jobs.md). Write a secret as $${env:NAME}, with NAME among `secrets`; in HCL that is \"$$$${env:NAME}\"."
   type = map(object({
     system             = string
     options            = map(string)
@@ -105,7 +105,7 @@ variable "backlogs" {
 }
 
 variable "secrets" {
-  description = "Secret Manager secrets by the environment variable that shows them. A version is read when an instance starts: name one to know which, or leave \"latest\" to rotate without an apply."
+  description = "Secret Manager secrets by the environment variable that gets the value. A version is read when an instance starts: name one to fix it, or leave \"latest\" to rotate without an apply."
   type = map(object({
     secret     = string
     version    = optional(string, "latest")
@@ -126,7 +126,7 @@ variable "secrets" {
 }
 
 variable "timeout_seconds" {
-  description = "How long one slice may run: the drain function's timeout, and the most that a task waits for it. Draining ends 120 s earlier, so that what was read is acknowledged and verified. A slice that met this deadline is put on again."
+  description = "Timeout of one slice in seconds: of the drain function, and of the task that waits for it. Draining ends 120 s earlier, to acknowledge and verify. A slice that reaches this deadline is enqueued again."
   type        = number
   default     = 1800
   nullable    = false
@@ -150,7 +150,7 @@ variable "max_parallel_slices" {
 }
 
 variable "queue" {
-  description = "Rate and retries of the Cloud Tasks queue. A slice that failed `max_attempts` times is given up; the alert tells."
+  description = "Rate and retries of the Cloud Tasks queue. A slice that failed `max_attempts` times is not tried again; the alert reports it."
   type = object({
     max_dispatches_per_second = optional(number, 10)
     max_attempts              = optional(number, 5)
@@ -192,19 +192,19 @@ variable "drain" {
 }
 
 variable "ingress" {
-  description = "Who reaches the functions' URLs at all; IAM is asked in any case. Internal is enough for Cloud Scheduler and Cloud Tasks of the same project."
+  description = "Networks that reach the functions' URLs; IAM is required in all cases. Internal is enough for Cloud Scheduler and Cloud Tasks of the same project."
   type        = string
   default     = "ALLOW_INTERNAL_ONLY"
   nullable    = false
 
   validation {
     condition     = contains(["ALLOW_INTERNAL_ONLY", "ALLOW_INTERNAL_AND_GCLB"], var.ingress)
-    error_message = "ingress is ALLOW_INTERNAL_ONLY or ALLOW_INTERNAL_AND_GCLB, as in \"ALLOW_INTERNAL_ONLY\"; the internet is not offered."
+    error_message = "ingress is ALLOW_INTERNAL_ONLY or ALLOW_INTERNAL_AND_GCLB, as in \"ALLOW_INTERNAL_ONLY\"; the internet is not an option."
   }
 }
 
 variable "dispatchers" {
-  description = "Who else may start a drain: IAM members that may call the dispatch function. They reach it by the network that `ingress` allows."
+  description = "Additional IAM members that may call the dispatch function, which starts a drain. They reach it through the network that `ingress` allows."
   type        = list(string)
   default     = []
   nullable    = false
@@ -243,7 +243,7 @@ variable "schedules" {
 }
 
 variable "job" {
-  description = "Cloud Run jobs for drains that need longer than a function may run: one job a backlog, `task_count` slices each. null: none. The image is made by functions/job/Dockerfile with PACKAGES=gcsfs. A destroyed job loses nothing (receipts are in the bucket), so deletion_protection is off."
+  description = "Cloud Run jobs for drains that need longer than a function may run: one job for each backlog, with `task_count` slices. null: none. Build the image with `make image-context CLOUDS=gcp`. Destroying a job loses nothing (receipts are in the bucket), so deletion_protection is off."
   type = object({
     image               = string
     backlogs            = optional(set(string))
@@ -298,7 +298,7 @@ variable "network" {
 }
 
 variable "receipts" {
-  description = "The bucket of receipts, which are the way back and the audit record. delete_after_days: null keeps them for ever. force_destroy: let `terraform destroy` delete the bucket with receipts in it."
+  description = "The bucket of receipts, which are needed for undo and are the audit record. delete_after_days: null keeps them for ever. force_destroy: whether `terraform destroy` may delete the bucket with receipts in it."
   type = object({
     delete_after_days = optional(number)
     force_destroy     = optional(bool, false)
@@ -314,7 +314,7 @@ variable "receipts" {
 }
 
 variable "build_service_account" {
-  description = "Existing service account that builds the functions, as projects/P/serviceAccounts/E-MAIL, where a platform team provides one. null: an own one."
+  description = "Existing service account that builds the functions, as projects/P/serviceAccounts/E-MAIL, if a platform team provides one. null: the module creates one."
   type        = string
   default     = null
 
@@ -325,7 +325,7 @@ variable "build_service_account" {
 }
 
 variable "project_roles" {
-  description = "The roles that Google Cloud can grant on a project alone, each only if asked for. build_logs: the build account writes its build's log (roles/logging.logWriter). pubsub_figures: read the backlog of Pub/Sub subscriptions (roles/monitoring.viewer); without it that backlog is unknown. pubsub_snapshots: take the snapshot that makes a Pub/Sub run undoable (a custom role with pubsub.snapshots.create); without it set the option no_snapshot."
+  description = "Roles that Google Cloud grants only on a project; each is off by default. build_logs: the build account writes its build's log (roles/logging.logWriter). pubsub_figures: read the backlog of Pub/Sub subscriptions (roles/monitoring.viewer); without it that backlog is unknown. pubsub_snapshots: take the snapshot that makes a Pub/Sub run undoable (a custom role with pubsub.snapshots.create); without it set the option no_snapshot."
   type = object({
     build_logs       = optional(bool, false)
     pubsub_figures   = optional(bool, false)
@@ -336,7 +336,7 @@ variable "project_roles" {
 }
 
 variable "notification_channels" {
-  description = "Monitoring notification channels that hear of a drain that did not clear its backlog. Without any, the incident is shown in Monitoring alone."
+  description = "Monitoring notification channels that are notified of a drain that did not clear its backlog. Without any, the incident is shown only in Monitoring."
   type        = list(string)
   default     = []
   nullable    = false

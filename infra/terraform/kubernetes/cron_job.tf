@@ -1,4 +1,5 @@
-# One cron job a schedule, suspended at first. A run that is not through when the next is due goes on alone.
+# One cron job for each schedule, suspended at first. A run that has not ended when the next is due continues,
+# and the next is not started.
 resource "kubernetes_cron_job_v1" "this" {
   for_each = var.schedules
 
@@ -30,9 +31,9 @@ resource "kubernetes_cron_job_v1" "this" {
         backoff_limit_per_index = var.attempts - 1
         # The limit of all pods together: it must not end the job before those of the indexes do.
         backoff_limit              = local.jobs["schedule/${each.key}"].slices * var.attempts
-        ttl_seconds_after_finished = 604800 # a week for whoever wants to read the logs
-        # Wrong use (2) no attempt mends; after a configured limit (3) none is wanted. What befalls a pod from
-        # outside (a drained node, a preemption) is no attempt.
+        ttl_seconds_after_finished = 604800 # a week, in which the logs can be read
+        # Exits 2 (wrong use) and 3 (a configured limit) are not tried again. A disruption of the pod (a drained
+        # node, a preemption) does not count as an attempt.
         pod_failure_policy {
           rule {
             action = "FailIndex"

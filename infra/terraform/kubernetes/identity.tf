@@ -1,4 +1,4 @@
-# Whoever runs in the pods has nothing to say to the cluster: no role is bound to it, no token given.
+# The pods have no access to the cluster's API: no role is bound to the account, and no token is mounted.
 resource "kubernetes_service_account_v1" "this" {
   automount_service_account_token = false
 

@@ -1,6 +1,6 @@
-# One job a run, made when it is applied. It has no time to live: were it gone, the next apply would make it
-# again. Taking the run out of `runs` takes it away. HCL cannot share a pod between two kinds of resource: this
-# one is the same as in cron_job.tf, and a test holds them together.
+# One job for each run, created when it is applied. It has no time to live: if it were deleted, the next apply
+# would create it again. Removing the run from `runs` deletes it. HCL cannot share a pod between two kinds of
+# resource: this one is the same as in cron_job.tf, and a test compares them.
 resource "kubernetes_job_v1" "this" {
   for_each = var.runs
 
@@ -20,8 +20,8 @@ resource "kubernetes_job_v1" "this" {
     backoff_limit_per_index = var.attempts - 1
     # The limit of all pods together: it must not end the job before those of the indexes do.
     backoff_limit = local.jobs["run/${each.key}"].slices * var.attempts
-    # Wrong use (2) no attempt mends; after a configured limit (3) none is wanted. What befalls a pod from
-    # outside (a drained node, a preemption) is no attempt.
+    # Exits 2 (wrong use) and 3 (a configured limit) are not tried again. A disruption of the pod (a drained
+    # node, a preemption) does not count as an attempt.
     pod_failure_policy {
       rule {
         action = "FailIndex"

@@ -14,10 +14,10 @@ locals {
     }
   })
 
-  # What acknowledging, verifying and completing the receipt get after the drain.
+  # Time after the drain for acknowledging, verifying and completing the receipt.
   settle_seconds = 120
 
-  # Jobs that a schedule or a run makes, in one form.
+  # Jobs of schedules and runs, in one form.
   jobs = {
     for key, slices in merge(
       { for name, schedule in var.schedules : "schedule/${name}" => schedule.slices },
@@ -25,7 +25,7 @@ locals {
     ) :
     key => {
       slices = slices
-      # Every slice may take all its attempts, as many at a time as may run; failures wait 6 min at most.
+      # Every slice may take all its attempts, as many at a time as may run; a failure waits 6 min at most.
       seconds = ceil(slices / var.parallelism) * var.attempts * (var.attempt_seconds + 360)
     }
   }

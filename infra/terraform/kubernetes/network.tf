@@ -6,7 +6,7 @@ resource "kubernetes_network_policy_v1" "this" {
   }
 
   spec {
-    policy_types = ["Ingress", "Egress"] # no ingress block: nothing comes in
+    policy_types = ["Ingress", "Egress"] # no ingress block: all ingress is denied
 
     pod_selector {
       match_labels = local.selector

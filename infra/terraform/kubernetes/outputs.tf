@@ -17,6 +17,6 @@ output "receipts" {
 }
 
 output "service_account" {
-  description = "What the pods run as, as a cloud's identity is bound to it: NAMESPACE/NAME."
+  description = "The service account that the pods run as, in the form in which a cloud's identity is bound to it: NAMESPACE/NAME."
   value       = "${var.namespace}/${kubernetes_service_account_v1.this.metadata[0].name}"
 }

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Begins the name of every resource. Changing it makes everything anew."
+  description = "Prefix of every resource's name. Changing it replaces everything."
   type        = string
   default     = "backlog-clearer"
   nullable    = false
@@ -11,7 +11,7 @@ variable "name" {
 }
 
 variable "namespace" {
-  description = "An existing namespace, of the tool's own at best: the restricted pod security standard suits it."
+  description = "An existing namespace, best used only for this tool: the pods meet the restricted pod security standard."
   type        = string
   nullable    = false
 
@@ -22,7 +22,7 @@ variable "namespace" {
 }
 
 variable "image" {
-  description = "The job's image by its digest: what was reviewed is what runs."
+  description = "The job's image by its digest, so that exactly the reviewed image runs."
   type        = string
   nullable    = false
 
@@ -40,7 +40,7 @@ variable "image_pull_secrets" {
 }
 
 variable "backlogs" {
-  description = "What may be cleared, by name: the configuration's `backlogs` (docs/jobs.md). Secrets stand in `options` as $${env:NAME} and in `secrets`."
+  description = "The backlogs that may be cleared, by name: `backlogs` of the configuration (docs/jobs.md). Write a secret in `options` as $${env:NAME}, with NAME among `secrets`."
   type = map(object({
     system             = string
     options            = map(string)
@@ -94,7 +94,7 @@ variable "secrets" {
 }
 
 variable "schedules" {
-  description = "When which backlog is cleared, by its name. Suspended unless `enabled`; `slices` pods share the backlog."
+  description = "When each backlog is cleared, by the backlog's name. Suspended unless `enabled`; `slices` pods share the backlog."
   type = map(object({
     cron     = string
     timezone = optional(string, "Etc/UTC")
@@ -121,7 +121,7 @@ variable "schedules" {
 }
 
 variable "runs" {
-  description = "What is cleared once, as soon as it is applied, by a name of your choice. It stays until it is taken out again, so that no later apply repeats it."
+  description = "Runs that clear a backlog once, when they are applied, by a name of your choice. Keep an entry so that a later apply does not repeat it; removing it deletes its job."
   type = map(object({
     backlog = string
     slices  = optional(number, 1)
@@ -148,12 +148,12 @@ variable "parallelism" {
 
   validation {
     condition     = var.parallelism >= 1 && floor(var.parallelism) == var.parallelism
-    error_message = "parallelism is a whole number from 1 on, as in 32."
+    error_message = "parallelism has to be a whole number of 1 or more, as in 32."
   }
 }
 
 variable "attempt_seconds" {
-  description = "Timeout of one attempt of one slice. The drain itself ends 120 s earlier (BACKLOG_CLEARER_DEADLINE_S), to acknowledge and verify; then another attempt goes on."
+  description = "Timeout of one attempt of one slice. The drain itself ends 120 s earlier (BACKLOG_CLEARER_DEADLINE_S), to acknowledge and verify; the next attempt continues."
   type        = number
   default     = 3600
   nullable    = false
@@ -165,7 +165,7 @@ variable "attempt_seconds" {
 }
 
 variable "attempts" {
-  description = "How often a slice is tried. Exit 2 (wrong use) and 3 (a configured limit) are not tried again."
+  description = "Attempts at each slice. After exit 2 (wrong use) or 3 (a configured limit) there is no further attempt."
   type        = number
   default     = 3
   nullable    = false
@@ -177,7 +177,7 @@ variable "attempts" {
 }
 
 variable "resources" {
-  description = "What one pod asks for and may use, of CPU and memory."
+  description = "CPU and memory of one pod: both its request and its limit."
   type = object({
     cpu    = optional(string, "1")
     memory = optional(string, "2Gi")
@@ -192,7 +192,7 @@ variable "resources" {
 }
 
 variable "egress" {
-  description = "Where the pods may connect to beside DNS: brokers, and where receipts go. Everything else, and everything that comes in, is closed (by a network plugin that knows policies)."
+  description = "Destinations that the pods may connect to in addition to DNS: brokers and the place of receipts. All other egress, and all ingress, is denied (by a network plugin that supports policies)."
   type = map(object({
     cidr     = string
     port     = number
@@ -227,12 +227,12 @@ variable "receipts" {
 
   validation {
     condition     = var.receipts.url == null || can(regex("^(gs|s3|az)://[^/]+", var.receipts.url))
-    error_message = "url is one of a bucket: { url = \"gs://ops-receipts/drains\" }, or s3://… or az://…."
+    error_message = "url has to be a bucket's: { url = \"gs://ops-receipts/drains\" }, or s3://… or az://…."
   }
 }
 
 variable "service_account_annotations" {
-  description = "What ties the pods' own service account to an identity of the cloud, so that they may write to the bucket."
+  description = "Annotations that bind the pods' service account to an identity of the cloud, so that they may write to the bucket."
   type        = map(string)
   default     = {}
   nullable    = false

@@ -1,5 +1,5 @@
 # The provider is mocked: what is asserted is what the module asks AWS for. The runs are few, for each of
-# them starts the provider anew.
+# them starts a new provider process.
 mock_provider "aws" {
   source = "./tests/mocks"
 }
@@ -59,7 +59,7 @@ run "defaults" {
   }
   assert {
     condition     = jsondecode(local.configuration).backlogs.orders.options["sasl.password"] == "$${env:KAFKA_PASSWORD}"
-    error_message = "A secret is in the configuration by its reference alone."
+    error_message = "The configuration holds only a reference to a secret."
   }
 
   # Job
@@ -77,11 +77,11 @@ run "defaults" {
   }
   assert {
     condition     = jsondecode(aws_batch_job_definition.this.container_properties).command == ["--backlog", "Ref::backlog"]
-    error_message = "A job is told the backlog's name alone."
+    error_message = "A job gets only the backlog's name."
   }
   assert {
     condition     = { for item in jsondecode(aws_batch_job_definition.this.container_properties).environment : item.name => item.value }["AWS_REGION"] == "eu-west-1"
-    error_message = "A container knows its region."
+    error_message = "A container has its region in the environment."
   }
   assert {
     condition = (
@@ -134,15 +134,15 @@ run "defaults" {
         data.aws_iam_policy_document.scheduler.statement,
       ) : statement.sid == "Login" || !contains(statement.resources, "*")
     ])
-    error_message = "Only the registry's login, which knows no resource, is admitted everywhere."
+    error_message = "Only the registry's login, which has no resource, is admitted everywhere."
   }
   assert {
     condition     = { for statement in data.aws_iam_policy_document.execution.statement : statement.sid => statement.resources }["Pull"] == toset(["arn:aws:ecr:eu-west-1:123456789012:repository/team/backlog-clearer"])
-    error_message = "The image's repository alone may be pulled."
+    error_message = "Only the image's repository may be pulled."
   }
   assert {
     condition     = { for statement in data.aws_iam_policy_document.execution.statement : statement.sid => statement.resources }["Secrets"] == toset(["arn:aws:secretsmanager:eu-west-1:123456789012:secret:AmazonMSK_clearer-a1b2c3"])
-    error_message = "The named secrets alone may be read."
+    error_message = "Only the named secrets may be read."
   }
   assert {
     condition     = { for statement in data.aws_iam_policy_document.scheduler.statement : statement.sid => statement.resources }["Submit"] == toset([aws_batch_job_queue.this.arn, "${aws_batch_job_definition.this.arn_prefix}:*"])
@@ -177,7 +177,7 @@ run "defaults" {
   }
   assert {
     condition     = jsondecode(aws_cloudwatch_event_rule.failed.event_pattern).detail == { status = ["FAILED"], jobQueue = [aws_batch_job_queue.this.arn], arrayProperties = { index = [{ exists = false }] } }
-    error_message = "A failed job is told once."
+    error_message = "A failed job is reported once."
   }
 }
 

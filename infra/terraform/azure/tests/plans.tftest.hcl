@@ -47,7 +47,7 @@ variables {
   schedule = { backlogs = ["orders"] }
 }
 
-# One run, since each starts the provider anew.
+# One run, since each starts a new provider process.
 run "defaults" {
   command = apply
 
@@ -219,7 +219,7 @@ run "defaults" {
     error_message = "a deleted or overwritten receipt is lost"
   }
 
-  # failures are told
+  # failures are reported
 
   assert {
     condition = (
@@ -232,7 +232,7 @@ run "defaults" {
     error_message = "a slice that was not cleared raises no alert"
   }
 
-  # outputs say what comes next
+  # outputs have the next commands
 
   assert {
     condition     = output.deploy_command == "az functionapp deployment source config-zip --resource-group drains --name contoso-clearer --src dist/backlog-clearer-azure.zip"
@@ -373,7 +373,7 @@ run "no_secret_no_second_identity" {
   }
   assert {
     condition     = azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.action[0].action_groups == tolist(var.action_group_ids)
-    error_message = "nobody hears of a failure"
+    error_message = "a failure notifies no action group"
   }
 }
 

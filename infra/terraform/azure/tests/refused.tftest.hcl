@@ -12,7 +12,7 @@ variables {
   backlogs       = { orders = { system = "kafka", options = { bootstrap_servers = "broker:9092", topic = "orders", group_id = "billing" } } }
 }
 
-# A run refuses one value of each of several variables, since each run starts the provider anew.
+# A run refuses one value of each of several variables, since each run starts a new provider process.
 
 run "refused_1" {
   command = plan

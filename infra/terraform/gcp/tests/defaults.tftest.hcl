@@ -29,7 +29,7 @@ variables {
   schedules = { orders = { cron = "0 3 * * *" } }
 }
 
-# One run, since each starts the provider anew.
+# One run, since each starts a new provider process.
 run "defaults" {
   command = apply
 
@@ -169,7 +169,7 @@ run "defaults" {
       && google_cloudfunctions2_function.this["dispatch"].service_config[0].environment_variables.BACKLOG_CLEARER_DRAIN_URL == "https://backlog-clearer-drain-123456789012.europe-west1.run.app"
       && google_cloudfunctions2_function.this["dispatch"].service_config[0].environment_variables.BACKLOG_CLEARER_INVOKER == "clearer@my-project.iam.gserviceaccount.com"
     )
-    error_message = "the dispatcher does not know its queue, the drain function or the invoker"
+    error_message = "the dispatcher lacks its queue, the drain function or the invoker"
   }
   assert {
     condition = toset([for variable in google_cloudfunctions2_function.this["drain"].service_config[0].secret_environment_variables : "${variable.key}=${variable.project_id}/${variable.secret}/${variable.version}"]) == toset([
@@ -190,7 +190,7 @@ run "defaults" {
     error_message = "the bundle's object is not named after its content"
   }
 
-  # failures are told
+  # failures are reported
 
   assert {
     condition = (
@@ -202,7 +202,7 @@ run "defaults" {
     error_message = "a slice that was not cleared raises no alert"
   }
 
-  # outputs say what comes next
+  # outputs have the next commands
 
   assert {
     condition = output.dispatch_commands.orders == join(" ", [

@@ -1,5 +1,5 @@
 # The provider is mocked: what is asserted is what the module asks the cluster for. The runs are few, for each
-# of them starts the provider anew.
+# of them starts a new provider process.
 mock_provider "kubernetes" {}
 
 variables {
@@ -46,7 +46,7 @@ variables {
   runs = { outage = { backlog = "orders", slices = 8 } }
 }
 
-# Before anything is applied, so that the plan has what is asked for alone.
+# Before anything is applied, so that the plan has only the requested values.
 run "claim" {
   command = plan
   variables {
@@ -115,7 +115,7 @@ run "defaults" {
 
   assert {
     condition     = { for env in kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].env : env.name => env.value }["BACKLOG_CLEARER_TOTAL"] == "8"
-    error_message = "A pod is told how many slices there are."
+    error_message = "A pod gets the number of slices."
   }
   assert {
     condition     = tonumber(kubernetes_config_map_v1.this.data["BACKLOG_CLEARER_DEADLINE_S"]) == kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].active_deadline_seconds - 120
@@ -127,7 +127,7 @@ run "defaults" {
   }
   assert {
     condition     = kubernetes_job_v1.this["outage"].spec[0].backoff_limit_per_index == 2 && kubernetes_job_v1.this["outage"].spec[0].backoff_limit >= 8 * 3
-    error_message = "Each slice has three attempts, whatever befalls the others."
+    error_message = "Each slice has three attempts, independent of the others."
   }
   assert {
     condition = (

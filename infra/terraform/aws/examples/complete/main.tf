@@ -46,7 +46,7 @@ module "drain" {
     KAFKA_USER     = "${data.aws_secretsmanager_secret.kafka.arn}:username::"
     KAFKA_PASSWORD = "${data.aws_secretsmanager_secret.kafka.arn}:password::"
   }
-  # MSK has its secrets encrypted with a key of one's own.
+  # MSK requires that its secrets are encrypted with a customer managed key.
   secrets_kms_key_arns = [data.aws_secretsmanager_secret.kafka.kms_key_id]
 
   schedules = {
@@ -65,7 +65,7 @@ resource "aws_vpc_security_group_ingress_rule" "msk" {
   referenced_security_group_id = module.drain.security_group_id
 }
 
-# Whoever is to know of a drain that failed confirms the e-mail that this sends.
+# The recipient has to confirm the e-mail that this sends.
 resource "aws_sns_topic_subscription" "alarms" {
   topic_arn = module.drain.alarm_topic_arn
   protocol  = "email"

@@ -34,6 +34,6 @@ variable "secret_name" {
 }
 
 variable "alarm_email" {
-  description = "Who is told of a drain that failed."
+  description = "E-mail address that is notified of a drain that failed."
   type        = string
 }

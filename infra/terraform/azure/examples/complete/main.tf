@@ -1,5 +1,5 @@
-# A Kafka backlog that is cleared every night and an Event Hubs backlog that somebody starts, in a virtual
-# network, with nothing on the internet.
+# A Kafka backlog that is cleared every night and an Event Hubs backlog that is started by hand, in a virtual
+# network, with no public endpoint.
 
 terraform {
   required_version = ">= 1.9"
@@ -38,7 +38,7 @@ variable "image" {
 }
 
 variable "oncall_email" {
-  description = "Who hears of a backlog that was not cleared."
+  description = "E-mail address that is notified of a backlog that was not cleared."
   type        = string
 }
 
@@ -62,7 +62,7 @@ resource "azurerm_virtual_network" "this" {
   address_space       = ["10.20.0.0/22"]
 }
 
-# Both are delegated to Container Apps' environments, and have to be two.
+# Both are delegated to Container Apps' environments, and have to be separate.
 resource "azurerm_subnet" "functions" {
   name                 = "functions"
   resource_group_name  = azurerm_resource_group.this.name
@@ -100,7 +100,7 @@ resource "azurerm_subnet" "endpoints" {
   address_prefixes     = ["10.20.2.0/24"]
 }
 
-# Azure's own rules: what comes from the network itself is let in, nothing else.
+# Azure's default rules: only traffic from the network itself is admitted.
 resource "azurerm_network_security_group" "this" {
   name                = "contoso-drains"
   resource_group_name = azurerm_resource_group.this.name
@@ -221,7 +221,7 @@ module "backlog_clearer" {
     telemetry = { hub_id = var.eventhub_id, checkpoint_container_id = var.checkpoint_container_id }
   }
 
-  # The secret is added by hand, so that it is in no state: az keyvault secret set --vault-name contoso-brokers …
+  # The secret is added by hand, so that it is not in the state: az keyvault secret set --vault-name contoso-brokers …
   secrets  = { KAFKA_PASSWORD = { key_vault_id = azurerm_key_vault.brokers.id, name = "kafka-password" } }
   schedule = { ncrontab = "0 0 3 * * *", backlogs = ["orders"], enabled = true }
 

@@ -1,5 +1,5 @@
 # A Kafka backlog that is cleared every night by functions, and a large Pub/Sub backlog that a Cloud Run
-# job clears when somebody starts it.
+# job clears when it is started by hand.
 
 terraform {
   required_version = ">= 1.9"
@@ -33,7 +33,7 @@ variable "image" {
 }
 
 variable "oncall_email" {
-  description = "Who hears of a backlog that was not cleared."
+  description = "E-mail address that is notified of a backlog that was not cleared."
   type        = string
 }
 
@@ -53,7 +53,7 @@ resource "google_project_service" "this" {
   disable_on_destroy = false # others in the project may use it
 }
 
-# The value is added by hand, so that it is in no state: gcloud secrets versions add kafka-password --data-file=-
+# The value is added by hand, so that it is not in the state: gcloud secrets versions add kafka-password --data-file=-
 resource "google_secret_manager_secret" "kafka_password" {
   secret_id = "kafka-password"
 
@@ -111,7 +111,7 @@ module "backlog_clearer" {
     task_count = 16
   }
 
-  # A build log, and figures and snapshots of Pub/Sub, exist on the project's level alone.
+  # A build log, and figures and snapshots of Pub/Sub, can only be granted on the project.
   project_roles = {
     build_logs       = true
     pubsub_figures   = true

@@ -1,4 +1,4 @@
-# One backlog, cleared every night in eight slices once its schedule is enabled, in a namespace of its own.
+# One backlog, cleared every night in eight slices once its schedule is enabled, in a separate namespace.
 
 terraform {
   required_version = ">= 1.9"

@@ -25,6 +25,6 @@ variable "receipts_url" {
 }
 
 variable "service_account_annotations" {
-  description = "Ties the pods to an identity that may write to the bucket, as in { \"iam.gke.io/gcp-service-account\" = \"clearer@project.iam.gserviceaccount.com\" }."
+  description = "Binds the pods to an identity that may write to the bucket, as in { \"iam.gke.io/gcp-service-account\" = \"clearer@project.iam.gserviceaccount.com\" }."
   type        = map(string)
 }
