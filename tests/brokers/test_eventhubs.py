@@ -18,9 +18,12 @@ from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_sourc
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing import Bench, Contract
-from backlog_clearer.testing.servers.eventhubs import EventHubsServer
+from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer, offset_of
 from backlog_clearer.testing.support import wait_until
+from tests.brokers.azurite import KEY as STORAGE_KEY
 from tests.brokers.azurite import Azurite, azurite
+
+WRONG_KEY = "b25lIHRoYXQgaXMgbm90IHJpZ2h0"
 
 
 class EventHubsBench(Bench):
@@ -38,6 +41,9 @@ class EventHubsBench(Bench):
             storage.connection_string, f"checkpoints-{uuid.uuid4().hex[:8]}"
         )
         self.container.create_container()
+        self.log.groups.add("shipping")
+        self.endpoint: tuple[str, int] | None = ("127.0.0.1", server.port)
+        self.secrets = (KEY, STORAGE_KEY, WRONG_KEY)
 
     def options_of(self, **changes: Any) -> EventHubsOptions:
         """The adapter's options for this Event Hub."""
@@ -54,6 +60,46 @@ class EventHubsBench(Bench):
 
     def missing_source(self, run: RunOptions) -> EventHubsSource:
         return open_source(self.options_of(eventhub_name=self.missing), run, "contract")
+
+    def source_via(self, run: RunOptions, host: str, port: int) -> EventHubsSource:
+        options = self.options_of(custom_endpoint_address=f"sb://{host}:{port}")
+        return open_source(options, run, "contract")
+
+    def other_source(self, run: RunOptions) -> EventHubsSource:
+        return open_source(self.options_of(consumer_group="shipping"), run, "contract")
+
+    def denied_source(self, run: RunOptions) -> EventHubsSource:
+        text = self.server.connection_string(WRONG_KEY)
+        return open_source(self.options_of(connection_string=text), run, "contract")
+
+    def abandon(self, count: int) -> None:
+        received: list[Any] = []
+        client = EventHubConsumerClient.from_connection_string(
+            self.server.connection_string(), "$Default", eventhub_name=self.hub
+        )
+
+        def note(_context: Any, event: Any) -> None:
+            received.append(event)
+            if len(received) >= count:
+                client.close()
+
+        client.receive(note, partition_id="0", starting_position="-1")
+
+    def advance(self, number: int, to: int) -> None:
+        metadata = {"offset": offset_of(to - 1), "sequencenumber": str(to - 1)}
+        self.container.upload_blob(self.checkpoint(number), b"", metadata=metadata, overwrite=True)
+
+    @contextmanager
+    def refusing(self, number: int) -> Iterator[None]:
+        if number not in self.checkpoints():
+            self.advance(number, 0)
+        lease = self.container.get_blob_client(self.checkpoint(number)).acquire_lease()
+        yield
+        lease.release()
+
+    def checkpoint(self, number: int) -> str:
+        """The name of a partition's checkpoint blob."""
+        return f"{self.server.namespace}/{self.hub}/$Default/checkpoint/{number}".lower()
 
     def produce(self, number: int, count: int) -> None:
         self.server.produce(self.hub, number, count)

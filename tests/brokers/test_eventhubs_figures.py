@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.storage.blob import BlobClient
 
+from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
 from backlog_clearer.brokers.eventhubs.positions import (
     PartitionProperties,
     anomaly,
@@ -24,7 +26,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     selector,
 )
 from backlog_clearer.brokers.eventhubs.source import open_source
-from backlog_clearer.errors import UsageError
+from backlog_clearer.errors import TransientError, UsageError
 from backlog_clearer.model import Claim, Mode, Partition, Position
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.eventhubs import EventLog, offset_of
@@ -364,3 +366,27 @@ def test_a_checkpoint_without_a_number_is_read_over_amqp(bench: EventHubsBench, 
     assert any("Reading over AMQP: 1 checkpoint" in note for note in result.notes)
     assert result.totals.messages == 260
     assert bench.left() == {0: 0, 1: 0, 2: 0}
+
+
+def test_a_checkpoint_written_at_the_same_moment_is_not_overwritten(
+    bench: EventHubsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between reading a checkpoint and writing it, another client's write wins; the error is transient."""
+    options = bench.options_of()
+    near: Position = {"offset": offset_of(40), "sequence_number": 40}
+    with closing(Checkpoints(options)) as checkpoints:
+        assert checkpoints.advance(0, near) == near
+        read = BlobClient.get_blob_properties
+
+        def read_then_overtaken(blob: BlobClient) -> Any:
+            found = read(blob)
+            bench.advance(0, 91)
+            return found
+
+        monkeypatch.setattr(BlobClient, "get_blob_properties", read_then_overtaken)
+        with pytest.raises(TransientError, match="same moment"):
+            checkpoints.advance(0, {"offset": offset_of(60), "sequence_number": 60})
+        monkeypatch.undo()
+        stored = checkpoints.advance(0, {"offset": offset_of(60), "sequence_number": 60})
+    assert stored == {"offset": offset_of(90), "sequence_number": 90}
+    assert bench.checkpoints()[0] == {"offset": offset_of(90), "sequencenumber": "90"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
+from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints, settled
 from backlog_clearer.brokers.eventhubs.links import LinkGroup, Receiver
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
@@ -132,17 +132,12 @@ class AmqpLane:
         """Write the checkpoints; without a checkpoint store events are only counted."""
         done = []
         for partition, (count, position) in self._unsettled.items():
-            refusal = None
-            if self._checkpoints is not None:
-                try:
-                    self._checkpoints.write(partition.number, position)
-                except TransientError:
-                    raise
-                except ClearerError as error:
-                    refusal = str(error)
-            done.append(
-                Settled(partition, 0, None, refusal) if refusal else Settled(partition, count, position)
-            )
+            try:
+                done.append(settled(self._checkpoints, partition, count, position))
+            except TransientError:
+                raise
+            except ClearerError as error:
+                done.append(Settled(partition, 0, None, str(error)))
         self._unsettled.clear()
         return done
 

@@ -16,11 +16,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from azure.core import MatchConditions
 from azure.core.exceptions import (
     AzureError,
     ResourceNotFoundError,
 )
-from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
 from azure.storage.blob import BlobProperties, ContainerClient
 
 from backlog_clearer.brokers.eventhubs.connection import credential
@@ -28,12 +28,13 @@ from backlog_clearer.brokers.eventhubs.errors import storage_error
 from backlog_clearer.brokers.eventhubs.options import CheckpointFormat, EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
     Checkpoint,
-    checked_position,
+    metadata_of,
     parse_checkpoint,
     parse_lease,
+    sequence_number,
 )
-from backlog_clearer.errors import ClearerError, UsageError
-from backlog_clearer.model import Position
+from backlog_clearer.errors import BrokerError, ClearerError, UsageError
+from backlog_clearer.model import Partition, Position, Settled
 
 
 class Ownership(NamedTuple):
@@ -63,15 +64,7 @@ class Checkpoints:
         assert options.checkpoint_store is not None  # noqa: S101 the caller has one
         self._options = options
         self._container = _container(options)
-        self._store: Any = BlobCheckpointStore(
-            self.account, self._container.container_name, container_client=self._container
-        )
-        self._key = {
-            "fully_qualified_namespace": options.namespace,
-            "eventhub_name": options.hub,
-            "consumer_group": options.consumer_group,
-        }
-        self._path = "/".join(self._key.values()) + "/"
+        self._path = f"{options.namespace}/{options.hub}/{options.consumer_group}/"
 
     @property
     def account(self) -> str:
@@ -123,26 +116,51 @@ class Checkpoints:
     def _translated(self, error: AzureError) -> ClearerError:
         return storage_error(error, self.account, self._container.container_name)
 
-    def write(self, number: int, position: Position) -> None:
-        """Write one checkpoint, through the SDK's own store: exactly what its processors write."""
-        written = checked_position(position)
-        checkpoint = {
-            **self._key,
-            "partition_id": str(number),
-            **{
-                key: "" if written[key] is None else written[key]
-                for key in ("offset", "sequence_number")
-            },
-        }
+    def advance(self, number: int, position: Position) -> Position:
+        """Write one checkpoint unless the stored one is as far; returns what is stored then.
+
+        Raises `TransientError` if another client writes it at the same moment, and `BrokerError` if the
+        stored one cannot be read.
+        """
+        blob = self._container.get_blob_client(self._name(number))
         try:
-            self._store.update_checkpoint(checkpoint)
+            try:
+                found = blob.get_blob_properties()
+            except ResourceNotFoundError as error:
+                if "ContainerNotFound" in str(getattr(error, "error_code", "")):
+                    raise
+                blob.upload_blob(b"", metadata=metadata_of(position))  # raises if it exists by now
+                return position
+            stored = parse_checkpoint(found.metadata or {})
+            at, to = sequence_number(stored), sequence_number(position)
+            if at is not None and to is not None and at >= to:
+                return stored
+            unchanged = MatchConditions.IfNotModified
+            blob.set_blob_metadata(metadata_of(position), etag=found.etag, match_condition=unchanged)
         except AzureError as error:
             raise self._translated(error) from error
+        except ValueError as error:
+            raise BrokerError(
+                f"its checkpoint blob {blob.blob_name} cannot be read: {error}"
+            ) from error
+        return position
+
+    def write(self, number: int, position: Position) -> None:
+        """Write one checkpoint, whatever is stored."""
+        try:
+            self._container.upload_blob(
+                self._name(number), b"", metadata=metadata_of(position), overwrite=True
+            )
+        except AzureError as error:
+            raise self._translated(error) from error
+
+    def _name(self, number: int) -> str:
+        return f"{self._path}checkpoint/{number}".lower()
 
     def delete(self, number: int) -> None:
         """Delete one checkpoint; one that does not exist is not an error."""
         try:
-            self._container.delete_blob(f"{self._path}checkpoint/{number}".lower())
+            self._container.delete_blob(self._name(number))
         except ResourceNotFoundError as error:
             if "ContainerNotFound" in str(error):
                 raise self._translated(error) from error
@@ -152,6 +170,19 @@ class Checkpoints:
     def close(self) -> None:
         """Close the connection."""
         self._container.close()
+
+
+def settled(
+    checkpoints: Checkpoints | None, partition: Partition, messages: int, position: Position
+) -> Settled:
+    """Store how far a partition was read; without a checkpoint store, only count.
+
+    Counts nothing if another client stored a position that is as far. Raises like `Checkpoints.advance`.
+    """
+    if checkpoints is None:
+        return Settled(partition, messages, position)
+    stored = checkpoints.advance(partition.number, position)
+    return Settled(partition, messages if stored == position else 0, stored)
 
 
 def _container(options: EventHubsOptions) -> ContainerClient:

@@ -35,6 +35,8 @@ _TRANSIENT = (
 
 _LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 """Answers of Blob Storage below 500 that mean "try again"."""
+_CHANGED = {"conditionnotmet", "blobalreadyexists"}
+"""Codes of Blob Storage for a blob that changed since it was read."""
 
 
 class AttachedElsewhereError(BrokerError):
@@ -82,6 +84,7 @@ def service_error(
             " Listen claim (with Microsoft Entra ID: the role Azure Event Hubs Data Receiver)."
         )
     elif has("failedtoinitiatetheconnection") or isinstance(error, FileNotFoundError):
+        kind = BrokerError if isinstance(error, FileNotFoundError) else TransientError
         message = (
             f"{options.custom_endpoint_address or options.namespace} cannot be reached: {cause}. Check the"
             " name, the network and that port 5671 is open."
@@ -117,6 +120,8 @@ def storage_error(error: AzureError, account: str, container: str) -> ClearerErr
             f"{place} refused access ({code or 'sign-in failed'}). Check the key or SAS of"
             " --checkpoint-store (with Microsoft Entra ID: the role Storage Blob Data Contributor)."
         )
+    if code in _CHANGED:
+        return TransientError(f"{place}: another client wrote the checkpoint at the same moment.")
     if isinstance(error, ServiceRequestError):
         return BrokerError(
             f"The checkpoint store {account} cannot be reached. Check --checkpoint-store and the network."

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.brokers.eventhubs.admin import read_partitions
-from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
+from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints, settled
 from backlog_clearer.brokers.eventhubs.links import position_of
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import PartitionProperties, sequence_number
@@ -162,20 +162,18 @@ class KafkaReaderLane:
 
     def settle(self) -> Sequence[Settled]:
         """Write a checkpoint for each partition; see `source.Lane`."""
-        settled = []
+        done = []
         for partition, (messages, offset) in self._unsettled.items():
             try:
                 position = self._position(partition, offset - 1)
-                if messages and self._checkpoints is not None:
-                    self._checkpoints.write(partition.number, position)
                 if messages:
-                    settled.append(Settled(partition, messages, position))
+                    done.append(settled(self._checkpoints, partition, messages, position))
             except TransientError:
                 raise
             except ClearerError as error:
-                settled.append(Settled(partition, 0, None, str(error)))
+                done.append(Settled(partition, 0, None, str(error)))
         self._unsettled.clear()
-        return settled
+        return done
 
     def _position(self, partition: Partition, number: int) -> Position:
         """The position of the event with a sequence number, in AMQP's terms."""

@@ -98,6 +98,16 @@ def parse_checkpoint(metadata: Mapping[str, str | None]) -> Checkpoint:
     return position
 
 
+def metadata_of(position: Position) -> dict[str, str]:
+    """A checkpoint blob's metadata for a position, exactly as the SDK's `update_checkpoint` writes it."""
+    found = checked_position(position)
+    offset, number = found["offset"], found["sequence_number"]
+    return {
+        "offset": "" if offset is None else str(offset),
+        "sequencenumber": "" if number is None else str(number),
+    }
+
+
 def parse_lease(content: bytes) -> Checkpoint | None:
     """The position in a Functions lease of before version 5; None: the lease has none yet.
 

@@ -271,16 +271,12 @@ class EventHubsSource:
             number = claim.partition.number
             if number in blobs.faults:
                 raise BrokerError(blobs.faults[number], claim.partition)
-            position = blobs.positions.get(number)
-            at, target = sequence_number(position), sequence_number(claim.target)
+            target = sequence_number(claim.target)
             if claim.target is None or target is None:
                 raise BrokerError("its target has no sequence number", claim.partition)
             if target < 0:  # an empty partition has no event for a checkpoint
                 return None
-            if at is not None and at >= target:
-                return position
-            checkpoints.write(number, claim.target)
-            return claim.target
+            return checkpoints.advance(number, claim.target)
 
         return self._each(claims, lambda claim: claim.partition, write)
 
