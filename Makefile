@@ -9,7 +9,8 @@ LOWEST := .venv-lowest
 LOWEST_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test mutate lint format schemas generate screenshots image-context lock clean
+.PHONY: help install demo test test-quick test-python test-lowest mutate lint format schemas generate \
+	screenshots image-context lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
