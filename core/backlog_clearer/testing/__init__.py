@@ -7,6 +7,8 @@ assertions compared.
 from __future__ import annotations
 
 import importlib
+import pkgutil
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,5 +26,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import pytest  # noqa: PLC0415 # see above
 
-    pytest.register_assert_rewrite(__name__)
+    modules = {f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)}
+    pytest.register_assert_rewrite(*(modules - sys.modules.keys()))  # it warns of those imported before
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
