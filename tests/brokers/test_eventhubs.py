@@ -13,6 +13,7 @@ from azure.eventhub import EventHubConsumerClient
 from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
 from azure.storage.blob import ContainerClient
 
+from backlog_clearer.brokers.eventhubs import admin, connection, links
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
 from backlog_clearer.options.base import build
@@ -23,6 +24,7 @@ from backlog_clearer.testing.support import wait_until
 from tests.brokers.azurite import KEY as STORAGE_KEY
 from tests.brokers.azurite import Azurite, azurite
 
+TIMEOUT_S = 4.0  # of requests in the contract; a third of the usual
 WRONG_KEY = "b25lIHRoYXQgaXMgbm90IHJpZ2h0"
 
 
@@ -191,6 +193,12 @@ class TestContract(Contract):
     """The contract of every adapter."""
 
     @pytest.fixture
-    def bench(self, server: EventHubsServer, storage: Azurite) -> Iterator[Bench]:
-        """One Event Hub and its container."""
-        yield EventHubsBench(server, storage)
+    def bench(
+        self, server: EventHubsServer, storage: Azurite, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Bench]:
+        """One Event Hub and its container; requests may take `TIMEOUT_S`."""
+        for module in (admin, connection, links):
+            monkeypatch.setattr(module, "TIMEOUT_S", TIMEOUT_S)
+        bench = EventHubsBench(server, storage)
+        bench.call_limit_s = 2 * TIMEOUT_S
+        yield bench

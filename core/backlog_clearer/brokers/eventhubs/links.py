@@ -116,14 +116,14 @@ class LinkGroup:
         key = ApacheFilters.selector_filter
         return Source(address=address, filters={key: (key, amqp_string_value(text.encode()))})
 
-    def attach(self, left_s: float = TIMEOUT_S) -> dict[Partition, ClearerError]:
+    def attach(self) -> dict[Partition, ClearerError]:
         """Wait until every receiver is attached or refused; returns the refusals.
 
         Raises `BrokerError` if the connection as a whole fails.
         """
         refused: dict[Partition, ClearerError] = {}
         self.transport.wait_s = 0.02
-        for _ in range(int(left_s / self.transport.wait_s)):
+        for _ in range(int(TIMEOUT_S / self.transport.wait_s)):
             waiting = [r for r in self.receivers if not r.attached and r.partition not in refused]
             if not waiting:
                 return refused
@@ -134,7 +134,7 @@ class LinkGroup:
                     refused[receiver.partition] = self._failed(error, receiver.partition)
             self._raise_for_connection()
         raise TransientError(
-            f"{self._options.namespace} did not attach {waiting[0].partition} within {left_s:.0f} s.",
+            f"{self._options.namespace} did not attach {waiting[0].partition} within {TIMEOUT_S:.0f} s.",
             waiting[0].partition,
         )
 
