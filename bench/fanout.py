@@ -74,7 +74,7 @@ class Scene:
 
 
 def duration(seconds: float, digits: int = 1) -> str:
-    """A time in the unit in which one would say it."""
+    """A time in the unit that suits it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     for most, unit, size in ((7200, "min", 60), (172_800, "h", 3600)):
@@ -103,7 +103,7 @@ def table(scene: Scene, known: Sequence[Known], messages: int, broker_gb_s: floa
 
 
 def report(scene: Scene, known: Sequence[Known], brokers: Sequence[float]) -> str:
-    """Everything that the bench says."""
+    """The whole output of the bench."""
     measured = f"{scene.measured.rate / 1e6:.1f}M of {SIZE} B"
     rate = (
         f"A slice reads {scene.rate / 1e6:.2f}M messages a second: the lesser of what the header reader"

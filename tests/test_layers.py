@@ -44,7 +44,7 @@ SHARED_NAMES = {
     "open_source": "what the registry calls is called so in every broker package, and in the registry",
     "main": "the entry point of a program",
     "Connection": "a socket and its handshake, in each broker package that has its own protocol",
-    "Address": "a host and a port, in each broker package that is told them by the broker",
+    "Address": "a host and a port, in each broker package that gets them from the broker",
     "opened": "a source that is closed at the end of the block, by a job and by the contract's bench",
     "FigureError": "an answer without a usable figure, in each broker package that reads such answers",
     "to_broker_error": "a library's error as one of ours, in each broker package that has a library",

@@ -1,4 +1,4 @@
-"""Options: parsing, references, and errors that say all at once and no secret."""
+"""Options: parsing, references, and errors that list every fault and no secret."""
 
 from __future__ import annotations
 

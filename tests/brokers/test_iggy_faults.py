@@ -52,7 +52,7 @@ def test_a_token_logs_in(server: IggyServer, bench: IggyBench, tmp_path: Path) -
 
 
 def test_servers_of_other_versions_are_reported_quickly(tmp_path: Path) -> None:
-    """A server of another protocol is told apart from a dead one, in seconds and with the versions."""
+    """A server of another protocol is distinguished from a dead one, in seconds and with the versions."""
     cases: dict[str, dict[str, Any]] = {
         "from before 0.9": {"old": True},
         "0.12.0": {"version": (0, 12, 0)},

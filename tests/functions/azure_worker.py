@@ -158,17 +158,17 @@ def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     sys.path.insert(0, str(APP))
 
-    def say(value: Any) -> None:
+    def report(value: Any) -> None:
         out.write(json.dumps(value) + "\n")
         out.flush()
 
     functions, invoke = runtime() if sys.argv[1] == "runtime" else types()
-    say(functions)
+    report(functions)
     bindings = {item["name"]: item["bindings"][0] for item in functions}
     for line in sys.stdin:
         call = json.loads(line)
         binding = bindings[call["function"]]
-        say(invoke({**call, "trigger": binding["type"], "parameter": binding["name"]}))
+        report(invoke({**call, "trigger": binding["type"], "parameter": binding["name"]}))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ PARTITIONS, EACH = 6, 500
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What the environment has to say to reach AWS as moto emulates it."""
+    """The environment variables that lead to AWS as moto emulates it."""
     port, log = free_port(), tmp_path_factory.mktemp("moto") / "moto.log"
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     with running(Server(command, port=port, log=log)):

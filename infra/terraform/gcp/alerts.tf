@@ -50,7 +50,7 @@ resource "google_monitoring_alert_policy" "not_cleared" {
   documentation {
     mime_type = "text/markdown"
     content   = <<-TEXT
-      A slice of a backlog was not cleared, or the broker did not confirm it. Attempts go on where the last one
+      A slice of a backlog was not cleared, or the broker did not confirm it. Attempts continue where the last one
       stopped, so one incident may heal by itself: read the run's receipts in gs://${local.receipts_bucket}/runs
       and the log entries of the condition before you start it again.
     TEXT
