@@ -17,9 +17,9 @@ from backlog_clearer.brokers.googlepubsub.monitoring import (
     COUNT,
     OLDEST,
     WINDOW,
-    FigureError,
     Figures,
     Sample,
+    SeriesError,
     described,
     newest_sample,
     proven_left,
@@ -70,7 +70,7 @@ def newest(*found: Any, metric: str = COUNT) -> Sample | None:
 )
 def test_an_impossible_point_is_not_a_figure(points: Sequence[Any]) -> None:
     """A series without a point, or with a value or a time that cannot be, raises."""
-    with pytest.raises(FigureError):
+    with pytest.raises(SeriesError):
         newest(series(*points))
 
 
@@ -105,7 +105,7 @@ def test_several_series_are_taken_at_their_worst() -> None:
     found = series(point(2, ago(60))), series(point(3, ago(30)))
     assert newest(*found) == Sample(5, ago(60))
     assert newest(*found, metric=OLDEST) == Sample(3, ago(60))
-    with pytest.raises(FigureError):
+    with pytest.raises(SeriesError):
         newest(series(point(2)), series())
 
 

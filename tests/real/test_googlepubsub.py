@@ -62,6 +62,11 @@ class EmulatorBench(Bench):
         )
         return open_source(options, run, run_id)
 
+    def other_source(self, run: RunOptions) -> PubSubSource:
+        other = f"{self.subscription}-other"
+        self.subscriber.create_subscription(request={"name": other, "topic": self.topic})
+        return self.open(other, run)
+
     def missing_source(self, run: RunOptions) -> PubSubSource:
         return self.open(f"projects/test/subscriptions/{self.missing_name}", run)
 

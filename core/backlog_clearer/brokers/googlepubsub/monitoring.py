@@ -33,7 +33,7 @@ TIMEOUT_S = 5.0
 _PLAIN = "http://"
 
 
-class FigureError(ValueError):
+class SeriesError(ValueError):
     """A series of Monitoring that holds no usable figure."""
 
 
@@ -102,7 +102,7 @@ def newest_sample(
 
     Only series that are labelled with the project and the subscription count: a metrics scope may hold
     those of other projects. Of several the sum of counts is taken, or the highest age, and the earliest
-    time. Raises `FigureError` for a series without a point, and for a point without a time or with a
+    time. Raises `SeriesError` for a series without a point, and for a point without a time or with a
     value that is negative or not an integer.
     """
     own = [
@@ -125,10 +125,10 @@ def _newest_point(metric: str, series: Any) -> Sample:
     points = list(series.points)
     ends = [point.interval.end_time for point in points]
     if not points or not all(ends):
-        raise FigureError(f"a series of {metric} has no point, or one without a time")
+        raise SeriesError(f"a series of {metric} has no point, or one without a time")
     at, value = max(zip(ends, (point.value for point in points), strict=True), key=lambda pair: pair[0])
     if "int64_value" not in value or value.int64_value < 0:
-        raise FigureError(f"a point of {metric} has no value that is a count")
+        raise SeriesError(f"a point of {metric} has no value that is a count")
     return Sample(value.int64_value, datetime.fromtimestamp(at.timestamp(), timezone.utc))
 
 
@@ -156,7 +156,7 @@ class Monitoring:
         try:
             count = self._last(COUNT, now)
             oldest = self._last(OLDEST, now) if count and count.value else None
-        except (BrokerError, FigureError) as error:
+        except (BrokerError, SeriesError) as error:
             passing = isinstance(error, TransientError)
             return Figures(count, problem=str(error), passing=passing)
         return Figures(count, oldest)
@@ -184,11 +184,11 @@ class Monitoring:
             )
             raise to_broker_error(error, call) from None
         if any(page.execution_errors for page in answers):
-            raise FigureError("Monitoring reports that its answer is incomplete")
+            raise SeriesError("Monitoring reports that its answer is incomplete")
         series = [item for page in answers for item in page.time_series]
         sample = newest_sample(metric, series, self._project, self._subscription_id, now)
         if sample is None and self._project.isdecimal():
-            raise FigureError(
+            raise SeriesError(
                 "its series are labelled with the project's id: give that, not the number"
             )
         return sample

@@ -111,7 +111,7 @@ class IggyServer:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, connection: socket.socket) -> None:
-        client = Session(next(self._client_ids))
+        client = ClientSession(next(self._client_ids))
         with suppress(OSError), connection:
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True)
@@ -123,7 +123,7 @@ class IggyServer:
             self._connections.discard(connection)
             self._leave_all(client)
 
-    def _converse(self, client: Session, connection: socket.socket, requests: BinaryIO) -> None:
+    def _converse(self, client: ClientSession, connection: socket.socket, requests: BinaryIO) -> None:
         while True:
             head = _receive(requests, HEADER)
             body = _receive(requests, struct.unpack_from("<I", head, 48)[0] - HEADER)
@@ -143,13 +143,13 @@ class IggyServer:
             if answer[0][60] == _EVICTION:
                 return
 
-    def _leave_all(self, client: Session) -> None:
+    def _leave_all(self, client: ClientSession) -> None:
         for stream in self.streams.values():
             for topic in stream.topics.values():
                 for members in topic.groups.values():
                     leave(members, client.id, list(topic.logs))
 
-    def _answer(self, client: Session, head: bytes, body: bytes) -> list[bytes]:
+    def _answer(self, client: ClientSession, head: bytes, body: bytes) -> list[bytes]:
         """The reply in parts, so that the messages are not copied."""
         operation = head[176]
         (code,) = struct.unpack_from("<I", head, 196)
@@ -170,7 +170,7 @@ class IggyServer:
         found = (struct.pack("<I", 0) if framed else b"") + found
         return [self._reply(head, found, _OK, len(more)), more]
 
-    def _admit(self, client: Session, kind: int) -> None:
+    def _admit(self, client: ClientSession, kind: int) -> None:
         if not client.logged_in and kind not in (1, 12, _LOGOUT):
             raise WireError(_UNAUTHENTICATED)
         faults = self.faults.get(kind)
@@ -199,7 +199,7 @@ class IggyServer:
         out[255] = reason
         return bytes(out)
 
-    def _login(self, client: Session, head: bytes, body: bytes) -> bytes:
+    def _login(self, client: ClientSession, head: bytes, body: bytes) -> bytes:
         fields = RequestReader(body)
         fields.take("I")
         fields.text()
@@ -218,8 +218,8 @@ class IggyServer:
             head, struct.pack("<I", 0) + struct.pack("<IQI", 1, 7, 11 << 10) + version, _OK
         )
 
-    def _handle(self, client: Session, kind: int, fields: RequestReader) -> bytes:
-        handlers: dict[int, Callable[[Session, RequestReader], bytes]] = {
+    def _handle(self, client: ClientSession, kind: int, fields: RequestReader) -> bytes:
+        handlers: dict[int, Callable[[ClientSession, RequestReader], bytes]] = {
             1: lambda _client, _fields: b"",
             12: self._cluster,
             _LOGOUT: lambda _client, _fields: b"",
@@ -247,7 +247,7 @@ class IggyServer:
             return self.answers[kind].popleft()
         return handler(client, fields)
 
-    def _cluster(self, _client: Session, _fields: RequestReader) -> bytes:
+    def _cluster(self, _client: ClientSession, _fields: RequestReader) -> bytes:
         def text(value: bytes) -> bytes:
             return struct.pack("<I", len(value)) + value
 
@@ -277,22 +277,22 @@ class IggyServer:
             raise WireError(_NO_TOPIC)
         return found
 
-    def _get_stream(self, _client: Session, fields: RequestReader) -> bytes:
+    def _get_stream(self, _client: ClientSession, fields: RequestReader) -> bytes:
         found = self._stream(fields)
         if found is None:
             return b""
         return stream_head(found) + b"".join(map(topic_head, found.topics.values()))
 
-    def _get_topic(self, _client: Session, fields: RequestReader) -> bytes:
+    def _get_topic(self, _client: ClientSession, fields: RequestReader) -> bytes:
         found = self._topic(fields)
         return b"" if found is None else topic_details(found)
 
-    def _create_stream(self, _client: Session, fields: RequestReader) -> bytes:
+    def _create_stream(self, _client: ClientSession, fields: RequestReader) -> bytes:
         stream = Stream(len(self.streams), fields.text())
         self.streams[stream.name] = stream
         return stream_head(stream)
 
-    def _create_topic(self, _client: Session, fields: RequestReader) -> bytes:
+    def _create_topic(self, _client: ClientSession, fields: RequestReader) -> bytes:
         stream, count, name = self._stream(fields), fields.take("I"), fields.text()
         if stream is None:
             raise WireError(1009)
@@ -301,7 +301,7 @@ class IggyServer:
         stream.topics[name] = topic
         return topic_details(topic)
 
-    def _purge(self, _client: Session, fields: RequestReader) -> bytes:
+    def _purge(self, _client: ClientSession, fields: RequestReader) -> bytes:
         topic = self.topic(fields)
         for number in topic.logs:
             topic.logs[number] = PartitionLog()
@@ -313,7 +313,7 @@ class IggyServer:
             log = self.streams[stream].topics[topic].logs[number]
             log.first = max(log.first, min(offset, log.next))
 
-    def _create_group(self, _client: Session, fields: RequestReader) -> bytes:
+    def _create_group(self, _client: ClientSession, fields: RequestReader) -> bytes:
         topic, name = self.topic(fields), fields.text()
         topic.groups[name] = {}
         return struct.pack("<III", len(topic.groups) - 1, len(topic.logs), 0) + named(name)
@@ -325,7 +325,7 @@ class IggyServer:
                 return topic, number, name, members
         return None
 
-    def _get_group(self, _client: Session, fields: RequestReader) -> bytes:
+    def _get_group(self, _client: ClientSession, fields: RequestReader) -> bytes:
         found = self._members(fields)
         if found is None:
             return b""
@@ -335,7 +335,7 @@ class IggyServer:
             body += struct.pack(f"<II{len(partitions)}I", member, len(partitions), *partitions)
         return body
 
-    def _get_groups(self, _client: Session, fields: RequestReader) -> bytes:
+    def _get_groups(self, _client: ClientSession, fields: RequestReader) -> bytes:
         topic = self.topic(fields)
         return b"".join(
             struct.pack("<III", number, len(topic.logs), len(members)) + named(name)
@@ -348,19 +348,19 @@ class IggyServer:
             raise WireError(_NO_GROUP)
         return found[0], found[3]
 
-    def _join(self, client: Session, fields: RequestReader) -> bytes:
+    def _join(self, client: ClientSession, fields: RequestReader) -> bytes:
         topic, members = self._group(fields)
         join(members, client.id, list(topic.logs))
         return b""
 
-    def _leave(self, client: Session, fields: RequestReader) -> bytes:
+    def _leave(self, client: ClientSession, fields: RequestReader) -> bytes:
         topic, members = self._group(fields)
         if client.id not in members:
             raise WireError(_NO_MEMBER)
         leave(members, client.id, list(topic.logs))
         return b""
 
-    def _send(self, _client: Session, fields: RequestReader) -> bytes:
+    def _send(self, _client: ClientSession, fields: RequestReader) -> bytes:
         fields.take("I")
         topic = self.topic(fields)
         kind = fields.take("B")
@@ -376,7 +376,7 @@ class IggyServer:
         return struct.pack("<IIIIQ", 1, 0, topic.id, number, base)
 
     def _consumer(
-        self, fields: RequestReader, writer: Session | None = None
+        self, fields: RequestReader, writer: ClientSession | None = None
     ) -> tuple[PartitionLog, int, tuple[int, str]]:
         """The partition and the consumer of a request; only the partition's owner writes a group's offset."""
         kind, ident = fields.take("B"), fields.ident()
@@ -394,7 +394,7 @@ class IggyServer:
             raise WireError(_NO_PARTITION)
         return topic.logs[number], number, (kind, str(ident))
 
-    def _poll(self, client: Session, fields: RequestReader) -> bytes:
+    def _poll(self, client: ClientSession, fields: RequestReader) -> bytes:
         self.polls += 1
         log, number, key = self._consumer(fields)
         strategy, value, count = fields.take("B"), fields.take("Q"), fields.take("I")
@@ -418,12 +418,12 @@ class IggyServer:
         client.frames = frames(count, log.size)
         return head + batch_head(number, start, count, len(client.frames))
 
-    def _get_offset(self, _client: Session, fields: RequestReader) -> bytes:
+    def _get_offset(self, _client: ClientSession, fields: RequestReader) -> bytes:
         log, number, key = self._consumer(fields)
         found = log.offsets.get(key)
         return b"" if found is None else struct.pack("<IQQ", number, log.current, found)
 
-    def _store(self, client: Session, fields: RequestReader) -> bytes:
+    def _store(self, client: ClientSession, fields: RequestReader) -> bytes:
         log, number, key = self._consumer(fields, client)
         offset = fields.take("Q")
         if offset > log.current or not log.next:
@@ -435,7 +435,7 @@ class IggyServer:
             log.offsets[key] = offset
         return b""
 
-    def _delete(self, client: Session, fields: RequestReader) -> bytes:
+    def _delete(self, client: ClientSession, fields: RequestReader) -> bytes:
         log, _, key = self._consumer(fields, client)
         if log.offsets.pop(key, None) is None:
             raise WireError(_NO_OFFSET)
@@ -464,7 +464,7 @@ def _send(connection: socket.socket, parts: list[bytes]) -> None:
             left[0] = left[0][sent:]
 
 
-def _serve_old(_client: Session, connection: socket.socket, requests: BinaryIO) -> None:
+def _serve_old(_client: ClientSession, connection: socket.socket, requests: BinaryIO) -> None:
     while True:
         (size,) = struct.unpack("<I", _receive(requests, 4))
         if not size:  # the first bytes of a newer client: it gets no answer
@@ -475,7 +475,7 @@ def _serve_old(_client: Session, connection: socket.socket, requests: BinaryIO) 
 
 
 @dataclass
-class Session:
+class ClientSession:
     """One connection."""
 
     id: int
