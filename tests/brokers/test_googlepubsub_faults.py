@@ -94,7 +94,7 @@ def test_requests_before_the_change_are_retried_by_the_run(
 
 
 def test_each_attempt_sends_a_request_once(server: PubSubServer, tmp_path: Path) -> None:
-    """The adapter sends a refused request once: what repeats it is the run, which then gives up."""
+    """The adapter sends a refused request once: only the run repeats it."""
     bench = PubSubBench(server, figures=True)
     server.fail("GetSubscription", grpc.StatusCode.UNAVAILABLE, times=50)
     with closing(bench.source(bench.options(tmp_path))) as source:

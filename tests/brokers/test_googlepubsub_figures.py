@@ -84,7 +84,7 @@ def test_an_impossible_point_is_not_a_figure(points: Sequence[Any]) -> None:
     ids=["project", "subscription", "unlabelled"],
 )
 def test_only_the_subscriptions_series_counts(other: Any) -> None:
-    """A series of another project or subscription, or without labels, is no figure of this one."""
+    """A series of another project or subscription, or without labels, is not a figure of this one."""
     assert newest(other) is None
     assert newest(other, series(point(7))) == Sample(7, NOW)
 
