@@ -46,7 +46,6 @@ SHARED_NAMES = {
     "Connection": "a socket and its handshake, in each broker package that has its own protocol",
     "Address": "a host and a port, in each broker package that gets them from the broker",
     "opened": "a source that is closed at the end of the block, by a job and by the contract's bench",
-    "FigureError": "an answer without a usable figure, in each broker package that reads such answers",
     "to_broker_error": "a library's error as one of ours, in each broker package that has a library",
     "dispatch": "deployed functions are called by the platforms under this name",
     "drain": "deployed functions are called by the platforms under this name",
