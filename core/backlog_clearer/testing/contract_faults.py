@@ -169,7 +169,6 @@ class FaultContract(Suite):
         for item in remaining or ():
             assert isinstance(item, Remaining)
             assert item.left != 0, item
-            assert item.error is not None or item.left is not None or not bench.has_figures, item
         left = bench.left()
         if bench.confirms and bench.partitions > 1:
             settled = messages(done["settle"].value or ())
@@ -253,7 +252,8 @@ class FaultContract(Suite):
             cut.join()
         assert sum(bench.left().values()) == 0
         assert result.verified is not False
-        assert result.totals.messages <= MESSAGES * bench.partitions
+        if bench.confirms:
+            assert result.totals.messages <= MESSAGES * bench.partitions
 
     def test_refused_credentials_are_final(self, bench: Bench, tmp_path: Path) -> None:
         """Credentials that the broker refuses are an error that is not retried, without the credentials."""
