@@ -20,7 +20,7 @@ NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
 
 _TIMEOUT_S = 300
 _OWN = frozenset({"backlog_clearer", "bench", "demo", "functions", "tests", "tools"})
-_SERVERS = frozenset({"distribution", "functions", "infra", "real"})
+_SERVERS = frozenset({"adapters", "distribution", "functions", "infra", "real"})
 _SERVERLESS = ("test_memory", "_wire", "_settings")
 """How files of tests/brokers end that start no server. The others do, if only one written in Python."""
 

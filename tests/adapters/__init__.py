@@ -1,0 +1,1 @@
+"""Adapters written as a package outside this repository would be; see docs/adapters.md."""
