@@ -15,6 +15,7 @@ import pytest
 from uv import find_uv_bin
 
 from backlog_clearer import __version__
+from backlog_clearer.registry import SYSTEMS
 from tests.paths import ROOT
 
 _NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "receipts")
@@ -84,6 +85,14 @@ def _neighbour(folder: Path) -> Path:
     return wheel
 
 
+def _installed(folder: Path, *what: str) -> Path:
+    """The Python of a fresh environment with these distributions."""
+    python = folder / "venv" / "bin" / "python"
+    _uv("venv", "--quiet", "--python", sys.executable, str(folder / "venv"), cwd=folder)
+    _uv("pip", "install", "--quiet", "--python", str(python), *what, cwd=folder)
+    return python
+
+
 def _works(command: Sequence[str], cwd: Path) -> None:
     """Assert that the tool runs and shows the options of a system."""
     assert _run(*command, "--version", cwd=cwd).stdout.strip() == __version__
@@ -114,12 +123,26 @@ def test_it_works_beside_packages_and_folders_of_the_same_names(
     built: Built, workplace: Path, tmp_path: Path
 ) -> None:
     """Neither another distribution's `core` nor the user's own `core/` is imported."""
-    python = tmp_path / "venv" / "bin" / "python"
-    _uv("venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"), cwd=tmp_path)
-    install = ("pip", "install", "--quiet", "--python", str(python))
-    _uv(*install, f"{built.wheel}[kafka]", str(_neighbour(tmp_path)), cwd=tmp_path)
+    python = _installed(tmp_path, f"{built.wheel}[kafka]", str(_neighbour(tmp_path)))
     _works([str(python.with_name("backlog-clearer"))], workplace)
     _works([str(python), "-m", "backlog_clearer"], workplace)
+
+
+@pytest.mark.parametrize(
+    "name", list({system.extra: name for name, system in SYSTEMS.items()}.values())
+)
+def test_the_extra_of_a_system_is_all_that_its_adapter_needs(
+    built: Built, tmp_path: Path, name: str
+) -> None:
+    """Every module of an adapter imports where only the extra was installed that its hint names."""
+    system = SYSTEMS[name]
+    python = _installed(
+        tmp_path, f"{built.wheel}[{system.extra}]" if system.extra else str(built.wheel)
+    )
+    package = system.opener.partition(":")[0].rpartition(".")[0]
+    folder = ROOT / "core" / Path(*package.split("."))
+    modules = [f"{package}.{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
+    _run(str(python), "-c", f"import {', '.join(modules)}", cwd=tmp_path)
 
 
 def test_pipx_installs_it(built: Built, workplace: Path, tmp_path: Path) -> None:
