@@ -16,6 +16,7 @@ from backlog_clearer.cli.flags import options_of
 from backlog_clearer.options.base import flag
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import SYSTEMS, options_model
+from tests.adapters.redis_streams import SYSTEM
 from tests.paths import ROOT
 from tools import screenshots
 
@@ -99,6 +100,12 @@ def known_flags(words: list[str]) -> set[str]:
         made += options_of(RunOptions)
         return OPTIONS_OF_RESTORE | {name for option in made for name in option.opts}
     return flags_of(group)
+
+
+@pytest.fixture(autouse=True)
+def example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system of docs/adapters.md, as if its package were installed."""
+    monkeypatch.setitem(SYSTEMS, "redis", SYSTEM)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backlog_clearer.model import Advance, Claim, Partition, PartitionState, Position, Settled
+from backlog_clearer.model import Advance, Claim, Mode, Partition, PartitionState, Position, Settled
 from backlog_clearer.source import Lane, Source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.suite import Suite, claims, opened
@@ -92,10 +92,20 @@ class LaneContract(Suite):
         self.fill(bench)
         bench.abandon(100)
         with opened(bench, bench.options(tmp_path)) as source:
-            check_backlog(bench, source.survey().partitions)
+            states = source.survey().partitions
+            check_backlog(bench, states)
+            check_remaining(source, {state.partition: state.end for state in states}, MESSAGES)
         result = self.run(bench, bench.options_after(tmp_path))
         assert self.left(bench) == 0
         assert result.totals.messages == MESSAGES * bench.partitions
+
+    def test_skip_clears_messages_of_a_vanished_consumer(self, bench: Bench, tmp_path: Path) -> None:
+        """A skip, too, clears what a consumer received and did not acknowledge before it vanished."""
+        self.fill(bench)
+        bench.abandon(100)
+        result = self.run(bench, bench.options_after(tmp_path, mode=Mode.SKIP))
+        assert self.left(bench) == 0
+        assert result.verified is not False
 
     def test_reads_keep_their_limit(self, bench: Bench, tmp_path: Path) -> None:
         """A read counts no more than `max_messages`, and one advance for a partition."""
