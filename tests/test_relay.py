@@ -46,11 +46,11 @@ def relay(echo: int) -> Iterator[Relay]:
 def client(relay: Relay) -> Iterator[socket.socket]:
     """A connection through the relay, used once."""
     with socket.create_connection(("127.0.0.1", relay.port), 5) as found:
-        assert said(found, b"hello") == b"hello"
+        assert reply(found, b"hello") == b"hello"
         yield found
 
 
-def said(client: socket.socket, data: bytes) -> bytes:
+def reply(client: socket.socket, data: bytes) -> bytes:
     """What comes back for some bytes; b"" at the connection's end."""
     client.sendall(data)
     return client.recv(1024)
@@ -60,7 +60,7 @@ def silent(client: socket.socket, data: bytes) -> bool:
     """Whether nothing comes back for some bytes, and the connection stays open."""
     client.settimeout(0.3)
     try:
-        said(client, data)
+        reply(client, data)
     except TimeoutError:
         return True
     finally:
@@ -71,7 +71,7 @@ def silent(client: socket.socket, data: bytes) -> bool:
 def broken(client: socket.socket) -> bool:
     """Whether a connection has ended."""
     try:
-        return said(client, b"x") == b""
+        return reply(client, b"x") == b""
     except OSError:
         return True
 
@@ -83,7 +83,7 @@ def fresh(relay: Relay) -> socket.socket:
 
 def test_bytes_and_connections_are_counted(relay: Relay, client: socket.socket) -> None:
     """Bytes of both directions are counted, and each connection once."""
-    assert said(client, b"again") == b"again"
+    assert reply(client, b"again") == b"again"
     with fresh(relay):
         wait_until(lambda: relay.connections == 2, "the second connection")
     wait_until(lambda: (relay.sent, relay.received) == (10, 10), "ten bytes either way")
@@ -94,7 +94,7 @@ def test_cut_breaks_open_connections_only(relay: Relay, client: socket.socket) -
     relay.cut()
     assert broken(client)
     with fresh(relay) as another:
-        assert said(another, b"more") == b"more"
+        assert reply(another, b"more") == b"more"
 
 
 def test_refuse_resets_and_counts_new_connections(relay: Relay, client: socket.socket) -> None:
@@ -107,7 +107,7 @@ def test_refuse_resets_and_counts_new_connections(relay: Relay, client: socket.s
     wait_until(lambda: relay.connections == 4, "three refused connections")
     relay.heal()
     with fresh(relay) as another:
-        assert said(another, b"more") == b"more"
+        assert reply(another, b"more") == b"more"
 
 
 def test_stall_keeps_connections_open_and_silent(relay: Relay, client: socket.socket) -> None:
@@ -137,7 +137,7 @@ def test_addresses_are_replaced_in_what_the_server_sends(echo: int) -> None:
         Relay("127.0.0.1", echo, replace=[(b"port 111", b"port 222")]) as relay,
         fresh(relay) as client,
     ):
-        assert said(client, b"at port 111") == b"at port 222"
+        assert reply(client, b"at port 111") == b"at port 222"
     with pytest.raises(ValueError, match="same length"):
         Relay("127.0.0.1", echo, replace=[(b"a", b"bb")])
 

@@ -24,7 +24,7 @@ class RefusedError(ClearerError):
 class BrokerError(ClearerError):
     """The broker refused, or did not answer, and a retry will not help. Exit code 1.
 
-    `partition` is set where the failure concerns one partition alone.
+    `partition` is set where the failure concerns only one partition.
     """
 
     def __init__(self, message: str, partition: Partition | None = None) -> None:

@@ -1,7 +1,9 @@
-"""The contract suite: what every broker adapter must do, said once.
+"""The contract suite: what every adapter must do.
 
-A broker joins with a subclass in about 20 lines that makes subscriptions and tells what the broker
-itself says of them:
+This part makes whole runs; `contract_lanes` makes single calls, and `contract_faults` disturbs the broker.
+
+A system joins with a `Bench`, which makes subscriptions and reports what the broker shows of them, and a
+subclass:
 
     class TestMemory(Contract):
         @pytest.fixture
@@ -56,7 +58,7 @@ class Contract(LaneContract, FaultContract):
         assert result.verified is (True if bench.has_figures else None)
 
     def test_survey_and_dry_run_change_nothing(self, bench: Bench, tmp_path: Path) -> None:
-        """Looking, and planning, leave the subscription exactly as it was and write no receipt."""
+        """A survey and a dry run change nothing on the broker and write no receipt."""
         self.fill(bench)
         before = bench.left()
         result = self.run(bench, bench.options(tmp_path, dry_run=True))
@@ -66,7 +68,7 @@ class Contract(LaneContract, FaultContract):
             assert result.totals.backlog == MESSAGES * bench.partitions
 
     def test_target_is_frozen(self, bench: Bench, tmp_path: Path) -> None:
-        """What is published after the start stays in the backlog."""
+        """Messages that are published after the start stay in the backlog."""
         self.fill(bench)
         run = bench.options(tmp_path)
 
@@ -79,7 +81,7 @@ class Contract(LaneContract, FaultContract):
         assert bench.left() == dict.fromkeys(range(bench.partitions), 11)
 
     def test_a_run_is_frozen_once(self, bench: Bench, tmp_path: Path) -> None:
-        """Another attempt of the same run goes on to the first one's target, not to today's end."""
+        """Another attempt of the same run continues to the first one's target, not to the end as it is now."""
         self.fill(bench)
         first = self.run(bench, bench.options(tmp_path, max_messages=300))
         for number in range(bench.partitions):
@@ -92,7 +94,7 @@ class Contract(LaneContract, FaultContract):
         assert not any("froze its targets" in note for note in first.notes)
 
     def test_skip_stops_at_the_frozen_target(self, bench: Bench, tmp_path: Path) -> None:
-        """Skip, too, leaves alone what is published after the start."""
+        """A skip leaves messages that are published after the start."""
         if not bench.survives_skip:
             pytest.skip("this test server crashes when a skip leaves messages behind its target")
         self.fill(bench)
@@ -107,7 +109,7 @@ class Contract(LaneContract, FaultContract):
         assert bench.left() == dict.fromkeys(range(bench.partitions), 11)
 
     def test_empty_backlog_is_cleared_at_once(self, bench: Bench, tmp_path: Path) -> None:
-        """With nothing to do, the run ends, reads nothing and says that it is cleared."""
+        """With nothing to do, the run ends, reads nothing and reports that all is cleared."""
         if not bench.answers_empty:
             pytest.skip("this test server answers with an error where a topic has no message")
         result = self.run(bench, bench.options(tmp_path))
@@ -122,7 +124,7 @@ class Contract(LaneContract, FaultContract):
         assert self.run(bench, bench.options(tmp_path)).totals.messages == 0
 
     def test_limit_acknowledges_no_more_than_it_counts(self, bench: Bench, tmp_path: Path) -> None:
-        """After --max-messages, what was counted and what is left add up to what there was."""
+        """After --max-messages, messages counted and messages left add up to the backlog before."""
         self.fill(bench)
         result = self.run(bench, bench.options(tmp_path, max_messages=500))
         assert result.stop_reason is StopReason.LIMIT
@@ -132,7 +134,7 @@ class Contract(LaneContract, FaultContract):
             assert result.totals.messages == 500
 
     def test_counts_add_up_over_two_runs(self, bench: Bench, tmp_path: Path) -> None:
-        """A run that stopped early and the one that goes on count every message exactly once."""
+        """A run that stopped early and the one that continues it count every message exactly once."""
         self.fill(bench)
         first = self.run(bench, bench.options(tmp_path, max_messages=300))
         second = self.run(bench, bench.options_after(tmp_path))
@@ -140,7 +142,7 @@ class Contract(LaneContract, FaultContract):
         assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
 
     def test_stop_signal_settles_what_was_read(self, bench: Bench, tmp_path: Path) -> None:
-        """A stop request acknowledges what was read and nothing else."""
+        """A stop request acknowledges the messages that were read and no others."""
         self.fill(bench, MESSAGES * 4)
         halt = Halt()
         run = bench.options(tmp_path, stop_when_empty=False, follow=True)
@@ -158,12 +160,12 @@ class Contract(LaneContract, FaultContract):
         assert counted + sum(bench.left().values()) == MESSAGES * 4 * bench.partitions
 
     def test_restore_undoes_consume(self, bench: Bench, tmp_path: Path) -> None:
-        """A restored receipt brings back every message, by the broker's own account."""
+        """Restoring a receipt brings back every message, by the broker's figures."""
         self.fill(bench)
         self._and_back(bench, bench.options_after(tmp_path))
 
     def test_restore_undoes_skip(self, bench: Bench, tmp_path: Path) -> None:
-        """A restored receipt brings back every skipped message."""
+        """Restoring a receipt brings back every skipped message."""
         self.fill(bench)
         self._and_back(bench, bench.options(tmp_path, mode=Mode.SKIP))
 
@@ -209,7 +211,7 @@ class Contract(LaneContract, FaultContract):
     def test_missing_subscription_is_refused_and_not_created(
         self, bench: Bench, tmp_path: Path
     ) -> None:
-        """A mistyped name is refused by that name, and does not come into being."""
+        """A mistyped name is refused with that name, and creates nothing."""
         if not bench.refuses_missing:
             pytest.skip("this broker cannot be asked whether a subscription exists")
         with pytest.raises(UsageError, match=bench.missing_name):  # noqa: SIM117 opening may raise, too
@@ -217,15 +219,15 @@ class Contract(LaneContract, FaultContract):
                 source.survey()
         assert not bench.exists(bench.missing_name)
 
-    def test_attached_consumers_are_told(self, bench: Bench, tmp_path: Path) -> None:
-        """An ordinary consumer at work is named by the survey."""
+    def test_attached_consumers_are_reported(self, bench: Bench, tmp_path: Path) -> None:
+        """The survey names an ordinary consumer that is attached."""
         if not bench.detects_live:
             pytest.skip("this broker, as it runs here, has no notion of attached consumers")
         with bench.attach(), opened(bench, bench.options(tmp_path)) as source:
             assert source.survey().live
 
     def test_two_slices_together_clear_all(self, bench: Bench, tmp_path: Path) -> None:
-        """Slices of one backlog, run side by side, clear disjoint partitions and together all."""
+        """Slices of one backlog, run at the same time, clear disjoint partitions, and all of them together."""
         self.fill(bench)
         totals: list[int] = []
 
@@ -241,8 +243,8 @@ class Contract(LaneContract, FaultContract):
         assert sum(totals) == MESSAGES * bench.partitions
         assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
 
-    def test_other_slices_of_a_run_are_no_strangers(self, bench: Bench, tmp_path: Path) -> None:
-        """What another slice of the same run has attached does not refuse this one, nor its repetition."""
+    def test_other_slices_of_a_run_do_not_count_as_attached(self, bench: Bench, tmp_path: Path) -> None:
+        """Consumers of another slice of the same run make no slice of it refuse to start."""
         self.fill(bench)
         with opened(bench, bench.options(tmp_path)) as source:
             lane = source.open_lane(claims(source))
@@ -253,7 +255,7 @@ class Contract(LaneContract, FaultContract):
             lane.close()
 
     def test_lane_close_is_idempotent(self, bench: Bench, tmp_path: Path) -> None:
-        """Closing twice, or without having read, harms nothing and acknowledges nothing."""
+        """Closing twice, or without having read, raises nothing and acknowledges nothing."""
         self.fill(bench)
         before = bench.left()
         with opened(bench, bench.options(tmp_path)) as source:

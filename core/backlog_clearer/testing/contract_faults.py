@@ -1,7 +1,7 @@
 """What `Source` and `Lane` promise while the broker does not answer, refuses, or denies access.
 
 Every error must be this project's, of the right class, in time, and without a secret; every figure that
-is reported all the same must be true.
+is reported must be true.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Disturbed:
         return source
 
     def calls(self) -> dict[str, Callable[[], Any]]:
-        """One call of each kind, each on a source of its own, that can be made at the same time."""
+        """One call of each kind, each on a separate source, so that all can be made at the same time."""
         asking, skipping, restoring, opening = (self.surveyed() for _ in range(4))
         first, second = self.asked[0], self.asked[min(1, len(self.asked) - 1)]
         return {
@@ -195,7 +195,7 @@ class FaultContract(Suite):
     def test_a_broken_lane_fails_once_and_may_be_opened_again(
         self, bench: Bench, tmp_path: Path, fault: str
     ) -> None:
-        """A connection that breaks is one transient error; a new lane reads on, and all counts add up."""
+        """A connection that breaks is one transient error; a new lane continues, and all counts add up."""
         self.fill(bench)
         run = bench.options(tmp_path)
         with bench.faults() as (faults, open_source), closing(open_source(run)) as source:
@@ -238,7 +238,7 @@ class FaultContract(Suite):
             if done.error is not None or len(reached) == bench.partitions:
                 return done
             if time.monotonic() > deadline:
-                assert not expected, "reads go on without an error while connections are refused"
+                assert not expected, "reads continue without an error while connections are refused"
                 return done
 
     def test_a_run_survives_a_cut(self, bench: Bench, tmp_path: Path) -> None:

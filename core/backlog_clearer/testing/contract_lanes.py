@@ -209,7 +209,7 @@ class LaneContract(Suite):
         assert self.left(bench) == 0
 
     def test_a_second_lane_never_moves_positions_backwards(self, bench: Bench, tmp_path: Path) -> None:
-        """A lane that resumes where another one settled goes on from there, and counts nothing again."""
+        """A lane that resumes where another one settled continues there, and counts nothing again."""
         self.fill(bench)
         with opened(bench, bench.options(tmp_path)) as source:
             asked = claims(source)

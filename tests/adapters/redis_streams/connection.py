@@ -49,7 +49,7 @@ def to_clearer_error(error: exceptions.RedisError, options: RedisOptions, doing:
     """An error of redis-py as one that states what was wrong, where, and what to do.
 
     The server's text is used only where it is known to hold no secret. An error of authentication is a
-    `ConnectionError` to redis-py, and has to be told apart first.
+    `ConnectionError` to redis-py, and has to be recognized first.
     """
     place = f"{options.host}:{options.port}"
     text = str(error)

@@ -79,6 +79,6 @@ def advance(client: redis.Redis, options: RedisOptions, place: Place) -> Place:
 def put(client: redis.Redis, options: RedisOptions, place: Place) -> None:
     """Move the last delivered id to any place."""
     command: list[Any] = ["XGROUP", "SETID", options.stream, options.group, str(place.id)]
-    if place.entries is not None:  # without it the server no longer knows the lag
+    if place.entries is not None:  # without it the server reports no lag
         command += ["ENTRIESREAD", place.entries]
     client.execute_command(*command)

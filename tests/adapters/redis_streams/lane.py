@@ -31,7 +31,7 @@ class RedisLane:
         stored = group_place(self._client, options)
         known = [place_of(each) for each in (claim.resume, claim.state.position) if each is not None]
         self._at = max([stored, *known], key=lambda place: place.id)
-        self._settled = self._at  # where this lane knows the group to be
+        self._settled = self._at  # where the group is, as far as this lane knows
         self._pending_from: Id | None = stored.oldest  # None: all of them are read
         self._pending: list[str] = []  # read, and not acknowledged yet
         self._count = 0  # never delivered, read, and not acknowledged yet

@@ -4,8 +4,8 @@ A group's state is a last delivered id, and a set of entries that were delivered
 Its position, as receipts keep it, is a mapping:
 
     id            the last delivered id
-    entries       how many entries of the stream that is, deleted ones included; None: the server
-                  does not know (after XDEL, or an XGROUP SETID without ENTRIESREAD)
+    entries       how many entries of the stream that is, deleted ones included; None: unknown
+                  (after XDEL, or an XGROUP SETID without ENTRIESREAD)
     oldest        the oldest pending id; None: nothing was pending
 """
 

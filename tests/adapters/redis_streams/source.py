@@ -60,9 +60,7 @@ class RedisSource:
             lag = 0
         notes = []
         if lag is None:
-            notes.append(
-                "Entries were deleted from the stream, so that the server does not know the lag."
-            )
+            notes.append("Entries were deleted from the stream, so that the server reports no lag.")
         if pending:
             notes.append(
                 f"{counted(pending, 'message')} pending at consumers will be acknowledged; an undo delivers"
@@ -88,7 +86,7 @@ class RedisSource:
         """Nothing to prepare: the place in the receipt is all that a restore needs."""
 
     def open_lane(self, claims: Sequence[Claim]) -> RedisLane:
-        """See `source.Source`; a lane has a client of its own."""
+        """See `source.Source`; a lane has a separate client."""
         with translated(self._options, "opening a lane"):
             return RedisLane(self._options, claims, self._run.batch_size)
 
