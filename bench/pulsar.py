@@ -19,7 +19,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from backlog_clearer.testing.servers.pulsar import COORDINATES, VERSION, running_pulsar
+from backlog_clearer.testing.servers.pulsar import COORDINATES, JAVA, VERSION, running_pulsar
 from backlog_clearer.testing.servers.pulsar_judge import KEPT, Judge
 from backlog_clearer.testing.support import maven_jars
 from bench.processes import Ran, best, ended, show
@@ -128,7 +128,10 @@ def main() -> None:
     scale = 10 if parser.parse_args().quick else 1
     perf = maven_jars("pulsar-perf", [PERF], alone=True)
     broker = maven_jars(f"pulsar-{VERSION}", COORDINATES)
-    with tempfile.TemporaryDirectory() as folder, running_pulsar(Path(folder) / "pulsar") as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_pulsar(Path(folder) / "pulsar", java=JAVA) as server,
+    ):
         config = Path(folder) / "client.conf"
         config.touch()
         judge = Judge(server)

@@ -14,7 +14,7 @@ import requests
 
 from backlog_clearer.testing.servers.pulsar import (
     COORDINATES,
-    JAVA,
+    QUICK_JAVA,
     VERSION,
     PulsarServer,
     login_settings,
@@ -31,7 +31,6 @@ PROXY = (
     "org.eclipse.jetty:jetty-proxy:9.4.57.v20241219",
     "com.github.seancfoley:ipaddress:5.5.0",
 )
-_JAVA = (*JAVA, "-XX:TieredStopAtLevel=1")  # they start often, and work little
 _CLUSTER = "two"
 
 
@@ -44,7 +43,7 @@ def _zookeeper(folder: Path) -> Server:
         "admin.enableServer=false\n"
     )
     main = "org.apache.zookeeper.server.ZooKeeperServerMain"
-    command = [*_JAVA, "-cp", f"{jars}/*", main, str(config)]
+    command = [*QUICK_JAVA, "-cp", f"{jars}/*", main, str(config)]
     return Server(command, port=port, log=folder / "zookeeper.log", cwd=folder)
 
 
@@ -86,13 +85,13 @@ class Broker(PulsarServer):
     def _command(self) -> list[str]:
         main = "org.apache.pulsar.PulsarBrokerStarter"
         bookie = ["--run-bookie", "--bookie-conf", str(self.config)] if self.bookie else []
-        return [*_JAVA, "-cp", f"{self.jars}/*", main, "--broker-conf", str(self.config), *bookie]
+        return [*QUICK_JAVA, "-cp", f"{self.jars}/*", main, "--broker-conf", str(self.config), *bookie]
 
     def found(self, store: str) -> None:
         """Write the cluster's metadata to the store."""
         main = "org.apache.pulsar.PulsarClusterMetadataSetup"
         subprocess.run(
-            [*_JAVA, "-cp", f"{self.jars}/*", main, "--cluster", _CLUSTER, "--metadata-store", store,
+            [*QUICK_JAVA, "-cp", f"{self.jars}/*", main, "--cluster", _CLUSTER, "--metadata-store", store,
              "--configuration-metadata-store", store, "--web-service-url", self.admin_url,
              "--broker-service-url", self.service_url],
             cwd=self.folder, check=True, capture_output=True, timeout=60,
@@ -126,7 +125,7 @@ class Proxy:
         jars = [maven_jars("pulsar-proxy-4.0.6", PROXY, alone=True), broker.jars]
         main = "org.apache.pulsar.proxy.server.ProxyServiceStarter"
         path = ":".join(f"{folder}/*" for folder in jars)
-        command = [*_JAVA, "-cp", path, main, "--config", str(config)]
+        command = [*QUICK_JAVA, "-cp", path, main, "--config", str(config)]
         self.service_url = f"pulsar://127.0.0.1:{self.port}"
         self.admin_url = f"http://127.0.0.1:{self.web}"
         opened_last = self.secure_web
