@@ -43,7 +43,7 @@ _REQUEUES = Backlog.model_fields["max_requeues"].default
 
 
 class Scene:
-    """What the platforms' slices find: a topic, a broker, a network."""
+    """The conditions of the platforms' slices: a topic, a broker, a network."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.size: int = args.message_bytes
@@ -190,7 +190,7 @@ def options() -> argparse.Namespace:
 
 
 def changed(known: Sequence[Known], settings: Sequence[str]) -> list[Known]:
-    """The platforms with the figures that `--set` names; ends the program for what it does not know."""
+    """The platforms with the figures that `--set` names; ends the program for an unknown name."""
     named = {field.name: field for field in fields(Platform) if field.name != "name"}
     found = {item.key: item for item in known}
     for setting in settings:

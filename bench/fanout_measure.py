@@ -1,10 +1,10 @@
-"""Eight processes of the job on a real Kafka, beside what the model says of them beforehand.
+"""Eight processes of the job on a real Kafka, beside the prediction of the model.
 
-What goes into the prediction is measured without eight processes that read: the rate of one process
-that clears the topic alone; what the machine gives at most, from two processes, one a core; and the
-start-up, from as many processes on an empty topic. Each run has a consumer group of its own, and
-Kafka's own tool says whether all of it is cleared. The header reader is so fast that starting eight
-times Python is a good part of its time; with the client reader nearly all of it is reading.
+The inputs of the prediction are measured without eight processes that read: the rate of one process
+that clears the topic by itself; the most that the machine allows, from two processes, one a core; and
+the start-up, from as many processes on an empty topic. Each run has a separate consumer group, and
+Kafka's own tool shows whether all of it is cleared. The header reader is so fast that starting Python
+eight times is a good part of its time; with the client reader nearly all of it is reading.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from bench.kafka import Backlog, publish
 from bench.processes import ended
 
 PARTITIONS, SIZE, SLICES = 32, 100, 8
-CORES = 2  # processes that tell what the machine gives at most
-READERS = {Reader.HEADERS: 1, Reader.CLIENT: 4}  # and what part of the messages each gets
+CORES = 2  # processes that measure the most that the machine allows
+READERS = {Reader.HEADERS: 1, Reader.CLIENT: 4}  # the divisor of each one's messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What one reader has to clear."""
+    """The backlog of one reader."""
 
     name: str
-    sizes: tuple[int, ...]  # messages of each partition, by Kafka's own account
+    sizes: tuple[int, ...]  # messages of each partition, by Kafka's own figures
 
 
 class Field:

@@ -2,7 +2,7 @@
 
 Events in order of time, nothing random. A platform starts slices at its pace and runs so many at once;
 each needs its start-up, then reads at its own rate or at its share of the broker's, whichever is less
-(processor sharing). One that meets the deadline ends, and what remains is put on again, as
+(processor sharing). One that meets the deadline ends, and the rest is queued again, as
 `backlog_clearer.fanout.dispatch` does. All slices that read have the same rate at any moment, so what
 each has read since it began is a difference of one virtual clock: a run of n invocations takes
 O(n log n).
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-_NEXT = 1e-9  # of a token or a poll: what rounding leaves
+_NEXT = 1e-9  # of a token or a poll: the error of rounding
 _NOTHING = 1e-3  # of a message, likewise: the clock counts to 10^12
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What starts slices, how fast, how many, and for how much. `math.inf`: no limit; None: unknown."""
+    """How a platform starts slices: how fast, how many, at what price. `math.inf`: no limit; None: unknown."""
 
     name: str
     most_slices: float  # that one run can have
@@ -30,10 +30,10 @@ class Platform:
     cold_s: float  # seconds from the decision to start an instance until its process begins
     starts_per_s: float = math.inf  # sustained, a token bucket
     burst: float = math.inf  # starts that the full bucket holds
-    poll_s: float = 0.0  # starts happen at multiples of it alone; the dispatch comes just after one
+    poll_s: float = 0.0  # starts happen only at multiples of it; the dispatch comes just after one
     starts_per_poll: float = math.inf
     keeps_instances: bool = False  # a slice takes an instance that has become free, without cold start
-    paces_instances: bool = False  # the pace holds for new instances alone, not for every slice
+    paces_instances: bool = False  # the pace applies only to new instances, not to every slice
     deadline_s: float = math.inf  # of draining in one invocation
     again_s: float = 0.0  # seconds from the deadline until the slice waits for its next start
     bills_cold: bool = True
@@ -53,7 +53,7 @@ class Platform:
 
 
 class Bound(str, Enum):
-    """What kept a run from being faster."""
+    """The limit that kept a run from being faster."""
 
     BROKER = "broker"  # it sends all it can
     CONCURRENCY = "concurrency"  # slices wait, and no more may run
@@ -73,7 +73,7 @@ class Outcome:
     requeues: int  # of the slice that was put on again most often
     busiest: int  # instances in use at once
     cost: float | None  # US dollars; None: unknown
-    bound: Bound  # what held the run up for most of its time
+    bound: Bound  # the limit for most of the run's time
 
 
 def shares(partitions: Sequence[float], slices: int) -> list[float]:
@@ -254,7 +254,7 @@ def simulate(
     """Run slices with so many messages each.
 
     `rate`: messages a second that one slice reads at most; `capacity`: that the broker sends at most;
-    `startup_s`: what a process needs beside reading. Raises `ValueError` for what cannot run at all.
+    `startup_s`: seconds that a process needs besides reading. Raises `ValueError` where nothing can run.
     """
     if not work or len(work) > platform.most_slices:
         raise ValueError(

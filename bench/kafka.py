@@ -1,10 +1,10 @@
 """Clearing a Kafka backlog, side by side on one real broker in the same minute.
 
 This tool (one worker, header reader and client reader) against `kcat -C -e -q -f ''`, Kafka's own
-ConsumerPerformance and confluent-kafka's `consume` in a bare loop. Rates leave out what each needs to
-start: ours is the run's own time up to the last commit, kcat's its wall time less that on an empty
+ConsumerPerformance and confluent-kafka's `consume` in a bare loop. Rates leave out the start-up of
+each: ours is the run's own time up to the last commit, kcat's its wall time less that on an empty
 topic, ConsumerPerformance's its own figure without the group join, and the loop's from the first
-message on. CPU is what the process and the broker used in that run; memory is the peak resident set.
+message on. CPU is the time that the process and the broker used in that run; memory is the peak resident set.
 
     make bench-kafka [BENCH_ARGS=--quick]
 """
@@ -73,7 +73,7 @@ class Field:
         return done, sum(self.broker.cpu_times()[:2]) - before
 
     def ours(self, backlog: Backlog, reader: str, workers: int = 1) -> Ran:
-        """What this project is, as a user runs it; the whole backlog must be verified as cleared."""
+        """The command line as a user runs it; the whole backlog must be verified as cleared."""
         settings = [part for key, value in self.login.items() for part in ("-X", f"{key}={value}")]
         with tempfile.TemporaryDirectory() as receipts:
             done, broker = self.process(

@@ -1,4 +1,4 @@
-"""Programs run to their end, and what they cost."""
+"""Programs run to their end, with their time and memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOOK_S = 0.01  # between two looks at a process
 class Ended(NamedTuple):
     """A program that has ended."""
 
-    output: str  # what it printed
+    output: str  # its standard output
     wall: float  # seconds
     cpu: float  # seconds
     peak: float  # MB resident at most
@@ -40,14 +40,14 @@ def ended(*command: str, env: Mapping[str, str] | None = None, code: int = 0) ->
         output.seek(0)
         errors.seek(0)
         if process.returncode != code:
-            said = (output.read() + errors.read()).decode(errors="replace")[-2000:]
-            raise SystemExit(f"{' '.join(command)[:200]} exited with {process.returncode}:\n{said}")
+            text = (output.read() + errors.read()).decode(errors="replace")[-2000:]
+            raise SystemExit(f"{' '.join(command)[:200]} exited with {process.returncode}:\n{text}")
         cpu = usage.ru_utime + usage.ru_stime
         return Ended(output.read().decode(), wall, cpu, peak or usage.ru_maxrss / 1024)
 
 
 def _peak(pid: int) -> float:
-    """MB that a process has held at most; what `wait4` tells begins with what its parent held."""
+    """Peak memory of a process in MB; the figure of `wait4` includes the parent's at the start."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -57,7 +57,7 @@ def _peak(pid: int) -> float:
 
 @contextmanager
 def served(module: str, *args: object) -> Iterator[str]:
-    """A server as a process of its own, until its standard input ends; yields the line it prints."""
+    """A server as a separate process, until its standard input ends; yields the line it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, args)],
         stdin=subprocess.PIPE,

@@ -16,8 +16,8 @@ __all__ = ["embedded"]
 
 @pytest.fixture(autouse=True)
 def short_time_outs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that are not answered time out in 2 s, so that the suite need not wait."""
-    shorten_time_outs(monkeypatch)
+    """Requests that are not answered time out in 3 s instead of 10."""
+    shorten_time_outs(monkeypatch, 3.0)
 
 
 class TestClient(Contract):

@@ -37,7 +37,12 @@ class Three(NamedTuple):
 @pytest.fixture(scope="session")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
     """Three nodes that deliver 1 MB/s each to a client; tests may kill them, and start them again."""
-    settings = {"quota.window.num": "2", "min.insync.replicas": "1"}
+    settings = {
+        "quota.window.num": "2",
+        "min.insync.replicas": "1",
+        "broker.session.timeout.ms": "4000",  # instead of 9 s: how long a dead broker keeps its leaders
+        "broker.heartbeat.interval.ms": "1000",
+    }
     folder = tmp_path_factory.mktemp("three")
     with (
         KafkaRelay() as relay,

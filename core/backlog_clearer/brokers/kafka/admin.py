@@ -40,6 +40,7 @@ _STALE = frozenset(
 )
 """A broker's answers about an existing partition that it does not lead, not yet or no longer."""
 
+_AFTER_LOSS_S = 2.0  # how long a coordinator's answer is awaited after a connection was lost
 _NO_MEMBERS = frozenset({"EMPTY", "DEAD"})
 
 
@@ -99,7 +100,7 @@ class GroupAdmin:
         group = self._options.group_id
         with self._lock:
             futures = self._client.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)
-            found, failed = self._answers(futures, f"describing group {group}")
+            found, failed = self._answers(futures, f"describing group {group}", to_coordinator=True)
             error = failed.get(group)
             if error is not None and error.code() != KafkaError.GROUP_ID_NOT_FOUND:
                 raise translate(error, f"describing group {group}", self._options)
@@ -162,7 +163,7 @@ class GroupAdmin:
             futures = self._client.list_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
             )
-            found, failed = self._answers(futures, doing)
+            found, failed = self._answers(futures, doing, to_coordinator=True)
         if group in failed:
             if failed[group].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}, {}
@@ -214,15 +215,20 @@ class GroupAdmin:
         return self._text(failed[group]) if group in failed else None
 
     def _answers(
-        self, futures: Mapping[_K, Future[Any]], doing: str
+        self, futures: Mapping[_K, Future[Any]], doing: str, *, to_coordinator: bool = False
     ) -> tuple[dict[_K, Any], dict[_K, KafkaError]]:
         """Wait for all answers: (results, errors).
 
-        Raises `BrokerError` as soon as a login is refused, and where the broker is not reached.
+        Raises `BrokerError` as soon as a login is refused, and where the broker is not reached. A read
+        `to_coordinator` whose connection breaks is given up soon after: librdkafka often does not send
+        it again before it times out, and asking again takes a moment.
         """
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S + 1
+        begun = time.monotonic()
+        deadline = begun + REQUEST_TIMEOUT_S + 1
         pending: set[Future[Any]] = set(futures.values())
         while pending and time.monotonic() < deadline:
+            if to_coordinator and self._complaints.last_at > begun:
+                deadline = min(deadline, self._complaints.last_at + _AFTER_LOSS_S)
             pending = wait(pending, timeout=0.05).not_done
             self._client.poll(0)  # runs error_cb
             self._complaints.raise_refusal()

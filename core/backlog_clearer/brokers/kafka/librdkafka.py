@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -61,6 +62,7 @@ class Complaints:
         self._refused: KafkaError | None = None
         self.down_at: float | None = None  # when the last connection was lost; see `recovered`
         self.last: str | None = None  # the latest reason, for people
+        self.last_at = -math.inf  # when a connection failed last, by `time.monotonic`
 
     def __call__(self, error: KafkaError) -> None:
         """Called by librdkafka from within a call of the client's own thread."""
@@ -78,6 +80,7 @@ class Complaints:
         """
         texts = [redact(text, self._options) for text in rest]
         if facility == "FAIL" and texts:
+            self.last_at = time.monotonic()
             self.last = texts[-1].partition("]: ")[2] or texts[-1]
         _LOG.debug(message, facility, *texts)
 
