@@ -221,7 +221,7 @@ class GroupAdmin:
 
         Raises `BrokerError` as soon as a login is refused, and where the broker is not reached. A read
         `to_coordinator` whose connection breaks is given up soon after: librdkafka often does not send
-        it again before it times out, and asking again takes a moment.
+        it again before it times out, and a new client is answered at once.
         """
         begun = time.monotonic()
         deadline = begun + REQUEST_TIMEOUT_S + 1
@@ -233,7 +233,7 @@ class GroupAdmin:
             self._client.poll(0)  # runs error_cb
             self._complaints.raise_refusal()
         if pending:
-            raise self._complaints.unreachable(doing)
+            raise self._unreachable(doing)
         found: dict[_K, Any] = {}
         failed: dict[_K, KafkaError] = {}
         for key, future in futures.items():
@@ -247,8 +247,15 @@ class GroupAdmin:
         codes = {error.code() for error in failed.values()}
         local = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT}  # noqa: SLF001 librdkafka's public names
         if codes and not found and codes <= local:
-            raise self._complaints.unreachable(doing)
+            raise self._unreachable(doing)
         return found, failed
+
+    def _unreachable(self, doing: str) -> TransientError:
+        """The error of a request without an answer; the next one is asked on new connections."""
+        error = self._complaints.unreachable(doing)
+        self._complaints = Complaints(self._options)
+        self._client = open_admin(self._options, self._complaints)
+        return error
 
     def _fault(self, error: KafkaError) -> BrokerError:
         """The error of one partition of an existing topic; `TransientError` if it may pass."""
