@@ -75,6 +75,8 @@ class LiteBench(Bench):
         self.url, self.client, self.kind = url, client, kind
         self.topic = f"persistent://public/default/{unique('orders')}"
         client.subscribe(self.topic, SUBSCRIPTION, KINDS[kind]).close()
+        self.port = int(url.rpartition(":")[2])
+        self.endpoint = "127.0.0.1", self.port
 
     def options(self, tmp_path: Path, **changes: Any) -> RunOptions:
         """Options with reads so large that one FLOW covers a test's backlog.
@@ -83,15 +85,31 @@ class LiteBench(Bench):
         """
         return super().options(tmp_path, **{"batch_size": 5000, **changes})
 
-    def options_of(self, subscription: str) -> PulsarOptions:
-        """How to reach a subscription."""
+    def options_of(self, subscription: str, url: str | None = None) -> PulsarOptions:
+        """How to reach a subscription, through another address if need be."""
         return PulsarOptions(
-            service_url=self.url, topic=self.topic, subscription=subscription,
+            service_url=url or self.url, topic=self.topic, subscription=subscription,
             subscription_type=self.kind, assume_exists=True,
         )  # fmt: skip
 
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
         return open_source(self.options_of(SUBSCRIPTION), run, run_id)
+
+    def source_via(self, run: RunOptions, host: str, port: int) -> Source:
+        return open_source(self.options_of(SUBSCRIPTION, f"pulsar://{host}:{port}"), run, "contract")
+
+    def readdressed(self, port: int) -> list[tuple[bytes, bytes]]:
+        return [(b":%d" % self.port, b":%d" % port)]  # in the answers to lookups
+
+    def other_source(self, run: RunOptions) -> Source:
+        self.client.subscribe(self.topic, "shipping", KINDS[self.kind]).close()
+        return open_source(self.options_of("shipping"), run, "contract")
+
+    def abandon(self, count: int) -> None:
+        consumer = self.client.subscribe(self.topic, SUBSCRIPTION, KINDS[self.kind])
+        for _ in range(count):
+            consumer.receive(10_000)
+        consumer.close()
 
     def missing_source(self, run: RunOptions) -> Source:
         return open_source(self.options_of(self.missing_name), run, "contract")

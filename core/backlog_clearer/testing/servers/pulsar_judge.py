@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -243,8 +243,9 @@ class PulsarBench(Bench):
         self.kind = kind
         self.partitions = partitions
         self.topic = judge.create(f"persistent://{KEPT}/{unique('contract')}", partitions)
+        self.endpoint = "127.0.0.1", judge.server.port
 
-    def _open(self, run: RunOptions, subscription: str) -> Source:
+    def _open(self, run: RunOptions, subscription: str, **changes: Any) -> Source:
         values = {
             "service_url": self.judge.server.service_url,
             "admin_url": self.judge.server.admin_url,
@@ -252,11 +253,36 @@ class PulsarBench(Bench):
             "subscription": subscription,
             "subscription_type": self.kind,
             **self.changes,
+            **changes,
         }
         return open_source(PulsarOptions(**values), run, "contract")
 
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
         return self._open(run, SUBSCRIPTION)
+
+    def source_via(self, run: RunOptions, host: str, port: int) -> Source:
+        return self._open(run, SUBSCRIPTION, service_url=f"pulsar://{host}:{port}")
+
+    def readdressed(self, port: int) -> list[tuple[bytes, bytes]]:
+        return [(b":%d" % self.judge.server.port, b":%d" % port)]  # in the answers to lookups
+
+    def other_source(self, run: RunOptions) -> Source:
+        for number in range(self.partitions):
+            path = f"{self.topic}-partition-{number}".replace("://", "/")
+            self.judge.admin("PUT", f"{path}/subscription/shipping")
+        return self._open(run, "shipping")
+
+    def abandon(self, count: int) -> None:
+        kinds = {"failover": pulsar.ConsumerType.Failover, "shared": pulsar.ConsumerType.Shared}
+        with closing(
+            self.judge.client.subscribe(f"{self.topic}-partition-0", SUBSCRIPTION, kinds[self.kind])
+        ) as consumer:
+            for _ in range(count):
+                consumer.receive(10_000)
+
+    def advance(self, number: int, to: int) -> None:
+        path = f"{self.topic}-partition-{number}".replace("://", "/")
+        self.judge.admin("POST", f"{path}/subscription/{SUBSCRIPTION}/skip/{to}")
 
     def missing_source(self, run: RunOptions) -> Source:
         return self._open(run, self.missing_name)
