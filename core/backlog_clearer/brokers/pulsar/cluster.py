@@ -77,6 +77,7 @@ class Cluster:
         self._run_id = run_id
         self._home: Connection | None = None
         self._connections: dict[tuple[Address, str | None], Connection] = {}
+        self._failures: dict[tuple[Address, str | None], TransientError] = {}
         self._consumers: list[Consumer] = []
 
     @property
@@ -152,11 +153,16 @@ class Cluster:
         return self._home
 
     def _connect(self, address: Address, through: str | None) -> Connection:
-        found = self._connections.get((address, through))
-        if found is None:
-            found = Connection(address, self._access, through=through)
-            self._connections[address, through] = found
-        return found
+        key = address, through
+        if key in self._failures:  # waiting again for each partition would take too long
+            raise self._failures[key]
+        if key not in self._connections:
+            try:
+                self._connections[key] = Connection(address, self._access, through=through)
+            except TransientError as error:
+                self._failures[key] = error
+                raise
+        return self._connections[key]
 
     def _owner(self, topic: str) -> Connection:
         """A connection to the broker that serves a topic, through the proxy where there is one."""
