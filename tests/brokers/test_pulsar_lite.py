@@ -67,6 +67,7 @@ class LiteBench(Bench):
     unit_is_messages = False  # there is no backlog figure
     detects_live = False
     shows_position = False
+    confirms = False  # the adapter counts what it sent
     refuses_missing = False
     answers_empty = False
     missing_name = "no-such-subscription"
