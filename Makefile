@@ -39,7 +39,7 @@ test-python: ## test-quick on another Python, in its own folder: PYTHON=python3.
 	$(MAKE) --no-print-directory test-quick PYTHON=$(PYTHON) \
 		VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-# The faults that adapters meet are left out: they do not depend on versions, and take minutes.
+# Without the tests of faults, which take minutes and do not depend on versions.
 test-lowest: $(LOWEST)/.installed ## Run tests with the lowest versions that pyproject.toml allows
 	$(LOWEST)/bin/python -m pytest $(QUICK) $(PYTEST_ARGS)
 	$(LOWEST)/bin/python -m pytest -q -n 4 tests/brokers tests/functions/test_receipt_stores.py \
