@@ -23,7 +23,7 @@ class Known:
 
     key: str  # for `--set`
     platform: Platform
-    sources: Mapping[str, str]  # by the field's name; begins with `ASSUMED` where no page says it
+    sources: Mapping[str, str]  # by the field's name; begins with `ASSUMED` where no page states it
 
     @property
     def assumed(self) -> list[str]:
@@ -81,8 +81,8 @@ CLOUD_RUN_JOB = Known(
     ),
     {
         "most_slices": "Cloud Run, run/quotas: tasks in a single job",
-        "at_once": _CLOUD_RUN_LIMITS + "; run/quotas says of parallel tasks: depends on the region",
-        "starts_per_s": f"{ASSUMED}: run/docs/configuring/parallelism says 'as quickly as possible' only",
+        "at_once": _CLOUD_RUN_LIMITS + "; run/quotas on parallel tasks: depends on the region",
+        "starts_per_s": f"{ASSUMED}: run/docs/configuring/parallelism has only 'as quickly as possible'",
         "burst": f"{ASSUMED}: likewise",
         "cold_s": f"{ASSUMED}: an image of 200 MB that has to be started",
         "deadline_s": "Cloud Run, run/docs/create-jobs: task time-out of 168 hours at most, less 60 s",
