@@ -252,6 +252,10 @@ class KafkaBench(Bench):
     def attach(self) -> Any:
         return self.judge.member(self.topic, self.group)
 
+    def refusing(self, number: int) -> Any:
+        del number  # Kafka refuses all partitions of a group that has members
+        return self.attach()
+
     def abandon(self, count: int) -> None:
         config = {**self.judge.settings, "group.id": self.group, "enable.auto.commit": False}
         with closing(Consumer(config)) as consumer:
