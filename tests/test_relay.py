@@ -144,5 +144,10 @@ def test_addresses_are_replaced_in_what_the_server_sends(echo: int) -> None:
 
 def test_a_broker_that_is_down_ends_the_connection() -> None:
     """Where nothing listens behind the relay, a client's connection ends."""
-    with Relay("127.0.0.1", free_port()) as relay, fresh(relay) as client:
-        assert broken(client)
+    with Relay("127.0.0.1", free_port()) as relay:
+        try:
+            client = fresh(relay)
+        except ConnectionError:  # it ended even before connecting to the relay returned
+            return
+        with client:
+            assert broken(client)

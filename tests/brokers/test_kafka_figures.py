@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import ListOffsetsResultInfo  # type: ignore[attr-defined]  # documented
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,11 +49,14 @@ class Cluster:
         self.answers = [starts, ends]
         self.committed = committed
         self.asked = 0
+        self.leaderless = False
 
     def list_offsets(self, wanted: Mapping[TopicPartition, Any], **_: Any) -> dict[Any, Future[Any]]:
         """The log starts, then the log ends, as librdkafka's fan-out answers them."""
         figures = self.answers[self.asked % 2]
         self.asked += 1
+        if self.leaderless:
+            return {tp: _failed(KafkaError(KafkaError._NOENT, "No leaders found")) for tp in wanted}
         return {tp: _done(_info(figures[tp.partition])) for tp in wanted}
 
     def list_consumer_group_offsets(self, _groups: Any, **_: Any) -> dict[str, Future[Any]]:
@@ -72,6 +75,12 @@ class Cluster:
 def _done(value: object) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_result(value)
+    return future
+
+
+def _failed(error: KafkaError) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(KafkaException(error))
     return future
 
 
@@ -146,6 +155,19 @@ def test_survey_takes_no_figure_from_a_lost_answer(
     assert named in (one.error or "")
     assert "orders[0]" in (one.error or "")
     assert (two.backlog, two.error) == (80, None)
+
+
+def test_survey_without_any_leader_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Librdkafka finds no leaders after a lost answer about them: each partition's error may pass."""
+    cluster = Cluster([0, 0], [90, 90], [10, 10])
+    cluster.leaderless = True
+    with closing(GroupAdmin(OPTIONS)) as admin:
+        monkeypatch.setattr(admin, "_client", cluster)
+        offsets, errors = admin.log_end([ONE, TWO])
+    assert offsets == {}
+    assert {key: type(error) for key, error in errors.items()} == dict.fromkeys(
+        (ONE, TWO), TransientError
+    )
 
 
 def test_survey_reports_a_position_beyond_the_end(survey: Callable[..., Survey]) -> None:

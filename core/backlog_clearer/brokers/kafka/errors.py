@@ -36,6 +36,7 @@ _TRANSIENT = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
         KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError._NOENT,  # noqa: SLF001 no partition leaders, after a lost answer about them
         KafkaError._RESOLVE,  # noqa: SLF001
         KafkaError._RETRY,  # noqa: SLF001
         KafkaError._TIMED_OUT,  # noqa: SLF001
