@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -53,6 +53,18 @@ _PUBSUB = "backlog_clearer.brokers.googlepubsub"
 _EVENTHUBS = "backlog_clearer.brokers.eventhubs"
 _IGGY = "backlog_clearer.brokers.iggy"
 
+_ON_PULSAR = System(
+    summary="a subscription on Apache Pulsar",
+    options=f"{_PULSAR}.options:PulsarOptions",
+    opener=f"{_PULSAR}.source:open_source",
+    extra="pulsar",
+    libraries=("google", "requests"),
+    page="docs/pulsar.md",
+    clears="a subscription",
+    position="mark-delete position and acknowledgements",
+    unit="entries (batches)",
+)
+
 SYSTEMS: dict[str, System] = {
     "kafka": System(
         summary="a consumer group on Apache Kafka and compatible brokers",
@@ -65,27 +77,11 @@ SYSTEMS: dict[str, System] = {
         position="committed offset",
         unit="offsets",
     ),
-    "pulsar": System(
-        summary="a subscription on Apache Pulsar",
-        options=f"{_PULSAR}.options:PulsarOptions",
-        opener=f"{_PULSAR}.source:open_source",
-        extra="pulsar",
-        libraries=("google", "requests"),
-        page="docs/pulsar.md",
-        clears="a subscription",
-        position="mark-delete position and acknowledgements",
-        unit="entries (batches)",
-    ),
-    "streamnative": System(
+    "pulsar": _ON_PULSAR,
+    "streamnative": replace(
+        _ON_PULSAR,
         summary="a subscription on StreamNative Cloud (Pulsar with TLS and a token)",
         options=f"{_PULSAR}.options:StreamNativeOptions",
-        opener=f"{_PULSAR}.source:open_source",
-        extra="pulsar",
-        libraries=("google", "requests"),
-        page="docs/pulsar.md",
-        clears="a subscription",
-        position="mark-delete position and acknowledgements",
-        unit="entries (batches)",
     ),
     "googlepubsub": System(
         summary="a subscription on Google Cloud Pub/Sub",
