@@ -225,3 +225,9 @@ class Outcome(NamedTuple):
     partition: Partition
     position: Position | None  # the position written; None: nothing was written
     error: str | None = None
+
+
+def total_known(counts: Iterable[int | None]) -> int | None:
+    """The sum of counts; None where any of them is unknown."""
+    found = list(counts)
+    return None if None in found else sum(count for count in found if count is not None)

@@ -11,13 +11,13 @@ import heapq
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from backlog_clearer.engine.stop import Moment, decide
 from backlog_clearer.engine.worker import Budget, Worker
 from backlog_clearer.errors import ClearerError
-from backlog_clearer.model import Claim, Partition, StopReason
+from backlog_clearer.model import Claim, Partition, StopReason, total_known
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
 
@@ -140,16 +140,6 @@ def drain(
     return watch.conclude(reason)
 
 
-def _sum(values: Iterable[int | None]) -> int | None:
-    """The sum, or None if any part of it is unknown."""
-    total = 0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
-
-
 class _Watch:
     """The calling thread's view of the workers."""
 
@@ -167,7 +157,7 @@ class _Watch:
         self.workers = workers
         self.shares = [share for worker in workers for share in worker.shares.values()]
         self.started = time.monotonic()
-        self.backlog = _sum(claim.state.backlog for claim in claims)
+        self.backlog = total_known(claim.state.backlog for claim in claims)
         self.probed_at = self.started
         self.probed_left: int | None = None
         self.probe_wait = PROBE_FIRST_S
@@ -182,7 +172,7 @@ class _Watch:
         quiet_s = now - max(progress_at, self.started)
         if progress_at > self.probed_at:
             self.probed_left, self.probe_wait = None, PROBE_FIRST_S
-        left = _sum(0 if share.reached else share.left for share in self.shares)
+        left = total_known(0 if share.reached else share.left for share in self.shares)
         if self._should_probe(left, quiet_s, now - self.probed_at):
             self._probe()
         finished = ended and self.frozen and all(share.done for share in self.shares)
@@ -210,7 +200,7 @@ class _Watch:
             _LOG.warning("The broker did not report what is left: %s", error)
             found = []
         answered = {item.partition: item.left for item in found}
-        self.probed_left = _sum(answered.get(partition) for partition in self.targets)
+        self.probed_left = total_known(answered.get(partition) for partition in self.targets)
         self.probed_at = time.monotonic()
         self.probe_wait = min(PROBE_LAST_S, self.probe_wait * 2)
 
@@ -218,7 +208,7 @@ class _Watch:
         """The moment for a progress display; an untouched claim still has all of its backlog."""
         left = moment.left
         if left is None and not self.source.traits.competing:
-            left = _sum(
+            left = total_known(
                 share.claim.state.backlog if share.left is None and not share.read else share.left
                 for share in self.shares
             )

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.fanout.configuration import Config, Request
+from backlog_clearer.model import total_known
 from backlog_clearer.run import store
 from backlog_clearer.run.plan import live_text
 from backlog_clearer.run.receipt import new_run_id, run_folder
-from backlog_clearer.run.report import total_known
 from backlog_clearer.run.survey import look
 
 DISPATCH_SCHEMA: Literal["backlog-clearer/dispatch/1"] = "backlog-clearer/dispatch/1"

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
-from backlog_clearer.model import Partition, StrEnum
+from backlog_clearer.model import Partition, StrEnum, total_known
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.receipt import Receipt, load_run, part_name, run_folder
-from backlog_clearer.run.report import Action, StoredPosition, total_known
+from backlog_clearer.run.report import Action, StoredPosition
 
 RUN_SCHEMA: Literal["backlog-clearer/run/1"] = "backlog-clearer/run/1"
 

@@ -7,13 +7,21 @@ together. Unknown figures are null, never 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backlog_clearer.model import Mode, Partition, PartitionState, Position, StopReason, StrEnum
+from backlog_clearer.model import (
+    Mode,
+    Partition,
+    PartitionState,
+    Position,
+    StopReason,
+    StrEnum,
+    total_known,
+)
 
 RESULT_SCHEMA: Literal["backlog-clearer/result/1"] = "backlog-clearer/result/1"
 
@@ -137,12 +145,6 @@ def row(state: PartitionState, *, target: Position | None) -> PartitionResult:
             "error": state.error,
         }
     )
-
-
-def total_known(counts: Iterable[int | None]) -> int | None:
-    """The sum of counts; None where any of them is unknown."""
-    found = list(counts)
-    return None if None in found else sum(count for count in found if count is not None)
 
 
 def total(
