@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
@@ -71,3 +72,33 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the library ships
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
+
+    def remove_node(self, node: Any) -> str | None:
+        """Give the rest of a crashed worker to the others; the test that crashed has failed.
+
+        The library's own method hands out finished groups again: a worker that gets one waits forever.
+        It also repeats the test that crashed, once for each worker that may be started again.
+        """
+        work = self.assigned_work.pop(node)
+        pending = (nodeid for unit in work.values() for nodeid, done in unit.items() if not done)
+        crashed: str | None = next(pending, None)
+        if crashed is None:
+            return None
+        for scope, unit in work.items():
+            if crashed in unit:
+                unit[crashed] = True
+            if not all(unit.values()):
+                self.workqueue[scope] = unit
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return crashed
+
+    def schedule(self) -> None:
+        """Like the library's; a worker that was started again learns at once what follows its group.
+
+        It runs a test only when it knows the next one, or that there is none.
+        """
+        again = self.collection is not None
+        super().schedule()
+        if again:
+            super().schedule()

@@ -136,6 +136,10 @@ class TestFailover(Contract):
         """A separate topic."""
         yield LiteBench(url, client, "failover")
 
+    def test_a_run_survives_a_cut(self, bench: Bench, tmp_path: Path) -> None:
+        """Not on this server: tests/real does it on a broker that answers acknowledgements."""
+        pytest.skip("this server does not answer acknowledgements: a cut may lose some that were sent")
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_are_cleared(url: str, client: pulsar.Client, tmp_path: Path, kind: str) -> None:

@@ -28,7 +28,7 @@ CACHE = Path(os.environ.get("BACKLOG_CLEARER_TEST_CACHE", "~/.cache/backlog-clea
 _CHANCE = random.SystemRandom()  # tests may seed the usual one
 _GIVEN: set[int] = set()
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = range(20_000 + _WORKER % 4, 32_000, 4)  # disjoint for up to four workers at the same time
+_PORTS = range(20_000 + _WORKER % 16, 32_000, 16)  # disjoint for up to 16 workers at the same time
 
 
 class UnavailableError(Exception):

@@ -66,9 +66,17 @@ def produce(
         producer.close()
 
 
+_CLOSED: list[pulsar.Consumer] = []
+"""Keeps closed consumers: where a connection broke meanwhile, destroying one can abort the whole process
+
+(https://github.com/apache/pulsar-client-python/issues/103).
+"""
+
+
 def received(client: pulsar.Client, topic: str, kind: Any, *, wait_ms: int = 1500) -> int:
     """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""
     consumer = client.subscribe(topic, SUBSCRIPTION, kind, receiver_queue_size=5000)
+    _CLOSED.append(consumer)
     seen: set[bytes] = set()  # a message that is delivered twice is one
     try:
         while True:
