@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource
-from backlog_clearer.options.base import Names, SystemOptions
+from backlog_clearer.options.base import Name, Names, SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import System
 from backlog_clearer.source import Source
@@ -29,7 +29,7 @@ class MemoryOptions(SystemOptions):
     """How to reach a group in memory."""
 
     topic: str = Field(description="topic to clear")
-    group_id: str = Field(description="group whose backlog is cleared")
+    group_id: Name = Field(description="group whose backlog is cleared")
     password: SecretStr | None = Field(None, description="a secret")
     servers: Names = Field(("a", "b"), description="addresses")
     settings: dict[str, str] = Field(default_factory=dict, description="client settings")

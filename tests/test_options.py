@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Partition
-from backlog_clearer.options.base import Options, build
+from backlog_clearer.options.base import Name, Options, build
 from backlog_clearer.options.references import resolve_references
 from backlog_clearer.options.run import RunOptions, Slice
 
@@ -49,6 +49,18 @@ def test_a_slice_outside_its_total_is_refused(text: str) -> None:
     """A slice outside its total is refused."""
     with pytest.raises(UsageError, match="--slice"):
         build(RunOptions, {"slice": text})
+
+
+class _Named(Options):
+    group_id: Name
+
+
+@pytest.mark.parametrize("name", [" billing", "billing ", "\tbilling", "billing\n", " "])
+def test_a_name_with_blanks_around_it_is_refused(name: str) -> None:
+    """Some clients strip such blanks and others do not, so that two groups would be meant; inside they stay."""
+    with pytest.raises(UsageError, match="--group-id: the name begins or ends with a blank"):
+        build(_Named, {"group_id": name})
+    assert build(_Named, {"group_id": "billing eu"}).group_id == "billing eu"
 
 
 class _Login(Options):

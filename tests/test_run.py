@@ -222,3 +222,21 @@ def test_a_restore_has_its_own_receipt(tmp_path: Path) -> None:
     assert stored(broker) == [100, 500]
     assert result.receipt is not None
     assert [entry.position for entry in load(result.receipt).partitions] == [500]
+
+
+def test_a_name_in_doubt_is_refused_unless_it_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the name may be mistyped, nothing is changed; a dry run notes it, --new proceeds."""
+    broker, source = filled()
+    ask = source.survey
+    monkeypatch.setattr(source, "survey", lambda: replace(ask(), doubt="'gg' has a position there."))
+    for mode in Mode:
+        with pytest.raises(RefusedError, match="'gg' has a position there"):
+            run(source, tmp_path, mode=mode)
+    assert stored(broker) == [None, None]
+    assert not list(tmp_path.rglob("*.json"))
+    assert "'gg' has a position there." in run(source, tmp_path, dry_run=True).notes
+    result = run(source, tmp_path, new=True)
+    assert (result.cleared, stored(broker)) == (True, [500, 500])
+    assert "'gg' has a position there." not in result.notes

@@ -123,6 +123,7 @@ class Survey:
     partitions: tuple[PartitionState, ...]  # sorted by partition
     live: tuple[str, ...] = ()  # consumers attached now, by the names the broker gives them
     notes: tuple[str, ...] = ()  # facts that the user must know first, one sentence each
+    doubt: str | None = None  # why the name may be mistyped: a clear is refused unless --new is given
     skip_requests: int | None = None  # how many write requests a skip takes; None: one a partition
 
 

@@ -21,7 +21,7 @@ from backlog_clearer.model import total_known
 from backlog_clearer.run import store
 from backlog_clearer.run.plan import live_text
 from backlog_clearer.run.receipt import new_run_id, run_folder
-from backlog_clearer.run.survey import look
+from backlog_clearer.run.survey import look, refuse_doubt
 
 DISPATCH_SCHEMA: Literal["backlog-clearer/dispatch/1"] = "backlog-clearer/dispatch/1"
 
@@ -87,6 +87,7 @@ def _survey(config: Config, request: Request, now: datetime, environ: Mapping[st
     seen = look(job)
     if seen.survey.live and not job.run.force:
         raise RefusedError(f"{live_text(seen.survey)} Stop them, or set force for this backlog.")
+    refuse_doubt(seen.survey, job.run)
     backlog = total_known(state.backlog for state in seen.states)
     return Dispatch(
         run_id=job.run_id,

@@ -47,6 +47,13 @@ def _partition_numbers(value: object) -> object:
     return tuple(sorted(set(numbers)))
 
 
+def _without_blanks(name: str) -> str:
+    """Refuse blanks around a name: some clients strip them, and so would reach another subscription."""
+    if name != name.strip():
+        raise ValueError("the name begins or ends with a blank")
+    return name
+
+
 def _is_file(name: str) -> str:
     if not Path(name).is_file():
         raise ValueError("this file does not exist")
@@ -59,6 +66,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 PartitionNumbers = Annotated[tuple[int, ...], BeforeValidator(_partition_numbers)]
 """Partition numbers and ranges, as in "0,3,5-8"."""
 
+
+Name = Annotated[str, AfterValidator(_without_blanks)]
+"""A name that neither begins nor ends with a blank."""
 
 ExistingFile = Annotated[str, AfterValidator(_is_file)]
 """The path of a file that exists."""

@@ -84,6 +84,9 @@ class RunOptions(Options):
         None, description="only every TOTALth partition of the sorted list, as in 2/8"
     )
     force: bool = Field(False, description="proceed even if consumers are attached")
+    new: bool = Field(
+        False, description="the name is meant to be new: proceed although a similar one is in use"
+    )
     dry_run: bool = Field(False, description="show backlog, plan and cost; change nothing")
     receipt_dir: str = Field(
         "receipts", description="directory for receipts, a path or any fsspec URL (gs://, s3://, az://)"

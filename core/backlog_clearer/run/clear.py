@@ -18,7 +18,7 @@ from backlog_clearer.run.plan import claim, cost, notes_for
 from backlog_clearer.run.record import Record, change_of, complete, no_errors
 from backlog_clearer.run.report import Action, RunResult, all_verified
 from backlog_clearer.run.retry import repeated
-from backlog_clearer.run.survey import chosen, refuse_live
+from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
 from backlog_clearer.run.verify import cleared_rows, difference
 from backlog_clearer.source import Source
 
@@ -43,6 +43,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     started_at = now()
     survey, states = chosen(source, run)
     refuse_live(survey, run)
+    refuse_doubt(survey, run)
 
     frozen = run.mode is Mode.SKIP or (run.stop_when_empty and not run.follow)
     reached: frozenset[Partition] = frozenset()

@@ -63,6 +63,8 @@ def notes_for(
 ) -> tuple[str, ...]:
     """Facts that the user must know first."""
     notes = list(survey.notes)
+    if survey.doubt is not None and not run.new:
+        notes.append(survey.doubt)
     if survey.live:
         notes.append(live_text(survey))
     reasons: dict[str, int] = {}

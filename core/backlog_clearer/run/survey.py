@@ -39,6 +39,12 @@ def refuse_live(found: Survey, run: RunOptions) -> None:
         raise RefusedError(f"{live_text(found)} Stop them, or use --force.")
 
 
+def refuse_doubt(found: Survey, run: RunOptions) -> None:
+    """Raise `RefusedError` where the name may be mistyped, unless it is meant, or the run is a dry run."""
+    if found.doubt is not None and not run.new and not run.dry_run:
+        raise RefusedError(found.doubt)
+
+
 def survey(source: Source) -> Survey:
     """`source.survey()`, a few times if a coordinator moves or a partition has no leader yet.
 

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from typing_extensions import Self
 
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.base import Name, SystemOptions
 
 FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
 """Where Azure Functions' Event Hubs extension keeps checkpoints, in the AzureWebJobsStorage account."""
@@ -44,7 +44,7 @@ class EventHubsOptions(SystemOptions):
     eventhub_name: str | None = Field(
         None, description="the Event Hub; may be left out if the connection string has an EntityPath"
     )
-    consumer_group: str = Field("$Default", min_length=1, description="the consumer group")
+    consumer_group: Name = Field("$Default", min_length=1, description="the consumer group")
     checkpoint_store: SecretStr | None = Field(
         None,
         description="Blob Storage that holds the checkpoints: a connection string, an account URL with"

@@ -7,7 +7,7 @@ import re
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.base import Name, SystemOptions
 
 _FULL_NAME = re.compile(r"projects/([^/]+)/subscriptions/([^/]+)")
 
@@ -18,7 +18,7 @@ class PubSubOptions(SystemOptions):
     project_id: str | None = Field(
         None, description="project of the subscription; not needed where its full name is given"
     )
-    subscription_id: str = Field(
+    subscription_id: Name = Field(
         description="name of the subscription, or its full name projects/P/subscriptions/S"
     )
     credentials_file: str | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
-from backlog_clearer.options.base import ExistingFile, PartitionNumbers, SystemOptions
+from backlog_clearer.options.base import ExistingFile, Name, PartitionNumbers, SystemOptions
 
 _MAX_ID = 2**32 - 1
 _MAX_NAME_BYTES = 255
@@ -16,15 +16,15 @@ class IggyOptions(SystemOptions):
 
     host: str = Field("127.0.0.1", min_length=1, description="address of the server")
     port: int = Field(8090, ge=1, le=65535, description="its TCP port")
-    stream_id: str = Field(description="number or name of the stream")
-    topic_id: str = Field(description="number or name of the topic")
+    stream_id: Name = Field(description="number or name of the stream")
+    topic_id: Name = Field(description="number or name of the topic")
     partition_ids: PartitionNumbers | None = Field(
         None, description="only these partitions, by the server's own ids, as in 0,1,4-7 [default all]"
     )
-    consumer_id: str | None = Field(
+    consumer_id: Name | None = Field(
         None, description="number or name of the consumer whose offsets are cleared [default 0]"
     )
-    group_id: str | None = Field(
+    group_id: Name | None = Field(
         None, description="number or name of the consumer group whose offsets are cleared instead"
     )
     username: str | None = Field(None, description="user to log in as")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import Names, SystemOptions
+from backlog_clearer.options.base import Name, Names, SystemOptions
 
 _PUBLIC_SETTINGS = frozenset(
     {
@@ -54,7 +54,7 @@ class KafkaOptions(SystemOptions):
         description="brokers to ask first, comma-separated HOST:PORT", min_length=1
     )
     topic: Names = Field(description="topic, or several, comma-separated", min_length=1)
-    group_id: str = Field(description="consumer group whose backlog is cleared", min_length=1)
+    group_id: Name = Field(description="consumer group whose backlog is cleared", min_length=1)
     reader: Reader = Field(
         Reader.AUTO,
         description="headers: count by the headers of record batches only, the fastest;"

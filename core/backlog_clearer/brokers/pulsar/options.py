@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from backlog_clearer.brokers.pulsar.service_url import addresses, bracketed
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import ExistingFile, SystemOptions
+from backlog_clearer.options.base import ExistingFile, Name, SystemOptions
 
 _TOPIC = re.compile(r"(?:persistent://)?(?:([^/\s]+)/([^/\s]+)/)?([^/\s:]+)")
 _ADMIN_PORTS = {(False, 6650): ("http", 8080), (True, 6651): ("https", 8443)}  # by TLS and port
@@ -38,7 +38,7 @@ class PulsarOptions(SystemOptions):
         description="pulsar://HOST:6650 or pulsar+ssl://HOST:6651, or HOST:PORT,HOST:PORT for several"
     )
     topic: str = Field(description="persistent://TENANT/NAMESPACE/TOPIC")
-    subscription: str = Field(min_length=1, description="subscription whose backlog is cleared")
+    subscription: Name = Field(min_length=1, description="subscription whose backlog is cleared")
     admin_url: str | None = Field(
         None,
         description="the admin REST API, as in http://HOST:8080; derived where the service URL"
