@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 
-from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
+from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemorySource
 from backlog_clearer.engine.drain import drain
 from backlog_clearer.engine.worker import READ_WAIT_S
 from backlog_clearer.model import Claim

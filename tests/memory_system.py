@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import Field, SecretStr
 
-from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource
+from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource
 from backlog_clearer.options.base import Name, Names, SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import System

@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backlog_clearer import registry
-from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource
+from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource
 from backlog_clearer.cli import commands
 from backlog_clearer.cli.program import program
 from backlog_clearer.cli.progress import progress_line

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backlog_clearer.brokers.memory import MemoryBroker, MemoryLane, MemorySource, lost_connection
+from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource, lost_connection
 from backlog_clearer.engine.drain import Drain, Halt, Snapshot, drain, spread
 from backlog_clearer.engine.worker import Budget
 from backlog_clearer.errors import BrokerError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from backlog_clearer.brokers.memory import MemoryBroker
+from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.cli import commands
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.fanout.configuration import Backlog, Config, Request, parse, parse_request
@@ -179,7 +179,7 @@ def test_a_deadline_is_continued_until_everything_is_cleared(
     account = run_status(str(tmp_path), "r")
     assert (account.cleared, account.gone) == (True, PARTITIONS * EACH)
     positions = original_positions(load_run(str(tmp_path), "r").values())
-    assert set(positions.values()) == {None}
+    assert {item.position for item in positions} == {None}
 
 
 def result_of(reason: StopReason | None, **changes: Any) -> RunResult:

@@ -19,7 +19,8 @@ from tests.paths import MODULE_PATH, ROOT
 MODULE = """
 from pydantic import Field
 
-from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
+from backlog_clearer.brokers.memory.source import MemorySource
+from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.registry import System
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
+from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemorySource
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, RefusedError, TransientError
-from backlog_clearer.model import Mode, Partition, StopReason, Survey
+from backlog_clearer.model import Mode, Partition, Recorded, StopReason, Survey
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run import retry
@@ -206,7 +207,7 @@ def test_restore_reports_a_partition_that_is_gone(tmp_path: Path) -> None:
     broker, source = filled()
     run(source, tmp_path)
     job = Job("memory", SystemOptions(), RunOptions(receipt_dir=str(tmp_path)), "r")
-    wanted: dict[Partition, Any] = {Partition("t", 0): None, Partition("t", 9): 5}
+    wanted = (Recorded(Partition("t", 0), None), Recorded(Partition("t", 9), 5))
     result = restore_source(source, job, wanted, {}, Callbacks())
     assert stored(broker) == [None, 500]
     assert not result.cleared
@@ -218,7 +219,7 @@ def test_a_restore_has_its_own_receipt(tmp_path: Path) -> None:
     broker, source = filled()
     run(source, tmp_path)
     job = Job("memory", SystemOptions(), RunOptions(receipt_dir=str(tmp_path)), "r2")
-    result = restore_source(source, job, {Partition("t", 0): 100}, {}, Callbacks())
+    result = restore_source(source, job, (Recorded(Partition("t", 0), 100),), {}, Callbacks())
     assert stored(broker) == [100, 500]
     assert result.receipt is not None
     assert [entry.position for entry in load(result.receipt).partitions] == [500]

@@ -24,7 +24,7 @@ from backlog_clearer.testing import contract  # imported once, for the processes
 from tools.mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULE = "backlog_clearer.brokers.memory"
+MODULE = "backlog_clearer.brokers.memory.source"
 TESTS = str(ROOT / "tests" / "brokers" / "test_memory.py")
 LIMIT_S = 15  # of one test; it ends a fault that hangs
 

@@ -255,6 +255,43 @@ IDENTITY = (
     ),
 )
 
+_ANOTHER = "return log is None or incarnation not in {None, log.incarnation}"
+
+INCARNATIONS = (
+    Mutation("a log that was created again is not noticed", _ANOTHER, "return log is None"),
+    Mutation(
+        "the survey does not tell which log it saw",
+        "incarnation=log.incarnation,\n",
+        "incarnation=None,\n",
+    ),
+    Mutation(
+        "the figures do not tell of which log they are",
+        "incarnation=self.broker.logs[partition].incarnation,",
+        "",
+    ),
+    Mutation(
+        "a skip moves the position in a log created again",
+        "if self.is_another(claim.partition, claim.state.incarnation):",
+        "if False:",
+    ),
+    Mutation(
+        "a restore writes to a log created again",
+        "if self.is_another(partition, incarnation):",
+        "if False:",
+    ),
+    Mutation(
+        "a settle acknowledges messages of a log created again",
+        "if self._source.is_another(partition, self._claimed[partition]):\n"
+        "                    done.append(",
+        "if False:\n                    done.append(",
+    ),
+    Mutation(
+        "a lane reads on in a log created again",
+        "self._check(self._turns)",
+        "self._claimed = dict.fromkeys(self._claimed)",
+    ),
+)
+
 _AGAIN = (
     "for _ in range(3):\n{0}try:\n{0}    {1}\n{0}    break\n{0}except DisconnectedError:\n{0}    pass\n"
 )
@@ -327,6 +364,7 @@ MUTATIONS = (
     *COUNTS,
     *UNKNOWN,
     *IDENTITY,
+    *INCARNATIONS,
     *RETRIES,
     *READS,
 )

@@ -32,5 +32,17 @@ class BrokerError(ClearerError):
         self.partition = partition
 
 
+class RecreatedError(BrokerError):
+    """The log was deleted, and created again under its name: it is not the one that was surveyed."""
+
+    def __init__(self, partition: Partition, since: str = "since the survey") -> None:
+        super().__init__(recreated(partition, since), partition)
+
+
+def recreated(partition: Partition, since: str = "since the survey") -> str:
+    """The text for a log that is another one than before; `since` says since when."""
+    return f"{partition} was deleted and created again {since}: nothing of it was changed."
+
+
 class TransientError(BrokerError):
     """A failure that may pass (leader moved, connection lost, throttled): the engine retries it."""

@@ -97,6 +97,11 @@ class PartitionState:
     undo: str | None = None  # why `restore` could not bring this partition back; None: it can
     error: str | None = None  # why this partition cannot be cleared at all
     passing: bool = False  # the error may pass in a moment: the survey is retried
+    incarnation: str | None = None
+    """What tells this log from another one of the same name; None: the broker gives nothing.
+
+    Only its adapter makes and interprets it; everything else compares it.
+    """
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a negative count."""
@@ -198,6 +203,7 @@ class _Remaining(NamedTuple):
     position: Position | None  # the position stored now
     left: int | None  # up to the target asked about, in `Traits.unit`; None: unknown
     error: str | None = None
+    incarnation: str | None = None  # of the log that the figures are about, like `PartitionState`'s
 
 
 class Remaining(_Remaining):
@@ -214,10 +220,19 @@ class Remaining(_Remaining):
         position: Position | None,
         left: int | None,
         error: str | None = None,
+        incarnation: str | None = None,
     ) -> Self:
         """Refuse counts that cannot be."""
         _not_negative(partition, left)
-        return super().__new__(cls, partition, position, left, error)
+        return super().__new__(cls, partition, position, left, error, incarnation)
+
+
+class Recorded(NamedTuple):
+    """One partition as a receipt recorded it, for a restore."""
+
+    partition: Partition
+    position: Position | None  # None: nothing was stored
+    incarnation: str | None = None  # of its log; None: not recorded
 
 
 class Outcome(NamedTuple):

@@ -3,7 +3,7 @@
 An adapter is one package that implements `Source` and `Lane`, with an options model and a line in
 `registry`, or an entry point in a distribution outside this one (docs/adapters.md). The contract suite
 (`backlog_clearer.testing`) tests every sentence below that can be tested from outside;
-`brokers.memory` is the reference.
+`brokers.memory.source` is the reference.
 
 Rules for both protocols:
 
@@ -14,6 +14,10 @@ Rules for both protocols:
 - **Only this project's errors.** Nothing but a `ClearerError` leaves an adapter.
 - **Unknown is None.** An error, a timeout or an empty answer is never turned into 0.
 - **Positions move forward.** Only `restore` lowers a position.
+- **A name is not an identity.** A log that was deleted and created again under its name is another one.
+  `PartitionState.incarnation` tells them apart where the broker lets one; nothing is read, acknowledged,
+  moved or restored in a log of another incarnation than the one that was surveyed or recorded. Check
+  it as close to each write as the protocol allows.
 - **One client, one thread.** Each `Lane` is used by exactly one thread and owns its clients. The
   methods of `Source` are called by one thread (not a lane's), except `open_lane`, which lanes'
   threads call: it must not use the source's own client, or must guard it with a lock.
@@ -36,6 +40,7 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Settled,
     Survey,
@@ -69,8 +74,9 @@ class Lane(Protocol):
         follow mode (no target) `left` counts to the end that the broker reported last, and the
         partition stays claimed.
 
-        Raises `TransientError` or `BrokerError`, with the partition if it concerns one. After
-        either, the engine calls only `settle` and `close`.
+        Raises `TransientError` or `BrokerError`, with the partition if it concerns one;
+        `RecreatedError` where the log is not the claimed one any more. After any of them, the engine
+        calls only `settle` and `close`.
         """
 
     def settle(self) -> Sequence[Settled]:
@@ -82,10 +88,10 @@ class Lane(Protocol):
         protocol shows it. With nothing to acknowledge, returns an empty sequence. A target reached
         over nothing countable (deleted messages, control records) is stored, with `messages` 0.
 
-        A partition that the broker refuses for good has an `error` and 0 messages; the others are
-        acknowledged. Raises `TransientError` if another lane may succeed: then nothing of this call is
-        counted, and messages that the broker did acknowledge are neither delivered nor counted again
-        where the protocol shows them.
+        A partition that the broker refuses for good, or whose log has another incarnation than the
+        claim, has an `error` and 0 messages; the others are acknowledged. Raises `TransientError` if
+        another lane may succeed: then nothing of this call is counted, and messages that the broker did
+        acknowledge are neither delivered nor counted again where the protocol shows them.
         """
 
     def close(self) -> None:
@@ -141,21 +147,23 @@ class Source(Protocol):
 
         This proves every "empty" and "verified": `left` is 0 only if the broker's figures show that
         everything before the target is acknowledged. A target of None means the end as it
-        is now. One result for each target, in any order; a partition that cannot be asked has an
-        `error` and a `left` of None.
+        is now. One result for each target, in any order, with the `incarnation` of the log that was
+        asked; a partition that cannot be asked has an `error` and a `left` of None.
         """
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Move the position of each claim to its target without transferring messages.
 
         O(partitions) requests. Never lowers a position that the broker shows. One `Outcome` for
-        each claim; a refused partition has an `error`, and the others are moved.
+        each claim; a partition that is refused, or has another incarnation than its claim, has an
+        `error`, and the others are moved.
         """
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """Put each partition back to the position that a receipt recorded (None: nothing was stored).
 
-        One `Outcome` for each partition; one that cannot be restored has an `error` with the reason.
+        One `Outcome` for each; a partition that cannot be restored, or whose log has another
+        incarnation than the recorded one (if one was recorded), has an `error` with the reason.
         Called only after `survey`; with consumers attached, only if the user forces it.
         """
 

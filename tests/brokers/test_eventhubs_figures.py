@@ -27,7 +27,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
 )
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import TransientError, UsageError
-from backlog_clearer.model import Claim, Mode, Partition, Position
+from backlog_clearer.model import Claim, Mode, Position, Recorded
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.eventhubs import EventLog, offset_of
 from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
@@ -321,8 +321,8 @@ def test_a_checkpoint_that_cannot_be_read_is_left_as_it_is(
     assert not result.cleared
     assert bench.checkpoints()[0] == strange
     with closing(open_source(bench.options_of(), run_options(tmp_path), "back")) as source:
-        positions: dict[Partition, Position | None] = {item.id: None for item in result.partitions}
-        outcomes = {item.partition.number: item.error for item in source.restore(positions)}
+        recorded = [Recorded(item.id, None) for item in result.partitions]
+        outcomes = {item.partition.number: item.error for item in source.restore(recorded)}
     assert "left as it is" in (outcomes[0] or "")
     assert (outcomes[1], outcomes[2]) == (None, None)
     assert bench.checkpoints() == {0: strange}

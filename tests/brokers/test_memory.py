@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from backlog_clearer.brokers.memory import MemoryBroker, MemorySource
+from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemorySource
 from backlog_clearer.model import Partition
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
@@ -123,6 +124,10 @@ class MemoryBench(Bench):
 
     def advance(self, number: int, to: int) -> None:
         self.broker.advance("billing", Partition("orders", number), to)
+
+    def recreate(self) -> None:
+        self.broker.delete("orders")
+        self.broker.create("orders", self.partitions)
 
     @contextmanager
     def refusing(self, number: int) -> Iterator[None]:

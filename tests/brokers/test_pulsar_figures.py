@@ -16,7 +16,7 @@ from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Hole, Place, parse_holes, parse_layout, parse_place
 from backlog_clearer.brokers.pulsar.source import PulsarSource, open_source
 from backlog_clearer.errors import BrokerError, TransientError
-from backlog_clearer.model import Claim, Partition, PartitionState
+from backlog_clearer.model import Claim, Partition, PartitionState, Recorded
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing.support import answering
 
@@ -333,7 +333,7 @@ def test_invalid_positions_of_a_receipt_are_refused(
     """A receipt's position of another form is that partition's error, and nothing is moved for it."""
     answers, source = api
     source.survey()
-    bad, good = source.restore({BAD: position, GOOD: "7:-1"})
+    bad, good = source.restore([Recorded(BAD, position), Recorded(GOOD, "7:-1")])
     assert bad.position is None
     assert "must be LEDGER:ENTRY" in str(bad.error)
     assert (good.position, good.error) == ("7:-1", None)

@@ -13,7 +13,7 @@ import azure.functions as func
 import pytest
 from azure.functions.queue import QueueMessage
 
-from backlog_clearer.brokers.memory import MemoryBroker
+from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.fanout.run_status import State, run_status
 from backlog_clearer.model import Partition

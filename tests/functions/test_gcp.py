@@ -187,4 +187,4 @@ def test_receipts_of_overlapping_invocations_restore_the_start(embedded: Judge, 
         bundle.settled()
         assert bundle.left() == 0
         positions = original_positions(load_run(bundle.receipts, made["run_id"]).values())
-        assert set(positions.values()) == {40}
+        assert {item.position for item in positions} == {40}

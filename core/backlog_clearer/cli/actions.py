@@ -66,7 +66,7 @@ def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoR
         options, run = build_options(options_model(first.system), first.options, *_layers(values))
         positions = original_positions(receipts)
         if run.partitions is not None:
-            positions = {key: positions[key] for key in positions if key.number in run.partitions}
+            positions = tuple(item for item in positions if item.partition.number in run.partitions)
         job = Job(first.system, options, run)
         opened.end(restore(job, positions, first.identity, opened.callbacks()))
 

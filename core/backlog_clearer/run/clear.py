@@ -10,8 +10,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from backlog_clearer.engine.drain import Drain, Drained, Halt, drain
-from backlog_clearer.errors import BrokerError, UsageError
-from backlog_clearer.model import Claim, Mode, Outcome, Partition, PartitionState, StopReason, Survey
+from backlog_clearer.errors import BrokerError, UsageError, recreated
+from backlog_clearer.model import (
+    Claim,
+    Mode,
+    Outcome,
+    Partition,
+    PartitionState,
+    Recorded,
+    StopReason,
+    Survey,
+)
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import claim, cost, notes_for
@@ -76,7 +85,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         else drain(source, claims, run, halt=halt, observe=callbacks.progress)
     )
 
-    rows = cleared_rows(source, claims, record.rows, drained)
+    rows = cleared_rows(source, claims, states, record.rows, drained)
     cleared = drained.reason not in _UNFINISHED and all_verified(rows) is True and no_errors(rows)
     notes = difference(source.traits, run.mode, rows)
     result = record.result(rows, cleared=cleared, change=change_of(drained), notes=notes)
@@ -90,7 +99,8 @@ def _refrozen(
 
     The targets of a run's slice are frozen once: another attempt, or its continuation after a
     deadline, continues to the first one's targets and does not clear what arrived since; a note
-    reports that. Raises `RefusedError` where the run id belongs to another subscription.
+    reports that. A log that is another one than the first attempt's has an error. Raises
+    `RefusedError` where the run id belongs to another subscription.
     """
     try:
         found = receipts.load_run(job.run.receipt_dir, job.run_id, job.run.slice)
@@ -102,10 +112,13 @@ def _refrozen(
     for receipt in earlier:
         receipts.check_identity(receipt.identity, survey)
     targets = receipts.original_targets(earlier)
+    states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in states)
     moved = {
-        state.partition: targets[state.partition]
+        state.partition: targets[state.partition].position
         for state in states
-        if state.error is None and targets.get(state.partition, state.end) != state.end
+        if state.error is None
+        and state.partition in targets
+        and targets[state.partition].position != state.end
     }
     if not moved:
         return survey, states, frozenset()
@@ -128,6 +141,16 @@ def _refrozen(
         for state in states
     )
     return survey, again, frozenset(key for key in moved if left[key].left == 0)
+
+
+def _same_log(
+    state: PartitionState, target: Recorded | None, earlier: Sequence[receipts.Receipt]
+) -> PartitionState:
+    """A state, with an error where its log is not the one for which this run froze a target."""
+    if target is None or not receipts.is_another(target.incarnation, state.incarnation):
+        return state
+    since = f"since run {earlier[0].run_id} began at {earlier[0].created_at:%Y-%m-%dT%H:%MZ}"
+    return replace(state, error=recreated(state.partition, since), passing=False)
 
 
 def _skip(source: Source, claims: Sequence[Claim]) -> Drain:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
-from backlog_clearer.model import Mode, Partition, Position, Survey
+from backlog_clearer.model import Mode, Partition, Recorded, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
@@ -36,6 +36,9 @@ class RecordedPartition(BaseModel):
     position: StoredPosition = Field(description="null: nothing was stored")
     backlog: int | None = Field(ge=0, description="in `unit`; null: unknown")
     target: StoredPosition = None
+    incarnation: str | None = Field(
+        None, description="tells this log from another one of the same name; null: not recorded"
+    )
     undo: str | None = Field(None, description="why restore cannot bring this partition back")
 
     @field_validator("position", "target")
@@ -152,23 +155,31 @@ def load_run(
     return dict(sorted(receipts.items(), key=lambda item: (item[1].created_at, item[0])))
 
 
-def original_positions(receipts: Iterable[Receipt]) -> dict[Partition, Position | None]:
-    """The position of every partition before the first of these receipts (oldest first)."""
-    positions: dict[Partition, Position | None] = {}
+def original_positions(receipts: Iterable[Receipt]) -> tuple[Recorded, ...]:
+    """Every partition as it was before the first of these receipts (oldest first)."""
+    found: dict[Partition, Recorded] = {}
     for receipt in receipts:
         for entry in receipt.partitions:
-            positions.setdefault(entry.id, entry.position)
-    return positions
+            found.setdefault(entry.id, Recorded(entry.id, entry.position, entry.incarnation))
+    return tuple(found.values())
 
 
-def original_targets(receipts: Iterable[Receipt]) -> dict[Partition, Position]:
+def original_targets(receipts: Iterable[Receipt]) -> dict[Partition, Recorded]:
     """The target of every partition in the first of these receipts (oldest first) that names it."""
-    targets: dict[Partition, Position] = {}
+    targets: dict[Partition, Recorded] = {}
     for receipt in receipts:
         for entry in receipt.partitions:
             if entry.target is not None:
-                targets.setdefault(entry.id, entry.target)
+                targets.setdefault(entry.id, Recorded(entry.id, entry.target, entry.incarnation))
     return targets
+
+
+SINCE = "since the receipt"
+
+
+def is_another(recorded: str | None, found: str | None) -> bool:
+    """Whether two incarnations are of different logs; an unknown one (None) decides nothing."""
+    return recorded is not None and found is not None and recorded != found
 
 
 def check_identity(identity: Mapping[str, str], survey: Survey) -> None:

@@ -109,6 +109,7 @@ class Record:
                     position=as_json(state.position),
                     backlog=state.backlog,
                     target=as_json(self.targets.get(state.partition)) if clears else None,
+                    incarnation=state.incarnation,
                     undo=state.undo,
                 )
                 for state in self.states

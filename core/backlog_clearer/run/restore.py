@@ -5,22 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from backlog_clearer.errors import BrokerError
-from backlog_clearer.model import Outcome, Partition, Position
+from backlog_clearer.errors import BrokerError, recreated
+from backlog_clearer.model import Outcome, Partition, PartitionState, Recorded
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
+from backlog_clearer.run.receipt import SINCE, is_another
 from backlog_clearer.run.record import Change, Record, complete, no_errors
 from backlog_clearer.run.report import Action, RunResult, all_verified
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.survey import refuse_live, survey
 from backlog_clearer.run.verify import restored_rows
 from backlog_clearer.source import Source
-from backlog_clearer.text import counted
+from backlog_clearer.text import counted, listed
 
 
 def restore(
     job: Job,
-    positions: Mapping[Partition, Position | None],
+    recorded: Sequence[Recorded],
     identity: Mapping[str, str],
     callbacks: Callbacks | None = None,
 ) -> RunResult:
@@ -30,13 +31,13 @@ def restore(
     has another one, and like `run.clear.clear`.
     """
     with opened(job) as source:
-        return restore_source(source, job, positions, identity, callbacks or Callbacks())
+        return restore_source(source, job, recorded, identity, callbacks or Callbacks())
 
 
 def restore_source(
     source: Source,
     job: Job,
-    positions: Mapping[Partition, Position | None],
+    recorded: Sequence[Recorded],
     identity: Mapping[str, str],
     callbacks: Callbacks,
 ) -> RunResult:
@@ -46,16 +47,21 @@ def restore_source(
     receipts.check_identity(identity, found)
     refuse_live(found, job.run)
     by_partition = {state.partition: state for state in found.partitions}
-    states = tuple(by_partition[p] for p in sorted(positions) if p in by_partition)
-    missing = [str(partition) for partition in positions if partition not in by_partition]
+    present = {item.partition: item for item in recorded if item.partition in by_partition}
+    states = tuple(by_partition[partition] for partition in sorted(present))
+    missing = [str(item.partition) for item in recorded if item.partition not in by_partition]
     record = Record(
         job=job,
         action=Action.RESTORE,
         traits=source.traits,
         survey=found,
         states=states,
-        targets={state.partition: positions[state.partition] for state in states},
-        notes=(*found.notes, *(f"{name} does not exist any more." for name in missing)),
+        targets={partition: item.position for partition, item in present.items()},
+        notes=(
+            *found.notes,
+            *(f"{name} does not exist any more." for name in missing),
+            *_unchecked(present, states),
+        ),
         started_at=started_at,
         path=None if job.run.dry_run else receipts.new_path(job.run.receipt_dir, job.run_id, None),
     )
@@ -66,17 +72,45 @@ def restore_source(
     receipt = record.begin(record.path, plan, callbacks)
 
     begun = time.monotonic()
-    outcomes = _restored(source, record.targets)
+    outcomes = _restored(source, present, states)
     change = Change(time.monotonic() - begun)
 
-    rows = restored_rows(source, record.rows, outcomes)
+    rows = restored_rows(source, present, record.rows, outcomes)
     cleared = no_errors(rows) and not missing and all_verified(rows) is not False
     return complete(receipt, record.result(rows, cleared=cleared, change=change))
 
 
-def _restored(source: Source, targets: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
-    """`source.restore`; an error that concerns all partitions becomes that of each."""
+def _unchecked(
+    present: Mapping[Partition, Recorded], states: Sequence[PartitionState]
+) -> tuple[str, ...]:
+    """A note where the receipt does not record which log it is about, and the broker would tell."""
+    unknown = [
+        state.partition
+        for state in states
+        if state.incarnation is not None and present[state.partition].incarnation is None
+    ]
+    if not unknown:
+        return ()
+    note = (
+        "The receipt does not record what tells a log from another one of the same name: it cannot be"
+        f" checked whether {listed(map(str, unknown))} was created again since."
+    )
+    return (note,)
+
+
+def _restored(
+    source: Source, present: Mapping[Partition, Recorded], states: Sequence[PartitionState]
+) -> Sequence[Outcome]:
+    """`source.restore` for the logs that are still the same; an error of all becomes that of each."""
+    done = [
+        Outcome(state.partition, None, recreated(state.partition, SINCE))
+        for state in states
+        if is_another(present[state.partition].incarnation, state.incarnation)
+    ]
+    rest = [present[state.partition] for state in states if state.partition not in {d[0] for d in done}]
+    if not rest:
+        return done
     try:
-        return repeated("restore", lambda: source.restore(targets))
+        return [*done, *repeated("restore", lambda: source.restore(rest))]
     except BrokerError as error:
-        return [Outcome(partition, None, str(error)) for partition in targets]
+        return [*done, *(Outcome(item.partition, None, str(error)) for item in rest)]

@@ -7,17 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 
 from backlog_clearer.engine.drain import Drain, Drained
-from backlog_clearer.errors import ClearerError
+from backlog_clearer.errors import ClearerError, recreated
 from backlog_clearer.model import (
     Claim,
     Mode,
     Outcome,
     Partition,
+    PartitionState,
     Position,
+    Recorded,
     Remaining,
     StopReason,
     Traits,
 )
+from backlog_clearer.run.receipt import SINCE, is_another
 from backlog_clearer.run.report import PartitionResult, as_json
 from backlog_clearer.run.survey import survey
 from backlog_clearer.source import Source
@@ -29,13 +32,19 @@ WAIT_S = 0.5  # brokers that confirm nothing need a moment until their figures f
 
 
 def cleared_rows(
-    source: Source, claims: Sequence[Claim], rows: tuple[PartitionResult, ...], drained: Drain
+    source: Source,
+    claims: Sequence[Claim],
+    states: Sequence[PartitionState],
+    rows: tuple[PartitionResult, ...],
+    drained: Drain,
 ) -> tuple[PartitionResult, ...]:
     """The rows after a drain or a skip, with what the broker reports is left up to each target."""
     # Partitions without a claim are asked for too: "nothing to do" is a statement about the broker.
     targets = {claim.partition: claim.target for claim in claims}
     targets.update({item.id: item.target for item in rows if item.id not in targets and not item.error})
     found = _remaining(source, targets, expect_zero=drained.reason is StopReason.EMPTY)
+    surveyed = {state.partition: state.incarnation for state in states}
+    found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
     return tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
 
 
@@ -51,6 +60,15 @@ def _cleared(item: PartitionResult, drained: Drain, left: Remaining | None) -> P
             "error": item.error or done.error or (left.error if left else None),
         }
     )
+
+
+def _of_log(found: Remaining, surveyed: str | None) -> Remaining:
+    """Figures that prove something only about the log that was surveyed."""
+    if surveyed is None or found.error is not None or found.incarnation == surveyed:
+        return found
+    if found.incarnation is None:
+        return found._replace(left=None)
+    return Remaining(found.partition, found.position, None, recreated(found.partition))
 
 
 def _remaining(
@@ -72,7 +90,10 @@ def _remaining(
 
 
 def restored_rows(
-    source: Source, rows: tuple[PartitionResult, ...], outcomes: Sequence[Outcome]
+    source: Source,
+    recorded: Mapping[Partition, Recorded],
+    rows: tuple[PartitionResult, ...],
+    outcomes: Sequence[Outcome],
 ) -> tuple[PartitionResult, ...]:
     """The rows after a restore, with the positions read back from the broker."""
     try:
@@ -84,7 +105,13 @@ def restored_rows(
     restored = []
     for item in rows:
         outcome, state = by_partition.get(item.id), now.get(item.id)
-        answered = outcome is not None and (outcome.position is not None or item.target is None)
+        if state and is_another(recorded[item.id].incarnation, state.incarnation):
+            outcome = Outcome(item.id, None, recreated(item.id, SINCE))
+        answered = (
+            outcome is not None
+            and outcome.error is None
+            and (outcome.position is not None or item.target is None)
+        )
         restored.append(
             item.model_copy(
                 update={

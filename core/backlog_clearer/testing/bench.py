@@ -138,6 +138,13 @@ class Bench(ABC):
         """Let a plain client acknowledge the first `to` messages of a partition, as another process does."""
         self._not_offered("advance")
 
+    def recreate(self) -> None:
+        """Delete the topic (hub, stream), and create it again under its name, as large and empty.
+
+        The subscription exists afterwards, as one whose consumers attach to the new topic at once.
+        """
+        self._not_offered("recreate")
+
     def refusing(self, number: int) -> AbstractContextManager[Any]:
         """A block in which the broker refuses for good to store the position of one partition."""
         self._not_offered("refusing")

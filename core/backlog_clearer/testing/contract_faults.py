@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
-from backlog_clearer.model import Outcome, Partition, Remaining, Survey
+from backlog_clearer.model import Outcome, Partition, Recorded, Remaining, Survey
 from backlog_clearer.source import Lane, Source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.contract_lanes import WAIT_S, check_backlog, messages, read_some
@@ -124,7 +124,7 @@ class Disturbed:
             "survey": self.sources[1].survey,
             "remaining": lambda: asking.remaining({c.partition: c.target for c in self.asked}),
             "skip": lambda: skipping.skip([first]),
-            "restore": lambda: restoring.restore({second.partition: second.state.position}),
+            "restore": lambda: restoring.restore([Recorded(second.partition, second.state.position)]),
             "open_lane": lambda: opening.open_lane([second]).close(),
             "settle": self.lane.settle,
         }

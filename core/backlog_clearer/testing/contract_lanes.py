@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from backlog_clearer.model import Advance, Claim, Mode, Partition, PartitionState, Position, Settled
+from backlog_clearer.model import (
+    Advance,
+    Claim,
+    Mode,
+    Partition,
+    PartitionState,
+    Position,
+    Recorded,
+    Settled,
+)
 from backlog_clearer.source import Lane, Source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.suite import Suite, claims, opened
@@ -268,7 +277,7 @@ class LaneContract(Suite):
                 pytest.skip("a new subscription has positions here")
             source.skip(claims(source))
             assert self.left(bench) == 0
-            outcomes = source.restore({state.partition: None for state in states})
+            outcomes = source.restore([Recorded(s.partition, None, s.incarnation) for s in states])
             assert sorted(o.partition for o in outcomes) == sorted(s.partition for s in states)
         failed = {item.partition.number for item in outcomes if item.error}
         assert not failed or not bench.exact_restore

@@ -16,6 +16,7 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Survey,
     Traits,
@@ -127,10 +128,10 @@ class RedisSource:
             return Outcome(claim.partition, None, str(error))
         return Outcome(claim.partition, claim.target)
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`: everything after the oldest entry that was pending is delivered again."""
         outcomes = []
-        for partition, position in positions.items():
+        for partition, position, _ in recorded:
             place = Place(START, 0) if position is None else place_of(position)
             if place.oldest is not None:
                 place = Place(min(place.id, place.oldest.before()), None)

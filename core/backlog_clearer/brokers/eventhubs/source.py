@@ -37,6 +37,7 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Survey,
     Traits,
@@ -280,15 +281,15 @@ class EventHubsSource:
 
         return self._each(claims, lambda claim: claim.partition, write)
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """Write the old checkpoints back, or delete them; see `source.Source`."""
         if self._checkpoints is None:
             raise UsageError("Restoring needs --checkpoint-store, where the positions are.")
 
         faults = self._checkpoints.look().faults
 
-        def write(checkpoints: Checkpoints, item: tuple[Partition, Position | None]) -> Position | None:
-            partition, position = item
+        def write(checkpoints: Checkpoints, item: Recorded) -> Position | None:
+            partition, position, _ = item
             if partition.number in faults:
                 raise BrokerError(f"{faults[partition.number]}; it is left as it is", partition)
             if position is None or (isinstance(position, Mapping) and position.get("layout") == LEGACY):
@@ -297,7 +298,7 @@ class EventHubsSource:
                 checkpoints.write(partition.number, position)
             return position
 
-        return self._each(list(positions.items()), lambda item: item[0], write)
+        return self._each(recorded, lambda item: item.partition, write)
 
     def _each(
         self,

@@ -43,6 +43,7 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Survey,
     Traits,
@@ -346,7 +347,7 @@ class PubSubSource:
             self._changed_at = datetime.now(timezone.utc)
         return done
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """Seek to the snapshot; see `source.Source`.
 
         First takes the snapshot that the receipt of this restore names, so that it can be undone too.
@@ -354,7 +355,7 @@ class PubSubSource:
         where the whole call may be repeated.
         """
         done = []
-        for partition, position in positions.items():
+        for partition, position, _ in recorded:
             name = position.get("snapshot") if isinstance(position, Mapping) else None
             if not name:
                 error = "the run took no snapshot (--no-snapshot), so it cannot be undone"

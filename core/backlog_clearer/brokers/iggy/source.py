@@ -32,6 +32,7 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Survey,
     Traits,
@@ -242,9 +243,9 @@ class IggySource:
         """See `source.Source`."""
         return self._moved([(claim.partition, claim.target) for claim in claims], forward=True)
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`."""
-        return self._moved(list(positions.items()), forward=False)
+        return self._moved([(item.partition, item.position) for item in recorded], forward=False)
 
     def _moved(
         self, places: Sequence[tuple[Partition, Position | None]], *, forward: bool

@@ -37,6 +37,7 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Survey,
     Traits,
@@ -247,11 +248,12 @@ class KafkaSource:
                 outcomes.append(Outcome(partition, None if error else wanted[partition], error))
         return outcomes
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """Write the old offsets, one request; a group that had none is deleted.
 
         librdkafka has no request that deletes the offset of one partition.
         """
+        positions = {item.partition: item.position for item in recorded}
         committed, errors = self._admin.committed()
         offsets = {p: position for p, position in positions.items() if isinstance(position, int)}
         forget = {p for p, position in positions.items() if position is None and p in committed}

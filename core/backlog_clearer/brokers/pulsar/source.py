@@ -42,6 +42,7 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Survey,
     Traits,
@@ -276,9 +277,9 @@ class PulsarSource:
         """See `source.Source`: moves to the frozen target, which `skip_all` would pass."""
         return self._move({claim.partition: claim.target for claim in claims}, forward=True)
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`."""
-        return self._move(positions, forward=False)
+        return self._move({item.partition: item.position for item in recorded}, forward=False)
 
     def _move(
         self, positions: Mapping[Partition, Position | None], *, forward: bool

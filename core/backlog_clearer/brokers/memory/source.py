@@ -3,20 +3,31 @@
 The engine is measured and tested against it, and the contract suite proves itself on it. Messages of
 one partition have one size and are copied when read, as a socket does.
 
-`MemoryBroker` and `MemoryClient` are the broker and its client library, whose errors are `LibraryError`s;
-`MemorySource` and `MemoryLane` are the adapter.
+`broker` has the broker and its client library, whose errors are `LibraryError`s.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
-from backlog_clearer.errors import BrokerError, RefusedError, TransientError, UsageError
+from backlog_clearer.brokers.memory.broker import (
+    AccessDeniedError,
+    DisconnectedError,
+    Log,
+    MemoryBroker,
+    MemoryClient,
+)
+from backlog_clearer.errors import (
+    BrokerError,
+    RecreatedError,
+    RefusedError,
+    TransientError,
+    UsageError,
+    recreated,
+)
 from backlog_clearer.model import (
     Advance,
     Claim,
@@ -25,150 +36,12 @@ from backlog_clearer.model import (
     Partition,
     PartitionState,
     Position,
+    Recorded,
     Remaining,
     Settled,
     Survey,
     Traits,
 )
-
-
-@dataclass(slots=True)
-class _Log:
-    """One partition: `end - start` retained messages of `size` bytes."""
-
-    size: int
-    start: int = 0
-    end: int = 0
-    pages: bytearray = field(default_factory=bytearray)  # only what a read can copy at a time
-
-
-@dataclass(slots=True)
-class _Queue:
-    """Delivery state of one partition where lanes compete: who may read what next."""
-
-    next: int
-    returned: deque[tuple[int, int]] = field(default_factory=deque)  # ranges to deliver again
-    abandoned: deque[tuple[int, int]] = field(default_factory=deque)  # held by vanished consumers
-    acked: set[tuple[int, int]] = field(default_factory=set)  # ranges above the stored position
-
-
-Way: TypeAlias = Literal["open", "refused", "stalled"]
-"""How requests reach the broker: answered, refused, or never answered."""
-
-
-class LibraryError(Exception):
-    """An error of the client library; like many a library's, its text may hold a password."""
-
-
-class DisconnectedError(LibraryError):
-    """The connection broke, or was refused, or the answer did not arrive in time."""
-
-
-class AccessDeniedError(LibraryError):
-    """The broker refuses this password."""
-
-
-class MemoryBroker:
-    """Topics, groups, members and faults. All methods may be called from any thread."""
-
-    address = "memory:0"
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.logs: dict[Partition, _Log] = {}
-        self.positions: dict[tuple[str, Partition], int] = {}
-        self.members: dict[str, tuple[str, ...]] = {}
-        self.queues: dict[tuple[str, Partition], _Queue] = {}
-        self.read_faults: deque[BrokerError] = deque()  # the next reads raise these
-        self.settle_faults: deque[BrokerError] = deque()  # the next settles raise these
-        self.refused: dict[Partition, str] = {}  # partitions whose position cannot be written
-        self.silent: set[Partition] = set()  # partitions that deliver nothing of what they hold
-        self.figures = True  # whether the broker reports how much is left
-        self.reads = 0
-        self.password: str | None = None  # what clients must present; None: nothing
-        self.way: Way = "open"
-        self.timeout_s = 0.3  # how long a client waits for an answer
-        self.requests = 0  # requests of clients, refused ones included
-        self.cuts = 0  # how often all connections were cut
-
-    def create(self, topic: str, partitions: int, *, size: int = 100) -> None:
-        """Create a topic whose messages are `size` bytes each."""
-        with self.lock:
-            for number in range(partitions):
-                self.logs[Partition(topic, number)] = _Log(size)
-
-    def produce(self, topic: str, number: int, count: int) -> None:
-        """Append `count` messages to one partition."""
-        with self.lock:
-            self.logs[Partition(topic, number)].end += count
-
-    def trim(self, topic: str, number: int, start: int) -> None:
-        """Delete the messages before `start`, as retention does."""
-        with self.lock:
-            log = self.logs[Partition(topic, number)]
-            log.start = max(log.start, min(start, log.end))
-
-    def position(self, group: str, partition: Partition) -> int | None:
-        """The stored position of a group; None: nothing stored."""
-        with self.lock:
-            return self.positions.get((group, partition))
-
-    def retained(self, group: str, partition: Partition) -> int:
-        """The first offset that a group has not acknowledged and that is retained."""
-        with self.lock:
-            return max(self.positions.get((group, partition), 0), self.logs[partition].start)
-
-    def queue(self, group: str, partition: Partition) -> _Queue:
-        """A group's delivery state in one partition; made where there is none."""
-        with self.lock:
-            key = (group, partition)
-            if key not in self.queues:
-                self.queues[key] = _Queue(self.retained(group, partition))
-            return self.queues[key]
-
-    def abandon(self, group: str, partition: Partition, count: int) -> None:
-        """Deliver messages to a consumer that acknowledges none of them and vanishes."""
-        with self.lock:
-            queue = self.queue(group, partition)
-            last = min(queue.next + count, self.logs[partition].end)
-            queue.abandoned.append((queue.next, last))
-            queue.next = last
-
-    def advance(self, group: str, partition: Partition, to: int) -> None:
-        """Acknowledge everything before an offset, as another consumer does."""
-        with self.lock:
-            self.positions[group, partition] = max(to, self.positions.get((group, partition), 0))
-            if (group, partition) in self.queues:
-                queue = self.queues[group, partition]
-                queue.next = max(queue.next, to)
-
-
-class MemoryClient:
-    """A connection to a `MemoryBroker`: each of its requests may fail as a network's do."""
-
-    def __init__(self, broker: MemoryBroker, password: str | None = None) -> None:
-        self.broker = broker
-        self._password = password
-        self._cuts = broker.cuts
-
-    def request(self) -> None:
-        """One request, answered or not; raises `LibraryError`."""
-        broker = self.broker
-        broker.requests += 1
-        if self._cuts != broker.cuts:
-            self._cuts = broker.cuts
-            raise DisconnectedError(
-                f"{broker.address} closed the connection of password {self._password}"
-            )
-        if broker.way == "refused":
-            raise DisconnectedError(
-                f"{broker.address} refused a connection with password {self._password}"
-            )
-        if broker.way == "stalled":
-            threading.Event().wait(broker.timeout_s)
-            raise DisconnectedError(f"{broker.address} did not answer password {self._password}")
-        if broker.password is not None and self._password != broker.password:
-            raise AccessDeniedError(f"{broker.address} denies access with password {self._password}")
 
 
 @contextmanager
@@ -199,6 +72,8 @@ class MemoryLane:
         self._turns: deque[Partition] = deque()
         with _translated("opening a lane", self._broker):
             self._client.request()
+        self._claimed = {claim.partition: claim.state.incarnation for claim in claims}
+        self._check(self._claimed)
         for claim in claims:
             known = (claim.resume, claim.state.position, claim.state.start)
             stored = self._broker.retained(source.group, claim.partition)
@@ -206,11 +81,18 @@ class MemoryLane:
             self._targets[claim.partition] = _offset(claim.target)
             self._turns.append(claim.partition)
 
+    def _check(self, partitions: Iterable[Partition]) -> None:
+        """Raise `RecreatedError` for a log that is not the claimed one any more."""
+        for partition in partitions:
+            if self._source.is_another(partition, self._claimed[partition]):
+                raise RecreatedError(partition)
+
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Copy the next batch of one partition; see `source.Lane`."""
         broker = self._broker
         with _translated("reading", broker):
             self._client.request()
+        self._check(self._turns)
         with broker.lock:
             broker.reads += 1
             if broker.read_faults:
@@ -259,7 +141,7 @@ class MemoryLane:
         return max(0, end - self._at[partition])
 
     @staticmethod
-    def _transfer(log: _Log, count: int) -> int:
+    def _transfer(log: Log, count: int) -> int:
         """Copy as many bytes as the messages have, as a receive does."""
         size = count * log.size
         if len(log.pages) < size:
@@ -278,7 +160,9 @@ class MemoryLane:
                 raise broker.settle_faults.popleft()
             done = []
             for partition, ranges in self._unsettled.items():
-                if partition in broker.refused:
+                if self._source.is_another(partition, self._claimed[partition]):
+                    done.append(Settled(partition, 0, None, recreated(partition)))
+                elif partition in broker.refused:
                     done.append(Settled(partition, 0, None, broker.refused[partition]))
                 else:
                     done.append(self._source.acknowledge(partition, ranges))
@@ -347,6 +231,7 @@ class MemorySource:
                         log.start,
                         log.end,
                         self._backlog(partition, log.end),
+                        incarnation=log.incarnation,
                     )
                 )
             return Survey(
@@ -355,6 +240,11 @@ class MemorySource:
                 partitions=tuple(states),
                 live=broker.members.get(self.group, ()),
             )
+
+    def is_another(self, partition: Partition, incarnation: str | None) -> bool:
+        """Whether a partition's log is not the one with this incarnation (None: any)."""
+        log = self.broker.logs.get(partition)
+        return log is None or incarnation not in {None, log.incarnation}
 
     def _backlog(self, partition: Partition, end: int) -> int | None:
         if not self.broker.figures:
@@ -425,6 +315,7 @@ class MemorySource:
                         partition,
                         self.broker.logs[partition].end if target is None else _offset(target) or 0,
                     ),
+                    incarnation=self.broker.logs[partition].incarnation,
                 )
                 for partition, target in targets.items()
             ]
@@ -436,6 +327,8 @@ class MemorySource:
             done = []
             for claim in claims:
                 error = self.broker.refused.get(claim.partition)
+                if self.is_another(claim.partition, claim.state.incarnation):
+                    error = recreated(claim.partition)
                 if error is None:
                     key = (self.group, claim.partition)
                     stored = self.broker.positions.get(key, 0)
@@ -443,14 +336,16 @@ class MemorySource:
                 done.append(Outcome(claim.partition, None if error else claim.target, error))
             return done
 
-    def restore(self, positions: Mapping[Partition, Position | None]) -> Sequence[Outcome]:
+    def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`."""
         self._ask("restoring")
         with self.broker.lock:
             done = []
-            for partition, position in positions.items():
+            for partition, position, incarnation in recorded:
                 key = (self.group, partition)
                 error = self.broker.refused.get(partition)
+                if self.is_another(partition, incarnation):
+                    error = recreated(partition, "since the receipt")
                 if error is None and position is None:
                     self.broker.positions.pop(key, None)
                 elif error is None:

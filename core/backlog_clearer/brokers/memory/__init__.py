@@ -1,0 +1,1 @@
+"""A broker in this process and the reference adapter for it."""
