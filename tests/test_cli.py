@@ -120,10 +120,10 @@ def test_a_run_that_leaves_backlog_exits_1(broker: MemoryBroker) -> None:
     result = json.loads(done.stdout)
     assert done.exit_code == 1
     assert sum(position or 0 for position in stored(broker)) == 1500
-    assert (result["totals"]["remaining"], result["verified"], result["cleared"]) == (
+    assert (result["totals"]["remaining"], result["verified"], result["verdict"]) == (
         1500,
         False,
-        False,
+        "not_cleared",
     )
 
 
@@ -374,13 +374,13 @@ def test_the_printed_undo_command_undoes_the_run(
     """The undo line is a command that can be run as printed, also for a path with a space."""
     monkeypatch.setattr("sys.argv", ["cleaner.py"])
     done = clear("--stop-when-empty", "--receipt-dir", "my receipts")
-    assert "Cleared (the target is reached): 3,000 messages" in done.stdout
+    assert "Cleared and verified: 3,000 messages" in done.stdout
     assert stored(broker) == [1000, 1000, 1000]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("Undo: "))
     words = shlex.split(line.removeprefix("Undo: "))
     assert words[:3] == ["python", "cleaner.py", "restore"]
     undone = call(*words[2:], "--yes")
-    assert "Restored 3 of 3 partitions" in undone.stdout
+    assert "Restored and verified: 3 of 3 partitions" in undone.stdout
     assert stored(broker) == [None, None, None]
 
 
@@ -391,7 +391,7 @@ def test_texts_spell_one_as_one(broker: MemoryBroker) -> None:
     assert ": 1 message in " in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("Undo: "))
     undone = call(*shlex.split(line)[2:], "--yes")
-    assert "Restored 1 of 1 partition in " in undone.stdout
+    assert "Restored and verified: 1 of 1 partition in " in undone.stdout
     assert "Backlog: 1 message" in undone.stdout.splitlines()
     assert stored(broker)[0] == 999
 

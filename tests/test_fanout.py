@@ -187,7 +187,7 @@ def result_of(reason: StopReason | None, **changes: Any) -> RunResult:
     values: dict[str, Any] = {
         "version": "1", "run_id": "r", "system": "memory", "subscription": "s", "action": "clear",
         "unit": "messages", "started_at": "2026-11-24T00:00:00Z", "finished_at": "2026-11-24T00:00:00Z",
-        "seconds": 40.0, "partitions": (), "cleared": False, "stop_reason": reason,
+        "seconds": 40.0, "partitions": (), "verdict": "not_cleared", "stop_reason": reason,
         "totals": {
             "partitions": 0, "backlog": 0, "messages": 600, "unacknowledged": 0, "bytes": 0,
             "remaining": None, "errors": 0, "retries": 0, "messages_per_second": None,
@@ -198,10 +198,10 @@ def result_of(reason: StopReason | None, **changes: Any) -> RunResult:
 
 
 @pytest.mark.parametrize(
-    ("reason", "verdict"),
+    ("reason", "follow_up"),
     [
-        (StopReason.EMPTY, FollowUp.RETRY),  # not verified
-        (StopReason.QUIET, FollowUp.ENDED),
+        (StopReason.EMPTY, FollowUp.RETRY),
+        (StopReason.QUIET, FollowUp.RETRY),  # the broker's figures show messages that are left
         (StopReason.LIMIT, FollowUp.ENDED),
         (StopReason.DEADLINE, FollowUp.CONTINUE),
         (StopReason.SIGNAL, FollowUp.RETRY),
@@ -209,14 +209,13 @@ def result_of(reason: StopReason | None, **changes: Any) -> RunResult:
         (StopReason.FAILED, FollowUp.RETRY),
     ],
 )
-def test_each_result_has_one_follow_up(reason: StopReason, verdict: FollowUp) -> None:
-    """Each way to end without being cleared has one follow-up."""
+def test_each_result_has_one_follow_up(reason: StopReason, follow_up: FollowUp) -> None:
+    """Each way to end without being cleared has one follow-up; a proven or unproven end needs none."""
     backlog = Backlog(system="memory", options={})
-    assert follow_up_of(parse_request({"backlog": "o"}), backlog, result_of(reason))[0] is verdict
-    assert (
-        follow_up_of(parse_request({"backlog": "o"}), backlog, result_of(reason, cleared=True))[0]
-        is FollowUp.CLEARED
-    )
+    asked = parse_request({"backlog": "o"})
+    assert follow_up_of(asked, backlog, result_of(reason))[0] is follow_up
+    for verdict, expected in (("cleared", FollowUp.CLEARED), ("unproven", FollowUp.UNPROVEN)):
+        assert follow_up_of(asked, backlog, result_of(reason, verdict=verdict))[0] is expected
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@
     GET  /runs/RUN_ID                                                           dispatch: the status of the run
     POST /             {"backlog": "orders", "slice": 2, "total": 8, "run_id": …}  drain: 200, the result
 
-Cloud Tasks delivers a task again unless the answer is 2xx. So 200 is for a slice that is cleared, was
-continued as a task of its own, or ended at a limit; 503 for what may pass; 4xx for a caller's fault.
+Cloud Tasks delivers a task again unless the answer is 2xx. So 200 is for a slice that is cleared, or
+done and unproven, was continued by another task, or ended at a limit; 503 for what may pass; 4xx for a
+caller's fault.
 """
 
 from __future__ import annotations

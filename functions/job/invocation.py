@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CLEARED, AGAIN, WRONG_USE, ENDED = 0, 1, 2, 3
 _CODES = {
     FollowUp.CLEARED: CLEARED,
+    FollowUp.UNPROVEN: CLEARED,  # platforms retry, and alert on, everything but 0
     FollowUp.ENDED: ENDED,
     FollowUp.CONTINUE: AGAIN,
     FollowUp.RETRY: AGAIN,

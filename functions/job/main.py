@@ -5,9 +5,9 @@
 
 The slice comes from `--slice` and `--total`, or from what Cloud Run jobs, AWS Batch arrays and indexed
 Kubernetes jobs set; or it is one message of an Azure Storage queue, as Container Apps jobs take them.
-Prints the result as one JSON line. Exit 0: cleared, or continued by a new message on the queue; 1: not
-cleared, another attempt continues; 2: wrong use, another attempt cannot help; 3: ended at a limit, no
-other attempt is wanted.
+Prints the result as one JSON line. Exit 0: cleared, or done and unproven (`verdict` states which), or
+continued by a new message on the queue; 1: not cleared, another attempt continues; 2: wrong use, another
+attempt cannot help; 3: ended at a limit, no other attempt is wanted.
 """
 
 from __future__ import annotations

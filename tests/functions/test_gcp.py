@@ -35,7 +35,7 @@ def test_dispatched_tasks_clear_everything(embedded: Judge, tmp_path: Path) -> N
         assert len(bundle.tasks.calls) == 6 + 3
         assert {call.status for call in bundle.tasks.calls} == {200}
         account = bundle.account(made["run_id"])
-        assert (account["cleared"], account["gone"]) == (True, PARTITIONS * EACH)
+        assert (account["verdict"], account["gone"]) == ("cleared", PARTITIONS * EACH)
     undone = cleaner("restore", "--run", made["run_id"], "--receipt-dir", bundle.receipts, "--yes")
     assert undone.code == 0, undone.stderr
     assert bundle.left() == PARTITIONS * EACH
@@ -74,7 +74,7 @@ def test_a_deadline_is_continued_by_another_task(embedded: Judge, tmp_path: Path
         assert len(turns) > 1
         assert bundle.left() == 0
         assert {call.status for call in bundle.tasks.calls} == {200}
-        assert bundle.account(made["run_id"])["cleared"]
+        assert bundle.account(made["run_id"])["verdict"] == "cleared"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_callers_fault_is_answered_with_4xx(
     for service in (bundle.dispatch, bundle.drain):
         answer = bundle.call(service, body)
         assert answer.status_code == status, answer.text
-        assert answer.json()["cleared"] is False
+        assert answer.json()["verdict"] == "not_cleared"
         assert hint in answer.json()["error"]
     assert not bundle.tasks.tasks
     assert bundle.left() == before
@@ -121,7 +121,7 @@ def test_a_limit_ends_the_slice(bundle: Bundle) -> None:
     """A slice that reached max_messages answers 200, not cleared: another delivery would exceed it."""
     before = bundle.left()
     answer = bundle.call(bundle.drain, {"backlog": "orders", "run_id": "limited"})
-    assert (answer.status_code, answer.json()["cleared"]) == (200, False)
+    assert (answer.status_code, answer.json()["verdict"]) == (200, "not_cleared")
     assert bundle.left() == before - 10
     assert bundle.account("limited")["counts"]["not cleared"] == 1
 

@@ -105,7 +105,7 @@ def test_a_slice_delivered_twice_does_no_harm(deployed: Image) -> None:
 def test_wrong_use_asks_for_no_retry(deployed: Image, args: tuple[str, ...], hint: str) -> None:
     """A fault that another attempt cannot mend exits with 2, with the reason, and changes nothing."""
     ran = deployed.run({}, *args)
-    assert (ran.code, ran.result["cleared"]) == (2, False)
+    assert (ran.code, ran.result["verdict"]) == (2, "not_cleared")
     assert hint in ran.result["error"]
     assert ran.stderr.startswith(NOT_CLEARED)
     assert deployed.left() == PARTITIONS * EACH
@@ -121,7 +121,7 @@ def test_a_limit_asks_for_no_retry(embedded: Judge, tmp_path: Path) -> None:
     """A slice that ends at max_messages exits with 3: another attempt would read more than was asked for."""
     image = Image(embedded, tmp_path, partitions=PARTITIONS, each=EACH, max_messages=700)
     ran = image.run({}, "--backlog", "orders")
-    assert (ran.code, ran.result["cleared"], ran.result["stop_reason"]) == (3, False, "limit")
+    assert (ran.code, ran.result["verdict"], ran.result["stop_reason"]) == (3, "not_cleared", "limit")
     assert ran.stderr.startswith(NOT_CLEARED)
     assert image.left() == PARTITIONS * EACH - 700
 
@@ -142,7 +142,7 @@ def test_a_deadline_asks_for_a_retry_that_continues(embedded: Judge, tmp_path: P
     assert 0 < left < PARTITIONS * MANY
     embedded.produce(image.topic, 0, 70)
     again = image.run({**environ, "BACKLOG_CLEARER_DEADLINE_S": "200"}, "--backlog", "orders")
-    assert (again.code, again.result["cleared"]) == (0, True), again.stderr
+    assert (again.code, again.result["verdict"]) == (0, "cleared"), again.stderr
     assert again.result["totals"]["messages"] == left
     assert image.left() == 70
 

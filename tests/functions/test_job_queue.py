@@ -127,12 +127,12 @@ def test_a_deadline_is_continued_by_another_message(
     jobs = Jobs(embedded, tmp_path, storage, **{**SLOW, "max_slices": 1})
     jobs.dispatched()
     first = jobs.run(BACKLOG_CLEARER_DEADLINE_S="0.2")
-    assert (first.code, first.result["cleared"]) == (0, False), first.stderr
+    assert (first.code, first.result["verdict"]) == (0, "not_cleared"), first.stderr
     assert NOT_CLEARED not in first.stderr
     waiting = jobs.queue.peek_messages(max_messages=5)
     assert [json.loads(base64.b64decode(item.content))["requeued"] for item in waiting] == [1]
     last = jobs.run()
-    assert (last.code, last.result["cleared"]) == (0, True)
+    assert (last.code, last.result["verdict"]) == (0, "cleared")
     assert jobs.left() == 0
     assert jobs.counts() == (0, 0)
 
@@ -220,7 +220,7 @@ def test_a_message_tried_too_often_is_poison(jobs: Jobs) -> None:
         assert jobs.queue.receive_message(visibility_timeout=1) is not None
         wait_until(lambda: bool(jobs.queue.peek_messages()), "the message to be seen again")
     ran = jobs.run()
-    assert (ran.code, ran.result["cleared"]) == (3, False)
+    assert (ran.code, ran.result["verdict"]) == (3, "not_cleared")
     assert ran.stderr.startswith(NOT_CLEARED)
     assert jobs.counts() == (0, 1)
     assert jobs.left() == PARTITIONS * EACH

@@ -69,7 +69,7 @@ def test_result_states_why_offsets_are_not_messages(headers: Case) -> None:
     headers.judge.produce_transaction(topic, 0, 30, commit=True)
     result = headers.clear()
     assert headers.committed() == {0: 31}
-    assert any("31 offsets held 30 messages" in note for note in result.notes)
+    assert any("30 messages read from a backlog of 31 offsets" in note for note in result.notes)
 
 
 def test_messages_deleted_after_the_survey_are_not_waited_for(headers: Case) -> None:

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Producer
 
 from backlog_clearer.run.job import Callbacks
+from backlog_clearer.run.verdict import exit_code
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import unique
 from backlog_clearer.testing.support import wait_until
@@ -146,7 +147,7 @@ def test_offset_beyond_the_end_is_an_error_and_is_left_alone(case: Case, mode: s
     beyond, sound = result.partitions
     assert "beyond the end" in (beyond.error or "")
     assert (result.cleared, beyond.verified, sound.verified) == (False, None, True)
-    assert not case.status().cleared
+    assert exit_code(case.status()) == 1
 
 
 def test_several_topics_of_a_group(case: Case) -> None:

@@ -408,5 +408,9 @@ def test_the_command_line_clears_a_backlog(pulsar_case: Case) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert (result["cleared"], result["totals"]["messages"], result["unit"]) == (True, 2000, "entries")
+    assert (result["verdict"], result["totals"]["messages"], result["unit"]) == (
+        "cleared",
+        2000,
+        "entries",
+    )
     assert pulsar_case.judge.backlog(f"{topic}-partition-1") == 0

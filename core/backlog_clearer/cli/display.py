@@ -11,22 +11,25 @@ from rich.table import Table
 
 from backlog_clearer.cli.program import command
 from backlog_clearer.fanout.run_status import RunStatus, State
-from backlog_clearer.model import Partition, StopReason
+from backlog_clearer.model import Partition
 from backlog_clearer.run.plan import Plan
-from backlog_clearer.run.report import Action, PartitionResult, RunResult
-from backlog_clearer.text import amount, counted
+from backlog_clearer.run.report import Action, PartitionResult, RunResult, Verdict
+from backlog_clearer.run.verdict import sentence
+from backlog_clearer.text import amount, counted, listed
 
 _ROWS = 40  # partitions shown before a table is cut; JSON always has all
 
-_REASONS = {
-    StopReason.EMPTY: "the target is reached",
-    StopReason.QUIET: "no message arrived for --quiet-seconds, and the broker reports no figures",
-    StopReason.LIMIT: "--max-messages is reached",
-    StopReason.DEADLINE: "--max-seconds is reached",
-    StopReason.SIGNAL: "it was interrupted",
-    StopReason.STALLED: "backlog remains, but no message arrived for --stall-seconds",
-    StopReason.FAILED: "it failed",
+_STYLES = {
+    Verdict.CLEARED: "bold green",
+    Verdict.RESTORED: "bold green",
+    Verdict.UNPROVEN: "bold yellow",
 }
+_RUNS = {
+    Verdict.CLEARED: "Cleared and verified",
+    Verdict.UNPROVEN: "Done, but not proven",
+    Verdict.NOT_CLEARED: "NOT cleared",
+}
+_VERIFIED = {True: "yes", False: "no", None: "unknown"}
 
 
 def figure(value: int | None) -> str:
@@ -114,6 +117,8 @@ def _show_status(console: Console, result: RunResult) -> None:
         columns["error"] = [item.error or "" for item in result.partitions]
     console.print(_table(_ids(result.partitions), columns), markup=False)
     print_line(console, f"Backlog: {amount(result.totals.backlog, result.unit)}")
+    if result.live:
+        print_line(console, f"Attached: {counted(len(result.live), 'consumer')}: {listed(result.live)}")
     show_notes(console, result.notes)
 
 
@@ -124,7 +129,7 @@ def _show_outcome(console: Console, result: RunResult) -> None:
         columns = {
             "messages": [figure(item.messages) for item in troubled],
             f"remaining ({result.unit})": [figure(item.remaining) for item in troubled],
-            "verified": [_verdict(item.verified) for item in troubled],
+            "verified": [_VERIFIED[item.verified] for item in troubled],
             "error": [item.error or "" for item in troubled],
         }
         console.print(_table(_ids(troubled), columns), markup=False)
@@ -135,35 +140,22 @@ def _show_outcome(console: Console, result: RunResult) -> None:
         lines["Read but not acknowledged"] = f"{unacknowledged}, still in the backlog"
     if totals.retries:
         lines["Retries"] = str(totals.retries)
-    lines["Verified"] = _verdict(result.verified)
+    lines["Verified"] = _VERIFIED[result.verified]
     if result.error:
         lines["Error"] = result.error
+    if result.waited_seconds:
+        lines["Waited for proof"] = f"{result.waited_seconds:.0f} s"
     if result.receipt:
         lines["Receipt"] = result.receipt
-        lines["Undo"] = command("restore", result.receipt)
-    print_line(console, _headline(result), "bold green" if result.cleared else "bold red")
+        if result.changed and not all(item.undo for item in result.partitions):
+            lines["Undo"] = command("restore", result.receipt)
+    print_line(console, sentence(result), _style(result.verdict))
     for name, text in lines.items():
         print_line(console, f"{name}: {text}")
 
 
-def _verdict(verified: bool | None) -> str:
-    return {True: "yes, by the broker's figures", False: "no", None: "unknown"}[verified]
-
-
-def _headline(result: RunResult) -> str:
-    if result.action is Action.RESTORE:
-        done = sum(item.error is None for item in result.partitions)
-        partitions = counted(len(result.partitions), "partition")
-        return f"Restored {done:,} of {partitions} in {result.seconds:.2f} s"
-    reason = f" ({_REASONS[result.stop_reason]})" if result.stop_reason else ""
-    lead = "Cleared" if result.cleared else "NOT cleared"
-    if not result.totals.messages:
-        return f"{lead}{reason}: no messages transferred, {result.seconds:.2f} s"
-    rate = result.totals.messages_per_second
-    messages = counted(result.totals.messages, "message")
-    return f"{lead}{reason}: {messages} in {result.seconds:.2f} s" + (
-        f", {rate:,.0f} messages/s" if rate else ""
-    )
+def _style(verdict: Verdict | None) -> str:
+    return _STYLES.get(verdict, "bold red") if verdict else "bold"
 
 
 def show_run(console: Console, run: RunStatus) -> None:
@@ -177,8 +169,7 @@ def show_run(console: Console, run: RunStatus) -> None:
         }
         console.print(_table([item.slice for item in others], columns, "slice"), markup=False)
     counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
-    lead = "Cleared" if run.cleared else "NOT cleared"
-    print_line(console, f"{lead}: {counts}", "bold green" if run.cleared else "bold red")
+    print_line(console, f"{_RUNS[run.verdict]}: {counts}", _style(run.verdict))
     so_far = "unknown"
     if run.gone is not None:
         total = amount(run.total, run.unit) if run.unit else figure(run.total)

@@ -15,14 +15,15 @@ from rich.console import Console
 
 from backlog_clearer.cli import display
 from backlog_clearer.cli.progress import Observe, show_progress
-from backlog_clearer.cli.talk import EXIT_CLEARED, EXIT_NOT_CLEARED, EXIT_WRONG_USE, Talk
+from backlog_clearer.cli.talk import Talk
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, RefusedError, UsageError
-from backlog_clearer.fanout.run_status import RunStatus
+from backlog_clearer.fanout.run_status import RunStatus, run_exit_code
 from backlog_clearer.model import Mode
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.report import RunResult, failure_json
+from backlog_clearer.run.verdict import EXIT_NOT_DONE, EXIT_WRONG_USE, exit_code
 
 
 class Session:
@@ -66,7 +67,7 @@ class Session:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self.halt.signalled:
-            os._exit(EXIT_NOT_CLEARED)
+            os._exit(EXIT_NOT_DONE)
         self.halt.signal()
         if self._changing is None:
             raise KeyboardInterrupt
@@ -83,14 +84,14 @@ class Session:
         else:
             display.show_result(Console(), result)
         sys.stdout.flush()
-        sys.exit(EXIT_CLEARED if result.cleared else EXIT_NOT_CLEARED)
+        sys.exit(run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result))
 
     def fail(self, error: ClearerError) -> NoReturn:
         """Print an error and exit."""
         if self.talk.json:
             click.echo(failure_json(error))
         display.show_error(self.console, error)
-        sys.exit(EXIT_WRONG_USE if isinstance(error, UsageError) else EXIT_NOT_CLEARED)
+        sys.exit(EXIT_WRONG_USE if isinstance(error, UsageError) else EXIT_NOT_DONE)
 
     @contextmanager
     def progress(self) -> Iterator[Observe]:

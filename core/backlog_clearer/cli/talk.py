@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-EXIT_CLEARED, EXIT_NOT_CLEARED, EXIT_WRONG_USE = 0, 1, 2
-
 OUTPUT = click.Option(
     ["--output"],
     type=click.Choice(["text", "json"]),

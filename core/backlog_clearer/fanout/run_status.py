@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Literal
 
@@ -21,9 +22,10 @@ from backlog_clearer.model import Partition, StrEnum, total_known
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.receipt import Receipt, load_run, part_name, run_folder
-from backlog_clearer.run.report import Action, StoredPosition
+from backlog_clearer.run.report import Action, StoredPosition, Verdict
+from backlog_clearer.run.verdict import EXIT_DONE, EXIT_NOT_DONE, EXIT_UNPROVEN
 
-RUN_SCHEMA: Literal["backlog-clearer/run/1"] = "backlog-clearer/run/1"
+RUN_SCHEMA: Literal["backlog-clearer/run/2"] = "backlog-clearer/run/2"
 
 
 class _Frozen(BaseModel):
@@ -45,6 +47,7 @@ class State(StrEnum):
     WAITING = "waiting"  # no invocation has stored anything yet
     STARTED = "started"  # its newest invocation has no result: it runs, or died
     CLEARED = "cleared"  # an invocation of it was verified by the broker
+    UNPROVEN = "unproven"  # done by its newest result, but not proven by any
     NOT_CLEARED = "not cleared"  # by its newest result; another attempt may follow
     FAILED = "failed"  # refused, or given up by the queue, since its newest receipt
 
@@ -73,6 +76,11 @@ class PartitionStatus(_Frozen):
     )
 
     @property
+    def id(self) -> Partition:
+        """The partition this entry is about."""
+        return Partition(self.topic, self.partition)
+
+    @property
     def cleared(self) -> int | None:
         """How much of the backlog is gone, in `unit`."""
         if self.backlog is None or self.remaining is None:
@@ -83,12 +91,14 @@ class PartitionStatus(_Frozen):
 class RunStatus(_Frozen):
     """The status of a run."""
 
-    schema_: Literal["backlog-clearer/run/1"] = Field(RUN_SCHEMA, alias="schema")
+    schema_: Literal["backlog-clearer/run/2"] = Field(RUN_SCHEMA, alias="schema")
     run_id: str
     backlog: str | None = Field(description="configured name; null: the run was not dispatched")
     subscription: str | None
     unit: str | None
-    cleared: bool = Field(description="every slice is cleared")
+    verdict: Verdict = Field(
+        description="cleared: every slice is; unproven: every slice is done; otherwise not_cleared"
+    )
     counts: dict[State, int] = Field(description="slices by state")
     slices: tuple[SliceStatus, ...]
     partitions: tuple[PartitionStatus, ...]
@@ -96,6 +106,11 @@ class RunStatus(_Frozen):
     gone: int | None = Field(
         description="how much of it is gone; null: not known for all partitions yet"
     )
+
+    @property
+    def cleared(self) -> bool:
+        """Whether every slice is cleared, by the broker's figures."""
+        return self.verdict is Verdict.CLEARED
 
 
 def run_status(receipts: str, run_id: str) -> RunStatus:
@@ -123,15 +138,17 @@ def combined(
     total = dispatched.slices if dispatched else max((part.total for part in parts if part), default=0)
     names = [part_name(Slice(index=index, total=total)) for index in range(total)]
     names += [part_name(part) for part in parts]
+    partitions = _partitions(receipts)
+    proven = {item.id for item in partitions if item.verified}
     slices = tuple(
         _slice(
             name,
             [item for item in receipts if part_name(item.slice) == name],
             [item for item in failures if part_name(item.slice) == name],
+            proven,
         )
         for name in dict.fromkeys(names)
     )
-    partitions = _partitions(receipts)
     backlogs = [item.backlog for item in partitions]
     gone = [item.cleared for item in partitions]
     complete = all(item.invocations for item in slices)
@@ -141,7 +158,7 @@ def combined(
         backlog=dispatched.request.backlog if dispatched else None,
         subscription=first.subscription if first else dispatched.subscription if dispatched else None,
         unit=first.unit if first else dispatched.unit if dispatched else None,
-        cleared=bool(slices) and all(item.state is State.CLEARED for item in slices),
+        verdict=_verdict({item.state for item in slices}),
         counts={state: sum(item.state is state for item in slices) for state in State},
         slices=slices,
         partitions=partitions,
@@ -150,7 +167,23 @@ def combined(
     )
 
 
-def _slice(name: str, receipts: Sequence[Receipt], failures: Sequence[Failure]) -> SliceStatus:
+def _verdict(states: set[State]) -> Verdict:
+    if states == {State.CLEARED}:
+        return Verdict.CLEARED
+    done = states and states <= {State.CLEARED, State.UNPROVEN}
+    return Verdict.UNPROVEN if done else Verdict.NOT_CLEARED
+
+
+def run_exit_code(run: RunStatus) -> int:
+    """The exit code of a run's status: 0 cleared, 1 not cleared, 4 unproven."""
+    codes = {Verdict.CLEARED: EXIT_DONE, Verdict.UNPROVEN: EXIT_UNPROVEN}
+    return codes.get(run.verdict, EXIT_NOT_DONE)
+
+
+def _slice(
+    name: str, receipts: Sequence[Receipt], failures: Sequence[Failure], proven: AbstractSet[Partition]
+) -> SliceStatus:
+    """The state of a slice; one that is done is proven by whichever invocation proved its partitions."""
     newest = receipts[-1] if receipts else None
     failure = max(failures, key=lambda item: item.at, default=None)
     error = None
@@ -162,6 +195,9 @@ def _slice(name: str, receipts: Sequence[Receipt], failures: Sequence[Failure]) 
         state = State.WAITING
     elif newest.result is None:
         state = State.STARTED
+    elif newest.result.verdict is Verdict.UNPROVEN:
+        whole = {entry.id for entry in newest.partitions} <= proven
+        state = State.CLEARED if whole else State.UNPROVEN
     else:
         rows = [item.error for item in newest.result.partitions if item.error]
         state, error = State.NOT_CLEARED, newest.result.error or (rows[0] if rows else None)

@@ -11,10 +11,13 @@ from backlog_clearer.engine.drain import Halt
 from backlog_clearer.fanout.configuration import Backlog, Config, Request
 from backlog_clearer.model import StopReason, StrEnum
 from backlog_clearer.run.clear import clear
-from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.report import RunResult, Verdict
 
 NOT_CLEARED = "backlog-clearer: not cleared"
 """The beginning of every log line that an alert should fire on."""
+
+UNPROVEN = "backlog-clearer: unproven"
+"""The beginning of the log line of a slice that is done, but not proven: no alert should fire on it."""
 
 _LOG = logging.getLogger("backlog_clearer")
 _LEAST_S = 1.0  # seconds left of max_seconds, below which a slice is not enqueued again
@@ -24,9 +27,18 @@ class FollowUp(StrEnum):
     """What a platform has to do after a slice."""
 
     CLEARED = "cleared"  # verified: nothing more to do
+    UNPROVEN = "unproven"  # done, and the broker gives no proof: another attempt would not, either
     ENDED = "ended"  # not cleared, but a requested limit ended it: no other attempt is wanted
     CONTINUE = "continue"  # the deadline came first: enqueue `Ran.following`
-    RETRY = "retry"  # not cleared, or not proven: deliver the same request again
+    RETRY = "retry"  # not cleared: deliver the same request again
+
+
+_LEVELS = {FollowUp.CONTINUE: logging.INFO, FollowUp.UNPROVEN: logging.WARNING}
+_BEGINNINGS = {
+    FollowUp.CLEARED: "Cleared",
+    FollowUp.CONTINUE: "To be continued",
+    FollowUp.UNPROVEN: UNPROVEN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +65,13 @@ def drain_slice(
     result = clear(config.job(request, deadline_s=deadline_s, environ=environ), halt=halt)
     follow_up, following = follow_up_of(request, config.backlog(request.backlog), result)
     if follow_up is not FollowUp.CLEARED:
-        level = logging.INFO if follow_up is FollowUp.CONTINUE else logging.ERROR
-        _LOG.log(level, "%s", summary(result, follow_up))
+        _LOG.log(_LEVELS.get(follow_up, logging.ERROR), "%s", summary(result, follow_up))
     return Ran(result, follow_up, following)
 
 
 def summary(result: RunResult, follow_up: FollowUp) -> str:
     """The outcome of a slice in one line; begins with `NOT_CLEARED` where a person has to look."""
-    begin = {FollowUp.CLEARED: "Cleared", FollowUp.CONTINUE: "To be continued"}.get(
-        follow_up, NOT_CLEARED
-    )
+    begin = _BEGINNINGS.get(follow_up, NOT_CLEARED)
     left = "unknown" if result.totals.remaining is None else f"{result.totals.remaining:,}"
     why = f"stopped: {result.stop_reason}" if result.stop_reason else "nothing was done"
     errors = [item.error for item in result.partitions if item.error]
@@ -80,12 +89,14 @@ def follow_up_of(
 ) -> tuple[FollowUp, Request | None]:
     """What has to follow a result: pure.
 
-    A retry is for failures that may pass (a broker that failed, a stall, a signal, a missing figure).
-    It is not for requested limits, nor for brokers that have no figures (QUIET).
+    A retry is for failures that may pass (a broker that failed, a stall, a signal, messages that are left).
+    It is not for requested limits, nor for results that the broker does not prove.
     """
-    if result.cleared:
+    if result.verdict is Verdict.CLEARED:
         return FollowUp.CLEARED, None
-    if result.stop_reason in {StopReason.LIMIT, StopReason.QUIET}:
+    if result.verdict is Verdict.UNPROVEN:
+        return FollowUp.UNPROVEN, None
+    if result.stop_reason is StopReason.LIMIT:
         return FollowUp.ENDED, None
     if result.stop_reason is not StopReason.DEADLINE:
         return FollowUp.RETRY, None

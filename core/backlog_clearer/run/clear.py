@@ -24,14 +24,13 @@ from backlog_clearer.model import (
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import claim, cost, notes_for
-from backlog_clearer.run.record import Record, change_of, complete, no_errors
-from backlog_clearer.run.report import Action, RunResult, all_verified
+from backlog_clearer.run.record import Record, change_of, complete
+from backlog_clearer.run.report import Action, RunResult
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
+from backlog_clearer.run.verdict import judge_clear
 from backlog_clearer.run.verify import cleared_rows, difference
 from backlog_clearer.source import Source
-
-_UNFINISHED = {StopReason.SIGNAL, StopReason.FAILED, StopReason.STALLED}
 
 
 def clear(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None) -> RunResult:
@@ -73,7 +72,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     plan = record.plan(cost(claims, run, survey, source.traits.unit))
     if record.path is None:
         callbacks.show(plan)
-        return record.result(record.rows, cleared=no_errors(record.rows))
+        return record.result(record.rows, verdict=None)
     receipt = record.begin(record.path, plan, callbacks)
 
     if claims:
@@ -86,9 +85,9 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     )
 
     rows = cleared_rows(source, claims, states, record.rows, drained)
-    cleared = drained.reason not in _UNFINISHED and all_verified(rows) is True and no_errors(rows)
     notes = difference(source.traits, run.mode, rows)
-    result = record.result(rows, cleared=cleared, change=change_of(drained), notes=notes)
+    verdict = judge_clear(rows, drained.reason)
+    result = record.result(rows, verdict=verdict, change=change_of(drained), notes=notes)
     return complete(receipt, result)
 
 

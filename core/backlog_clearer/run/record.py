@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,11 +18,13 @@ from backlog_clearer.run.report import (
     Action,
     PartitionResult,
     RunResult,
+    Verdict,
     all_verified,
     as_json,
     row,
     total,
 )
+from backlog_clearer.run.verdict import changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,14 @@ class Change:
     reason: StopReason | None = None
     retries: int = 0
     bytes: int = 0
+    waited_s: float = 0.0  # for the broker's proof
     error: str | None = None  # of the run as a whole, where no partition is at fault
 
 
-def change_of(drained: Drain) -> Change:
+def change_of(drained: Drain, waited_s: float = 0.0) -> Change:
     """A drain or a skip as a `Change`."""
     received = sum(item.bytes for item in drained.partitions.values())
-    return Change(drained.seconds, drained.reason, drained.retries, received, drained.error)
+    return Change(drained.seconds, drained.reason, drained.retries, received, waited_s, drained.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +123,20 @@ class Record:
         self,
         rows: tuple[PartitionResult, ...],
         *,
-        cleared: bool,
+        verdict: Verdict | None,
         change: Change | None = None,
         notes: tuple[str, ...] = (),
     ) -> RunResult:
         """The result of the run; `notes` come after those that the plan had."""
         done = change or Change(0.0)
+        mode = self.job.run.mode if self.action is Action.CLEAR else None
         return RunResult(
             version=__version__,
             run_id=self.job.run_id,
             system=self.job.system,
             subscription=self.survey.subscription,
             action=self.action,
-            mode=self.job.run.mode if self.action is Action.CLEAR else None,
+            mode=mode,
             dry_run=self.job.run.dry_run,
             slice=str(self.job.run.slice) if self.job.run.slice else None,
             unit=self.traits.unit,
@@ -143,7 +147,11 @@ class Record:
             totals=total(rows, retries=done.retries, seconds=done.seconds, received=done.bytes),
             stop_reason=done.reason,
             verified=all_verified(rows) if change else None,
-            cleared=cleared,
+            verdict=verdict,
+            changed=change is not None and any(changed(item, mode) for item in rows),
+            proof=self.traits.proof or None if verdict is Verdict.UNPROVEN else None,
+            waited_seconds=round(done.waited_s, 3),
+            live=self.survey.live,
             receipt=self.path,
             notes=(*self.notes, *notes),
             error=done.error,
@@ -160,8 +168,3 @@ def complete(receipt: Receipt, result: RunResult) -> RunResult:
         note = f"The run is complete, but its receipt could not be completed: {error}"
         return result.model_copy(update={"notes": (*result.notes, note)})
     return result
-
-
-def no_errors(rows: Sequence[PartitionResult]) -> bool:
-    """Whether no partition has an error."""
-    return all(item.error is None for item in rows)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backlog_clearer.model import (
     Mode,
@@ -23,7 +23,8 @@ from backlog_clearer.model import (
     total_known,
 )
 
-RESULT_SCHEMA: Literal["backlog-clearer/result/1"] = "backlog-clearer/result/1"
+RESULT_SCHEMA: Literal["backlog-clearer/result/2"] = "backlog-clearer/result/2"
+_FIRST_SCHEMA = "backlog-clearer/result/1"  # as in receipts of earlier versions
 
 StoredPosition = int | str | dict[str, int | str | None] | None
 """A position as JSON has it; null: nothing is stored, or it is not known."""
@@ -35,6 +36,16 @@ class Action(StrEnum):
     CLEAR = "clear"
     STATUS = "status"
     RESTORE = "restore"
+
+
+class Verdict(StrEnum):
+    """What a run came to, by the broker's figures."""
+
+    CLEARED = "cleared"  # nothing is left up to the target, confirmed by the broker
+    UNPROVEN = "unproven"  # done, as far as the run could see; the broker gives no proof yet
+    NOT_CLEARED = "not_cleared"
+    RESTORED = "restored"  # written, and read back
+    NOT_RESTORED = "not_restored"
 
 
 class _Frozen(BaseModel):
@@ -83,7 +94,7 @@ class Totals(_Frozen):
 class RunResult(_Frozen):
     """The outcome of one run, or of one slice of it."""
 
-    schema_: Literal["backlog-clearer/result/1"] = Field(RESULT_SCHEMA, alias="schema")
+    schema_: Literal["backlog-clearer/result/2"] = Field(RESULT_SCHEMA, alias="schema")
     version: str = Field(description="of backlog-clearer")
     run_id: str
     system: str
@@ -102,12 +113,43 @@ class RunResult(_Frozen):
     verified: bool | None = Field(
         None, description="true only if the broker confirms every partition; null: unknown"
     )
-    cleared: bool = Field(description="the exit code is 0 if true, 1 if false")
+    verdict: Verdict | None = Field(description="null: status and dry runs, which change nothing")
+    changed: bool = Field(
+        False, description="whether the run changed anything, or may have; false: nothing to undo"
+    )
+    proof: str | None = Field(None, description="how to prove an unproven result")
+    waited_seconds: float = Field(0.0, description="for the broker's proof; no part of `seconds`")
+    live: tuple[str, ...] = Field((), description="consumers attached before, as the broker names them")
     receipt: str | None = Field(None, description="where the receipt is; null: none was written")
     notes: tuple[str, ...] = ()
     error: str | None = Field(None, description="of the run as a whole")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, value: object) -> object:
+        """Read results of schema 1, which had `cleared` instead of a verdict."""
+        if not isinstance(value, Mapping) or value.get("schema") != _FIRST_SCHEMA:
+            return value
+        kept = {key: item for key, item in value.items() if key != "cleared"}
+        restored = value.get("action") == Action.RESTORE
+        good, bad = (
+            (Verdict.RESTORED, Verdict.NOT_RESTORED)
+            if restored
+            else (Verdict.CLEARED, Verdict.NOT_CLEARED)
+        )
+        return {
+            **kept,
+            "schema": RESULT_SCHEMA,
+            "verdict": good if value.get("cleared") else bad,
+            "changed": True,
+        }
+
+    @property
+    def cleared(self) -> bool:
+        """Whether everything that was asked for is done and proven: cleared, or restored."""
+        return self.verdict in {Verdict.CLEARED, Verdict.RESTORED}
 
     def to_json(self, indent: int | None = None) -> str:
         """The result as JSON text."""
@@ -119,7 +161,7 @@ def failure_json(error: Exception) -> str:
     return json.dumps(
         {
             "schema": RESULT_SCHEMA,
-            "cleared": False,
+            "verdict": Verdict.NOT_CLEARED,
             "error": str(error),
             "kind": type(error).__name__,
         }

@@ -10,10 +10,11 @@ from backlog_clearer.model import Outcome, Partition, PartitionState, Recorded
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.receipt import SINCE, is_another
-from backlog_clearer.run.record import Change, Record, complete, no_errors
-from backlog_clearer.run.report import Action, RunResult, all_verified
+from backlog_clearer.run.record import Change, Record, complete
+from backlog_clearer.run.report import Action, RunResult
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.survey import refuse_live, survey
+from backlog_clearer.run.verdict import judge_restore
 from backlog_clearer.run.verify import restored_rows
 from backlog_clearer.source import Source
 from backlog_clearer.text import counted, listed
@@ -68,7 +69,7 @@ def restore_source(
     plan = record.plan(f"writes the positions of {counted(len(states), 'partition')}")
     if record.path is None:
         callbacks.show(plan)
-        return record.result(record.rows, cleared=not missing)
+        return record.result(record.rows, verdict=None)
     receipt = record.begin(record.path, plan, callbacks)
 
     begun = time.monotonic()
@@ -76,8 +77,8 @@ def restore_source(
     change = Change(time.monotonic() - begun)
 
     rows = restored_rows(source, present, record.rows, outcomes)
-    cleared = no_errors(rows) and not missing and all_verified(rows) is not False
-    return complete(receipt, record.result(rows, cleared=cleared, change=change))
+    verdict = judge_restore(rows, complete=not missing)
+    return complete(receipt, record.result(rows, verdict=verdict, change=change))
 
 
 def _unchecked(

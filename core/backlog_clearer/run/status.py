@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backlog_clearer.run.job import Job, now, opened
-from backlog_clearer.run.record import Record, no_errors
+from backlog_clearer.run.record import Record
 from backlog_clearer.run.report import Action, RunResult, as_json
 from backlog_clearer.run.survey import chosen
 
@@ -34,4 +34,4 @@ def status(job: Job) -> RunResult:
             )
             for item in record.rows
         )
-        return record.result(rows, cleared=no_errors(rows))
+        return record.result(rows, verdict=None)

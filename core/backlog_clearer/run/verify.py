@@ -24,6 +24,7 @@ from backlog_clearer.run.receipt import SINCE, is_another
 from backlog_clearer.run.report import PartitionResult, as_json
 from backlog_clearer.run.survey import survey
 from backlog_clearer.source import Source
+from backlog_clearer.text import amount, counted
 
 _LOG = logging.getLogger("backlog_clearer")
 
@@ -126,10 +127,17 @@ def restored_rows(
 
 
 def difference(traits: Traits, mode: Mode, rows: Sequence[PartitionResult]) -> tuple[str, ...]:
-    """Why fewer messages were counted than the backlog had units, where the unit explains it."""
+    """Why fewer messages may have been counted than the backlog had units.
+
+    The figures do not show which of the causes holds, so none is stated as a fact.
+    """
     verified = [item for item in rows if item.verified and item.backlog]
     messages = sum(item.messages for item in verified)
     backlog = sum(item.backlog or 0 for item in verified)
     if not traits.empty_units or mode is not Mode.CONSUME or messages >= backlog:
         return ()
-    return (f"{backlog:,} {traits.unit} held {messages:,} messages: {traits.empty_units}.",)
+    note = (
+        f"{counted(messages, 'message')} read from a backlog of {amount(backlog, traits.unit)}. Possible"
+        f" causes: {traits.empty_units}; messages that expired, or that others acknowledged, meanwhile."
+    )
+    return (note,)

@@ -79,7 +79,7 @@ resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   tags                = var.tags
 }
 
-# A job that failed after its attempts was not cleared, or could not be verified. For an array there is one
+# A job that failed after its attempts was not cleared; one that is done but unproven exits with 0. For an array there is one
 # event, not one for each of its jobs.
 resource "aws_cloudwatch_event_rule" "failed" {
   name        = "${var.name}-failed"

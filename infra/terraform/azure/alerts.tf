@@ -21,7 +21,7 @@ resource "azurerm_application_insights" "this" {
 resource "azurerm_monitor_scheduled_query_rules_alert_v2" "not_cleared" {
   name                    = "${var.name}-not-cleared"
   display_name            = "${var.name}: a backlog was not cleared"
-  description             = "A slice failed, was refused, could not be verified, or ended in the poison queue. An attempt continues where the last one stopped: read the receipts in ${local.receipts} before you start one."
+  description             = "A slice failed, was refused, was not cleared, or ended in the poison queue. An attempt continues where the last one stopped: read the receipts in ${local.receipts} before you start one."
   resource_group_name     = var.resource_group.name
   location                = var.resource_group.location
   scopes                  = [azurerm_log_analytics_workspace.this.id]

@@ -1,6 +1,7 @@
 locals {
-  # Log entries of the bundle for a slice that failed, was refused or could not be verified; and of the
-  # platform for one that it ended: a request answered with 5xx (504 is the timeout).
+  # Log entries of the bundle for a slice that failed, was refused or was not cleared, and of the platform for
+  # one that it ended: a request answered with 5xx (504 is the timeout). A slice that is done but unproven
+  # logs "backlog-clearer: unproven" and answers 200.
   failure_filter = join(" AND ", [
     "(${join(" OR ", concat(
       ["(resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for name in keys(local.functions) : "\"${var.name}-${name}\""])}))"],
@@ -15,7 +16,7 @@ locals {
 resource "google_logging_metric" "not_cleared" {
   project     = var.project_id
   name        = "${var.name}/not_cleared"
-  description = "Slices that were not cleared, or not verified"
+  description = "Slices that failed, were refused or were not cleared"
   filter      = local.failure_filter
 
   metric_descriptor {
@@ -34,7 +35,7 @@ resource "google_monitoring_alert_policy" "not_cleared" {
   user_labels           = var.labels
 
   conditions {
-    display_name = "a slice failed, was refused or could not be verified"
+    display_name = "a slice failed, was refused or was not cleared"
     condition_matched_log {
       filter = local.failure_filter
     }
@@ -50,7 +51,7 @@ resource "google_monitoring_alert_policy" "not_cleared" {
   documentation {
     mime_type = "text/markdown"
     content   = <<-TEXT
-      A slice of a backlog was not cleared, or the broker did not confirm it. Attempts continue where the last one
+      A slice of a backlog was not cleared. Attempts continue where the last one
       stopped, so one incident may heal by itself: read the run's receipts in gs://${local.receipts_bucket}/runs
       and the log entries of the condition before you start it again.
     TEXT
