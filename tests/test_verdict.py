@@ -77,6 +77,16 @@ def test_a_missing_proof_is_unproven_only_where_the_run_saw_its_end(reason: Stop
     assert exit_code(result(verdict, PROVEN, UNKNOWN, reason=reason)) == (4 if ended else 1)
 
 
+def test_a_run_that_can_only_count_has_its_own_verdict() -> None:
+    """Where no position can be stored the run is counted: exit 0 if that was meant, 1 with its reason."""
+    assert judge_clear((UNKNOWN,), StopReason.EMPTY, counts_only=True) is Verdict.COUNTED
+    assert judge_clear((UNKNOWN,), StopReason.SIGNAL, counts_only=True) is Verdict.NOT_CLEARED
+    meant = result(Verdict.COUNTED, UNKNOWN, reason=StopReason.EMPTY)
+    assert exit_code(meant) == 0
+    assert exit_code(result(Verdict.COUNTED, FAILED, reason=StopReason.EMPTY)) == 1
+    assert sentence(meant).startswith("Counted, and nothing acknowledged: 100 messages")
+
+
 @pytest.mark.parametrize(
     ("rows", "complete", "verdict"),
     [

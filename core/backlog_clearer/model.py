@@ -74,6 +74,7 @@ class Traits:
         ""  # which units are not messages, for people: "transaction markers take offsets"
     )
     competing: bool = False  # several lanes may read one partition at the same time
+    counts_only: bool = False  # no position can be stored: a run reads, counts and changes nothing
     proof: str = ""  # how a user can prove what the broker does not confirm yet, as "use …"
     settle_interval_s: float = 1.0  # longest time between two settles; 0: after every read
 

@@ -23,6 +23,7 @@ from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.restore import restore_source
+from backlog_clearer.run.verdict import exit_code
 from backlog_clearer.testing.servers.eventhubs import (
     BUSY,
     DETACH_FORCED,
@@ -340,6 +341,7 @@ def test_without_a_store_it_counts_and_claims_nothing(
     result = clear(bench, run_options(tmp_path, workers=16, batch_size=1000), **none)
     assert result.totals.messages == 3000
     assert (result.verified, result.cleared) == (None, False)
+    assert (result.verdict, result.changed, exit_code(result)) == ("counted", False, 0 if asked else 1)
     assert list(bench.container.list_blobs()) == []
     notes = " ".join(result.notes)
     assert ("--no-checkpoint: this only drains and counts; nothing changes" in notes) is asked

@@ -23,6 +23,7 @@ _STYLES = {
     Verdict.CLEARED: "bold green",
     Verdict.RESTORED: "bold green",
     Verdict.UNPROVEN: "bold yellow",
+    Verdict.COUNTED: "bold yellow",
 }
 _RUNS = {
     Verdict.CLEARED: "Cleared and verified",

@@ -96,7 +96,7 @@ def follow_up_of(
         return FollowUp.CLEARED, None
     if result.verdict is Verdict.UNPROVEN:
         return FollowUp.UNPROVEN, None
-    if result.stop_reason is StopReason.LIMIT:
+    if result.stop_reason is StopReason.LIMIT or result.verdict is Verdict.COUNTED:
         return FollowUp.ENDED, None
     if result.stop_reason is not StopReason.DEADLINE:
         return FollowUp.RETRY, None

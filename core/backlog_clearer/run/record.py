@@ -148,7 +148,9 @@ class Record:
             stop_reason=done.reason,
             verified=all_verified(rows) if change else None,
             verdict=verdict,
-            changed=change is not None and any(changed(item, mode) for item in rows),
+            changed=change is not None
+            and not self.traits.counts_only
+            and any(changed(item, mode) for item in rows),
             proof=self.traits.proof or None if verdict is Verdict.UNPROVEN else None,
             waited_seconds=round(done.waited_s, 3),
             live=self.survey.live,

@@ -44,6 +44,7 @@ class Verdict(StrEnum):
     CLEARED = "cleared"  # nothing is left up to the target, confirmed by the broker
     UNPROVEN = "unproven"  # done, as far as the run could see; the broker gives no proof yet
     NOT_CLEARED = "not_cleared"
+    COUNTED = "counted"  # read and counted; no position can be stored, so nothing was acknowledged
     RESTORED = "restored"  # written, and read back
     NOT_RESTORED = "not_restored"
 

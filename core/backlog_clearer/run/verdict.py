@@ -33,8 +33,15 @@ _WORDS = {
 _HOW = "look at the backlog with the status command once the broker has new figures"
 
 
-def judge_clear(rows: Sequence[PartitionResult], reason: StopReason) -> Verdict:
-    """The verdict of a drain or a skip; without any partition nothing is left to clear."""
+def judge_clear(
+    rows: Sequence[PartitionResult], reason: StopReason, *, counts_only: bool = False
+) -> Verdict:
+    """The verdict of a drain or a skip; without any partition nothing is left to clear.
+
+    `counts_only`: see `model.Traits`.
+    """
+    if counts_only and reason in _DONE:
+        return Verdict.COUNTED
     if all(item.verified is True for item in rows):
         return Verdict.CLEARED
     unknown = [item for item in rows if item.verified is None]
@@ -68,7 +75,7 @@ def exit_code(result: RunResult) -> int:
             return EXIT_DONE
         case Verdict.UNPROVEN:
             return EXIT_UNPROVEN
-        case None:
+        case Verdict.COUNTED | None:
             return EXIT_NOT_DONE if result.totals.errors or result.error else EXIT_DONE
     return EXIT_NOT_DONE
 
@@ -86,6 +93,8 @@ def sentence(result: RunResult) -> str:
         case Verdict.UNPROVEN:
             how = result.proof or _HOW
             text = f"Done, but not proven: {work}. The broker gives no proof yet; {how}"
+        case Verdict.COUNTED:
+            text = f"Counted, and nothing acknowledged: {work}"
         case Verdict.CLEARED | Verdict.RESTORED:
             text = f"{_WORDS[result.verdict]}: {work}"
         case Verdict.NOT_CLEARED | Verdict.NOT_RESTORED:

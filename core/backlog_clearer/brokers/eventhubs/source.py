@@ -88,7 +88,7 @@ class EventHubsSource:
     @property
     def traits(self) -> Traits:
         """See `source.Source`."""
-        return _TRAITS
+        return replace(_TRAITS, counts_only=self._options.checkpoint_store is None)
 
     def survey(self) -> Survey:
         """Partitions, checkpoints, ownerships, readers; see `source.Source`."""
