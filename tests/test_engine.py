@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource, lost_connection
 from backlog_clearer.engine.drain import Drain, Halt, Snapshot, drain, spread
-from backlog_clearer.engine.worker import Budget
+from backlog_clearer.engine.share import Budget
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Advance, Claim, Partition, PartitionState, StopReason
 from backlog_clearer.options.run import RunOptions
@@ -72,15 +72,15 @@ def test_retries_are_bounded() -> None:
     assert "lose this connection" in (done.error or "")
 
 
-def test_one_failure_stops_the_rest_and_names_its_partition() -> None:
-    """A fatal error in one partition is reported with it; others keep what they acknowledged."""
+def test_one_failure_names_its_partition_and_leaves_the_rest() -> None:
+    """A fatal error in one partition is reported with it; the others are cleared."""
     broker, source = filled(100_000, 100_000)
     source.open_lane = _failing(source, 1)  # type: ignore[method-assign,assignment] # one lane alone
     done = drain(source, claims(source), RUN)
     assert done.reason is StopReason.FAILED
     assert done.partitions[Partition("t", 1)].error == "the disk is gone"
     assert done.partitions[Partition("t", 0)].error is None
-    assert (positions(broker)[0] or 0) == done.partitions[Partition("t", 0)].messages
+    assert positions(broker)[0] == 100_000 == done.partitions[Partition("t", 0)].messages
 
 
 class _Failing(MemoryLane):
@@ -106,7 +106,7 @@ def test_refused_partition_carries_its_error() -> None:
     assert done.reason is StopReason.FAILED
     assert done.partitions[Partition("t", 0)].error == "not authorised"
     assert done.partitions[Partition("t", 0)].unacknowledged == 1000
-    assert positions(broker)[0] is None
+    assert positions(broker) == [None, 1000]
 
 
 def test_stall_is_reported() -> None:

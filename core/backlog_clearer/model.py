@@ -49,7 +49,7 @@ class StopReason(StrEnum):
     DEADLINE = "deadline"  # --max-seconds
     SIGNAL = "signal"  # SIGINT or SIGTERM
     STALLED = "stalled"  # backlog remains and nothing arrived for the stall time
-    FAILED = "failed"  # a worker met an error that retrying does not mend
+    FAILED = "failed"  # what is left has errors that retrying does not mend
 
 
 class Partition(NamedTuple):

@@ -11,6 +11,17 @@ Rules for both protocols:
   unanswered connection, a moved leader, throttling) and `BrokerError` for what will not (refused
   credentials). Only the engine waits, opens a lane again and gives up. Switch a library's retries off, or
   bound them: `read` ends about when its wait does, and any call ends within 15 s whatever the broker does.
+- **A deterministic failure is not repeated unchanged.** An answer that is too large makes the lane ask for
+  half as much with its next read; that read returns an empty sequence, and one message that is too large is
+  a `BrokerError` with its partition.
+- **One partition's error is its own.** An error that concerns one partition has it as `partition`, from
+  every method; figures and results of the others are returned. Without one, the error is the client's:
+  the engine gives its claims to other lanes (a limit on consumers means fewer lanes, not an end).
+- **Own contention passes.** What lanes and slices of one run do to each other (a lock, a group that is
+  joined in turn) is a `TransientError`: the engine waits longer each time.
+- **A dead connection is noticed.** Where the broker owes an answer, or a heartbeat where it may be silent
+  otherwise, the lane raises `TransientError` after `RunOptions.answer_seconds`, which is less than half of
+  --stall-seconds.
 - **Only this project's errors.** Nothing but a `ClearerError` leaves an adapter.
 - **Unknown is None.** An error, a timeout or an empty answer is never turned into 0.
 - **Positions move forward.** Only `restore` lowers a position.
@@ -59,6 +70,13 @@ def failed_state(
 class Lane(Protocol):
     """One client that reads and acknowledges some claims, on one thread."""
 
+    throttled_s: float
+    """For how many seconds the broker has told this lane's client to wait, all in all; else 0.0.
+
+    Grows with each answer that throttles, by the time given there. The engine reads it from another
+    thread, shows it, and does not take that time for a stall.
+    """
+
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Receive the next messages; at most one `Advance` for a partition and call.
 
@@ -74,9 +92,11 @@ class Lane(Protocol):
         follow mode (no target) `left` counts to the end that the broker reported last, and the
         partition stays claimed.
 
-        Raises `TransientError` or `BrokerError`, with the partition if it concerns one;
-        `RecreatedError` where the log is not the claimed one any more. After any of them, the engine
-        calls only `settle` and `close`.
+        Raises `TransientError` or `BrokerError`, with the partition if it concerns one (no leader,
+        deleted, refused, taken by another reader); `RecreatedError` where the log is not the claimed one
+        any more. After any of them, the engine calls only `settle` and `close`, and opens a lane for the
+        other claims. A final error ends the partition that it names; a transient one is retried up to
+        --max-retries times in a row, while the others are read.
         """
 
     def settle(self) -> Sequence[Settled]:
@@ -115,8 +135,12 @@ class Source(Protocol):
         Creates nothing: a topic or subscription that does not exist raises `UsageError` with its
         name, and with names like it. Refused credentials and an unreachable broker raise
         `BrokerError` within 15 s, with the address and what to check. An error of one
-        partition is that state's `error`, not an exception. An unknown value is None, with a note that
+        partition is that state's `error`, not an exception: no leader, no subscription there, a request
+        that failed for it. Of several topics, one that does not exist is such a state, of its partition 0;
+        `UsageError` is raised only where none exists. An unknown value is None, with a note that
         gives the reason.
+
+        While a run follows the end, it surveys every 30 s, and reads partitions that were added.
 
         `identity` is not empty, is the same in every survey, does not depend on the route to the broker,
         and differs from another subscription's. `end` of each state is the frozen target. `backlog`

@@ -31,10 +31,11 @@ def show_progress(console: Console) -> Iterator[Observe]:
         TextColumn("{task.fields[read]}"),
         TextColumn("{task.fields[rate]}/s"),
         TextColumn("{task.fields[left]} left"),
+        TextColumn("{task.fields[slowed]}"),
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("", total=None, read="0 messages", rate="0", left="…")
+    task = bar.add_task("", total=None, read="0 messages", rate="0", left="…", slowed="")
 
     def show(seen: Snapshot) -> None:
         bar.start()  # only now: before, the plan is shown and a question may be asked
@@ -45,6 +46,7 @@ def show_progress(console: Console) -> Iterator[Observe]:
             completed=max(0, (seen.backlog or 0) - (seen.left or 0)) if known else 0,
             read=counted(seen.messages, "message"),
             rate=figure(_rate(seen)),
+            slowed=f"throttled for {seen.throttled_s:,.0f} s" if seen.throttled_s >= 1 else "",
             left=figure(seen.left),
         )
 
@@ -81,6 +83,8 @@ def progress_line(seen: Snapshot) -> str:
     ]
     if seen.retries:
         parts.append(counted(seen.retries, "retry", "retries"))
+    if seen.throttled_s >= 1:
+        parts.append(f"throttled for {seen.throttled_s:,.0f} s")
     return f"{seen.seconds:.0f} s: {', '.join(parts)}"
 
 

@@ -1,8 +1,8 @@
 """The drain: workers that read and acknowledge until a stop rule applies, and their figures added up.
 
-A worker (`engine.worker`) is one thread with one lane. The calling thread only watches: it adds up
-what the workers publish, asks the broker what is left where the lanes cannot know it, and applies
-`engine.stop`.
+A worker (`engine.worker`) is one thread with one lane; `engine.crew` decides who has which claim. The
+calling thread only watches: it adds up what the workers publish, asks the broker what is left where the
+lanes cannot know it, looks for partitions that were added meanwhile, and applies `engine.stop`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from backlog_clearer.engine.crew import JOIN_S, Crew
+from backlog_clearer.engine.share import Share
 from backlog_clearer.engine.stop import Moment, decide
-from backlog_clearer.engine.worker import Budget, Worker
+from backlog_clearer.engine.worker import Worker
 from backlog_clearer.errors import ClearerError
 from backlog_clearer.model import Claim, Partition, StopReason, total_known
 from backlog_clearer.options.run import RunOptions
@@ -26,7 +28,7 @@ _LOG = logging.getLogger("backlog_clearer")
 TICK_S = 0.1  # how often the watching thread looks
 PROBE_FIRST_S = 1.0  # silence before the broker is asked what is left; doubles up to…
 PROBE_LAST_S = 10.0
-JOIN_S = 30.0  # longest wait for workers to settle and close
+GROW_S = 30.0  # how often partitions are looked for that were added while the drain runs
 
 
 class Halt:
@@ -62,6 +64,7 @@ class Snapshot:
     left: int | None  # in the source's unit; None: unknown
     backlog: int | None  # at the start, in the source's unit
     retries: int
+    throttled_s: float = 0.0  # for how long the broker told lanes to wait, all of them together
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,9 @@ class Drain:
     retries: int
     workers: int
     partitions: dict[Partition, Drained] = field(default_factory=dict)
-    error: str | None = None  # of a worker as a whole, where no partition is at fault
+    error: str | None = None  # where it FAILED: the first error of those that ended it
+    notes: tuple[str, ...] = ()  # facts that the user should know, one sentence each
+    joined: tuple[Claim, ...] = ()  # claims that were added while it ran
 
 
 def spread(claims: Sequence[Claim], workers: int, *, competing: bool) -> list[list[Claim]]:
@@ -101,43 +106,42 @@ def drain(
     *,
     halt: Halt | None = None,
     observe: Callable[[Snapshot], None] = lambda _: None,
+    grow: Callable[[], Sequence[Claim]] | None = None,
 ) -> Drain:
     """Read and acknowledge the claims until a stop rule applies; never raises a broker's error.
 
-    `observe` is called about ten times a second from the calling thread.
+    `observe` is called about ten times a second from the calling thread. So is `grow`, every 30 s: it
+    returns claims that the drain is to take on, each partition once. A partition that fails for good
+    ends with its error, and the others continue.
     """
     halt = halt or Halt()
-    ended = threading.Event()
-    lanes = spread(claims, run.workers, competing=source.traits.competing)
-    budget = Budget(run.max_messages, len(lanes)) if run.max_messages and lanes else None
-    workers = [
-        Worker(
-            f"worker-{index}",
-            source,
-            lane,
-            run=run,
-            halt=halt.event,
-            ended=ended,
-            budget=budget,
-        )
-        for index, lane in enumerate(lanes)
-    ]
-    watch = _Watch(source, claims, run, workers)
-    for worker in workers:
-        worker.thread.start()
+    crew = Crew(source, run, halt.event, spread(claims, run.workers, competing=source.traits.competing))
+    watch = _Watch(source, claims, run, crew, grow)
+    crew.start()
     while True:
-        ended.clear()
+        crew.event.clear()
         moment = watch.look(signalled=halt.signalled)
         observe(watch.snapshot(moment))
         reason = decide(moment, run)
         if reason:
             break
-        ended.wait(TICK_S)
-    halt.event.set()
-    deadline = time.monotonic() + JOIN_S
-    for worker in workers:
-        worker.thread.join(max(0.0, deadline - time.monotonic()))
-    return watch.conclude(reason)
+        crew.event.wait(TICK_S)
+    return watch.conclude(reason, crew.stop())
+
+
+@dataclass(slots=True)
+class _Silence:
+    """For how long a worker has received nothing, apart from the time that it was told to wait."""
+
+    since: float
+    throttled_s: float = 0.0  # of the worker, when it received something last
+
+    def seconds(self, worker: Worker, now: float) -> float:
+        """The silence so far."""
+        throttled_s = worker.throttled_s
+        if worker.progress_at > self.since:
+            self.since, self.throttled_s = worker.progress_at, throttled_s
+        return max(0.0, now - self.since - (throttled_s - self.throttled_s))
 
 
 class _Watch:
@@ -148,44 +152,55 @@ class _Watch:
         source: Source,
         claims: Sequence[Claim],
         run: RunOptions,
-        workers: Sequence[Worker],
+        crew: Crew,
+        grow: Callable[[], Sequence[Claim]] | None,
     ) -> None:
         self.source = source
-        self.targets = {claim.partition: claim.target for claim in claims}
-        self.frozen = all(target is not None for target in self.targets.values())
+        self.frozen = all(claim.target is not None for claim in claims)
         self.run = run
-        self.workers = workers
-        self.shares = [share for worker in workers for share in worker.shares.values()]
+        self.crew = crew
+        self.grow = grow
+        self.joined: list[Claim] = []
         self.started = time.monotonic()
+        self.grown_at = self.started
         self.backlog = total_known(claim.state.backlog for claim in claims)
+        self.silences: dict[str, _Silence] = {}
         self.probed_at = self.started
+        self.probed = False
         self.probed_left: int | None = None
         self.probe_wait = PROBE_FIRST_S
 
     def look(self, *, signalled: bool) -> Moment:
-        """The state now; asks the broker where the lanes cannot know it."""
+        """Add up the workers; asks the broker what is left where the lanes cannot know it."""
         now = time.monotonic()
-        ended = not any(
-            worker.thread.is_alive() for worker in self.workers
-        )  # before reading their figures
-        progress_at = max((worker.progress_at for worker in self.workers), default=self.started)
-        quiet_s = now - max(progress_at, self.started)
+        if self.grow is not None and now - self.grown_at >= GROW_S and not signalled:
+            self._grow(self.grow)
+        workers, shares = self.crew.all, self.crew.shares
+        progress_at = max((worker.progress_at for worker in workers), default=self.started)
+        quiet_s = min((self._silence(worker, now) for worker in workers), default=now - self.started)
         if progress_at > self.probed_at:
-            self.probed_left, self.probe_wait = None, PROBE_FIRST_S
-        left = total_known(0 if share.reached else share.left for share in self.shares)
+            self.probed, self.probed_left, self.probe_wait = False, None, PROBE_FIRST_S
+        left = total_known(0 if share.reached else share.left for share in shares if not share.over)
         if self._should_probe(left, quiet_s, now - self.probed_at):
             self._probe()
-        finished = ended and self.frozen and all(share.done for share in self.shares)
+        if left == 0 and not self.frozen and self.probed and self.probed_left is None:
+            left = None  # the broker does not confirm what the lanes report
+        over = all(share.over for share in shares)
+        errors = any(share.error is not None for share in shares)
         return Moment(
             elapsed_s=now - self.started,
             quiet_s=quiet_s,
-            messages=sum(share.read for share in self.shares),
-            empty=finished or self.probed_left == 0,
+            messages=sum(share.read for share in shares),
+            empty=(over and self.frozen and not errors) or self.probed_left == 0,
             left=self.probed_left if left is None else left,
-            troubled=any(worker.troubled for worker in self.workers),
+            troubled=any(share.troubled and not share.over for share in shares),
             signalled=signalled,
-            failed=any(worker.failure for worker in self.workers),
+            failed=over and errors and not self.crew.halt.is_set(),
         )
+
+    def _silence(self, worker: Worker, now: float) -> float:
+        silence = self.silences.setdefault(worker.name, _Silence(self.started))
+        return silence.seconds(worker, now)
 
     def _should_probe(self, left: int | None, quiet_s: float, since_probe_s: float) -> bool:
         """Whether only the broker can show if this is the end, and it is time to ask it."""
@@ -194,37 +209,55 @@ class _Watch:
         return (left is None and quiet_s >= self.probe_wait) or (left == 0 and not self.frozen)
 
     def _probe(self) -> None:
+        targets = {
+            share.claim.partition: share.claim.target
+            for share in self.crew.shares
+            if share.error is None
+        }
         try:
-            found = self.source.remaining(self.targets)
+            found = self.source.remaining(targets)
         except ClearerError as error:
             _LOG.warning("The broker did not report what is left: %s", error)
             found = []
         answered = {item.partition: item.left for item in found}
-        self.probed_left = total_known(answered.get(partition) for partition in self.targets)
+        self.probed_left = total_known(answered.get(partition) for partition in targets)
+        self.probed = True
         self.probed_at = time.monotonic()
         self.probe_wait = min(PROBE_LAST_S, self.probe_wait * 2)
+
+    def _grow(self, grow: Callable[[], Sequence[Claim]]) -> None:
+        """Take on what was added to the subscription meanwhile."""
+        try:
+            claims = grow()
+        except ClearerError as error:
+            _LOG.warning("Partitions that were added meanwhile could not be looked for: %s", error)
+            claims = ()
+        self.joined += claims
+        self.crew.add(claims)
+        self.grown_at = time.monotonic()
 
     def snapshot(self, moment: Moment) -> Snapshot:
         """The moment for a progress display; an untouched claim still has all of its backlog."""
         left = moment.left
+        given_up = [share for share in self.crew.shares if share.error is not None]
         if left is None and not self.source.traits.competing:
-            left = total_known(
-                share.claim.state.backlog if share.left is None and not share.read else share.left
-                for share in self.shares
-            )
+            left = total_known(_left(share) for share in self.crew.shares)
+        elif left is not None and given_up:
+            left = total_known((left, *map(_left, given_up)))
         return Snapshot(
             seconds=moment.elapsed_s,
             messages=moment.messages,
-            bytes=sum(share.bytes for share in self.shares),
+            bytes=sum(share.bytes for share in self.crew.shares),
             left=left,
             backlog=self.backlog,
-            retries=sum(worker.retries for worker in self.workers),
+            retries=sum(worker.retries for worker in self.crew.all),
+            throttled_s=sum(worker.throttled_s for worker in self.crew.all),
         )
 
-    def conclude(self, reason: StopReason) -> Drain:
-        """Add up what the workers did, after they ended."""
+    def conclude(self, reason: StopReason, late: Sequence[Worker]) -> Drain:
+        """Add up what the workers did, after they ended; `late` are those that did not in time."""
         drained: dict[Partition, Drained] = {}
-        for share in self.shares:
+        for share in self.crew.shares:
             partition = share.claim.partition
             old = drained.get(partition, Drained(0, 0, 0, None))
             drained[partition] = Drained(
@@ -233,17 +266,33 @@ class _Watch:
                 old.bytes + share.bytes,
                 old.error or share.error,
             )
-        errors = [worker.failure for worker in self.workers if worker.failure]
-        errors += [
+        errors = [item.error for item in drained.values() if item.error]
+        unfinished = [
             f"{worker.name} did not stop within {JOIN_S:.0f} s; its last messages may be unacknowledged"
-            for worker in self.workers
-            if worker.thread.is_alive()
+            for worker in late
         ]
+        if unfinished or (errors and reason in {StopReason.EMPTY, StopReason.QUIET}):
+            reason = StopReason.FAILED
+        throttled_s = sum(worker.throttled_s for worker in self.crew.all)
+        notes = [*self.crew.notes()]
+        if throttled_s >= 1:
+            notes.append(
+                f"The broker throttled this run: lanes waited for {throttled_s:,.0f} s in total."
+            )
         return Drain(
-            reason=StopReason.FAILED if errors else reason,
+            reason=reason,
             seconds=time.monotonic() - self.started,
-            retries=sum(worker.retries for worker in self.workers),
-            workers=len(self.workers),
+            retries=sum(worker.retries for worker in self.crew.all),
+            workers=len(self.crew.workers),
             partitions=drained,
-            error=errors[0] if errors else None,
+            error=next(iter((*unfinished, *errors)), None) if reason is StopReason.FAILED else None,
+            notes=tuple(notes),
+            joined=tuple(self.joined),
         )
+
+
+def _left(share: Share) -> int | None:
+    """What is left of a claim; all of its backlog where nothing was read of it."""
+    if share.reached or share.yielded:
+        return 0
+    return share.claim.state.backlog if share.left is None and not share.read else share.left

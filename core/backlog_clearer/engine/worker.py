@@ -3,64 +3,70 @@
 Every figure has exactly one writer, so the hot path takes no lock. Messages count once they are
 acknowledged: a lane that fails settles what it has read and is opened again where it settled;
 messages that it could not settle are dropped from the count and read again.
+
+An error that names a partition concerns only that partition: a final one ends it, a transient one is
+retried while the others are read. An error without a partition concerns the lane: a transient one is
+retried, and after a final one, or too many, the worker retires and its claims go to the others
+(`engine.crew`).
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import random
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
 
-import tenacity
-
+from backlog_clearer.engine.share import Budget, Share
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
-from backlog_clearer.model import Claim, Position
+from backlog_clearer.model import Partition
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Lane, Source
+from backlog_clearer.text import counted
 
 _LOG = logging.getLogger("backlog_clearer")
 
 READ_WAIT_S = 0.25  # how long a read may wait; also how soon a worker notices that it must stop
 GRANTED_WAIT_S = 0.05  # the same where it holds a part of max_messages that other workers could use
 GRANT_POLL_S = 0.01  # between two attempts to get a part that another worker gave back
+BACKOFF_FIRST_S = 0.2
+BACKOFF_LAST_S = 8.0
+TRIAL_S = 1.0  # how long a spare worker reads a partition before another worker takes it over
+TOGETHER_S = 0.5  # claims that are due within this time are tried in one lane
+GATHER_S = 0.05  # wait for further claims before a lane is opened again with some
+
+FOREVER_S = 10.0**9
+
+_Shares = Mapping[Partition, Share]
 
 
-@dataclass(slots=True)
-class Share:
-    """The progress of one worker on one claim; only that worker writes it."""
+class Exchange(Protocol):
+    """What a worker asks of the others; see `engine.crew.Crew`."""
 
-    claim: Claim
-    read: int = 0  # messages read, including those settled
-    settled: int = 0  # messages acknowledged
-    bytes: int = 0
-    left: int | None = None
-    reached: bool = False  # read up to the target, not necessarily settled
-    done: bool = False  # reached and settled
-    error: str | None = None
-    resume: Position | None = None
+    def inbox_of(self, worker: Worker) -> list[Share]:
+        """Take the claims that were given to a worker."""
+
+    def set_apart(self, share: Share, worker: Worker) -> None:
+        """Have another worker retry a claim, or this one where there is no other."""
+
+    def hand_back(self, shares: Iterable[Share], worker: Worker) -> None:
+        """Return claims that a spare worker has read again."""
+
+    def hand_over(self, shares: Iterable[Share], worker: Worker, *, retires: bool) -> None:
+        """Give claims to workers whose client did not fail with them; those without one end."""
+
+    def changed(self) -> None:
+        """Report that something is over."""
 
 
-class Budget:
-    """`max_messages`, shared by workers without any of them exceeding it."""
-
-    def __init__(self, limit: int, workers: int) -> None:
-        self._left = limit
-        self._workers = workers
-        self._lock = threading.Lock()
-
-    def take(self) -> int:
-        """Reserve a fair part of the rest; 0 when all of it is reserved or used."""
-        with self._lock:
-            grant = -(-self._left // self._workers)
-            self._left -= grant
-            return grant
-
-    def refund(self, unused: int) -> None:
-        """Give back the unused part of a reservation."""
-        with self._lock:
-            self._left += unused
+def backoff_s(failures: int) -> float:
+    """How long to wait after so many failures in a row: 0.2 to 8 s, half of it by chance."""
+    longest = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** min(failures, 10))
+    return max(BACKOFF_FIRST_S, random.uniform(longest / 2, longest))  # noqa: S311 not a secret
 
 
 class Worker:
@@ -70,99 +76,125 @@ class Worker:
         self,
         name: str,
         source: Source,
-        claims: Iterable[Claim],
+        shares: Iterable[Share],
         *,
         run: RunOptions,
         halt: threading.Event,
-        ended: threading.Event,
+        crew: Exchange,
         budget: Budget | None,
+        spare: bool = False,
     ) -> None:
         self.name = name
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
         self.source = source
-        self.shares = {claim.partition: Share(claim, resume=claim.resume) for claim in claims}
+        self.shares = {share.claim.partition: share for share in shares}
         self.run = run
         self.halt = halt
-        self.ended = ended
+        self.crew = crew
         self.budget = budget
-        self.progress_at = time.monotonic()
+        self.spare = spare  # reads only claims that are retried, until they work again
+        self.inbox: list[Share] = []  # guarded by the crew
+        self.called = False  # the inbox is not empty, or the drain is over
+        self.wake = threading.Event()
+        self.retired = False
+        self.progress_at = time.monotonic()  # a message arrived, or a lane was opened
         self.retries = 0
-        self.troubled = False  # between a transient error and the next read that works
-        self.failure: str | None = None
+        self.refusal: str | None = None  # why it retired
+        self.lane: Lane | None = None
+        self._throttled_s = 0.0
+        self._failures = 0  # transient errors of lanes in a row, without progress between them
+        self._proven: set[Partition] = set()  # claims that a lane of this worker has read
         self._unsettled = False
 
+    @property
+    def throttled_s(self) -> float:
+        """For how long the broker has told this worker's lanes to wait; any thread may ask."""
+        lane = self.lane
+        return self._throttled_s + (lane.throttled_s if lane else 0.0)
+
+    @property
+    def load(self) -> int:
+        """How many claims it has, or will have."""
+        return len(self.inbox) + sum(not share.over for share in list(self.shares.values()))
+
     def _work(self) -> None:
-        """Clear the claims; a failure is kept for the watching thread, which stops the others."""
+        """Clear the claims, and those given later, until the drain is over or the client fails."""
         try:
-            while not self.halt.is_set() and any(not share.done for share in self.shares.values()):
-                self._retrying()
-        except ClearerError as error:
-            partition = error.partition if isinstance(error, BrokerError) else None
-            share = self.shares.get(partition) if partition else None
-            if share:
-                share.error = share.error or str(error)
-            self.failure = str(error)
-        except Exception as error:  # noqa: BLE001 an adapter's bug must end the run, not hang it
+            while not self.halt.is_set() and not self.retired:
+                if self.called:
+                    self.halt.wait(GATHER_S)
+                for share in self.crew.inbox_of(self):
+                    self.shares[share.claim.partition] = share
+                active = [share for share in self.shares.values() if not share.over]
+                now = time.monotonic()
+                due = [share for share in active if share.due_at <= now + TOGETHER_S]
+                if due and min(share.due_at for share in due) <= now:
+                    self._session({share.claim.partition: share for share in due})
+                    continue
+                due_at = min((share.due_at for share in active), default=None)
+                self.wake.wait(None if due_at is None else due_at - now)
+                self.wake.clear()
+        finally:
+            self.crew.changed()
+
+    def _session(self, shares: _Shares) -> None:
+        """One lane from open to close; an error costs the partition it names, or this worker's client."""
+        self._forget_unsettled(shares)
+        before = {partition: share.settled for partition, share in shares.items()}
+        begun = time.monotonic()
+        error: ClearerError | None = None
+        try:
+            self.lane = self.source.open_lane(
+                [replace(share.claim, resume=share.resume) for share in shares.values()]
+            )
+            self.progress_at = time.monotonic()
+            self._use(self.lane, shares)
+        except ClearerError as failure:
+            error = failure
+        except Exception as failure:  # noqa: BLE001 an adapter's bug must end the run, not hang it
             _LOG.exception("%s failed", self.name)
-            self.failure = f"{self.name} failed: {type(error).__name__}: {error}"
+            error = BrokerError(f"{self.name} failed: {type(failure).__name__}: {failure}")
         finally:
-            self.ended.set()
+            lane, self.lane = self.lane, None
+            if lane is not None:
+                lane.close()
+                self._throttled_s += lane.throttled_s
+        long = time.monotonic() - begun > max(self.run.stall_seconds, self.run.quiet_seconds)
+        idle = long and not any(share.left for share in shares.values())
+        for partition, share in shares.items():
+            if share.settled > before[partition] or idle:
+                share.failures = self._failures = 0
+        advanced = {key for key, share in shares.items() if share.settled > before[key]}
+        if self.halt.is_set():
+            self._end_unsettled(shares, error)
+        elif error is not None:
+            self._forget_unsettled(shares)
+            self._failed(error, shares, advanced)
+        elif self.spare:
+            back = [share for share in shares.values() if not share.over]
+            self._drop(back)
+            self.crew.hand_back(back, self)
+        self.crew.changed()
 
-    def _retrying(self) -> None:
-        """Run lanes until one has got further than the last, or retries are used up."""
-
-        def report(state: tenacity.RetryCallState) -> None:
-            self.retries += 1
-            error = state.outcome.exception() if state.outcome else None
-            wait = state.next_action.sleep if state.next_action else 0
-            _LOG.warning("Retrying in %.1f s: %s", wait, error)
-
-        tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TransientError),
-            stop=tenacity.stop_after_attempt(self.run.max_retries + 1)
-            | tenacity.stop_when_event_set(self.halt),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, min=0.2, max=8.0),
-            sleep=tenacity.sleep_using_event(self.halt),
-            before_sleep=report,
-            reraise=True,
-        )(self._session)
-
-    def _session(self) -> None:
-        """One lane from open to close; returns early after a transient error if it got further."""
-        self._forget_unsettled()
-        before = sum(share.settled for share in self.shares.values())
-        claims = [
-            replace(share.claim, resume=share.resume)
-            for share in self.shares.values()
-            if not share.done
-        ]
-        lane = self.source.open_lane(claims)
+    def _use(self, lane: Lane, shares: _Shares) -> None:
+        """Read and settle, and settle what can be if a read fails."""
         try:
-            try:
-                self._read(lane)
-            except ClearerError:
-                self._settle_what_can_be(lane)
-                raise
-            self._settle(lane)
-        except TransientError as error:
-            self.troubled = True
-            if self.halt.is_set() or sum(s.settled for s in self.shares.values()) == before:
-                raise
-            self.retries += 1
-            _LOG.warning("Continuing from the last acknowledged position: %s", error)
-            self.halt.wait(0.2)
-        finally:
-            lane.close()
+            self._read(lane, shares)
+        except ClearerError:
+            self._settle_what_can_be(lane, shares)
+            raise
+        self._settle(lane, shares)
 
-    def _read(self, lane: Lane) -> None:
+    def _read(self, lane: Lane, shares: _Shares) -> None:
         """The hot loop: nothing here runs once per message, and little once per batch."""
-        shares, read, halted, now = self.shares, lane.read, self.halt.is_set, time.monotonic
+        read, halted, now = lane.read, self.halt.is_set, time.monotonic
         budget = self.budget
         wait = GRANTED_WAIT_S if budget else READ_WAIT_S
         interval = self.source.traits.settle_interval_s
-        settle_at = now() + interval
+        at = now()
+        settle_at, until = at + interval, math.inf
         waiting = sum(not share.reached for share in shares.values())
-        while waiting and not halted():
+        while waiting and at < until and not halted() and not self.called:
             grant = budget.take() if budget else None
             if grant == 0:  # all of max_messages is reserved; another worker may give some back
                 self.halt.wait(GRANT_POLL_S)
@@ -185,19 +217,29 @@ class Worker:
             if budget and not got:  # a worker that has messages but no grant must get its turn
                 self.halt.wait(2 * GRANT_POLL_S)
             at = now()
-            self.troubled = False
+            if until is math.inf:
+                until = self._works(shares, at)
             if advances:
                 self.progress_at = at
                 self._unsettled = True
             if self._unsettled and at >= settle_at:
-                self._settle(lane)
+                self._settle(lane, shares)
                 settle_at = now() + interval
 
-    def _settle(self, lane: Lane) -> None:
+    def _works(self, shares: _Shares, now: float) -> float:
+        """Note that a lane's first read worked; when the lane is to end for the worker's other claims."""
+        self._proven.update(shares)
+        for share in shares.values():
+            share.troubled = False
+        others = [item for key, item in self.shares.items() if key not in shares and not item.over]
+        last = now + (TRIAL_S if self.spare else FOREVER_S)
+        return min((last, *(share.due_at for share in others)))
+
+    def _settle(self, lane: Lane, shares: _Shares) -> None:
         """Acknowledge; raises `BrokerError` for a partition that the broker refuses for good."""
         refused = None
         for partition, messages, position, error in lane.settle():
-            share = self.shares[partition]
+            share = shares[partition]
             share.settled += messages
             if position is not None:
                 share.resume = position
@@ -205,25 +247,93 @@ class Worker:
                 share.error = error
                 refused = partition
         self._unsettled = False
-        for share in self.shares.values():
+        for share in shares.values():
             share.done = share.reached and share.error is None
         if refused is not None:
-            raise BrokerError(f"{refused}: {self.shares[refused].error}", refused)
+            raise BrokerError(f"{refused}: {shares[refused].error}", refused)
 
-    def _settle_what_can_be(self, lane: Lane) -> None:
+    def _settle_what_can_be(self, lane: Lane, shares: _Shares) -> None:
         """After a failed read: acknowledge the messages read before it, if the broker still answers."""
         if self._unsettled:
             try:
-                self._settle(lane)
+                self._settle(lane, shares)
             except ClearerError as error:
                 _LOG.warning("The messages read last could not be acknowledged: %s", error)
 
-    def _forget_unsettled(self) -> None:
-        """Uncount messages that no lane can acknowledge any more: they will be read again."""
-        for share in self.shares.values():
-            lost = share.read - share.settled
-            share.read = share.settled
-            share.reached = share.done
+    def _forget_unsettled(self, shares: _Shares) -> None:
+        """Uncount messages that will be read again; those of a partition that is over stay counted."""
+        for share in shares.values():
+            lost = share.forget() if not share.over else 0
             if lost and self.budget:
                 self.budget.refund(lost)
         self._unsettled = False
+
+    @staticmethod
+    def _end_unsettled(shares: _Shares, error: ClearerError | None) -> None:
+        """At the end of a drain: messages that stay unacknowledged are their partition's error."""
+        for share in shares.values():
+            if error is not None and share.read > share.settled:
+                share.error = share.error or str(error)
+
+    def _failed(self, error: ClearerError, shares: _Shares, advanced: set[Partition]) -> None:
+        """Decide what an error costs: a partition, some time, or this worker's client."""
+        partition = error.partition if isinstance(error, BrokerError) else None
+        named = shares.get(partition) if partition is not None else None
+        active = [share for share in shares.values() if not share.over]
+        if partition is not None and named is not None:
+            if not named.over:
+                self._failed_partition(named, error, active, again=partition not in advanced)
+            return
+        transient = isinstance(error, TransientError)
+        handed = [share for share in active if share.refused_by and not self._has_read(share)]
+        if handed and (transient or self._proven):
+            # Another client failed with these before, and now this one did: its others still work.
+            self._refuse(handed, error, retires=False)
+            return
+        self._failures += not advanced
+        if transient and self._failures <= self.run.max_retries:
+            self._rest(active, self._failures, error)
+        else:
+            self._refuse(active, error, retires=True)
+
+    def _failed_partition(
+        self, share: Share, error: ClearerError, active: list[Share], *, again: bool
+    ) -> None:
+        share.failures += again
+        if not isinstance(error, TransientError) or share.failures > self.run.max_retries:
+            share.error = str(error)
+            _LOG.warning("%s is given up: %s", share.claim.partition, error)
+        elif share.failures <= 1 or self.spare or len(active) == 1:
+            self._rest([share] if self.spare else active, share.failures, error)
+        else:  # a retry that helped did not follow: the other partitions must not wait for it
+            self._rest([share], share.failures, error)
+            self._drop([share])
+            self.crew.set_apart(share, self)
+
+    def _rest(self, shares: list[Share], failures: int, error: ClearerError) -> None:
+        """Try again after a while."""
+        wait = backoff_s(failures)
+        self.retries += 1
+        for share in shares:
+            share.troubled = True
+            share.due_at = time.monotonic() + wait
+        _LOG.warning("Retrying in %.1f s: %s", wait, error)
+
+    def _refuse(self, shares: list[Share], error: ClearerError, *, retires: bool) -> None:
+        """Pass on claims with which this worker's client fails for good."""
+        for share in shares:
+            share.refused_by.add(self.name)
+            share.refusal = share.refusal or str(error)
+        self._drop(shares)
+        if retires:
+            self.refusal = str(error)
+        partitions = counted(len(shares), "partition")
+        _LOG.warning("%s leaves %s to the others: %s", self.name, partitions, error)
+        self.crew.hand_over(shares, self, retires=retires)
+
+    def _drop(self, shares: list[Share]) -> None:
+        for share in shares:
+            self.shares.pop(share.claim.partition, None)
+
+    def _has_read(self, share: Share) -> bool:
+        return share.claim.partition in self._proven

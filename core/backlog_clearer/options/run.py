@@ -72,7 +72,10 @@ class RunOptions(Options):
         60.0, gt=0, description="give up if backlog remains and no message arrives for this long"
     )
     max_retries: int = Field(
-        10, ge=0, le=1000, description="consecutive attempts after transient errors, with backoff"
+        10,
+        ge=0,
+        le=1000,
+        description="attempts in a row after transient errors of a partition or lane, with backoff",
     )
     quiet_seconds: float = Field(
         15.0,
@@ -91,6 +94,15 @@ class RunOptions(Options):
     receipt_dir: str = Field(
         "receipts", description="directory for receipts, a path or any fsspec URL (gs://, s3://, az://)"
     )
+
+    @property
+    def answer_seconds(self) -> float:
+        """How long a lane waits for an answer before its connection counts as dead.
+
+        Less than half of --stall-seconds, so that a new connection is tried before the run counts as
+        stalled; at most 15 s.
+        """
+        return min(15.0, 0.4 * self.stall_seconds)
 
     def choose(self, partitions: Iterable[Partition]) -> list[Partition]:
         """The partitions that `--partitions` and `--slice` select, sorted.

@@ -85,7 +85,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     )
 
     rows = cleared_rows(source, claims, states, record.rows, drained)
-    notes = difference(source.traits, run.mode, rows)
+    notes = (*drained.notes, *difference(source.traits, run.mode, rows))
     verdict = judge_clear(rows, drained.reason, counts_only=source.traits.counts_only)
     result = record.result(rows, verdict=verdict, change=change_of(drained), notes=notes)
     return complete(receipt, result)

@@ -20,6 +20,8 @@ class RedisLane:
     claimed them. XRANGE delivers nothing, so there is nothing to give back.
     """
 
+    throttled_s = 0.0
+
     def __init__(self, options: RedisOptions, claims: Sequence[Claim], batch: int) -> None:
         """Raises `TransientError` or `BrokerError`."""
         (claim,) = claims  # a stream is one partition

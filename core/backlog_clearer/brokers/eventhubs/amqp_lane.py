@@ -22,6 +22,8 @@ from backlog_clearer.model import Advance, Claim, Partition, Position, Settled
 class AmqpLane:
     """A lane over AMQP; see `source.Lane`."""
 
+    throttled_s = 0.0
+
     def __init__(
         self,
         options: EventHubsOptions,

@@ -126,6 +126,8 @@ class KafkaEndpoint:
 class KafkaReaderLane:
     """A Kafka lane whose settlements are checkpoints; see `source.Lane`."""
 
+    throttled_s = 0.0
+
     def __init__(
         self,
         options: EventHubsOptions,

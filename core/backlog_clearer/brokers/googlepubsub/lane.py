@@ -84,6 +84,8 @@ class StreamLane:
     happens on the lane's thread.
     """
 
+    throttled_s = 0.0
+
     def __init__(
         self,
         client: SubscriberClient,

@@ -65,6 +65,8 @@ class _Poll:
 class IggyLane:
     """Polls several partitions in turn; see `source.Lane`."""
 
+    throttled_s = 0.0
+
     def __init__(
         self,
         options: IggyOptions,

@@ -49,6 +49,8 @@ def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
 class ClientLane:
     """A lane over one consumer that is assigned its partitions and joins no group."""
 
+    throttled_s = 0.0
+
     def __init__(
         self,
         options: KafkaOptions,

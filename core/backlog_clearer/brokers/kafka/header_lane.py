@@ -54,6 +54,8 @@ def fetch_bytes(lanes: int) -> int:
 class HeaderLane:
     """A lane over bare Fetch requests; commits through librdkafka."""
 
+    throttled_s = 0.0
+
     def __init__(
         self,
         options: KafkaOptions,

@@ -62,6 +62,8 @@ def _translated(doing: str, broker: MemoryBroker) -> Iterator[None]:
 class MemoryLane:
     """A lane over the in-memory broker."""
 
+    throttled_s = 0.0
+
     def __init__(self, source: MemorySource, claims: Sequence[Claim]) -> None:
         self._source = source
         self._broker = source.broker

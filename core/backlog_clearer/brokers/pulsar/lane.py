@@ -237,6 +237,8 @@ class _ClaimReader:
 class PulsarLane:
     """One consumer for each claim, on as few connections as there are brokers."""
 
+    throttled_s = 0.0
+
     def __init__(self, settings: LaneSettings, claims: Sequence[Claim]) -> None:
         self._settings = settings
         self._cluster = Cluster(settings.options, settings.access, settings.run_id)

@@ -1,0 +1,62 @@
+"""What workers pass to each other: the progress on one claim, and the rest of `max_messages`."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from backlog_clearer.model import Claim, Position
+
+
+@dataclass(slots=True)
+class Share:
+    """The progress on one claim; only the worker that has it writes it, and passes it on closed."""
+
+    claim: Claim
+    read: int = 0  # messages read, including those settled
+    settled: int = 0  # messages acknowledged
+    bytes: int = 0
+    left: int | None = None
+    reached: bool = False  # read up to the target, not necessarily settled
+    done: bool = False  # reached and settled
+    error: str | None = None  # why nothing more is read of it
+    resume: Position | None = None
+    failures: int = 0  # transient errors that named it, without progress between them
+    troubled: bool = False  # between a transient error and the next read that works
+    due_at: float = 0.0  # on the monotonic clock: not tried again before
+    refused_by: set[str] = field(default_factory=set)  # workers whose client failed for good with it
+    refusal: str | None = None  # the first of these errors
+    yielded: bool = False  # another worker has the same claim, and this one does not continue
+
+    @property
+    def over(self) -> bool:
+        """Whether no lane is to read it any more."""
+        return self.done or self.yielded or self.error is not None
+
+    def forget(self) -> int:
+        """Uncount messages that no lane can acknowledge any more, since they will be read again."""
+        lost = self.read - self.settled
+        self.read = self.settled
+        self.reached = self.done
+        return lost
+
+
+class Budget:
+    """`max_messages`, shared by workers without any of them exceeding it."""
+
+    def __init__(self, limit: int, workers: int) -> None:
+        self._left = limit
+        self._workers = workers
+        self._lock = threading.Lock()
+
+    def take(self) -> int:
+        """Reserve a fair part of the rest; 0 when all of it is reserved or used."""
+        with self._lock:
+            grant = -(-self._left // self._workers)
+            self._left -= grant
+            return grant
+
+    def refund(self, unused: int) -> None:
+        """Give back the unused part of a reservation."""
+        with self._lock:
+            self._left += unused

@@ -1,0 +1,355 @@
+"""Errors in the engine over scripted lanes: each costs the partition or the client that it concerns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource, lost_connection
+from backlog_clearer.engine import worker
+from backlog_clearer.engine.drain import Halt, Snapshot, drain
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Advance, Claim, Partition, StopReason
+from backlog_clearer.options.run import RunOptions
+
+RUN = RunOptions(
+    workers=2, stop_when_empty=True, batch_size=100, stall_seconds=5, quiet_seconds=1, max_seconds=60
+)
+ONE = RUN.model_copy(update={"workers": 1})
+P = [Partition("t", number) for number in range(8)]
+ALL_TAKEN = "the subscription has reached its maximum of consumers"
+
+
+class ScriptedLane(MemoryLane):
+    """A lane that asks its source's script before it is opened and before each read."""
+
+    def __init__(self, source: ScriptedSource, claims: Sequence[Claim]) -> None:
+        self.partitions = frozenset(claim.partition for claim in claims)
+        self.script = source
+        source.opening(self)
+        super().__init__(source, claims)
+        source.opened.append(self.partitions)
+        source.lanes.append(self)
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Read unless the script raises."""
+        self.script.reading(self)
+        return super().read(max_wait_s, max_messages)
+
+    def close(self) -> None:
+        """Close, and be no lane of the source any more."""
+        super().close()
+        if self in self.script.lanes:
+            self.script.lanes.remove(self)
+
+
+class ScriptedSource(MemorySource):
+    """A source whose lanes fail as the functions `opening` and `reading` decide."""
+
+    def __init__(self, *counts: int, competing: bool = False) -> None:
+        broker = MemoryBroker()
+        broker.create("t", len(counts), size=10)
+        for number, count in enumerate(counts):
+            broker.produce("t", number, count)
+        super().__init__(broker, "t", "g", competing=competing, batch_size=100)
+        self.opening: Callable[[ScriptedLane], None] = lambda _: None
+        self.reading: Callable[[ScriptedLane], None] = lambda _: None
+        self.opened: list[frozenset[Partition]] = []  # the partitions of each lane so far
+        self.lanes: list[ScriptedLane] = []  # that are open now
+
+    def open_lane(self, claims: Sequence[Claim]) -> MemoryLane:
+        """A scripted lane."""
+        return ScriptedLane(self, claims)
+
+    def claims(self, *, frozen: bool = True) -> list[Claim]:
+        """Claims on everything."""
+        return [Claim(state, None, state.end if frozen else None) for state in self.survey().partitions]
+
+    def stored(self) -> list[int | None]:
+        """The position of each partition, on the broker."""
+        return [self.broker.position("g", partition) for partition in sorted(self.broker.logs)]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries wait for milliseconds, so that tests can use many."""
+    monkeypatch.setattr(worker, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(worker, "BACKOFF_LAST_S", 0.08)
+    monkeypatch.setattr(worker, "TRIAL_S", 0.2)
+    monkeypatch.setattr(worker, "TOGETHER_S", 0.0)
+
+
+def broken(
+    partition: Partition, kind: type[BrokerError] = BrokerError
+) -> Callable[[ScriptedLane], None]:
+    """A script: every lane with this partition fails, naming it."""
+
+    def fail(lane: ScriptedLane) -> None:
+        if partition in lane.partitions:
+            raise kind(f"{partition} was deleted", partition)
+
+    return fail
+
+
+@pytest.mark.parametrize("moment", ["opening", "reading"])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_final_error_of_one_partition_ends_only_that_one(workers: int, moment: str) -> None:
+    """The partition that an error names carries it; all others are cleared, whatever lane they share."""
+    source = ScriptedSource(1000, 1000, 1000, 1000)
+    setattr(source, moment, broken(P[1]))
+    done = drain(source, source.claims(), RUN.model_copy(update={"workers": workers}))
+    assert source.stored() == [1000, None, 1000, 1000]
+    assert done.reason is StopReason.FAILED
+    assert {key: item.error for key, item in done.partitions.items() if item.error} == {
+        P[1]: "t[1] was deleted"
+    }
+    assert done.error == "t[1] was deleted"
+
+
+def test_many_broken_partitions_end_each_with_its_error() -> None:
+    """Four broken partitions of one lane end one by one, and the fifth is cleared."""
+    source = ScriptedSource(*[500] * 5)
+
+    def fail(lane: ScriptedLane) -> None:
+        for partition in sorted(lane.partitions - {P[3]}):
+            raise BrokerError(f"{partition} is gone", partition)
+
+    source.opening = fail
+    done = drain(source, source.claims(), ONE)
+    assert source.stored() == [None, None, None, 500, None]
+    assert [done.partitions[p].error for p in P[:5]] == [
+        *[f"t[{number}] is gone" for number in range(3)],
+        None,
+        "t[4] is gone",
+    ]
+
+
+def test_a_partition_that_breaks_midway_keeps_what_was_acknowledged() -> None:
+    """What was read before the error is settled and counted; the position is where that ended."""
+    source = ScriptedSource(100_000, 3000)
+
+    def fail(lane: ScriptedLane) -> None:
+        if P[0] in lane.partitions and source.broker.reads >= 20:
+            raise BrokerError("t[0] was deleted", P[0])
+
+    source.reading = fail
+    done = drain(source, source.claims(), ONE)
+    first, second = source.stored()
+    assert second == 3000
+    assert 0 < (first or 0) == done.partitions[P[0]].messages < 100_000
+    assert done.partitions[P[0]].unacknowledged == 0
+
+
+def test_others_drain_while_one_partition_is_retried() -> None:
+    """A partition without a leader neither ends nor delays the others, and ends after its retries."""
+    source = ScriptedSource(2000, 2000, 2000)
+    ended: list[list[int | None]] = []
+
+    def fail(lane: ScriptedLane) -> None:
+        if P[0] in lane.partitions:
+            ended.append(source.stored())
+            time.sleep(0.05)  # a slow failure: others must not wait for it
+            raise TransientError("t[0] has no leader", P[0])
+
+    source.opening = fail
+    done = drain(source, source.claims(), ONE.model_copy(update={"max_retries": 6}))
+    assert source.stored() == [None, 2000, 2000]
+    assert done.reason is StopReason.FAILED
+    assert done.partitions[P[0]].error == "t[0] has no leader"
+    assert len(ended) == 1 + 6
+    assert done.retries == 6
+    assert ended[-1] == [None, 2000, 2000], "the others waited for the partition that is retried"
+    assert source.opened == [{P[1], P[2]}], "the lane of the others was opened again"
+
+
+def test_a_partition_whose_leader_returns_is_cleared() -> None:
+    """Retries of one partition end well once its leader is back, and nothing is counted twice."""
+    source = ScriptedSource(5000, 5000, 5000)
+    back_at = time.monotonic() + 0.4
+
+    def fail(lane: ScriptedLane) -> None:
+        if P[0] in lane.partitions and time.monotonic() < back_at:
+            raise TransientError("t[0] has no leader", P[0])
+
+    source.reading = fail
+    done = drain(source, source.claims(), ONE.model_copy(update={"max_retries": 100}))
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [5000, 5000, 5000])
+    assert sum(item.messages for item in done.partitions.values()) == 15_000
+    assert done.retries > 2
+
+
+@pytest.mark.parametrize("names_partition", [True, False])
+def test_progress_renews_the_retries(*, names_partition: bool) -> None:
+    """A partition that fails after each batch, far more often than is retried in a row, is cleared."""
+    source = ScriptedSource(2000, 2000)
+    reads = 0
+
+    def fail(_: ScriptedLane) -> None:
+        nonlocal reads
+        reads += 1
+        if reads % 3 == 0:
+            raise TransientError("the connection is lost", P[0] if names_partition else None)
+
+    source.reading = fail
+    done = drain(source, source.claims(), ONE.model_copy(update={"max_retries": 3}))
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [2000, 2000])
+    assert done.retries >= 10
+
+
+def test_a_limit_on_consumers_means_fewer_lanes() -> None:
+    """Where the broker allows one consumer, one worker clears everything, and the broker's sentence is kept."""
+    source = ScriptedSource(*[3000] * 4)
+
+    refused = threading.Semaphore(0)
+
+    def fail(_: ScriptedLane) -> None:
+        if source.lanes:
+            refused.release()
+            raise BrokerError(ALL_TAKEN)
+
+    def wait(_: ScriptedLane) -> None:
+        if len(source.opened) == 1:  # so that the first lane has not ended before the others are tried
+            assert refused.acquire(timeout=10)
+
+    source.opening, source.reading = fail, wait
+    done = drain(source, source.claims(), RUN.model_copy(update={"workers": 4}))
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [3000] * 4)
+    assert done.error is None
+    assert [note for note in done.notes if ALL_TAKEN in note]
+    assert any("of 4 workers could not continue" in note for note in done.notes)
+
+
+def test_competing_lanes_continue_without_the_one_that_fails() -> None:
+    """Where lanes compete, the others clear what a lane leaves that fails for good."""
+    source = ScriptedSource(5000, competing=True)
+
+    def fail(_: ScriptedLane) -> None:
+        if len(source.lanes) >= 2:
+            raise BrokerError(ALL_TAKEN)
+
+    source.opening = fail
+    done = drain(source, source.claims(), RUN.model_copy(update={"workers": 4}))
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [5000])
+    assert done.partitions[P[0]].error is None
+
+
+@pytest.mark.parametrize("competing", [False, True])
+def test_a_client_that_always_fails_ends_the_drain(*, competing: bool) -> None:
+    """Where no client works, every partition has the error, and each worker tries only a few times."""
+    source = ScriptedSource(100, 100, 100, 100, competing=competing)
+    tried: list[frozenset[Partition]] = []
+
+    def fail(lane: ScriptedLane) -> None:
+        tried.append(lane.partitions)
+        raise BrokerError("access denied")
+
+    source.opening = fail
+    done = drain(source, source.claims(), RUN.model_copy(update={"workers": 4}))
+    assert (done.reason, done.error) == (StopReason.FAILED, "access denied")
+    assert {item.error for item in done.partitions.values()} <= {"access denied", None}
+    assert len(tried) <= 8
+    assert done.notes == ()
+
+
+def test_an_unreachable_broker_ends_after_the_retries_of_each_worker() -> None:
+    """Claims of clients that failed too often are not retried as often again by every other client."""
+    source = ScriptedSource(100, 100, 100, 100)
+    tried = 0
+
+    def fail(_: ScriptedLane) -> None:
+        nonlocal tried
+        tried += 1
+        raise lost_connection()
+
+    source.opening = fail
+    done = drain(source, source.claims(), RUN.model_copy(update={"workers": 4, "max_retries": 5}))
+    assert done.reason is StopReason.FAILED
+    assert tried <= 4 * 6 + 4
+
+
+@pytest.mark.parametrize("kind", [BrokerError, TransientError])
+def test_an_error_that_names_nothing_does_not_end_other_lanes(kind: type[BrokerError]) -> None:
+    """What one lane cannot read, another one tries and gives back: it never costs what that one had."""
+    source = ScriptedSource(1000, 200_000, 1000, 1000)
+
+    def fail(lane: ScriptedLane) -> None:
+        if P[0] in lane.partitions:
+            raise kind("a bug of the server")
+
+    source.reading = fail
+    done = drain(source, source.claims(), RUN.model_copy(update={"max_retries": 2}))
+    assert source.stored()[1] == 200_000
+    assert done.partitions[P[0]].error == "a bug of the server"
+    assert done.partitions[P[1]].error is None
+    assert done.reason is StopReason.FAILED
+
+
+def test_partitions_of_a_client_that_breaks_midway_are_cleared_by_others() -> None:
+    """A worker whose client fails for good after a while leaves the rest of its partitions to the others."""
+    source = ScriptedSource(*[20_000] * 4)
+    victim: list[int] = []
+
+    def fail(_: ScriptedLane) -> None:
+        victim[:] = victim or [threading.get_ident()]
+        if victim[0] == threading.get_ident() and source.broker.reads > 50:
+            raise BrokerError("the certificate has expired")
+
+    source.reading = fail
+    done = drain(source, source.claims(), RUN)
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [20_000] * 4)
+    assert sum(item.messages for item in done.partitions.values()) == 80_000
+    assert any("1 of 2 workers could not continue" in note for note in done.notes)
+
+
+def test_following_continues_without_the_partition_that_ended() -> None:
+    """With --follow, a deleted partition does not end the others, and is not taken for a stall."""
+    source = ScriptedSource(1000, 1000)
+    source.reading = broken(P[0])
+    halt = Halt()
+    run = RUN.model_copy(update={"stop_when_empty": False, "follow": True, "stall_seconds": 0.3})
+    quiet: list[float] = []
+
+    def observe(seen: Snapshot) -> None:
+        if seen.messages == 1000:
+            quiet.append(seen.seconds)
+            if seen.seconds - quiet[0] > 1:
+                source.broker.produce("t", 1, 500)
+        if seen.messages >= 1500:
+            halt.signal()
+
+    done = drain(source, source.claims(frozen=False), run, halt=halt, observe=observe)
+    assert done.reason is StopReason.SIGNAL
+    assert (source.stored()[1] or 0) >= 1500
+    assert done.partitions[P[0]].error == "t[0] was deleted"
+
+
+def test_an_unacknowledged_end_is_the_partitions_error() -> None:
+    """Messages whose last acknowledgement fails when a drain is stopped are counted as such, with the error."""
+    source = ScriptedSource(100_000)
+    halt = Halt()
+
+    def observe(seen: Snapshot) -> None:
+        if seen.messages and not source.broker.settle_faults:
+            source.broker.settle_faults.append(lost_connection())
+            halt.signal()
+
+    run = ONE.model_copy(update={"stop_when_empty": False, "follow": True})
+    done = drain(source, source.claims(frozen=False), run, halt=halt, observe=observe)
+    item = done.partitions[P[0]]
+    assert done.reason is StopReason.SIGNAL
+    assert item.unacknowledged > 0
+    assert item.messages == (source.stored()[0] or 0)
+    assert item.error is not None
+
+
+def test_no_thread_is_left_where_a_spare_worker_was_needed() -> None:
+    """The worker that retries a partition apart from the others ends with the drain."""
+    before = threading.active_count()
+    source = ScriptedSource(100, 100)
+    source.opening = broken(P[0], TransientError)
+    drain(source, source.claims(), ONE.model_copy(update={"max_retries": 5}))
+    assert threading.active_count() == before
