@@ -14,13 +14,15 @@ from confluent_kafka.admin import ListOffsetsResultInfo  # type: ignore[attr-def
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backlog_clearer.brokers.kafka.admin import GroupAdmin
+from backlog_clearer.brokers.kafka import source as source_module
+from backlog_clearer.brokers.kafka.admin import GroupAdmin, Topics
 from backlog_clearer.brokers.kafka.figures import (
     NOTHING_STORED,
     checked,
     contradiction,
     offsets_left,
 )
+from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leaders import log_bounds
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -115,13 +117,17 @@ class Consumer:
 @pytest.fixture
 def survey(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Survey]]:
     """Surveys two partitions of a cluster whose figures are given."""
-    monkeypatch.setattr(GroupAdmin, "topics", lambda _: [ONE, TWO])
+    monkeypatch.setattr(GroupAdmin, "topics", lambda _: Topics({ONE: "id", TWO: "id"}, {}))
+    monkeypatch.setattr(GroupAdmin, "incarnations", lambda *_: {"orders": "id"})
     monkeypatch.setattr(GroupAdmin, "members", lambda _: ())
+    monkeypatch.setattr(source_module, "undo_fault", lambda _: None)
     monkeypatch.setattr(GroupAdmin, "cluster_id", lambda _: "c1")
     with closing(KafkaSource(OPTIONS, RunOptions())) as source:
 
         def ask(starts: Sequence[int], ends: Sequence[int], committed: Sequence[int]) -> Survey:
             source._admin._client = Cluster(starts, ends, committed)  # type: ignore[assignment]
+            answers = (TopicPartition("orders", n, offset) for n, offset in enumerate(committed))
+            monkeypatch.setattr(source, "_stored", stored(*answers))
             return source.survey()
 
         yield ask
@@ -212,11 +218,15 @@ def test_remaining_reports_a_log_that_was_cut_below_the_position(
     assert "beyond the end" in (left.error or "")
 
 
-def test_skip_refuses_a_target_that_is_not_an_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skip_refuses_a_target_that_is_not_an_offset(
+    survey: Callable[..., Survey], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A negative target is an error of its partition, and is not written."""
+    del survey
     state = PartitionState(ONE, 10, 0, -1001, None)
     with closing(KafkaSource(OPTIONS, RunOptions())) as source:
         monkeypatch.setattr(source, "_stored", stored(TopicPartition("orders", 0, 10)))
+        monkeypatch.setattr(source._admin, "log_end", lambda _: ({ONE: 90}, {}))
         (outcome,) = source.skip([Claim(state, None, -1001)])
     assert outcome.position is None
     assert "-1001" in (outcome.error or "")
@@ -281,6 +291,6 @@ def test_log_bounds_are_checked(starts: list[int], ends: list[int]) -> None:
 
 def test_an_old_end_leaves_unknown_how_much_is_left() -> None:
     """A claim that follows the end is not at it because the last known end lies behind it."""
-    lane = LaneOffsets([Claim(PartitionState(ONE, 10, 0, 90, 80), None, None)])
+    lane = LaneOffsets([Claim(PartitionState(ONE, 10, 0, 90, 80), None, None)], Incarnations(Mock()))
     assert lane.reach(ONE, 50, 40, end=49).left is None
     assert lane.reach(ONE, 60, 10, end=61).left == 1

@@ -25,6 +25,7 @@ class Case:
         self.reader = reader
         self.group = unique("group")
         self.topic = ""
+        self.more: dict[str, Any] = {}  # other options of the system
 
     def create(self, partitions: int = 1, **config: Any) -> str:
         """Create the topic."""
@@ -51,6 +52,7 @@ class Case:
             topic=self.topic,
             group_id=self.group,
             reader=self.reader,
+            **self.more,
         )
 
     def status(self) -> RunResult:

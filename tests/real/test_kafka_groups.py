@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from confluent_kafka import TopicPartition
 
+from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import RefusedError, UsageError
+from backlog_clearer.options.base import build
 from backlog_clearer.testing.servers.kafka_judge import unique
 from tests.real.kafka_case import Case
 
@@ -72,22 +75,67 @@ def test_never_committed_group_is_restored_by_forgetting_it(case: Case) -> None:
     assert (back.cleared, back.verified) == (True, True)
 
 
-def test_never_committed_partition_of_a_used_group_is_told_beforehand(case: Case) -> None:
-    """A commit that cannot be removed is announced before the run, and refused by a restore."""
+def test_a_partition_without_an_offset_has_none_again_after_a_restore(case: Case) -> None:
+    """Exactly the partitions without an offset have none again; other topics of the group keep theirs."""
     other = case.create()
     case.judge.produce(other, 0, 10)
     case.judge.commit(other, case.group, {0: 3})
-    topic = case.create(2)
-    case.judge.produce(topic, 0, 10)
-    case.judge.produce(topic, 1, 10)
+    topic = case.create(3)
+    for number in range(3):
+        case.judge.produce(topic, number, 10)
     case.judge.commit(topic, case.group, {1: 4})
     result = case.clear()
-    assert [bool(item.undo) for item in result.partitions] == [True, False]
+    assert [item.undo for item in result.partitions] == [None] * 3
     back = case.restore(result)
-    assert case.committed() == {0: 10, 1: 4}
-    assert [bool(item.error) for item in back.partitions] == [True, False]
-    assert not back.cleared
+    assert case.committed() == {0: None, 1: 4, 2: None}
+    assert (back.cleared, back.verified) == (True, True)
     assert case.judge.committed(other, case.group) == {0: 3}
+
+
+@pytest.mark.parametrize("mode", ["consume", "skip"])
+def test_metadata_and_leader_epoch_come_back(case: Case, mode: str) -> None:
+    """A restore brings back the text and the leader epoch that were committed with an offset."""
+    topic = case.create(2)
+    for number in range(2):
+        case.judge.produce(topic, number, 10)
+    first = TopicPartition(topic, 0, 4, "host-7;2026-11-25", 0)
+    second = TopicPartition(topic, 1, 10, "", 0)
+    case.judge.store(case.group, first, second)
+    result = case.clear(mode=mode)
+    assert case.committed() == {0: 10, 1: 10}
+    assert result.partitions[0].before == {
+        "offset": 4,
+        "metadata": "host-7;2026-11-25",
+        "leader_epoch": 0,
+    }
+    back = case.restore(result)
+    assert back.verified is True
+    assert case.judge.stored(topic, case.group) == {
+        0: (4, "host-7;2026-11-25", 0),
+        1: (10, "", 0),
+    }
+
+
+def test_a_pending_offset_of_a_transaction_does_not_delay_a_run(case: Case) -> None:
+    """A transaction with an offset pending is named, and the group is cleared at once."""
+    topic = case.create()
+    case.judge.produce(topic, 0, 20)
+    name = unique("payments")
+    with case.judge.pending_offset(topic, case.group, 5, transactional_id=name):
+        result = case.clear()
+        assert case.committed() == {0: 20}
+    assert (result.cleared, result.totals.messages) == (True, 20)
+    (note,) = [note for note in result.notes if "transaction" in note]
+    assert f"{topic}[0]" in note
+    assert name in note
+
+
+@pytest.mark.parametrize("name", [" billing", "billing "])
+def test_a_group_id_with_blanks_around_it_is_refused(name: str) -> None:
+    """Blanks around the name are refused: librdkafka strips them in one kind of request only."""
+    values = {"bootstrap_servers": "127.0.0.1:9092", "topic": "orders", "group_id": name}
+    with pytest.raises(UsageError, match="--group-id: the name begins or ends with a blank"):
+        build(KafkaOptions, values)
 
 
 def test_restore_brings_back_an_offset_that_is_not_retained_any_more(case: Case) -> None:

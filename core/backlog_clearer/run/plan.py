@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backlog_clearer.model import Claim, Mode, PartitionState, Survey
@@ -53,9 +53,17 @@ def claim(states: Sequence[PartitionState], mode: Mode, *, frozen: bool) -> list
         Claim(state, resume=None, target=state.end if frozen else None)
         for state in states
         if state.error is None
-        and not (frozen and state.backlog == 0 and state.position in (None, state.end))
+        and not (frozen and state.backlog == 0 and _is_there(state))
         and not (mode is Mode.SKIP and state.end is None)
     ]
+
+
+def _is_there(state: PartitionState) -> bool:
+    """Whether nothing is stored, or the position is the end; what is stored with an offset does not count."""
+    position = state.position
+    if isinstance(position, Mapping) and not isinstance(state.end, Mapping):
+        position = position.get("offset")
+    return position in (None, state.end)
 
 
 def notes_for(

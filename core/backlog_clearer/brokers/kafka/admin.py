@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -20,7 +20,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it is documented there
 
 from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
-from backlog_clearer.brokers.kafka.figures import NOTHING_STORED, Figures, checked
+from backlog_clearer.brokers.kafka.figures import Figures, Stored, checked
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_admin
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import partition_error
@@ -44,6 +44,19 @@ _AFTER_LOSS_S = 2.0  # how long a coordinator's answer is awaited after a connec
 _NO_MEMBERS = frozenset({"EMPTY", "DEAD"})
 
 
+class Topics(NamedTuple):
+    """What the cluster has of the topics asked for."""
+
+    partitions: Mapping[Partition, str | None]  # sorted; with the incarnation of each one's topic
+    errors: Mapping[str, BrokerError]  # by topic: why nothing is known of it
+
+
+def _incarnation(topic: Any) -> str | None:
+    """A topic's id, as Kafka's tools print it; None where the broker has none."""
+    text = str(topic.topic_id) if topic.topic_id is not None else ""
+    return text if text.strip("A") else None  # all bits zero: the broker is older than topic ids
+
+
 class GroupAdmin:
     """An admin client for one group; calls from several threads wait for one another."""
 
@@ -53,22 +66,48 @@ class GroupAdmin:
         self._client = open_admin(options, self._complaints)
         self._lock = threading.RLock()
 
-    def topics(self) -> list[Partition]:
-        """Every partition of the topics; raises `UsageError` for topics that do not exist."""
+    def topics(self) -> Topics:
+        """The partitions of the topics; raises `UsageError` where none of the topics exists.
+
+        A topic that is missing or may not be described is an error of its own where others are there.
+        """
         names = list(self._options.topic)
+        found, failed = self._described(names)
+        missing = [name for name, error in failed.items() if error.code() in _NO_SUCH_TOPIC]
+        if len(missing) == len(names):
+            raise UsageError(self._missing_text(missing))
+        errors: dict[str, BrokerError] = {
+            name: BrokerError(self._missing_text([name]))
+            if name in missing
+            else translate(error, f"describing topic {name}", self._options)
+            for name, error in failed.items()
+        }
+        if not found:
+            raise next(iter(errors.values()))
+        partitions = {
+            Partition(name, info.id): _incarnation(topic)
+            for name, topic in found.items()
+            for info in topic.partitions
+        }
+        return Topics(dict(sorted(partitions.items())), errors)
+
+    def incarnations(self, topics: Iterable[str]) -> dict[str, str | None]:
+        """The topic id of each topic that exists (KIP-516); None where the broker has no ids.
+
+        Raises `TransientError` or `BrokerError` where that is not known.
+        """
+        found, failed = self._described(sorted(set(topics)))
+        for name, error in failed.items():
+            if error.code() not in _NO_SUCH_TOPIC:
+                raise translate(error, f"describing topic {name}", self._options)
+        return {name: _incarnation(topic) for name, topic in found.items()}
+
+    def _described(self, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, KafkaError]]:
         with self._lock:
             futures = self._client.describe_topics(
-                TopicCollection(names), request_timeout=REQUEST_TIMEOUT_S
+                TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT_S
             )
-            found, failed = self._answers(futures, f"describing {','.join(names)}")
-            missing = [name for name, error in failed.items() if error.code() in _NO_SUCH_TOPIC]
-            if missing:
-                raise UsageError(self._missing_text(missing))
-        for name, error in failed.items():
-            raise translate(error, f"describing topic {name}", self._options)
-        return sorted(
-            Partition(name, info.id) for name, topic in found.items() for info in topic.partitions
-        )
+            return self._answers(futures, f"describing {','.join(names)}")
 
     def _missing_text(self, missing: Sequence[str]) -> str:
         """Which topics are missing, and the existing topics with similar names."""
@@ -86,34 +125,98 @@ class GroupAdmin:
             )
         return "\n".join(lines)
 
-    def cluster_id(self) -> str | None:
-        """The cluster's id; None where the broker has none."""
+    def cluster_id(self) -> str:
+        """The cluster's id; "" where the broker has none (before 0.10.1).
+
+        Raises where the broker did not answer: the identity must not lack it without a reason.
+        """
         doing = "describing the cluster"
         with self._lock:
             # not `AdminClient.cluster_id`, which confluent-kafka has only from 2.16 on
             answer = self._client.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
-            found, _ = self._answers({doing: answer}, doing)
-            return (found[doing].cluster_id or None) if found else None
+            found, failed = self._answers({doing: answer}, doing)
+        if doing in failed:
+            raise translate(failed[doing], doing, self._options)
+        return found[doing].cluster_id or ""
 
-    def members(self) -> tuple[str, ...]:
-        """The group's members by name; empty if it has none or does not exist."""
+    def members(self) -> tuple[str, ...] | None:
+        """The group's members by name; None where Kafka describes it as dead or does not find it."""
         group = self._options.group_id
+        doing = f"describing group {group}"
         with self._lock:
             futures = self._client.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)
-            found, failed = self._answers(futures, f"describing group {group}", to_coordinator=True)
-            error = failed.get(group)
-            if error is not None and error.code() != KafkaError.GROUP_ID_NOT_FOUND:
-                raise translate(error, f"describing group {group}", self._options)
-            described = found.get(group)
-            if described is not None and described.members:
-                return tuple(
-                    f"{member.client_id} at {member.host} ({member.member_id})"
-                    for member in described.members
+            found, failed = self._answers(futures, doing, to_coordinator=True)
+        error = failed.get(group)
+        if error is not None and error.code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise translate(error, doing, self._options)
+        described = found.get(group)
+        if described is None:
+            return None
+        if described.members:
+            return tuple(
+                f"{member.client_id} at {member.host} ({member.member_id})"
+                for member in described.members
+            )
+        state = described.state.name
+        if state == "DEAD":
+            return None
+        return (
+            () if state == "EMPTY" else (f"a group in state {state} whose members are not known yet",)
+        )
+
+    def unstable(self, partitions: Iterable[Partition]) -> set[Partition]:
+        """The partitions for which an open transaction has an offset of the group pending (KIP-447)."""
+        group = self._options.group_id
+        wanted = [TopicPartition(p.topic, p.number) for p in partitions]
+        if not wanted:
+            return set()
+        with self._lock:
+            futures = self._client.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, wanted)],
+                require_stable=True,
+                request_timeout=REQUEST_TIMEOUT_S,
+            )
+            found, failed = self._answers(futures, f"fetching the stable offsets of group {group}")
+        if group in failed:  # brokers before 2.5 have no such question: then nothing is noted
+            return set()
+        return {
+            Partition(item.topic, item.partition)
+            for item in found[group].topic_partitions
+            if item.error is not None and item.error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT
+        }
+
+    def group_names(self) -> list[str]:
+        """The consumer groups that the user may see, this one left out; raises `BrokerError`."""
+        doing = "listing the groups"
+        with self._lock:
+            answer = self._client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S)
+            found, failed = self._answers({doing: answer}, doing)
+        if doing in failed:
+            raise translate(failed[doing], doing, self._options)
+        names = {listing.group_id for listing in found[doing].valid}
+        return sorted(names - {self._options.group_id})
+
+    def offsets_of(
+        self, groups: Sequence[str], partitions: Sequence[Partition]
+    ) -> dict[str, dict[Partition, int]]:
+        """What other groups have committed for these partitions; a group that cannot be asked is left out."""
+        stored: dict[str, dict[Partition, int]] = {}
+        wanted = [TopicPartition(p.topic, p.number) for p in partitions]
+        with self._lock:
+            futures: dict[str, Future[Any]] = {}
+            for group in groups:  # one group a call, all at the same time
+                asked = [ConsumerGroupTopicPartitions(group, wanted)]
+                futures.update(
+                    self._client.list_consumer_group_offsets(asked, request_timeout=REQUEST_TIMEOUT_S)
                 )
-            state = described.state.name if described is not None else "DEAD"
-            if state not in _NO_MEMBERS:
-                return (f"a group in state {state} whose members are not known yet",)
-            return ()
+            found, _ = self._answers(futures, "fetching the offsets of other groups")
+        for group, answer in found.items():
+            stored[group] = {
+                Partition(item.topic, item.partition): item.offset
+                for item in answer.topic_partitions
+                if item.error is None and item.offset >= 0
+            }
+        return stored
 
     def log_start(self, partitions: Iterable[Partition]) -> Figures:
         """The first retained offset of each partition."""
@@ -155,35 +258,14 @@ class GroupAdmin:
             except KafkaException:
                 return
 
-    def committed(self) -> Figures:
-        """Everything the group has committed, on any topic."""
-        group = self._options.group_id
-        doing = f"fetching the offsets of group {group}"
-        with self._lock:
-            futures = self._client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
-            )
-            found, failed = self._answers(futures, doing, to_coordinator=True)
-        if group in failed:
-            if failed[group].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}, {}
-            raise translate(failed[group], doing, self._options)
-        failures: dict[Partition, BrokerError] = {}
-        stored: dict[Partition, int] = {}
-        for item in found[group].topic_partitions:
-            partition = Partition(item.topic, item.partition)
-            if item.error is not None:
-                failures[partition] = self._fault(item.error)
-            elif item.offset != NOTHING_STORED:
-                stored[partition] = item.offset
-        offsets, errors = checked(stored, "committed offset")
-        return offsets, {**errors, **failures}
-
-    def alter(self, offsets: Mapping[Partition, int]) -> dict[Partition, str | None]:
+    def alter(self, offsets: Mapping[Partition, Stored]) -> dict[Partition, str | None]:
         """Write the group's offsets in one request; by partition, why it was refused, or None."""
         group = self._options.group_id
         doing = f"writing the offsets of group {group}"
-        wanted = [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
+        wanted = [
+            TopicPartition(p.topic, p.number, offset, metadata, -1 if epoch is None else epoch)
+            for p, (offset, metadata, epoch) in offsets.items()
+        ]
         if not wanted:
             return {}
         with self._lock:
@@ -205,6 +287,22 @@ class GroupAdmin:
                 partition_error(error, self._options) if error else None
             )
         return written
+
+    def committed_anywhere(self) -> set[Partition]:
+        """Partitions of any topic for which the group has an offset.
+
+        Kafka leaves out topics that the user may not describe, so this is never all that there may be.
+        """
+        group = self._options.group_id
+        doing = f"fetching the offsets of group {group}"
+        with self._lock:
+            futures = self._client.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
+            )
+            found, failed = self._answers(futures, doing)
+        if group in failed:
+            raise translate(failed[group], doing, self._options)
+        return {Partition(item.topic, item.partition) for item in found[group].topic_partitions}
 
     def delete_group(self) -> str | None:
         """Delete the group with all its offsets; why that was refused, or None."""

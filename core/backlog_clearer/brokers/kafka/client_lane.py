@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from backlog_clearer.brokers.kafka.errors import translate
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
+from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.librdkafka import Complaints, open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -32,7 +33,6 @@ def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
     response = max(1024, 64 * 1024 // lanes) * 1024
     return {
         "enable.partition.eof": True,
-        "isolation.level": "read_uncommitted",
         "auto.offset.reset": "earliest",
         "fetch.queue.backoff.ms": 10,
         "fetch.error.backoff.ms": 100,
@@ -55,13 +55,14 @@ class ClientLane:
         self,
         options: KafkaOptions,
         claims: Sequence[Claim],
+        logs: Incarnations,
         *,
         batch_size: int,
         lanes: int,
     ) -> None:
         self._options = options
         self._batch = min(batch_size, MAX_BATCH)
-        self._offsets = LaneOffsets(claims)
+        self._offsets = LaneOffsets(claims, logs)
         self._complaints = Complaints(options)
         self._consumer: Consumer | None = open_consumer(
             options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
@@ -141,6 +142,7 @@ class ClientLane:
         for partition in self._offsets.open:
             at = self._offsets.at[partition]
             if last.get(partition, at) < at or ends.get(partition, at) < at:
+                self._offsets.drop(partition)
                 raise cut_off(partition, at)
 
     def _by_partition(

@@ -36,6 +36,18 @@ _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
 _MAX_ROUNDS = 10  # of a SASL exchange
 
 
+def _tags_end(response: Any, data: memoryview, version: int) -> int:
+    """Where an answer's body starts: flexible versions have tagged fields in its header (KIP-482).
+
+    No broker sends any there. The answer to ApiVersions never has them (KIP-511).
+    """
+    if response is ApiVersionsResponse or not response.flexible_version_q(version):
+        return 0
+    if data[0]:
+        raise ValueError("its header has tagged fields")
+    return 1
+
+
 class Connection(Waitable):
     """Connected and logged in; used by one thread. All methods raise `TransientError` if it breaks."""
 
@@ -136,7 +148,8 @@ class Connection(Waitable):
         buffer = bytearray()
         size, buffer = self.receive(buffer)
         try:
-            return response.decode(bytes(buffer[:size]), version=version)
+            data = memoryview(buffer)[:size]
+            return response.decode(data[_tags_end(response, data, version) :], version=version)
         except (ValueError, struct.error, IndexError, EOFError) as error:
             raise BrokerError(
                 f"Kafka at {self.name} sent an answer that is not a valid {response.__name__}: {error}."

@@ -7,10 +7,10 @@ A figure that is not an offset is an error of its partition, never a number. lib
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, TypeGuard
 
 from backlog_clearer.errors import BrokerError, TransientError
-from backlog_clearer.model import Partition, PartitionState
+from backlog_clearer.model import Partition, PartitionState, Position
 from backlog_clearer.text import listed
 
 NOTHING_STORED = -1001
@@ -18,6 +18,55 @@ NOTHING_STORED = -1001
 
 Figures: TypeAlias = tuple[dict[Partition, int], dict[Partition, BrokerError]]
 """An offset for each partition that has one, and the error of each that could not be asked."""
+
+
+_BEYOND = 1 << 63  # offsets are INT64
+
+
+class Stored(NamedTuple):
+    """What a group has stored for one partition."""
+
+    offset: int
+    metadata: str = ""  # free text of the client that committed
+    leader_epoch: int | None = None  # of the last message before the offset (KIP-320)
+
+    @property
+    def position(self) -> Position:
+        """The offset where nothing else is stored, else a mapping of all three."""
+        if not self.metadata and self.leader_epoch is None:
+            return self.offset
+        return {
+            "offset": self.offset,
+            "metadata": self.metadata,
+            "leader_epoch": self.leader_epoch,
+        }
+
+
+def stored_of(position: Position | None) -> Stored | None:
+    """What a position of this adapter is made of; None: it is not one that Kafka can have stored."""
+    offset: object = position
+    metadata: object = ""
+    epoch: object = None
+    if isinstance(position, Mapping):
+        if set(position) - set(Stored._fields):
+            return None
+        offset, metadata = position.get("offset"), position.get("metadata") or ""
+        epoch = position.get("leader_epoch")
+    if not _is_number(offset, _BEYOND) or not isinstance(metadata, str):
+        return None
+    if epoch is not None and not _is_number(epoch, 1 << 31):
+        return None
+    return Stored(offset, metadata, epoch)
+
+
+def _is_number(value: object, limit: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+
+
+def offset_of(position: Position | None) -> int | None:
+    """The offset of a stored position or a target; None: nothing is stored, or it is not an offset."""
+    stored = stored_of(position)
+    return None if stored is None else stored.offset
 
 
 def checked(figures: Mapping[Partition, int], name: str) -> Figures:
@@ -55,8 +104,8 @@ def contradiction(
     if position is not None and position > end:
         return BrokerError(
             f"The committed offset of {partition}, {position}, lies beyond the end of its log, {end}: the"
-            " topic was probably created again, or lost messages. The offset was not changed; to set it"
-            " to the end, use Kafka's kafka-consumer-groups with --reset-offsets --to-latest.",
+            " topic was probably created again, or lost messages. The offset was not changed; --lower-to-end"
+            " sets it to the end.",
             partition,
         )
     return None
@@ -65,9 +114,20 @@ def contradiction(
 def cut_off(partition: Partition, position: int) -> BrokerError:
     """The error of a partition whose log ends below the position that was read."""
     return BrokerError(
-        f"The log of {partition} was cut off below offset {position} while it was read; nothing more of"
-        " it was committed. Run again to clear the messages that are there now.",
+        f"The log of {partition} was cut off below offset {position} during the run; nothing more of it"
+        " was committed. Run again to clear the messages that are there now.",
         partition,
+    )
+
+
+def meddled(partition: Partition, before: int | None, now: int | None) -> str | None:
+    """Why a partition is left alone: its committed offset vanished or was moved back; None: it was not."""
+    if before is None or (now is not None and now >= before):
+        return None
+    what = "was deleted" if now is None else f"was moved back to {now}"
+    return (
+        f"The committed offset of {partition}, {before}, {what} by another process since this run read or"
+        " wrote it: nothing more of it was changed. Run again to clear it from where it is now."
     )
 
 
@@ -86,11 +146,21 @@ def position_notes(states: Sequence[PartitionState]) -> tuple[str, ...]:
     behind = [
         state.partition
         for state in sound
-        if isinstance(state.position, int)
+        if isinstance(offset := offset_of(state.position), int)
         and isinstance(state.start, int)
-        and state.position < state.start
+        and offset < state.start
+    ]
+    beyond = [
+        state.partition
+        for state in sound
+        if (offset := offset_of(state.position)) is not None and offset > (offset_of(state.end) or 0)
     ]
     notes = []
+    if beyond:
+        notes.append(
+            f"{listed(beyond)}: the committed offset lies beyond the end of the log; --lower-to-end sets it to"
+            " the end."
+        )
     if never:
         notes.append(
             f"{listed(never)}: nothing was ever committed; the backlog counts from the log start."

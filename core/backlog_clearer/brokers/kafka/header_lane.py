@@ -24,6 +24,7 @@ from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
 from backlog_clearer.brokers.kafka.fetch_wire import Fetched, Wanted
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
+from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -61,6 +62,7 @@ class HeaderLane:
         options: KafkaOptions,
         claims: Sequence[Claim],
         settings: SocketSettings,
+        logs: Incarnations,
         *,
         lanes: int,
         give_up: GiveUp,
@@ -72,7 +74,7 @@ class HeaderLane:
         self._options = options
         self._settings = settings
         self._give_up = give_up
-        self._offsets = LaneOffsets(claims)
+        self._offsets = LaneOffsets(claims, logs)
         self._stored = GroupOffsets(options)
         self._bytes = fetch_bytes(lanes)
         self._buffer = bytearray()
@@ -276,6 +278,7 @@ class HeaderLane:
         for partition, (start, end) in log_bounds(connection, lost, self._options).items():
             position = self._offsets.at[partition]
             if position > end:
+                self._offsets.drop(partition)
                 raise cut_off(partition, position)
             if start > position:
                 advances.append(self._offsets.reach(partition, start, 0, end=end))

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from backlog_clearer.brokers.kafka.figures import Figures
+from backlog_clearer.brokers.kafka.figures import Figures, cut_off, meddled, offset_of
+from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected
 from backlog_clearer.errors import TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
@@ -23,30 +24,48 @@ class StoredOffsets(Protocol):
 
 def start_offset(claim: Claim) -> int:
     """Where reading a claim starts: resume or the committed offset, but not before the log start."""
-    start = claim.state.start if isinstance(claim.state.start, int) else 0
-    position = claim.resume if claim.resume is not None else claim.state.position
-    return max(position, start) if isinstance(position, int) else start
+    start = offset_of(claim.state.start) or 0
+    position = offset_of(claim.state.position if claim.resume is None else claim.resume)
+    return start if position is None else max(position, start)
 
 
 def target_offset(claim: Claim) -> int | None:
     """Where reading a claim ends; None: it follows the log end."""
-    return claim.target if isinstance(claim.target, int) else None
+    return offset_of(claim.target)
+
+
+def skip_target(claim: Claim, now: int | None, end: int, *, lower: bool) -> int | str:
+    """The offset at which a skip of a claim leaves its partition, or why it is refused.
+
+    `now`: the committed offset (None: nothing is stored); `end`: of the log at present. An offset that is
+    further already stays, unless it lies beyond the end and is to be lowered.
+    """
+    target = target_offset(claim)
+    if target is None:
+        return f"The target {claim.target!r} is not an offset."
+    if target > end:
+        return str(cut_off(claim.partition, target))
+    before = offset_of(claim.state.position)
+    if lower and before is not None and before > end:
+        return end if now is not None and now > end else target
+    return meddled(claim.partition, before, now) or max(target if now is None else now, target)
 
 
 class LaneOffsets:
     """Offsets and counts of one lane's claims; used only by that lane's thread."""
 
-    def __init__(self, claims: Sequence[Claim]) -> None:
+    def __init__(self, claims: Sequence[Claim], logs: Incarnations) -> None:
         """Targets that are reached already are reported by the first `ready`."""
-        self.at = {claim.partition: start_offset(claim) for claim in claims}
+        self.at = {
+            claim.partition: logs.beyond.get(claim.partition, start_offset(claim)) for claim in claims
+        }
         self.targets = {claim.partition: target_offset(claim) for claim in claims}
         self.open: set[Partition] = set()  # still to be read
-        self._known = {  # the committed offsets, as far as this lane has seen them
-            claim.partition: claim.state.position if claim.resume is None else claim.resume
-            for claim in claims
-        }
+        self._logs = logs
+        self._incarnations = expected(claims)
+        self._lowered = {partition for partition in self.at if partition in logs.beyond}
         self._counted: Counter[Partition] = Counter()
-        self._moved: set[Partition] = set()
+        self._moved: set[Partition] = set(self._lowered)
         self._ready: list[Advance] = []
         for partition, offset in self.at.items():
             target = self.targets[partition]
@@ -83,43 +102,59 @@ class LaneOffsets:
 
     def _note_move(self, partition: Partition) -> None:
         """Remember to commit, unless the committed offset is there or further already."""
-        stored = self._known[partition]
-        if not isinstance(stored, int) or self.at[partition] > stored:
+        stored = self._logs.committed.get(partition)
+        if stored is None or self.at[partition] > stored:
             self._moved.add(partition)
+
+    def drop(self, partition: Partition) -> None:
+        """Neither read nor commit any more of a partition: its log is not what was read."""
+        self.open.discard(partition)
+        self._moved.discard(partition)
 
     def settle(self, stored_offsets: StoredOffsets) -> Sequence[Settled]:
         """Commit the positions reached, all in one request, and never lower one.
 
         Another run on the same group may have committed more meanwhile: then its offset stays, and
-        what it acknowledged is not counted here. Raises like `StoredOffsets`, and the `TransientError`
-        of a partition whose committed offset is not known now.
+        what it acknowledged is not counted here. An offset that vanished or was moved back, and a log
+        that is not the claimed one any more, is that partition's error. Raises like `StoredOffsets`, and
+        the `TransientError` of a partition whose committed offset is not known now.
         """
         if not self._moved:
             return ()
         stored, unknown = stored_offsets.committed(self._moved)
-        for failure in unknown.values():
+        # The incarnation last: as near to the commit as can be.
+        faults = self._logs.faults({p: self._incarnations[p] for p in self._moved}, patient=True)
+        failures = {**unknown, **faults}
+        for failure in failures.values():
             if isinstance(failure, TransientError):
                 raise failure
-        offsets = {
-            p: self.at[p] for p in self._moved if p not in unknown and stored.get(p, -1) < self.at[p]
-        }
-        errors = {
-            **stored_offsets.commit(offsets),
-            **{partition: str(failure) for partition, failure in unknown.items()},
-        }
-        settled = []
-        for partition in self._moved:
-            offset, now = self.at[partition], stored.get(partition)
-            error = errors.get(partition)
-            if error is not None:
-                settled.append(Settled(partition, 0, None, error))
-                continue
-            known = self._known[partition]
-            count = self._counted.pop(partition, 0)
-            if now is not None and (not isinstance(known, int) or now > known):  # overtaken
-                count = min(count, max(0, offset - now))
-                offset = max(offset, now)
-            self._known[partition] = offset
-            settled.append(Settled(partition, count, offset))
+        errors: dict[Partition, str | None] = {p: str(failure) for p, failure in failures.items()}
+        for partition in self._moved - failures.keys() - self._lowered:
+            before = self._logs.committed.get(partition)
+            errors[partition] = meddled(partition, before, stored.get(partition))
+        sound = [p for p in self._moved if errors.get(p) is None]
+        errors.update(stored_offsets.commit({p: self.at[p] for p in sound if self._moves(p, stored)}))
+        settled = [self._settled(p, stored.get(p), errors.get(p)) for p in self._moved]
         self._moved.clear()
         return settled
+
+    def _moves(self, partition: Partition, stored: Mapping[Partition, int]) -> bool:
+        """Whether a commit moves a partition forward, or to the end from beyond it."""
+        now, at = stored.get(partition, -1), self.at[partition]
+        return now < at or (now > at and partition in self._lowered)
+
+    def _settled(self, partition: Partition, now: int | None, error: str | None) -> Settled:
+        """The outcome of a partition whose committed offset was `now` before the commit."""
+        if error is not None:
+            return Settled(partition, 0, None, error)
+        offset, count = self.at[partition], self._counted.pop(partition, 0)
+        if partition in self._lowered:
+            self._lowered.discard(partition)
+            self._logs.beyond.pop(partition, None)
+        else:
+            known = self._logs.committed.get(partition)
+            if now is not None and (known is None or now > known):  # overtaken
+                count = min(count, max(0, offset - now))
+                offset = max(offset, now)
+        self._logs.committed[partition] = offset
+        return Settled(partition, count, offset)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError
 from kafka.protocol.consumer import ListOffsetsRequest, ListOffsetsResponse
@@ -17,6 +17,8 @@ from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.errors import TransientError
 from backlog_clearer.model import Partition
+
+_Answer = TypeVar("_Answer")
 
 _PORT = 9092  # librdkafka's default
 _EARLIEST, _LATEST = -2, -1  # timestamps with a special meaning (Kafka protocol guide)
@@ -61,6 +63,13 @@ def find_leaders(
     Raises `TransientError` if none answers or a partition has no leader at present, `BrokerError`, or
     `HeadersUnsupportedError`.
     """
+    return first_answer(options, settings, lambda made: _metadata(made, options, partitions))
+
+
+def first_answer(
+    options: KafkaOptions, settings: SocketSettings, ask: Callable[[Connection], _Answer]
+) -> _Answer:
+    """The answer of the first bootstrap server that gives one; raises like `ask`, and `open_connection`."""
     failure = TransientError("No bootstrap server is given.")
     for text in options.bootstrap_servers:
         try:
@@ -69,7 +78,7 @@ def find_leaders(
             failure = error
             continue
         try:
-            return _metadata(connection, options, partitions)
+            return ask(connection)
         except TransientError as error:
             failure = error
         finally:

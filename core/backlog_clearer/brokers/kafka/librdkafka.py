@@ -111,7 +111,9 @@ def open_consumer(
 
     Raises `UsageError` for settings that librdkafka does not accept.
     """
-    config = {**(settings or {}), **librdkafka_config(options)}
+    # Read committed, `committed()` would time out for as long as a transaction with offsets is open.
+    ours = {"isolation.level": "read_uncommitted", **(settings or {})}
+    config = {**ours, **librdkafka_config(options)}
     try:
         return Consumer({**config, "error_cb": complaints, "logger": complaints})
     except (KafkaException, ValueError, TypeError) as failure:

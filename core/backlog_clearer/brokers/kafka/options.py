@@ -60,6 +60,16 @@ class KafkaOptions(SystemOptions):
         description="headers: count by the headers of record batches only, the fastest;"
         " client: librdkafka's consumer; auto: headers, or client where headers cannot be used",
     )
+    lower_to_end: bool = Field(
+        False,
+        description="set a committed offset that lies beyond the end of its log to the end; without it, such"
+        " a partition is an error",
+    )
+    delete_group: bool = Field(
+        False,
+        description="restore: where the broker cannot forget single offsets (before 2.4), delete the whole"
+        " group to forget them",
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
-from backlog_clearer.brokers.kafka.figures import NOTHING_STORED, Figures, checked, not_an_offset
+from backlog_clearer.brokers.kafka.figures import (
+    NOTHING_STORED,
+    Figures,
+    Stored,
+    checked,
+    not_an_offset,
+)
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import BrokerError, TransientError
@@ -53,7 +59,14 @@ class GroupOffsets:
         self._client()
 
     def committed(self, partitions: Iterable[Partition]) -> Figures:
-        """The offsets that the group has committed.
+        """The offsets that the group has committed; raises like `stored`."""
+        found, errors = self.stored(partitions)
+        return {partition: item.offset for partition, item in found.items()}, errors
+
+    def stored(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[dict[Partition, Stored], dict[Partition, BrokerError]]:
+        """What the group has committed, and the error of each partition that could not be asked.
 
         Asked as a consumer asks, not as an admin: librdkafka's admin requests to a coordinator end
         the process if its connection breaks meanwhile (confluentinc/librdkafka#5397), and this is
@@ -69,7 +82,7 @@ class GroupOffsets:
         except KafkaException as failure:
             raise translate(failure, doing, self._options) from None
         failures: dict[Partition, BrokerError] = {}
-        stored: dict[Partition, int] = {}
+        stored: dict[Partition, Stored] = {}
         missing = set(asked)
         for answer in answers:
             partition = Partition(answer.topic, answer.partition)
@@ -78,10 +91,11 @@ class GroupOffsets:
                 kind = TransientError if is_transient(answer.error) else BrokerError
                 failures[partition] = kind(partition_error(answer.error, self._options), partition)
             elif answer.offset != NOTHING_STORED:
-                stored[partition] = answer.offset
+                stored[partition] = Stored(answer.offset, answer.metadata or "", answer.leader_epoch)
         failures.update({p: not_an_offset(p, None, "committed offset") for p in missing})
-        offsets, errors = checked(stored, "committed offset")
-        return offsets, {**errors, **failures}
+        _, errors = checked({p: item.offset for p, item in stored.items()}, "committed offset")
+        failures = {**errors, **failures}
+        return {p: item for p, item in stored.items() if p not in failures}, failures
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
         """Write next offsets, all in one request; by partition, why it was refused, or None.

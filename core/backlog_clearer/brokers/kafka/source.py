@@ -20,15 +20,22 @@ from backlog_clearer.brokers.kafka.client_lane import ClientLane
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.figures import (
     Figures,
+    Stored,
     contradiction,
+    meddled,
     not_an_offset,
+    offset_of,
     offsets_left,
     position_notes,
 )
+from backlog_clearer.brokers.kafka.groups import attached, others, pending_notes, subscription
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
+from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected, gone
+from backlog_clearer.brokers.kafka.lane_offsets import skip_target
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
+from backlog_clearer.brokers.kafka.undo import restored, undo_fault, undo_notes, with_undo
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import (
     Claim,
@@ -44,7 +51,7 @@ from backlog_clearer.model import (
 )
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.source import Lane
+from backlog_clearer.source import Lane, failed_state
 
 _LOG = logging.getLogger("backlog_clearer")
 
@@ -58,11 +65,11 @@ _INVISIBLE = (
     "Consumers that use assign() instead of joining the group cannot be seen: make sure that none runs."
 )
 
-NEVER = (
-    "nothing is committed for it yet, and a commit can be removed only by deleting the whole group,"
-    " which has offsets of other partitions"
+
+_NO_IDS = (
+    "This broker has no topic ids (Kafka before 2.8): a topic that is deleted and created again is noticed"
+    " only where its log ends before the committed offset."
 )
-"""Why a partition without a committed offset cannot be restored."""
 
 
 class KafkaSource:
@@ -72,6 +79,7 @@ class KafkaSource:
         self._options = options
         self._run = run
         self._admin = GroupAdmin(options)
+        self._logs = Incarnations(self._admin)
         self._stored = GroupOffsets(options)  # only reads; lanes have separate ones
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
@@ -84,53 +92,74 @@ class KafkaSource:
         return _TRAITS
 
     def survey(self) -> Survey:
-        """Topics, group, offsets: six requests; see `source.Source`."""
+        """Topics, group, offsets: seven requests; see `source.Source`."""
         options, admin = self._options, self._admin
-        partitions = admin.topics()
-        live = admin.members()
-        committed, errors = admin.committed()
+        topics = admin.topics()
+        partitions = list(topics.partitions)
+        stored, errors = self._stored_for(partitions)
+        live = attached(admin, options, stored=bool(stored))
         starts, start_errors = admin.log_start(partitions)
         # The end last: offsets committed meanwhile must not seem to lie beyond it.
         ends, end_errors = admin.log_end([p for p in partitions if p not in start_errors])
         errors = {**errors, **start_errors, **end_errors}
         self._partitions = max(1, len(partitions))
+        undo = undo_fault(options) if len(stored) < len(partitions) else None
         states = [
-            self._state(partition, committed, starts, ends, errors.get(partition))
-            for partition in partitions
+            replace(
+                self._state(p, stored.get(p), starts, ends, errors.get(p)),
+                incarnation=incarnation,
+            )
+            for p, incarnation in topics.partitions.items()
         ]
-        identity = {"topic": ",".join(sorted(options.topic)), "group_id": options.group_id}
-        cluster = admin.cluster_id()
+        states = [with_undo(state, undo) for state in states]
+        notes = [*position_notes(states), *pending_notes(admin, options, partitions)]
+        found = None if stored or errors else others(admin, options, states)
+        states += [failed_state(Partition(name, 0), error) for name, error in topics.errors.items()]
         return Survey(
-            subscription=f"group {options.group_id} on topic {','.join(options.topic)}",
-            identity={**({"cluster_id": cluster} if cluster else {}), **identity},
-            partitions=tuple(states),
+            subscription=subscription(options),
+            identity={
+                "cluster_id": admin.cluster_id(),
+                "topic": ",".join(sorted(options.topic)),
+                "group_id": options.group_id,
+            },
+            partitions=tuple(sorted(states, key=lambda state: state.partition)),
             live=live,
-            notes=(*position_notes(states), _INVISIBLE),
+            notes=(
+                *([found.note] if found else []),
+                *notes,
+                *undo_notes(options),
+                *([_NO_IDS] if None in topics.partitions.values() else []),
+                _INVISIBLE,
+            ),
             skip_requests=1,
+            doubt=found.doubt if found else None,
         )
 
-    @staticmethod
     def _state(
+        self,
         partition: Partition,
-        committed: Mapping[Partition, int],
+        stored: Stored | None,
         starts: Mapping[Partition, int],
         ends: Mapping[Partition, int],
         error: BrokerError | None,
+        *,
+        lower: bool | None = None,
     ) -> PartitionState:
-        position, start, end = (each.get(partition) for each in (committed, starts, ends))
-        left = None
+        """A partition's state; `lower`: an offset beyond the end is not an error."""
+        start, end, left = starts.get(partition), ends.get(partition), None
+        offset = None if stored is None else stored.offset
+        lower = self._options.lower_to_end if lower is None else lower
         if error is None and (start is None or end is None):
             error = not_an_offset(partition, None, "log end" if end is None else "log start")
         elif error is None and start is not None and end is not None:
-            error = contradiction(partition, position, start, end)
-            left = None if error else offsets_left(position, start, end)
+            error = contradiction(partition, None if lower else offset, start, end)
+            left = None if error else offsets_left(offset, start, end)
         return PartitionState(
             partition,
-            position=position,
+            position=None if stored is None else stored.position,
             start=start,
             end=end,
             backlog=left,
-            undo=NEVER if position is None and committed else None,
             error=None if error is None else str(error),
             passing=isinstance(error, TransientError),
         )
@@ -140,6 +169,9 @@ class KafkaSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """A lane of the reader chosen; see `source.Source`."""
+        for fault in self._logs.faults(expected(claims), patient=True).values():
+            raise fault
+        self._find_beyond(claims)
         claims = self._resumed(claims)
         lanes = min(self._run.workers, self._partitions)
         if self._use_headers:
@@ -148,6 +180,7 @@ class KafkaSource:
                     self._options,
                     claims,
                     socket_settings(self._options),
+                    self._logs,
                     lanes=lanes,
                     give_up=self._give_up,
                 )
@@ -155,7 +188,9 @@ class KafkaSource:
                 failure = self._give_up(str(reason))
                 if self._use_headers:
                     raise failure from None
-        return ClientLane(self._options, claims, batch_size=self._run.batch_size, lanes=lanes)
+        return ClientLane(
+            self._options, claims, self._logs, batch_size=self._run.batch_size, lanes=lanes
+        )
 
     def _give_up(self, reason: str) -> BrokerError:
         """Headers cannot be read here: librdkafka reads instead, unless the user excluded it."""
@@ -169,31 +204,48 @@ class KafkaSource:
             _LOG.warning("Reading with librdkafka: %s.", reason)
         return TransientError(f"Headers cannot be read: {reason}.")
 
+    def _find_beyond(self, claims: Sequence[Claim]) -> None:
+        """Which claims are to be lowered to the end: their committed offsets lie beyond it still."""
+        surveyed = {
+            claim.partition: (offset_of(claim.state.position), offset_of(claim.state.end))
+            for claim in claims
+            if self._options.lower_to_end and claim.resume is None
+        }
+        asked = [
+            p for p, (at, end) in surveyed.items() if at is not None and end is not None and at > end
+        ]
+        if asked:
+            ends, _ = self._admin.log_end(asked)
+            self._logs.beyond.update({p: end for p, end in ends.items() if end < (surveyed[p][0] or 0)})
+
     def _resumed(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Claims that continue at the committed offset, if a lane was open for them before.
 
-        A commit whose answer was lost may still have been written.
+        A commit whose answer was lost may still have been written. Raises `BrokerError` for a committed
+        offset that vanished or was moved back.
         """
         with self._lock:
             again = any(claim.partition in self._opened for claim in claims)
             self._opened.update(claim.partition for claim in claims)
+            for claim in claims:
+                self._logs.begin(claim)
         if not again:
             return claims
-        committed, _ = self._committed(claim.partition for claim in claims)
+        committed, errors = self._committed(claim.partition for claim in claims)
         starts, _ = self._admin.log_start([claim.partition for claim in claims])
         fresh = []
         for claim in claims:
-            known = [
-                offset
-                for offset in (
-                    claim.resume,
-                    claim.state.position,
-                    committed.get(claim.partition),
-                    starts.get(claim.partition),
-                )
-                if isinstance(offset, int)
-            ]
-            fresh.append(replace(claim, resume=max(known, default=None)))
+            partition = claim.partition
+            before, now = self._logs.committed.get(partition), committed.get(partition)
+            if partition in self._logs.beyond:
+                fresh.append(claim)
+                continue
+            fault = None if partition in errors else meddled(partition, before, now)
+            if fault is not None:
+                raise BrokerError(fault, partition)
+            known = (offset_of(claim.resume), before, now, starts.get(partition))
+            resume = max((offset for offset in known if offset is not None), default=None)
+            fresh.append(replace(claim, resume=resume))
         return fresh
 
     def _committed(self, partitions: Iterable[Partition]) -> Figures:
@@ -201,73 +253,67 @@ class KafkaSource:
         with self._lock:
             return self._stored.committed(partitions)
 
+    def _stored_for(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[dict[Partition, Stored], dict[Partition, BrokerError]]:
+        """See `GroupOffsets.stored`; safe from any thread."""
+        with self._lock:
+            return self._stored.stored(partitions)
+
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Committed offsets read afresh against the targets and the log; see `source.Source`."""
-        committed, errors = self._committed(targets)
-        starts, start_errors = self._admin.log_start(targets)
-        ends, end_errors = self._admin.log_end([p for p in targets if p not in start_errors])
+        found = self._admin.incarnations({partition.topic for partition in targets})
+        asked = [partition for partition in targets if partition.topic in found]
+        stored, errors = self._stored_for(asked)
+        starts, start_errors = self._admin.log_start(asked)
+        ends, end_errors = self._admin.log_end([p for p in asked if p not in start_errors])
         errors = {**errors, **start_errors, **end_errors}
-        found = []
+        errors.update({p: gone(p) for p in targets if p.topic not in found})
+        answers = []
         for partition, target in targets.items():
-            state = self._state(partition, committed, starts, ends, errors.get(partition))
-            text, end = state.error, state.end if target is None else target
-            if text is None and not (isinstance(end, int) and end >= 0):
+            state = self._state(
+                partition, stored.get(partition), starts, ends, errors.get(partition), lower=False
+            )
+            text, end = state.error, offset_of(state.end if target is None else target)
+            left = None
+            if text is None and end is None:
                 text = f"The target {target!r} is not an offset."
-            if text is None and isinstance(state.start, int) and isinstance(end, int):
-                left = offsets_left(committed.get(partition), state.start, end)
-                found.append(Remaining(partition, state.position, left))
-            else:
-                found.append(Remaining(partition, state.position, None, text))
-        return found
+            elif text is None and end is not None:
+                left = offsets_left(offset_of(state.position), starts[partition], end)
+            answers.append(Remaining(partition, state.position, left, text, found.get(partition.topic)))
+        return answers
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """One request for all partitions; see `source.Source`."""
-        committed, errors = self._committed(claim.partition for claim in claims)
-        wanted = {
-            claim.partition: claim.target
-            for claim in claims
-            if isinstance(claim.target, int)
-            and claim.target >= 0
-            and claim.partition not in errors
-            and committed.get(claim.partition, -1) < claim.target
-        }
-        refused = self._admin.alter(wanted)
-        outcomes = []
+        partitions = [claim.partition for claim in claims]
+        stored, errors = self._committed(partitions)
+        ends, end_errors = self._admin.log_end(partitions)
+        # The incarnation last: as near to the write as can be.
+        errors = {**end_errors, **errors, **self._logs.faults(expected(claims))}
+        outcomes: dict[Partition, Outcome] = {}
+        wanted: dict[Partition, Stored] = {}
         for claim in claims:
-            partition = claim.partition
+            partition, now = claim.partition, stored.get(claim.partition)
             if partition in errors:
-                outcomes.append(Outcome(partition, None, str(errors[partition])))
-            elif not isinstance(claim.target, int) or claim.target < 0:
-                outcomes.append(
-                    Outcome(partition, None, f"The target {claim.target!r} is not an offset.")
-                )
-            elif partition not in wanted:  # the position is there or further already
-                outcomes.append(Outcome(partition, committed.get(partition)))
+                outcomes[partition] = Outcome(partition, None, str(errors[partition]))
+                continue
+            lower = self._options.lower_to_end
+            target = skip_target(claim, now, ends[partition], lower=lower)
+            if isinstance(target, str):
+                outcomes[partition] = Outcome(partition, None, target)
+            elif now == target:
+                outcomes[partition] = Outcome(partition, now)
             else:
-                error = refused[partition]
-                outcomes.append(Outcome(partition, None if error else wanted[partition], error))
-        return outcomes
+                wanted[partition] = Stored(target)
+        for partition, error in self._admin.alter(wanted).items():
+            written = wanted[partition].position
+            outcomes[partition] = Outcome(partition, None if error else written, error)
+        return [outcomes[partition] for partition in partitions]
 
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
-        """Write the old offsets, one request; a group that had none is deleted.
-
-        librdkafka has no request that deletes the offset of one partition.
-        """
-        positions = {item.partition: item.position for item in recorded}
-        committed, errors = self._admin.committed()
-        offsets = {p: position for p, position in positions.items() if isinstance(position, int)}
-        forget = {p for p, position in positions.items() if position is None and p in committed}
-        refused = dict(self._admin.alter(offsets))
-        if forget:
-            whole = not offsets and not errors and forget == set(committed)
-            error = self._admin.delete_group() if whole else NEVER
-            refused.update(dict.fromkeys(forget, error))
-        outcomes = []
-        for partition in positions:
-            failed = errors.get(partition)
-            error = refused.get(partition) or (str(failed) if failed else None)
-            outcomes.append(Outcome(partition, None if error else offsets.get(partition), error))
-        return outcomes
+        """Write the old offsets in one request, forget the others in another; see `source.Source`."""
+        stored, errors = self._committed(item.partition for item in recorded)
+        return restored(self._options, self._admin, self._logs, recorded, (stored, errors))
 
     def close(self) -> None:
         """See `source.Source`."""

@@ -19,6 +19,7 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
@@ -67,6 +68,22 @@ class Judge:
         # The answer comes before every node has the topic.
         wait_until(lambda: topic in self.topics(), f"topic {topic}")
         return topic
+
+    def topic_id(self, topic: str) -> str:
+        """A topic's id; "" where the broker has none."""
+        found = self.admin.describe_topics(TopicCollection([topic]))[topic].result(30)
+        text = str(found.topic_id or "")
+        return text if text.strip("A") else ""
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic, and wait until no node has it."""
+        self.admin.delete_topics([topic])[topic].result(30)
+        wait_until(lambda: topic not in self.topics(), f"the end of topic {topic}")
+
+    def recreate(self, topic: str, partitions: int = 1) -> None:
+        """Delete a topic, and create it again, empty."""
+        self.delete(topic)
+        self.create(topic, partitions)
 
     def wait_for_coordinators(self) -> None:
         """Wait until every group can be described; a cluster that has just started loads its offsets."""
@@ -127,7 +144,8 @@ class Judge:
 
     def committed(self, topic: str, group: str) -> dict[int, int | None]:
         """The group's committed offset in every partition; None: nothing was ever committed."""
-        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
+        config = {"group.id": group, "isolation.level": "read_uncommitted"}
+        with closing(Consumer({**self.settings, **config})) as consumer:
             numbers = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
             asked = [TopicPartition(topic, number) for number in numbers]
             found = consumer.committed(asked, timeout=30)
@@ -156,6 +174,38 @@ class Judge:
         with closing(Consumer({**self.settings, "group.id": group})) as consumer:
             wanted = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
             consumer.commit(offsets=wanted, asynchronous=False)
+
+    def store(self, group: str, *positions: TopicPartition) -> None:
+        """Commit positions, with their metadata and leader epochs, as the group."""
+        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
+            consumer.commit(offsets=list(positions), asynchronous=False)
+
+    def stored(self, topic: str, group: str) -> dict[int, tuple[int, str, int | None]]:
+        """(offset, metadata, leader epoch) of each partition where the group has committed any."""
+        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
+            numbers = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+            found = consumer.committed([TopicPartition(topic, n) for n in numbers], timeout=30)
+        return {
+            item.partition: (item.offset, item.metadata or "", item.leader_epoch)
+            for item in found
+            if item.offset != NEVER
+        }
+
+    @contextmanager
+    def pending_offset(
+        self, topic: str, group: str, offset: int, *, transactional_id: str
+    ) -> Iterator[None]:
+        """A block in which an open transaction has an offset of partition 0 pending; then it is aborted."""
+        producer = Producer({**self.settings, "transactional.id": transactional_id})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
+            wanted = [TopicPartition(topic, 0, offset)]
+            producer.send_offsets_to_transaction(wanted, consumer.consumer_group_metadata(), 30)
+        try:
+            yield
+        finally:
+            producer.abort_transaction(30)
 
     def left(self, topic: str, group: str) -> dict[int, int]:
         """Offsets between the group's position and the high watermark, retained ones only."""
@@ -245,6 +295,11 @@ class KafkaBench(Bench):
 
     def left(self) -> dict[int, int]:
         return self.judge.left(self.topic, self.group)
+
+    def recreate(self) -> None:
+        if not self.judge.topic_id(self.topic):
+            self._not_offered("recreate")  # a broker without topic ids cannot tell two logs apart
+        self.judge.recreate(self.topic, self.partitions)
 
     def exists(self, name: str) -> bool:
         return name in self.judge.topics()

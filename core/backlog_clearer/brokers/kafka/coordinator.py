@@ -1,0 +1,148 @@
+"""Requests to a group's coordinator that librdkafka has not: what kind a group is, and forgetting offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError
+from kafka.protocol.admin.groups import ListGroupsRequest, ListGroupsResponse
+from kafka.protocol.consumer.group import OffsetDeleteRequest, OffsetDeleteResponse
+from kafka.protocol.metadata import FindCoordinatorRequest, FindCoordinatorResponse
+
+from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, is_transient, translate
+from backlog_clearer.brokers.kafka.leaders import Address, first_answer, open_connection
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.positions import partition_error
+from backlog_clearer.brokers.kafka.socket_settings import socket_settings
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.model import Partition
+
+_GROUP = 0  # the kind of coordinator that is asked for
+_TYPES = 5  # first version of ListGroups with types (KIP-848)
+
+
+class ListedGroup(NamedTuple):
+    """A group as its coordinator lists it."""
+
+    kind: str  # "classic", "consumer", "share", "streams"; "": the broker has no kinds
+    state: str  # "Empty", "Stable", …
+
+
+@contextmanager
+def _coordinator(options: KafkaOptions) -> Iterator[Connection]:
+    """A connection to the group's coordinator, for a `with` block.
+
+    Raises `TransientError`, `BrokerError`, or `HeadersUnsupportedError` for settings that only
+    librdkafka supports.
+    """
+    settings = socket_settings(options)
+
+    def find(connection: Connection) -> Address:
+        doing = f"finding the coordinator of group {options.group_id}"
+        version = connection.version(FindCoordinatorRequest, 0, 2)
+        answer = connection.call(
+            FindCoordinatorRequest(version=version, key=options.group_id, key_type=_GROUP),
+            FindCoordinatorResponse,
+            version,
+        )
+        if answer.error_code:
+            raise translate(KafkaError(answer.error_code), doing, options)
+        return Address(answer.host, answer.port)
+
+    address = first_answer(options, settings, find)
+    with closing(open_connection(address, options, settings)) as connection:
+        yield connection
+
+
+def listed_group(options: KafkaOptions) -> ListedGroup | None:
+    """How the coordinator lists the group, of whatever kind; None: it does not exist.
+
+    DescribeGroups reports share and streams groups as dead, as it does a group that does not exist.
+    Raises `TransientError`, `BrokerError` or `HeadersUnsupportedError`.
+    """
+    with _coordinator(options) as connection:
+        version = connection.version(ListGroupsRequest, 0, _TYPES)
+        answer = connection.call(
+            ListGroupsRequest(version=version, states_filter=[], types_filter=[]),
+            ListGroupsResponse,
+            version,
+        )
+    if answer.error_code:
+        raise translate(KafkaError(answer.error_code), "listing the groups", options)
+    for group in answer.groups:
+        if group.group_id == options.group_id:
+            state = group.group_state if version >= 4 else ""  # noqa: PLR2004 KIP-518
+            return ListedGroup((group.group_type or "").lower() if version >= _TYPES else "", state)
+    return None
+
+
+def cannot_forget(options: KafkaOptions) -> str | None:
+    """Why the offset of one partition cannot be forgotten; None: it can; "": the broker lacks the request.
+
+    The request is OffsetDelete (KIP-496), which brokers have from 2.4 on.
+    """
+    try:
+        with _coordinator(options) as connection:
+            return None if _forgets(connection) else ""
+    except (BrokerError, HeadersUnsupportedError) as reason:
+        return str(reason)
+
+
+def _forgets(connection: Connection) -> bool:
+    try:
+        connection.version(OffsetDeleteRequest, 0, 0)
+    except HeadersUnsupportedError:
+        return False
+    return True
+
+
+def forget(
+    options: KafkaOptions, partitions: Sequence[Partition]
+) -> dict[Partition, str | None] | None:
+    """Delete the group's committed offsets of exactly these partitions, in one request (KIP-496).
+
+    By partition, why it was refused, or None; as a whole None where the broker lacks the request. Raises
+    `TransientError`, `BrokerError` or `HeadersUnsupportedError`.
+    """
+    topic_of = OffsetDeleteRequest.OffsetDeleteRequestTopic
+    numbers: dict[str, list[int]] = {}
+    for partition in partitions:
+        numbers.setdefault(partition.topic, []).append(partition.number)
+    request = OffsetDeleteRequest(
+        version=0,
+        group_id=options.group_id,
+        topics=[
+            topic_of(
+                version=0,
+                name=topic,
+                partitions=[
+                    topic_of.OffsetDeleteRequestPartition(version=0, partition_index=number)
+                    for number in found
+                ],
+            )
+            for topic, found in numbers.items()
+        ],
+    )
+    with _coordinator(options) as connection:
+        if not _forgets(connection):
+            return None
+        answer = connection.call(request, OffsetDeleteResponse, 0)
+    if answer.error_code:
+        error = KafkaError(answer.error_code)
+        if error.code() == KafkaError.GROUP_ID_NOT_FOUND:  # nothing is stored for any partition
+            return dict.fromkeys(partitions)
+        if is_transient(error):
+            raise translate(error, f"forgetting offsets of group {options.group_id}", options)
+        return dict.fromkeys(partitions, partition_error(error, options))
+    outcomes: dict[Partition, str | None] = dict.fromkeys(
+        partitions, "the broker did not answer for it"
+    )
+    for topic in answer.topics:
+        for part in topic.partitions:
+            code = part.error_code
+            error_text = partition_error(KafkaError(code), options) if code else None
+            outcomes[Partition(topic.name, part.partition_index)] = error_text
+    return outcomes

@@ -1,0 +1,110 @@
+"""What a survey has to know about the group beyond its offsets: its kind, its members, names like its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from backlog_clearer.brokers.kafka.admin import GroupAdmin
+from backlog_clearer.brokers.kafka.coordinator import listed_group
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
+from backlog_clearer.brokers.kafka.figures import offset_of, offsets_left
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.transactions import open_transactions
+from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
+from backlog_clearer.errors import BrokerError, UsageError
+from backlog_clearer.model import Partition, PartitionState
+from backlog_clearer.text import listed
+
+_MOST = 100  # other groups whose offsets are asked for
+_EMPTY = frozenset({"empty", "dead"})
+
+
+class Others(NamedTuple):
+    """What the other groups on the same topics say about a name under which nothing was ever stored."""
+
+    doubt: str | None
+    note: str
+
+
+def subscription(options: KafkaOptions) -> str:
+    """The group and its topics, for people."""
+    return f"group {options.group_id} on topic {','.join(options.topic)}"
+
+
+def attached(admin: GroupAdmin, options: KafkaOptions, *, stored: bool) -> tuple[str, ...]:
+    """The members of the group, whatever its kind; raises `UsageError` for a share group.
+
+    A group that Kafka describes as dead has no members only if it does not exist: share and streams
+    groups are described so, too. `stored`: whether the group has committed offsets.
+    """
+    members = admin.members()
+    if members is not None:
+        return members
+    try:
+        group = listed_group(options)
+    except HeadersUnsupportedError:
+        if not stored:
+            return ()
+        return ("a group that Kafka describes as dead although it has offsets: a streams group?",)
+    if group is None or (group.kind != "share" and group.state.lower() in _EMPTY):
+        return ()
+    if group.kind == "share":
+        raise UsageError(_share_text(options))
+    kind, state = group.kind or "unknown", group.state or "unknown"
+    return (f"a group of kind {kind} in state {state}, whose members Kafka does not list here",)
+
+
+def _share_text(options: KafkaOptions) -> str:
+    commands = "; ".join(
+        f"kafka-share-groups.sh --bootstrap-server {options.bootstrap_servers[0]} --group"
+        f" {options.group_id} --topic {topic} --reset-offsets --to-latest --execute"
+        for topic in options.topic
+    )
+    return (
+        f"{options.group_id!r} is a share group: it has no committed offsets, and this tool clears consumer"
+        f" groups. Kafka's own command moves it to the end: {commands}"
+    )
+
+
+def pending_notes(
+    admin: GroupAdmin, options: KafkaOptions, partitions: Iterable[Partition]
+) -> tuple[str, ...]:
+    """A note on partitions for which an open transaction has an offset that is not committed yet."""
+    unstable = admin.unstable(partitions)
+    if not unstable:
+        return ()
+    names = open_transactions(options)
+    which = f" ({listed(map(repr, names))})" if names else ""
+    note = (
+        f"{listed(sorted(unstable))}: an open transaction{which} has an offset pending that will be"
+        " committed or dropped when it ends."
+    )
+    return (note,)
+
+
+def others(admin: GroupAdmin, options: KafkaOptions, states: Sequence[PartitionState]) -> Others:
+    """Names like the group's, and those with a backlog, among the groups that have offsets here."""
+    what = subscription(options)
+    try:
+        names = admin.group_names()
+        near = similar(options.group_id, names, limit=10)
+        asked = [*near, *sorted(set(names) - {options.group_id, *near})][:_MOST]
+        stored = admin.offsets_of(asked, [state.partition for state in states])
+    except BrokerError:
+        return Others(None, never_stored(what, None, "offsets"))
+    here = {name: offsets for name, offsets in stored.items() if offsets}
+    backlogs = {name: _backlog(offsets, states) for name, offsets in here.items()}
+    return Others(doubt(what, similar(options.group_id, here)), never_stored(what, backlogs, "offsets"))
+
+
+def _backlog(offsets: Mapping[Partition, int], states: Sequence[PartitionState]) -> int | None:
+    """What a group has left in the partitions where it has an offset; None: not known."""
+    left = 0
+    for state in states:
+        if state.partition in offsets:
+            start, end = offset_of(state.start), offset_of(state.end)
+            if start is None or end is None:
+                return None
+            left += offsets_left(offsets[state.partition], start, end)
+    return left

@@ -1,0 +1,155 @@
+"""A name is not an identity: topics made anew, offsets that others moved, names that are new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.errors import RefusedError
+from backlog_clearer.run.job import Callbacks
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
+from tests.real.conftest import Three
+from tests.real.kafka_case import Case
+
+MODES = ("consume", "skip")
+
+
+@pytest.mark.parametrize("reader", READERS, ids=str)
+def test_a_topic_made_anew_while_it_is_drained_is_left_alone(
+    three: Three, reader: Reader, tmp_path: Path
+) -> None:
+    """Deleted, created and refilled past the position in mid-drain: nothing of the new topic is touched."""
+    three.relay.heal()
+    judge = Judge(three.cluster.bootstrap())
+    case = Case(judge, tmp_path, reader)
+    topic = case.create()
+    judge.produce(topic, 0, 30_000, compression="none")
+    done: list[int] = []
+
+    def replace(seen: Any) -> None:
+        if seen.messages and not done:
+            done.append(seen.messages)
+            judge.recreate(topic)
+            judge.produce(topic, 0, 40_000)
+
+    result = case.clear(Callbacks(progress=replace), max_retries=3)
+    assert done[0] < 30_000
+    assert (result.cleared, result.verified) == (False, None)
+    assert "created again since the survey" in (result.partitions[0].error or "")
+    assert case.committed() == {0: None}
+    assert judge.left(topic, case.group) == {0: 40_000}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_offset_beyond_the_end_is_lowered_on_request(case: Case, mode: str) -> None:
+    """With --lower-to-end an offset beyond the end is set to it, and consumers get what comes next."""
+    topic = case.create(2)
+    case.judge.produce(topic, 0, 5)
+    case.judge.produce(topic, 1, 5)
+    case.judge.commit(topic, case.group, {0: 50, 1: 2})
+    assert not case.clear(mode=mode, partitions="0").cleared
+    assert case.committed() == {0: 50, 1: 2}
+    case.more = {"lower_to_end": True}
+    result = case.clear(mode=mode)
+    assert case.committed() == {0: 5, 1: 5}
+    assert (result.cleared, result.verified) == (True, True)
+    assert "beyond the end" in (result.partitions[0].undo or "")
+    case.judge.produce(topic, 0, 1)
+    assert case.judge.left(topic, case.group) == {0: 1, 1: 0}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("change", ["deleted", "lowered"])
+def test_an_offset_that_another_process_moved_back_is_left_alone(
+    case: Case, mode: str, change: str
+) -> None:
+    """An offset that vanished or was lowered after the survey ends its partition; the other is cleared."""
+    topic = case.create(2)
+    for number in range(2):
+        case.judge.produce(topic, number, 100)
+    case.judge.commit(topic, case.group, {0: 40, 1: 40})
+
+    def meddle(_: object) -> bool:
+        if change == "lowered":
+            case.judge.commit(topic, case.group, {0: 10})
+        else:
+            case.judge.admin.delete_consumer_groups([case.group])[case.group].result(30)
+            case.judge.commit(topic, case.group, {1: 40})
+        return True
+
+    result = case.clear(Callbacks(confirm=meddle), mode=mode, workers=2)
+    assert case.committed()[0] == (10 if change == "lowered" else None)
+    assert not result.cleared
+    assert "by another process" in (result.partitions[0].error or "")
+
+
+def test_two_runs_on_one_group_never_lower_an_offset(case: Case) -> None:
+    """What another run cleared meanwhile stays cleared, and is not counted twice."""
+    topic = case.create()
+    case.judge.produce(topic, 0, 100)
+    inner: list[RunResult] = []
+
+    def other_run(_: object) -> bool:
+        case.judge.produce(topic, 0, 50)
+        inner.append(case.clear())
+        return True
+
+    outer = case.clear(Callbacks(confirm=other_run))
+    assert case.committed() == {0: 150}
+    assert (inner[0].totals.messages, outer.totals.messages) == (150, 0)
+    assert outer.verified is True
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mistyped_group_is_refused_with_the_name_that_is_in_use(case: Case, mode: str) -> None:
+    """A name under which nothing is stored, like one that has offsets here, changes nothing without --new."""
+    topic = case.create()
+    case.judge.produce(topic, 0, 10)
+    right = case.group
+    case.judge.commit(topic, right, {0: 4})
+    case.group = f"{right}x"
+    with pytest.raises(RefusedError, match=f"'{right}' has a position there.*--new"):
+        case.clear(mode=mode)
+    assert case.committed() == {0: None}
+    assert not list(case.folder.rglob("*.json"))
+    (note,) = [note for note in case.status().notes if note.startswith("Nothing was ever stored")][:1]
+    assert f"'{right}' (6 offsets)" in note
+    result = case.clear(mode=mode, new=True)
+    assert (result.cleared, case.committed()) == (True, {0: 10})
+
+
+def test_a_new_group_is_cleared_and_the_result_states_that_it_is_new(case: Case) -> None:
+    """Where no name is similar, a new group is cleared; plan and result name the groups with a backlog here."""
+    topic = case.create()
+    case.judge.produce(topic, 0, 10)
+    case.judge.commit(topic, "shipping", {0: 7})
+    other = case.create()
+    case.judge.produce(other, 0, 10)
+    case.judge.commit(other, "backlog-cleaner", {0: 1})  # similar, but elsewhere
+    case.topic, case.group = topic, unique("backlog-clearer")
+    result = case.clear()
+    assert (result.cleared, case.committed()) == (True, {0: 10})
+    (note,) = [note for note in result.notes if note.startswith("Nothing was ever stored")]
+    assert "'shipping' (3 offsets)" in note
+    assert "backlog-cleaner" not in note
+
+
+def test_a_receipt_with_an_offset_beyond_the_end_is_not_written(case: Case) -> None:
+    """A restore writes no offset beyond the end, and none that Kafka cannot store; others come back."""
+    topic = case.create(3)
+    for number in range(3):
+        case.judge.produce(topic, number, 10)
+    case.judge.commit(topic, case.group, {0: 1, 1: 2, 2: 3})
+    result = case.clear()
+    path = Path(result.receipt or "")
+    text = path.read_text()
+    path.write_text(text.replace('"position": 1', f'"position": {2**63 - 1}', 1).replace(
+        '"position": 2', '"position": {"offset": "2"}', 1))  # fmt: skip
+    back = case.restore(result)
+    assert case.committed() == {0: 10, 1: 10, 2: 3}
+    assert [bool(item.error) for item in back.partitions] == [True, True, False]
+    assert not back.cleared
