@@ -61,4 +61,7 @@ def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> Source:
     """A source on `BROKER`; the run's id is not used."""
     if not isinstance(options, MemoryOptions):
         raise TypeError(f"{run_id}: {options!r}")
-    return MemorySource(BROKER, options.topic, options.group_id, batch_size=run.batch_size)
+    password = options.password.get_secret_value() if options.password else None
+    return MemorySource(
+        BROKER, options.topic, options.group_id, batch_size=run.batch_size, password=password
+    )

@@ -27,7 +27,15 @@ PAGES = sorted(
 )
 README = ROOT / "README.md"
 README_WORDS = 900
-OPTIONS_OF_RESTORE = {"--run", "--yes", "--output", "--quiet", "--log-level", "--config-json"}
+OPTIONS_OF_RESTORE = {
+    "--allow-reference",
+    "--run",
+    "--yes",
+    "--output",
+    "--quiet",
+    "--log-level",
+    "--config-json",
+}
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")

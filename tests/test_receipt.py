@@ -51,7 +51,9 @@ def test_a_stored_receipt_is_loaded_unchanged(tmp_path: Path) -> None:
     """A loaded receipt equals the stored one, and no draft is left beside it."""
     path = new_path(str(tmp_path), "r1", Slice(index=1, total=3))
     save(receipt({0: 5, 1: None}), path)
-    assert load(path) == receipt({0: 5, 1: None})
+    found = load(path)
+    assert found.checksum is not None
+    assert found.model_copy(update={"checksum": None}) == receipt({0: 5, 1: None})
     assert [file.suffix for file in (tmp_path / "r1").iterdir()] == [".json"]
 
 

@@ -10,17 +10,27 @@ from typing import Any, NoReturn
 
 from backlog_clearer.cli.session import Session, session
 from backlog_clearer.cli.talk import Talk
+from backlog_clearer.cli.undo import reached
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
+from backlog_clearer.model import Recorded
 from backlog_clearer.options.base import build
 from backlog_clearer.options.layers import build_options, read_file
+from backlog_clearer.options.places import checked_place
+from backlog_clearer.options.recorded import (
+    allowed_references,
+    not_allowed,
+    recorded_options,
+    references_of,
+)
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
-from backlog_clearer.run.receipt import Receipt, load, load_run, original_positions
+from backlog_clearer.run.receipt import Receipt, check_alike, load, load_run, original_positions
 from backlog_clearer.run.restore import restore
 from backlog_clearer.run.status import status
+from backlog_clearer.text import listed
 
 
 def clear_system(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
@@ -40,7 +50,7 @@ def clear_named(talk: Talk, values: dict[str, Any]) -> NoReturn:
 def _clear(opened: Session, job: Job) -> NoReturn:
     with opened.progress() as observe:
         result = clear(job, opened.callbacks(observe), opened.halt)
-    opened.end(result)
+    opened.end(result, job)
 
 
 def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
@@ -50,30 +60,65 @@ def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
         opened.end(status(Job(system, options, run)))
 
 
-def find_receipts(talk: Talk, path: str | None, run_id: str | None, directory: str) -> list[Receipt]:
-    """`restore`: the receipt in a file, or those of a run in a directory, oldest first; at least one."""
+def find_receipts(
+    talk: Talk, path: str | None, run_id: str | None, directory: str, schemes: str
+) -> list[Receipt]:
+    """`restore`: the receipt in a file, or those of a run in a directory, in sequence; at least one.
+
+    `schemes` is what `--receipt-schemes` names.
+    """
     with session(talk) as opened:
-        found = [load(path)] if path else list(load_run(directory, run_id or "").values())
+        place, called = (path, "The receipt") if path is not None else (directory, "--receipt-dir")
+        _check_place(place, called, schemes)
+        found = [load(path)] if path is not None else list(load_run(directory, run_id or "").values())
         if not found:
             opened.fail(UsageError(f"There is no receipt of a run {run_id!r} in {directory}."))
+        check_alike(found)
+        options_model(found[0].system)  # before any other flag is read: they are this system's
     return found
 
 
+def _check_place(place: str, called: str, schemes: str) -> None:
+    try:
+        checked_place(place, [name.strip() for name in schemes.split(",")])
+    except ValueError as error:
+        raise UsageError(f"{called}: {error}.") from None
+
+
 def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoReturn:
-    """`restore`: set partitions back to what the receipts (of one run, oldest first) recorded."""
+    """`restore`: set partitions back to what the receipts (of one run, in sequence) recorded."""
     with session(talk) as opened:
-        first = receipts[0]
-        options, run = build_options(options_model(first.system), first.options, *_layers(values))
-        positions = original_positions(receipts)
+        allowed = allowed_references(values.pop("allow_reference", None) or ())
+        system = receipts[0].system
+        model, layers = options_model(system), _layers(values)
+        kept = recorded_options(model, receipts[0].options)
+        asked = [name for name in references_of(model, kept, *layers) if name not in allowed]
+        to = reached(system, kept)
+        if asked and not opened.confirm_sending(asked, to):
+            opened.fail(not_allowed(asked, to))
+        options, run = build_options(model, kept, *layers)
+        recorded = original_positions(receipts)
         if run.partitions is not None:
-            positions = tuple(item for item in positions if item.partition.number in run.partitions)
-        job = Job(first.system, options, run)
-        opened.end(restore(job, positions, first.identity, opened.callbacks()))
+            recorded = _chosen(recorded, run.partitions)
+        job = Job(system, options, run)
+        opened.end(restore(job, recorded, receipts[0].identity, opened.callbacks()), job)
 
 
-def show_run_status(talk: Talk, run_id: str, receipt_dir: str) -> NoReturn:
+def _chosen(recorded: Sequence[Recorded], numbers: Sequence[int]) -> tuple[Recorded, ...]:
+    """The partitions that --partitions names."""
+    known = {item.partition.number for item in recorded}
+    missing = [number for number in numbers if number not in known]
+    if missing:
+        raise UsageError(
+            f"--partitions names {listed(missing)}, but the receipt has {listed(sorted(known), 20)}."
+        )
+    return tuple(item for item in recorded if item.partition.number in numbers)
+
+
+def show_run_status(talk: Talk, run_id: str, receipt_dir: str, schemes: str) -> NoReturn:
     """`progress RUN_ID`: show the slices of a run."""
     with session(talk) as opened:
+        _check_place(receipt_dir, "--receipt-dir", schemes)
         opened.end(run_status(receipt_dir, run_id))
 
 

@@ -23,7 +23,13 @@ from backlog_clearer.registry import options_model
 _CONFIG = click.Option(
     ["--config-json"], metavar="FILE", help="JSON file with any of these options; flags override it"
 )
-_RESTORE = ("partitions", "force", "dry_run", "receipt_dir")
+_RESTORE = ("partitions", "force", "dry_run", "receipt_dir", "receipt_schemes")
+_ALLOW_REFERENCE = click.Option(
+    ["--allow-reference"],
+    multiple=True,
+    metavar="env:NAME|file:PATH",
+    help="a secret that the receipt refers to and that may be sent to the broker it names; may be repeated",
+)
 
 
 class _Systems(click.Group):
@@ -134,7 +140,8 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
     """Set every partition back to the position that RECEIPT recorded.
 
     Connection options are read from the receipt; flags of its system override them. A receipt
-    contains no secret: give those again.
+    contains no secret: what it refers to is used only if --allow-reference names it, other secrets have to
+    be given again.
     """
     from backlog_clearer.cli.actions import find_receipts, undo
 
@@ -146,12 +153,20 @@ def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None)
             "Name a receipt file before any option, or a run with --run RUN_ID --receipt-dir DIR."
         )
     # The other arguments are flags of the receipt's system, so it is read first.
-    directory = _value_after(args, "--receipt-dir") or RunOptions().receipt_dir
+    directory = _value_after(args, "--receipt-dir")
+    directory = RunOptions().receipt_dir if directory is None else directory
     early = Talk(output=_value_after(args, "--output") or "text")
-    found = find_receipts(early, receipt, run_id, directory)
+    schemes = _value_after(args, "--receipt-schemes") or ""
+    found = find_receipts(early, receipt, run_id, directory, schemes)
 
     model = options_model(found[0].system)
-    params = [*flags.options_of(model), *flags.options_of(RunOptions, *_RESTORE), _CONFIG, *FLAGS]
+    params = [
+        *flags.options_of(model),
+        *flags.options_of(RunOptions, *_RESTORE),
+        _ALLOW_REFERENCE,
+        _CONFIG,
+        *FLAGS,
+    ]
     parser = click.Command("restore", params=list(params))
     with parser.make_context(ctx.command_path, args, parent=ctx.parent) as inner:
         talk, rest = talk_of(inner.params)
@@ -169,20 +184,23 @@ def _value_after(args: list[str], name: str) -> str | None:
 
 
 def _progress_command(name: str, *, hidden: bool = False) -> click.Command:
-    def callback(run_id: str, receipt_dir: str, **values: Any) -> None:
+    def callback(run_id: str, receipt_dir: str, receipt_schemes: str, **values: Any) -> None:
         from backlog_clearer.cli.actions import show_run_status
 
         talk, _ = talk_of(values)
-        show_run_status(talk, run_id, receipt_dir)
+        show_run_status(talk, run_id, receipt_dir, receipt_schemes)
 
     directory = click.Option(
         ["--receipt-dir"],
         default=RunOptions().receipt_dir,
         help="directory or URL of the run's receipts [default receipts]",
     )
+    schemes = click.Option(
+        ["--receipt-schemes"], default="", help="further fsspec URL schemes that --receipt-dir may have"
+    )
     return click.Command(
         name,
-        params=[click.Argument(["run_id"]), directory, OUTPUT],
+        params=[click.Argument(["run_id"]), directory, schemes, OUTPUT],
         callback=callback,
         help="Show the progress of a run, slice by slice, from what its invocations stored.\n\n"
         "Exit 0 if every slice is cleared, otherwise 1.",

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from backlog_clearer.cli.program import command
 from backlog_clearer.fanout.run_status import RunStatus, State
 from backlog_clearer.model import Partition
 from backlog_clearer.run.plan import Plan
@@ -97,14 +96,14 @@ def show_error(console: Console, error: Exception) -> None:
     print_line(console, f"Error: {error}", "red")
 
 
-def show_result(console: Console, result: RunResult) -> None:
-    """The result, by the broker's figures."""
+def show_result(console: Console, result: RunResult, undo: Sequence[tuple[str, str]] = ()) -> None:
+    """The result, by the broker's figures; `undo` are the lines about how to undo it."""
     if result.action is Action.STATUS:
         _show_status(console, result)
     elif result.dry_run:
         print_line(console, "Dry run: nothing was changed.")
     else:
-        _show_outcome(console, result)
+        _show_outcome(console, result, undo)
 
 
 def _show_status(console: Console, result: RunResult) -> None:
@@ -123,7 +122,7 @@ def _show_status(console: Console, result: RunResult) -> None:
     show_notes(console, result.notes)
 
 
-def _show_outcome(console: Console, result: RunResult) -> None:
+def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str, str]]) -> None:
     totals = result.totals
     troubled = [item for item in result.partitions if item.error or item.verified is not True]
     if troubled:
@@ -149,7 +148,7 @@ def _show_outcome(console: Console, result: RunResult) -> None:
     if result.receipt:
         lines["Receipt"] = result.receipt
         if result.changed and not all(item.undo for item in result.partitions):
-            lines["Undo"] = command("restore", result.receipt)
+            lines.update(undo)
     print_line(console, sentence(result), _style(result.verdict))
     for name, text in lines.items():
         print_line(console, f"{name}: {text}")

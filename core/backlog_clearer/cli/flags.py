@@ -11,8 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import flag
-from backlog_clearer.options.layers import SETTINGS
+from backlog_clearer.options.base import SETTINGS, flag
 
 
 def _bare(annotation: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -16,14 +16,16 @@ from rich.console import Console
 from backlog_clearer.cli import display
 from backlog_clearer.cli.progress import Observe, show_progress
 from backlog_clearer.cli.talk import Talk
+from backlog_clearer.cli.undo import undo_line, undo_variables
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, RefusedError, UsageError
 from backlog_clearer.fanout.run_status import RunStatus, run_exit_code
 from backlog_clearer.model import Mode
-from backlog_clearer.run.job import Callbacks
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.report import RunResult, failure_json
 from backlog_clearer.run.verdict import EXIT_NOT_DONE, EXIT_WRONG_USE, exit_code
+from backlog_clearer.text import listed
 
 
 class Session:
@@ -75,16 +77,34 @@ class Session:
         again = "press Ctrl-C again" if number == signal.SIGINT else f"send {name} again"
         self.console.print(f"{name}: {self._changing}; {again} to exit now.", highlight=False)
 
-    def end(self, result: RunResult | RunStatus) -> NoReturn:
-        """Print the result and exit."""
+    def confirm_sending(self, references: Sequence[str], to: str) -> bool:
+        """Ask at a terminal whether what a receipt refers to may be sent; without one: no."""
+        if not self.asks:
+            return False
+        question = f"The receipt refers to {listed(references, 20)}. Send the content to {to}?"
+        return click.confirm(question, err=True)
+
+    def end(self, result: RunResult | RunStatus, job: Job | None = None) -> NoReturn:
+        """Print the result, and how to undo what the job did, and exit."""
         if self.talk.json:
             click.echo(result.model_dump_json(by_alias=True, indent=2))
         elif isinstance(result, RunStatus):
             display.show_run(Console(), result)
         else:
-            display.show_result(Console(), result)
+            display.show_result(Console(), result, self._undo(result, job))
         sys.stdout.flush()
         sys.exit(run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result))
+
+    def _undo(self, result: RunResult, job: Job | None) -> list[tuple[str, str]]:
+        """The lines about the undo."""
+        if job is None or result.receipt is None:
+            return []
+        lines = [("Undo", undo_line(job, result.receipt, yes=self.talk.yes))]
+        variables = undo_variables(job)
+        if variables:
+            text = f"{listed(variables, 20)}; receipts hold no secrets"
+            lines.append(("Set these environment variables before the undo", text))
+        return lines
 
     def fail(self, error: ClearerError) -> NoReturn:
         """Print an error and exit."""

@@ -24,8 +24,9 @@ from typing_extensions import Self
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode
-from backlog_clearer.options.base import Options, build, suggestion
+from backlog_clearer.options.base import Names, Options, build, suggestion
 from backlog_clearer.options.layers import build_options
+from backlog_clearer.options.places import checked_place, checked_schemes
 from backlog_clearer.options.references import read_text
 from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
@@ -127,8 +128,22 @@ def parse_request(body: Any) -> Request:
 class Config(Options):
     """All backlogs that may be cleared, and the place of receipts."""
 
-    receipts: str = Field("receipts", min_length=1, description="directory or fsspec URL for receipts")
+    receipts: str = Field(
+        "receipts", min_length=1, description="directory or URL (gs://, s3://, az://) for receipts"
+    )
+    receipt_schemes: Names = Field(
+        (), description="further fsspec URL schemes that `receipts` may have, as in sftp"
+    )
     backlogs: dict[str, Backlog] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _receipts_can_be_kept(self) -> Self:
+        try:
+            checked_schemes(self.receipt_schemes)
+            checked_place(self.receipts, self.receipt_schemes)
+        except ValueError as error:
+            raise ValueError(f"receipts: {error}") from None
+        return self
 
     def backlog(self, name: str) -> Backlog:
         """A backlog by its name; raises `UsageError` with a suggestion."""
@@ -177,6 +192,7 @@ class Config(Options):
                 "stop_when_empty": True,
                 "slice": request.part,
                 "receipt_dir": self.receipts,
+                "receipt_schemes": self.receipt_schemes,
             },
             environ=environ,
         )

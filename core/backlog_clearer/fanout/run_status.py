@@ -218,16 +218,25 @@ def _partitions(receipts: Sequence[Receipt]) -> tuple[PartitionStatus, ...]:
                     backlog=entry.backlog,
                 ),
             )
-    results = [item.result for item in receipts if item.result is not None]
-    for result in sorted(results, key=lambda item: item.finished_at):
+    for result in (item.result for item in receipts if item.result is not None):
         for row in result.partitions:
             so_far = found.get(row.id)
             if so_far is None:
                 continue
             verified = so_far.verified or row.verified is True
-            remaining = 0 if verified else row.remaining
+            # Clocks do not decide which of two overlapping attempts ended last: up to one target, and with
+            # positions that only move forward, the smaller figure is the newer one.
+            known = [left for left in (so_far.remaining, row.remaining) if left is not None]
+            remaining = 0 if verified else min(known, default=None)
+            newer = (
+                so_far.remaining is None or row.remaining is None or row.remaining <= so_far.remaining
+            )
             found[row.id] = so_far.model_copy(
-                update={"after": row.after, "remaining": remaining, "verified": verified}
+                update={
+                    "after": row.after if newer else so_far.after,
+                    "remaining": remaining,
+                    "verified": verified,
+                }
             )
     return tuple(found[key] for key in sorted(found))
 

@@ -10,18 +10,21 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    PrivateAttr,
     SecretStr,
     ValidationError,
 )
+from typing_extensions import Self
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.options.references import is_reference, portable
 
 
 def _comma_separated(value: object) -> object:
@@ -57,7 +60,7 @@ def _without_blanks(name: str) -> str:
 def _is_file(name: str) -> str:
     if not Path(name).is_file():
         raise ValueError("this file does not exist")
-    return name
+    return str(Path(name).absolute())  # a receipt keeps it, and may be used in another directory
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
@@ -82,23 +85,105 @@ class Options(BaseModel):
     )
 
 
+SETTINGS = "settings"
+"""The field that takes a client library's own dotted settings, where a system has one."""
+
+
 class SystemOptions(Options):
     """Base of the brokers' models: how to reach one subscription.
 
-    Fields of type `SecretStr` never reach a receipt, a result or a log.
+    The value of a field of type `SecretStr` never reaches a receipt, a result or a log; where it was
+    given as a reference, the receipt keeps the reference.
     """
 
+    _references: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     def public(self) -> dict[str, Any]:
-        """All fields except secrets and defaults, as JSON values."""
-        secret = {
-            name for name, value in iter(self) if isinstance(value, SecretStr) or name in self.hidden()
+        """What a receipt keeps, as JSON values: no secrets, only references to them; no defaults."""
+        secret = self.secrets()
+        shown = self.model_dump(mode="json", exclude={*secret, SETTINGS}, exclude_defaults=True)
+        shown.update({name: text for name, text in self._references.items() if name in secret})
+        given = getattr(self, SETTINGS, None) or {}
+        referred = self._references.get(SETTINGS, {})
+        settings = {
+            key: referred[key] if key in referred else _portable_file(key, value)
+            for key, value in given.items()
+            if (key in self.public_settings() and not _has_login(value)) or key in referred
         }
-        return self.model_dump(mode="json", exclude=secret, exclude_defaults=True)
+        return {**shown, SETTINGS: settings} if settings else shown
+
+    def withheld(self) -> tuple[str, ...]:
+        """Options that were given and that a receipt does not keep: fields, and keys of settings."""
+        kept = self.public()
+        fields = (
+            name for name in sorted(self.secrets() - {SETTINGS}) if getattr(self, name) is not None
+        )
+        settings = getattr(self, SETTINGS, None) or {}
+        kept_settings = kept.get(SETTINGS, {})
+        return (
+            *(name for name in fields if name not in kept),
+            *(key for key in settings if key not in kept_settings),
+        )
+
+    def referring(self, given: Mapping[str, Any]) -> Self:
+        """The same options, which remember those secrets of `given` that are references."""
+        found: dict[str, Any] = {
+            name: portable(text)
+            for name, text in given.items()
+            if name in self.secrets() and name != SETTINGS and is_reference(text)
+        }
+        settings = given.get(SETTINGS)
+        if isinstance(settings, Mapping):
+            keys = self.secret_settings()
+            referred = {
+                k: portable(text) for k, text in settings.items() if k in keys and is_reference(text)
+            }
+            if referred:
+                found[SETTINGS] = referred
+        copy = self.model_copy()
+        copy._references = found  # noqa: SLF001 an object of this class
+        return copy
+
+    @classmethod
+    def secrets(cls) -> frozenset[str]:
+        """Names of the fields that may hold a secret."""
+        typed = {name for name, field in cls.model_fields.items() if _is_secret(field.annotation)}
+        return frozenset(typed) | cls.hidden()
 
     @classmethod
     def hidden(cls) -> frozenset[str]:
         """Names of fields that may hold a secret without being a `SecretStr`."""
         return frozenset()
+
+    @classmethod
+    def sent_files(cls) -> frozenset[str]:
+        """Names of fields that name a file whose content is sent to a server, as a token's file is."""
+        return frozenset()
+
+    @classmethod
+    def public_settings(cls) -> frozenset[str]:
+        """Keys of `settings` whose values a receipt keeps: they hold no secret, and run no code."""
+        return frozenset()
+
+    @classmethod
+    def secret_settings(cls) -> frozenset[str]:
+        """Keys of `settings` that a receipt keeps if the value was given as a reference."""
+        return frozenset()
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or SecretStr in get_args(annotation)
+
+
+def _portable_file(key: str, value: Any) -> Any:
+    """A setting's value; the path of a file so that it holds in any directory."""
+    named = key.endswith(".location") and isinstance(value, str) and Path(value).is_file()
+    return str(Path(value).absolute()) if named else value
+
+
+def _has_login(value: object) -> bool:
+    """Whether a value is a URL with a user or a password in it."""
+    return "@" in str(value) and "://" in str(value)
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backlog_clearer.errors import UsageError
-from backlog_clearer.options.base import Options, SystemOptions, build, suggestion
+from backlog_clearer.options.base import SETTINGS, Options, SystemOptions, build, suggestion
 from backlog_clearer.options.references import resolve_references
 from backlog_clearer.options.run import RunOptions
 
 _Options = TypeVar("_Options", bound=Options)
-
-SETTINGS = "settings"
-"""The field that takes a client library's own dotted settings, where a system has one."""
 
 
 def read_file(path: str) -> dict[str, Any]:
@@ -51,15 +48,16 @@ def build_options(
     A value of None in a layer means "not given". Keys may be spelled with '-' or '_'; dotted keys
     are the client library's settings. Raises `UsageError` listing every fault at once.
     """
-    merged = resolve_references(_merge(model, layers), environ)
-    options, faults = _try(model, merged)
-    run, more = _try(RunOptions, merged)
+    given = merged_layers(model, *layers)
+    resolved = resolve_references(given, environ)
+    options, faults = _try(model, resolved)
+    run, more = _try(RunOptions, resolved)
     if options is None or run is None:
         raise UsageError("\n".join(faults + more))
-    return options, run
+    return options.referring(given), run
 
 
-def _merge(model: type[SystemOptions], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merged_layers(model: type[SystemOptions], *layers: Mapping[str, Any]) -> dict[str, Any]:
     """One mapping by field name; raises `UsageError` for keys that are not options."""
     known = [*model.model_fields, *RunOptions.model_fields]
     takes_settings = SETTINGS in model.model_fields

@@ -13,6 +13,30 @@ from backlog_clearer.errors import UsageError
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
+def is_reference(value: object) -> bool:
+    """Whether a value is one reference and nothing else, as in "${env:NAME}"."""
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
+
+
+def portable(reference: str) -> str:
+    """A reference that means the same in any directory."""
+    found = _REFERENCE.fullmatch(reference)
+    if found is None or found[1] != "file":
+        return reference
+    return f"${{file:{Path(found[2]).absolute()}}}"
+
+
+def referred(value: Any) -> list[str]:
+    """What every reference in a JSON value names, as in "env:NAME" and "file:PATH"."""
+    if isinstance(value, Mapping):
+        return [name for item in value.values() for name in referred(item)]
+    if isinstance(value, (list, tuple)):
+        return [name for item in value for name in referred(item)]
+    if not isinstance(value, str):
+        return []
+    return [f"{kind}:{name}" for kind, name in _REFERENCE.findall(value)]
+
+
 def read_text(path: str, called: str) -> str:
     """The text in a file; raises `UsageError` that begins with the name given as `called`."""
     try:

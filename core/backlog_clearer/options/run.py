@@ -10,7 +10,8 @@ from typing_extensions import Self
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode, Partition
-from backlog_clearer.options.base import Options, PartitionNumbers
+from backlog_clearer.options.base import Names, Options, PartitionNumbers
+from backlog_clearer.options.places import checked_place, checked_schemes
 
 
 class Slice(BaseModel):
@@ -92,8 +93,23 @@ class RunOptions(Options):
     )
     dry_run: bool = Field(False, description="show backlog, plan and cost; change nothing")
     receipt_dir: str = Field(
-        "receipts", description="directory for receipts, a path or any fsspec URL (gs://, s3://, az://)"
+        "receipts", description="directory for receipts, a path or a URL (gs://, s3://, az://)"
     )
+    receipt_schemes: Names = Field(
+        (), description="further fsspec URL schemes that --receipt-dir may have, as in sftp"
+    )
+
+    @model_validator(mode="after")
+    def _receipts_can_be_kept(self) -> Self:
+        try:
+            checked_schemes(self.receipt_schemes)
+        except ValueError as error:
+            raise ValueError(f"--receipt-schemes: {error}") from None
+        try:
+            checked_place(self.receipt_dir, self.receipt_schemes)
+        except ValueError as error:
+            raise ValueError(f"--receipt-dir: {error}") from None
+        return self
 
     @property
     def answer_seconds(self) -> float:

@@ -57,6 +57,8 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     reached: frozenset[Partition] = frozenset()
     if frozen:
         survey, states, reached = _refrozen(source, job, survey, states)
+    # After the survey: see `next_sequence`.
+    sequence = 0 if run.dry_run else receipts.next_sequence(run.receipt_dir, job.run_id)
     claims = [item for item in claim(states, run.mode, frozen=frozen) if item.partition not in reached]
     record = Record(
         job=job,
@@ -67,7 +69,10 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         targets={state.partition: state.end if frozen else None for state in states},
         notes=notes_for(survey, states, run, claims),
         started_at=started_at,
-        path=None if run.dry_run else receipts.new_path(run.receipt_dir, job.run_id, run.slice),
+        path=None
+        if run.dry_run
+        else receipts.new_path(run.receipt_dir, job.run_id, run.slice, sequence),
+        sequence=sequence,
     )
     plan = record.plan(cost(claims, run, survey, source.traits.unit))
     if record.path is None:

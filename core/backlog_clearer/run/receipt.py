@@ -1,15 +1,20 @@
 """Receipts: everything needed to undo a run, stored before the run changes anything.
 
 A receipt is one JSON file for a run, or for one slice of it; `DIR/RUN_ID/NAME.json` on any file
-system that fsspec knows. It holds no secret. After the run it is completed with the result, and so
+system that `run.store` knows. It holds no secret. After the run it is completed with the result, and so
 is the audit record too.
+
+A receipt that is read is data which others may have written: every figure is checked, and a checksum
+shows edits that did not renew it. It does not show who wrote the file.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -24,6 +29,10 @@ from backlog_clearer.run.report import Action, RunResult, StoredPosition
 RECEIPT_SCHEMA: Literal["backlog-clearer/receipt/1"] = "backlog-clearer/receipt/1"
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NUMBERED = re.compile(r"-(\d{4,9})-[0-9a-f]{8}\.json")
+
+LARGEST_POSITION = 2**63 - 2
+"""No broker stores a larger number as a position."""
 
 
 class RecordedPartition(BaseModel):
@@ -31,8 +40,8 @@ class RecordedPartition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    topic: str
-    partition: int
+    topic: str = Field(min_length=1)
+    partition: int = Field(ge=0, lt=2**31)
     position: StoredPosition = Field(description="null: nothing was stored")
     backlog: int | None = Field(ge=0, description="in `unit`; null: unknown")
     target: StoredPosition = None
@@ -41,13 +50,17 @@ class RecordedPartition(BaseModel):
     )
     undo: str | None = Field(None, description="why restore cannot bring this partition back")
 
-    @field_validator("position", "target")
+    @field_validator("position", "target", mode="before")
     @classmethod
-    def _possible(cls, value: StoredPosition, info: ValidationInfo) -> StoredPosition:
-        """Refuse numbers that no broker stores; the target of an empty Iggy partition is -1."""
-        lowest = -1 if info.field_name == "target" else 0
-        if isinstance(value, int) and value < lowest:
-            raise ValueError(f"{value} is not a position")
+    def _possible(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what no broker stores; the target of an empty Iggy partition is -1."""
+        numbers = value.values() if isinstance(value, Mapping) else [value]
+        lowest = -1 if info.field_name == "target" or isinstance(value, Mapping) else 0
+        for number in numbers:
+            if isinstance(number, (bool, float, list)):
+                raise ValueError(f"{json.dumps(number)[:40]} is not a position")  # noqa: TRY004 pydantic's
+            if isinstance(number, int) and not lowest <= number <= LARGEST_POSITION:
+                raise ValueError(f"{number} is not a position")
         return value
 
     @property
@@ -63,18 +76,40 @@ class Receipt(BaseModel):
 
     schema_: Literal["backlog-clearer/receipt/1"] = Field(RECEIPT_SCHEMA, alias="schema")
     version: str
-    run_id: str
+    run_id: str = Field(pattern=f"^{_RUN_ID.pattern}$")
+    sequence: int = Field(
+        0,
+        ge=0,
+        description="a receipt has a higher number than every receipt of its run that was stored before"
+        " its positions were read; 0: written by a version without numbers",
+    )
     system: str
     subscription: str
-    identity: dict[str, str]
-    options: dict[str, Any] = Field(description="how the subscription was reached, without secrets")
+    identity: dict[str, str] = Field(min_length=1)
+    options: dict[str, Any] = Field(
+        description="how the subscription was reached: no secrets, only references to them"
+    )
     action: Action
     mode: Mode | None
     slice: Slice | None
     unit: str
     created_at: datetime
     partitions: tuple[RecordedPartition, ...]
+    checksum: str | None = Field(
+        None,
+        description="SHA-256 of everything but the result; null: written by a version without one",
+    )
     result: RunResult | None = Field(None, description="null: the run did not complete")
+
+    @field_validator("partitions")
+    @classmethod
+    def _each_once(cls, partitions: tuple[RecordedPartition, ...]) -> tuple[RecordedPartition, ...]:
+        seen: set[Partition] = set()
+        for entry in partitions:
+            if entry.id in seen:
+                raise ValueError(f"{entry.id} is there twice")
+            seen.add(entry.id)
+        return partitions
 
 
 def new_run_id(now: datetime) -> str:
@@ -101,47 +136,113 @@ def part_name(part: Slice | None) -> str:
     return "whole" if part is None else f"slice-{part.index}-of-{part.total}"
 
 
-def new_path(directory: str, run_id: str, part: Slice | None) -> str:
+def new_path(directory: str, run_id: str, part: Slice | None, sequence: int = 0) -> str:
     """A fresh path for a receipt; two invocations of one slice never share it."""
-    return f"{run_folder(directory, run_id)}/{part_name(part)}-{secrets.token_hex(4)}.json"
+    name = f"{part_name(part)}-{sequence:04d}-{secrets.token_hex(4)}.json"
+    return f"{run_folder(directory, run_id)}/{name}"
+
+
+def next_sequence(directory: str, run_id: str) -> int:
+    """The number of the next receipt of a run; to be asked for after the survey that it records.
+
+    A receipt is stored before its run moves a position. So a survey that saw a moved position is
+    followed by a listing that has the receipt which holds the original one, and gets a higher number.
+    Clocks have no part in it. Raises `BrokerError` if the receipts cannot be listed.
+    """
+    folder = run_folder(directory, run_id)
+    try:
+        found = store.json_files(folder, "whole-", "slice-")
+    except OSError as error:
+        raise BrokerError(
+            f"The receipts in {folder} cannot be listed: {_reason(error)}. Nothing was changed;"
+            " choose another place with --receipt-dir."
+        ) from error
+    numbers = [_NUMBERED.search(path) for path in found]
+    return 1 + max((int(number[1]) for number in numbers if number), default=0)
 
 
 def save(receipt: Receipt, path: str) -> None:
-    """Store a receipt durably.
+    """Store a receipt durably, and find it again.
 
     Raises `BrokerError` naming the path where that fails: a run must not start without it.
     """
+    data = _sealed(receipt)
+    folder, _, name = path.rpartition("/")
     try:
-        store.write(path, receipt.model_dump_json(by_alias=True, indent=2).encode())
+        store.write(path, data)
+        found = store.read(path) == data and path in store.json_files(folder, name)
     except OSError as error:
-        raise BrokerError(
-            f"The receipt cannot be written to {path}: {error}. Nothing was changed;"
-            " choose another place with --receipt-dir."
-        ) from error
+        raise _not_stored(path, _reason(error)) from error
+    if not found:
+        raise _not_stored(path, "it was stored, but could not be found again")
+
+
+def _not_stored(path: str, why: str) -> BrokerError:
+    return BrokerError(
+        f"The receipt cannot be written to {path}: {why}. Nothing was changed; choose another place with"
+        " --receipt-dir."
+    )
+
+
+def _sealed(receipt: Receipt) -> bytes:
+    """A receipt as JSON, with its checksum."""
+    value = receipt.model_dump(mode="json", by_alias=True)
+    value["checksum"] = checksum(value)
+    value["result"] = value.pop("result")  # last, after what it is about
+    return json.dumps(value, indent=2).encode()
+
+
+def checksum(value: Mapping[str, Any]) -> str:
+    """The checksum of a receipt's JSON value, over everything but the result and the checksum."""
+    kept = {key: item for key, item in value.items() if key not in ("checksum", "result")}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def load(path: str) -> Receipt:
-    """Read a receipt; raises `UsageError` where the file does not exist or is not a receipt."""
+    """Read a receipt; raises `UsageError` where the file does not exist, is not one, or was edited."""
     try:
         data = store.read(path)
     except OSError as error:
-        raise UsageError(f"The receipt {path} cannot be read: {error.strerror or error}.") from error
+        raise UsageError(f"The receipt {path} cannot be read: {_reason(error)}.") from error
     return _parsed(path, data)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error) or type(error).__name__).rstrip(".")
 
 
 def _parsed(path: str, data: bytes) -> Receipt:
     try:
-        return Receipt.model_validate_json(data)
+        value = json.loads(data, object_pairs_hook=_object)
+        receipt = Receipt.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path} is not a receipt of this tool: {where}: {first['msg']}.") from error
+        text = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{path} is not a receipt of this tool: {where}: {text}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not a receipt of this tool: it is not JSON ({error}).") from error
+    if receipt.checksum is not None and receipt.checksum != checksum(value):
+        raise UsageError(
+            f"The receipt {path} was edited or damaged after it was stored: its checksum does not match."
+            " Nothing was changed."
+        )
+    return receipt
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, none of whose keys is given twice."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is there twice")
+    return value
 
 
 def load_run(
     directory: str, run_id: str, part: Slice | Literal["all"] | None = "all"
 ) -> dict[str, Receipt]:
-    """Receipts of a run by path, oldest first: all, or those of one slice (None: of unsliced runs).
+    """Receipts of a run by path, in their sequence: all, or those of one slice (None: of unsliced runs).
 
     Empty where there are none; raises `UsageError` where they cannot be read.
     """
@@ -150,9 +251,14 @@ def load_run(
     try:
         found = store.read_all(store.json_files(folder, *prefixes))
     except OSError as error:
-        raise UsageError(f"The receipts in {folder} cannot be read: {error}.") from error
+        raise UsageError(f"The receipts in {folder} cannot be read: {_reason(error)}.") from error
     receipts = {path: _parsed(path, data) for path, data in found.items()}
-    return dict(sorted(receipts.items(), key=lambda item: (item[1].created_at, item[0])))
+    return dict(
+        sorted(
+            receipts.items(),
+            key=lambda item: (item[1].sequence, item[1].created_at, item[0]),
+        )
+    )
 
 
 def original_positions(receipts: Iterable[Receipt]) -> tuple[Recorded, ...]:
@@ -180,6 +286,18 @@ SINCE = "since the receipt"
 def is_another(recorded: str | None, found: str | None) -> bool:
     """Whether two incarnations are of different logs; an unknown one (None) decides nothing."""
     return recorded is not None and found is not None and recorded != found
+
+
+def check_alike(receipts: Sequence[Receipt]) -> None:
+    """Raise `UsageError` where receipts of one run are not of one subscription."""
+    first = receipts[0]
+    for other in receipts[1:]:
+        if (other.system, other.identity) != (first.system, first.identity):
+            raise UsageError(
+                f"The receipts of run {first.run_id} are of different subscriptions:"
+                f" {first.subscription} on {first.system}, {other.subscription} on {other.system}."
+                " Nothing was changed."
+            )
 
 
 def check_identity(identity: Mapping[str, str], survey: Survey) -> None:

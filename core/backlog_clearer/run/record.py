@@ -59,6 +59,7 @@ class Record:
     notes: tuple[str, ...]
     started_at: datetime
     path: str | None  # of the receipt; None: none is written
+    sequence: int = 0  # of the receipt among those of its run
 
     @property
     def rows(self) -> tuple[PartitionResult, ...]:
@@ -96,6 +97,7 @@ class Record:
         return Receipt(
             version=__version__,
             run_id=self.job.run_id,
+            sequence=self.sequence,
             system=self.job.system,
             subscription=self.survey.subscription,
             identity=dict(self.survey.identity),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from backlog_clearer.errors import BrokerError, recreated
+from backlog_clearer.errors import BrokerError, UsageError, recreated
 from backlog_clearer.model import Outcome, Partition, PartitionState, Recorded
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
@@ -44,6 +44,8 @@ def restore_source(
 ) -> RunResult:
     """Like `restore`, on a source that is open already."""
     started_at = now()
+    if not recorded:
+        raise UsageError("There is nothing to restore: the receipt holds no partition.")
     found = survey(source)
     receipts.check_identity(identity, found)
     refuse_live(found, job.run)

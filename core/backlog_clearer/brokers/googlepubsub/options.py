@@ -68,6 +68,11 @@ class PubSubOptions(SystemOptions):
             )
         return self
 
+    @classmethod
+    def sent_files(cls) -> frozenset[str]:
+        """See `SystemOptions`."""
+        return frozenset({"credentials_file"})
+
     @property
     def project(self) -> str:
         """The project of the subscription."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -77,9 +75,8 @@ _MIN_SECRET = 4  # shorter values would mangle every text
 
 def redact(text: str, options: KafkaOptions) -> str:
     """The text without any value of the settings that may be secret."""
-    public: Mapping[str, Any] = options.public().get("settings", {})
     for key, value in options.settings.items():
-        if key not in public and len(str(value)) >= _MIN_SECRET:
+        if key not in options.public_settings() and len(str(value)) >= _MIN_SECRET:
             text = text.replace(str(value), "***")
     return text
 

@@ -17,12 +17,38 @@ _PUBLIC_SETTINGS = frozenset(
         "client.rack",
         "sasl.mechanism",
         "sasl.mechanisms",
+        "sasl.oauthbearer.client.id",
+        "sasl.oauthbearer.method",
+        "sasl.oauthbearer.scope",
+        "sasl.oauthbearer.token.endpoint.url",
+        "sasl.username",
         "security.protocol",
         "ssl.ca.location",
+        "ssl.certificate.location",
         "ssl.endpoint.identification.algorithm",
+        "ssl.key.location",
+        "ssl.keystore.location",
     }
 )
-"""librdkafka settings without secrets that a restore needs; no others are written to receipts."""
+"""librdkafka settings that a restore needs, whose values are no secrets and run no code.
+
+Not among them: whatever loads a library (`plugin.library.paths`, `ssl.engine.location`, `ssl.providers`)
+and what librdkafka puts into a shell command (`sasl.kerberos.*`).
+"""
+
+_SECRET_SETTINGS = frozenset(
+    {
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.password",
+        "ssl.ca.pem",
+        "ssl.certificate.pem",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+    }
+)
+"""librdkafka settings whose references are written to receipts, but never their values."""
 
 
 _OURS = {
@@ -103,8 +129,12 @@ class KafkaOptions(SystemOptions):
                 raise ValueError(f"{key} cannot be set here: {why}")
         return settings
 
-    def public(self) -> dict[str, Any]:
-        """Everything but the secrets: of the settings, only those known to hold none."""
-        shown = {key: value for key, value in self.settings.items() if key in _PUBLIC_SETTINGS}
-        public = {key: value for key, value in super().public().items() if key != "settings"}
-        return {**public, "settings": shown} if shown else public
+    @classmethod
+    def public_settings(cls) -> frozenset[str]:
+        """See `SystemOptions`."""
+        return _PUBLIC_SETTINGS
+
+    @classmethod
+    def secret_settings(cls) -> frozenset[str]:
+        """See `SystemOptions`."""
+        return _SECRET_SETTINGS

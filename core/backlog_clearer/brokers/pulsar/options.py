@@ -124,6 +124,11 @@ class PulsarOptions(SystemOptions):
             )
         return self
 
+    @classmethod
+    def sent_files(cls) -> frozenset[str]:
+        """See `SystemOptions`."""
+        return frozenset({"oauth2_key_file", "token_file"})
+
     @property
     def issuer(self) -> str | None:
         """The OAuth2 issuer."""
