@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
-from backlog_clearer.fanout.configuration import Request, parse_request
+from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.run_status import note_failure
 from backlog_clearer.fanout.slices import NOT_CLEARED
 
@@ -44,20 +43,16 @@ def status_of(error: ClearerError) -> int:
     return 409 if isinstance(error, RefusedError) else 503
 
 
-def read_request(body: bytes | str) -> Request:
-    """The request in an HTTP body or a message; raises `UsageError` without showing any value."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UsageError('The body is not JSON; send an object, as in {"backlog": "orders"}.') from None
-    return parse_request(value)
-
-
 def record_failure(receipts: str, request: Request, error: Exception) -> None:
-    """Log the failure of a slice, and store it with its run; does not raise."""
+    """Log the failure of a slice, and store it with its run; does not raise.
+
+    A refused request (`UsageError`) is only logged: it may name a run that it does not belong to.
+    """
     part = "whole" if request.slice is None else f"{request.slice}/{request.total}"
     run = f"run {request.run_id}" if request.run_id else "a run without an id"
     _LOG.error("%s: %s, slice %s of %s: %s", NOT_CLEARED, run, part, request.backlog, error)
+    if isinstance(error, UsageError):
+        return
     try:
         note_failure(receipts, request, error, datetime.now(timezone.utc))
     except BrokerError as problem:

@@ -82,7 +82,7 @@ def ran_all(found: Config, requests: Sequence[Request]) -> list[FollowUp]:
 def test_the_slices_of_a_dispatch_clear_everything(broker: MemoryBroker, tmp_path: Path) -> None:
     """The slices of a dispatch, in any order, clear everything; the run's status is exact."""
     found, queue = config(tmp_path), Queue()
-    made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
+    made = dispatch(found, Request.model_validate({"backlog": "orders"}), queue.put, NOTHING)
     assert (made.slices, made.backlog, len(queue.requests)) == (6, PARTITIONS * EACH, 6)
     assert left(broker) == PARTITIONS * EACH
     assert run_status(str(tmp_path), made.run_id).counts[State.WAITING] == 6
@@ -100,7 +100,7 @@ def test_the_slices_of_a_dispatch_clear_everything(broker: MemoryBroker, tmp_pat
 def test_a_slice_delivered_twice_is_counted_once(broker: MemoryBroker, tmp_path: Path) -> None:
     """A duplicate changes nothing on the broker, nor in the run's status, even after new messages."""
     found, queue = config(tmp_path), Queue()
-    made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
+    made = dispatch(found, Request.model_validate({"backlog": "orders"}), queue.put, NOTHING)
     ran_all(found, queue.requests)
     broker.produce("t", 2, 70)
     assert ran_all(found, queue.requests) == [FollowUp.CLEARED] * 6
@@ -113,7 +113,7 @@ def test_a_slice_delivered_twice_is_counted_once(broker: MemoryBroker, tmp_path:
 def test_a_repeated_dispatch_continues_from_the_record(broker: MemoryBroker, tmp_path: Path) -> None:
     """After a partial failure a repeat enqueues all slices as first decided; a further repeat nothing."""
     found, queue = config(tmp_path), Queue()
-    request = parse_request({"backlog": "orders", "run_id": "r-1"})
+    request = Request.model_validate({"backlog": "orders", "run_id": "r-1"})
     queue.fails = True
     with pytest.raises(BrokerError):
         dispatch(found, request, queue.put, NOTHING)
@@ -133,21 +133,24 @@ def test_a_refused_dispatch_enqueues_nothing(broker: MemoryBroker, tmp_path: Pat
     found, queue = config(tmp_path), Queue()
     with pytest.raises(UsageError, match="leave out slice"):
         dispatch(
-            found, parse_request({"backlog": "orders", "slice": 0, "total": 2}), queue.put, NOTHING
+            found,
+            Request.model_validate({"backlog": "orders", "slice": 0, "total": 2}),
+            queue.put,
+            NOTHING,
         )
     with pytest.raises(UsageError, match="Did you mean 'orders'"):
-        dispatch(found, parse_request({"backlog": "order"}), queue.put, NOTHING)
+        dispatch(found, Request.model_validate({"backlog": "order"}), queue.put, NOTHING)
     broker.members["g"] = ("consumer-1",)
     with pytest.raises(RefusedError, match="consumer-1"):
-        dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
+        dispatch(found, Request.model_validate({"backlog": "orders"}), queue.put, NOTHING)
     broker.members.clear()
-    dispatch(found, parse_request({"backlog": "orders", "run_id": "r"}), queue.put, NOTHING)
+    dispatch(found, Request.model_validate({"backlog": "orders", "run_id": "r"}), queue.put, NOTHING)
     other = parse(
         {"receipts": str(tmp_path), "backlogs": {"bills": found.backlogs["orders"].model_dump()}},
         NOTHING,
     )
     with pytest.raises(RefusedError, match="'orders'"):
-        dispatch(other, parse_request({"backlog": "bills", "run_id": "r"}), queue.put, NOTHING)
+        dispatch(other, Request.model_validate({"backlog": "bills", "run_id": "r"}), queue.put, NOTHING)
     assert len(queue.requests) == 6
     assert left(broker) == PARTITIONS * EACH
 
@@ -156,7 +159,52 @@ def test_a_refused_dispatch_enqueues_nothing(broker: MemoryBroker, tmp_path: Pat
 def test_a_request_is_a_closed_object(body: object) -> None:
     """Anything but a closed object is a caller's fault."""
     with pytest.raises(UsageError):
+        parse_request(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"backlog": "orders", "slice": true, "total": 8}',
+        '{"backlog": "orders", "slice": "2", "total": 8}',
+        '{"backlog": "orders", "slice": 2.0, "total": 8}',
+        '{"backlog": "orders", "max_messages": "10"}',
+        '{"backlog": "orders", "max_seconds": 1e999}',
+        '{"backlog": "orders", "max_seconds": NaN}',
+        '{"backlog": "orders", "backlog": "bills"}',
+        '{"backlog": "orders", "run_id": "r\\u0000"}',
+        '{"backlog": ' + "[" * 5000,
+        "not JSON",
+        b"\xff\xfe",
+        json.dumps({"backlog": "orders", **{f"{n}" * 40: 1 for n in range(900)}}),
+        json.dumps({"backlog": "orders", "x" * 60_000: 1}),
+        json.dumps({"backlog": "o" * 1_000_000}),
+    ],
+)
+def test_a_wrong_request_is_refused_in_a_short_text(body: bytes | str) -> None:
+    """Wrong types, infinities, keys given twice and huge bodies are refused, in less than 4 kB."""
+    with pytest.raises(UsageError) as caught:
         parse_request(body)
+    assert 10 < len(str(caught.value)) < 4000
+
+
+def test_only_slices_of_a_dispatched_run_are_drained(broker: MemoryBroker, tmp_path: Path) -> None:
+    """A slice that its run does not have, or of another backlog, is refused; nothing is read or stored."""
+    found, queue = config(tmp_path), Queue()
+    made = dispatch(found, Request(backlog="orders"), queue.put, NOTHING)
+    stored = sorted(tmp_path.rglob("*.json"))
+    wrong: list[dict[str, Any]] = [
+        {"slice": 9998, "total": 9999},
+        {"slice": 0, "total": made.slices - 1},
+        {},
+        {"backlog": "bills", "slice": 0, "total": made.slices},
+    ]
+    for changes in wrong:
+        request = Request.model_validate({"backlog": "orders", "run_id": made.run_id, **changes})
+        with pytest.raises(UsageError, match=made.run_id):
+            drain_slice(found, request, deadline_s=None, environ=NOTHING)
+    assert sorted(tmp_path.rglob("*.json")) == stored
+    assert left(broker) == PARTITIONS * EACH
 
 
 def test_a_deadline_is_continued_until_everything_is_cleared(
@@ -165,7 +213,7 @@ def test_a_deadline_is_continued_until_everything_is_cleared(
     """A slice that meets its deadline continues as a request with one more requeue, to the same target."""
     memory_system.slow_down(monkeypatch, 0.01)
     found = config(tmp_path, batch_size=10, workers=1)
-    request: Request | None = parse_request({"backlog": "orders", "run_id": "r"})
+    request: Request | None = Request.model_validate({"backlog": "orders", "run_id": "r"})
     invocations = 0
     while request is not None:
         invocations += 1
@@ -212,7 +260,7 @@ def result_of(reason: StopReason | None, **changes: Any) -> RunResult:
 def test_each_result_has_one_follow_up(reason: StopReason, follow_up: FollowUp) -> None:
     """Each way to end without being cleared has one follow-up; a proven or unproven end needs none."""
     backlog = Backlog(system="memory", options={})
-    asked = parse_request({"backlog": "o"})
+    asked = Request.model_validate({"backlog": "o"})
     assert follow_up_of(asked, backlog, result_of(reason))[0] is follow_up
     for verdict, expected in (("cleared", FollowUp.CLEARED), ("unproven", FollowUp.UNPROVEN)):
         assert follow_up_of(asked, backlog, result_of(reason, verdict=verdict))[0] is expected
@@ -234,7 +282,7 @@ def test_a_continuation_has_the_rest_of_the_limits(
     asked: dict[str, Any], configured: dict[str, Any], following: dict[str, Any] | None
 ) -> None:
     """Used messages and seconds are subtracted; nothing follows if none are left, or after too many."""
-    request = parse_request({"backlog": "o", "slice": 1, "total": 4, **asked})
+    request = Request.model_validate({"backlog": "o", "slice": 1, "total": 4, **asked})
     backlog = Backlog(system="memory", options={}, **configured)
     verdict, found = follow_up_of(request, backlog, result_of(StopReason.DEADLINE))
     if following is None:
@@ -249,7 +297,7 @@ def test_a_continuation_has_the_rest_of_the_limits(
 def test_a_failure_is_reported_until_a_later_attempt(broker: MemoryBroker, tmp_path: Path) -> None:
     """A refused slice is failed in the run's status until an attempt of it is verified."""
     found, queue = config(tmp_path), Queue()
-    made: Dispatch = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
+    made: Dispatch = dispatch(found, Request.model_validate({"backlog": "orders"}), queue.put, NOTHING)
     note_failure(
         str(tmp_path), queue.requests[3], RefusedError("group g has consumers"), made.created_at
     )
@@ -264,7 +312,7 @@ def test_a_failure_is_reported_until_a_later_attempt(broker: MemoryBroker, tmp_p
 def test_the_command_line_shows_a_run(broker: MemoryBroker, tmp_path: Path) -> None:
     """`progress` shows the slices not cleared yet, and exits 0 only once every slice is cleared."""
     found, queue = config(tmp_path), Queue()
-    made = dispatch(found, parse_request({"backlog": "orders"}), queue.put, NOTHING)
+    made = dispatch(found, Request.model_validate({"backlog": "orders"}), queue.put, NOTHING)
     ran_all(found, queue.requests[:4])
     command = ("progress", made.run_id, "--receipt-dir", str(tmp_path))
     half = CliRunner().invoke(commands.cli, command)

@@ -16,14 +16,14 @@ from datetime import datetime, timezone
 import azure.functions as func
 
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
-from backlog_clearer.fanout.configuration import Request, load_config
+from backlog_clearer.fanout.configuration import Request, load_config, parse_request
 from backlog_clearer.fanout.dispatch import Dispatch
 from backlog_clearer.fanout.dispatch import dispatch as dispatch_slices
 from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice, summary
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, read_request, record_failure, status_of
+from functions.answers import deadline_s, record_failure, status_of
 from functions.azure.timer import due
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
@@ -57,7 +57,7 @@ def _dispatched(asked: Request) -> Dispatch:
 def dispatch(req: func.HttpRequest) -> func.HttpResponse:
     """Enqueue the slices of a backlog."""
     try:
-        made = _dispatched(read_request(req.get_body()))
+        made = _dispatched(parse_request(req.get_body()))
     except ClearerError as error:
         _LOG.error("%s: %s", NOT_CLEARED, error)
         return _answer(status_of(error), failure_json(error))
@@ -100,7 +100,7 @@ if SCHEDULED:  # without names no schedule is needed
 @app.queue_trigger("message", f"%{QUEUE}%", STORAGE)
 def drain(message: func.QueueMessage) -> None:
     """Clear one slice; raises where the host is to deliver the message again."""
-    asked = read_request(message.get_body())
+    asked = parse_request(message.get_body())
     try:
         ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
         if ran.following is not None:
@@ -118,7 +118,7 @@ def drain(message: func.QueueMessage) -> None:
 def poisoned(message: func.QueueMessage) -> None:
     """Report a message that the host gave up on."""
     try:
-        asked = read_request(message.get_body())
+        asked = parse_request(message.get_body())
     except UsageError as error:
         _LOG.error("%s: a message was given up that is not a request: %s", NOT_CLEARED, error)
         return

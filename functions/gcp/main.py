@@ -20,15 +20,17 @@ import functions_framework
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
 from backlog_clearer.errors import ClearerError, UsageError
-from backlog_clearer.fanout.configuration import Request, load_config
+from backlog_clearer.fanout.configuration import Request, load_config, parse_request
 from backlog_clearer.fanout.dispatch import dispatch as dispatch_slices
 from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, read_request, record_failure, status_of
+from functions.answers import deadline_s, record_failure, status_of
 from functions.gcp.tasks import QUEUE, Tasks
 
+_SCHEDULED = "X-CloudScheduler-ScheduleTime"
+_TASK = "X-CloudTasks-TaskName"
 _JSON = {"Content-Type": "application/json"}
 _LOG = logging.getLogger("backlog_clearer")
 CONFIG = load_config()  # at the start, so that a deployment with a faulty one does not come up
@@ -46,7 +48,11 @@ def _body(request: flask.Request) -> Request:
     """The request's body; raises `UsageError`."""
     if request.method != "POST":
         raise UsageError("Send a request as POST, with a JSON object.")
-    return read_request(request.get_data())
+    try:
+        body = request.get_data()
+    except Exception:  # noqa: BLE001 # the server's own classes: a broken chunk, a caller that hung up
+        raise UsageError("The body of the request cannot be read: it is not complete.") from None
+    return parse_request(body)
 
 
 @functions_framework.http
@@ -56,10 +62,10 @@ def dispatch(request: flask.Request) -> Answer:
         if request.method == "GET":
             return _run(request.path)
         asked = _body(request)
-        # Cloud Scheduler's retries carry the same time: they dispatch the same run.
-        when = request.headers.get("X-CloudScheduler-ScheduleTime")
-        if when and asked.run_id is None:
-            asked = asked.model_copy(update={"run_id": scheduled_run(asked.backlog, when)})
+        # Cloud Scheduler's retries carry the same time, Cloud Tasks' the same task: the same run.
+        again = request.headers.get(_SCHEDULED) or request.headers.get(_TASK)
+        if again and asked.run_id is None:
+            asked = asked.model_copy(update={"run_id": scheduled_run(asked.backlog, again)})
         made = dispatch_slices(CONFIG, asked, TASKS.put)
     except ClearerError as error:
         return _refused(error)

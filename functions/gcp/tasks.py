@@ -9,7 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import grpc
-from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError, ServiceUnavailable
+from google.api_core.exceptions import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    GoogleAPICallError,
+    InternalServerError,
+    ResourceExhausted,
+    RetryError,
+    ServiceUnavailable,
+)
 from google.api_core.retry import Retry, if_exception_type
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import tasks_v2
@@ -27,7 +36,11 @@ EMULATOR = "CLOUD_TASKS_EMULATOR_HOST"
 _DISPATCH_DEADLINE_S = 1800  # the most that an HTTP task may have (cloud.google.com/tasks/docs, Task)
 _AT_ONCE = 32  # requests under way: CreateTask takes one task a call
 _TIMEOUT_S = 30.0
-_RETRY = Retry(if_exception_type(ServiceUnavailable), initial=0.2, maximum=5.0, timeout=_TIMEOUT_S)
+_PASSING = if_exception_type(
+    ServiceUnavailable, DeadlineExceeded, ResourceExhausted, InternalServerError, Aborted
+)
+"""Safe to repeat, since a task that was created after all has the same name."""
+_RETRY = Retry(_PASSING, initial=0.2, maximum=5.0, timeout=2 * _TIMEOUT_S)
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
-from backlog_clearer.fanout.configuration import Config, Request, load_config
+from backlog_clearer.fanout.configuration import Config, Request, load_config, parse_request
 from backlog_clearer.fanout.platform import run_of, slice_of
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, Ran, drain_slice, summary
 from backlog_clearer.options.base import build
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, read_request, record_failure
+from functions.answers import deadline_s, record_failure
 
 if TYPE_CHECKING:
     from functions.storage_queue import StorageQueue, Taken
@@ -57,7 +57,7 @@ class Invocation:
             return CLEARED
         with taken:
             try:
-                self.asked = read_request(taken.body)
+                self.asked = parse_request(taken.body)
                 if taken.exhausted:
                     taken.bury()
                     error = BrokerError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,47 @@ def test_a_callers_fault_is_answered_with_4xx(
         assert hint in answer.json()["error"]
     assert not bundle.tasks.tasks
     assert bundle.left() == before
+
+
+def test_a_refused_request_writes_nothing(bundle: Bundle) -> None:
+    """A slice that a run does not have is answered with 400 and leaves the run's record as it was."""
+    run = {"backlog": "orders", "run_id": "phantom"}
+    bundle.call(bundle.drain, {**run, "slice": 1, "total": 2})
+    before = bundle.account("phantom")
+    answers = [
+        bundle.call(bundle.drain, {**run, "slice": 9998, "total": 9999, "mode": "skip"}),
+        bundle.call(bundle.drain, {**run, "slice": 0, "total": 2, "max_messages": 11}),
+    ]
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert bundle.account("phantom") == before
+
+
+def test_an_incomplete_body_is_answered_with_400(bundle: Bundle) -> None:
+    """A request whose chunked body breaks off is a caller's fault."""
+    with (
+        bundle.dispatch.instance() as server,
+        socket.create_connection(("127.0.0.1", server.port)) as link,
+    ):
+        link.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"bac\r\nzz\r\n'
+        )
+        link.settimeout(30)
+        answer = link.recv(1000)
+    assert answer.split(b" ")[1] == b"400", answer
+
+
+def test_a_repeated_task_dispatches_the_same_run(embedded: Judge, tmp_path: Path) -> None:
+    """Deliveries of one Cloud Tasks task are one run, whose limits hold once; another task is another."""
+    with deployed(embedded, tmp_path) as found:
+        name = {"X-CloudTasks-TaskName": "4711"}
+        made = [
+            found.call(found.dispatch, {"backlog": "orders"}, headers=name).json()["run_id"]
+            for _ in range(2)
+        ]
+        found.settled()
+        assert made[0] == made[1]
+        assert "4711" in made[0]
 
 
 @pytest.fixture(scope="module")

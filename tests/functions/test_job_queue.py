@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backlog_clearer.fanout.configuration import load_config, parse_request
+from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.dispatch import Dispatch, dispatch
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
@@ -48,7 +48,7 @@ class Jobs(Deployed):
     def dispatched(self) -> Dispatch:
         """Put the backlog's slices on the queue."""
         put = StorageQueue.from_environ(self.env).put
-        return dispatch(load_config(self.env), parse_request({"backlog": "orders"}), put)
+        return dispatch(load_config(self.env), Request(backlog="orders"), put)
 
     def start(self, *args: str, **env: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """Start a job that takes one message."""

@@ -50,7 +50,9 @@ class Backlog(Options):
     workers: int = Field(4, ge=1, le=1024, description="lanes of one slice")
     batch_size: int = Field(2000, ge=1, le=1_000_000, description="messages requested by one read")
     max_messages: int | None = Field(None, ge=1, description="of one slice; a request may lower it")
-    max_seconds: float | None = Field(None, gt=0, description="of one slice; a request may lower it")
+    max_seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="of one slice; a request may lower it"
+    )
     force: bool = Field(False, description="proceed even if consumers are attached")
     max_slices: int = Field(32, ge=1, le=10_000, description="largest number of slices of a dispatch")
     messages_per_slice: int = Field(
@@ -87,7 +89,9 @@ class Request(Options):
     total: int | None = Field(None, ge=1, le=10_000, description="number of slices")
     mode: Mode | None = Field(None, description="if the configuration allows it")
     max_messages: int | None = Field(None, ge=1, description="at most the configured limit")
-    max_seconds: float | None = Field(None, gt=0, description="at most the configured limit")
+    max_seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="at most the configured limit"
+    )
     run_id: str | None = Field(None, description="of the run that the slice belongs to")
     requeued: int = Field(
         0, ge=0, le=1000, description="how often the slice was enqueued again already"
@@ -118,11 +122,33 @@ class Request(Options):
         return Slice(index=self.slice, total=self.total)
 
 
-def parse_request(body: Any) -> Request:
-    """A request from the JSON value of a caller; raises `UsageError` without showing any value."""
-    if not isinstance(body, dict):
+_BODY_LIMIT = 65_536  # bytes of a request; an ordinary one has about 100
+
+
+def parse_request(body: bytes | str) -> Request:
+    """A request from the JSON text of a caller; raises `UsageError` without showing any value."""
+    if len(body) > _BODY_LIMIT:
+        raise UsageError(f"The request has more than {_BODY_LIMIT} bytes.")
+    try:
+        value = json.loads(body, object_pairs_hook=_distinct, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise UsageError(
+            'The body is not a JSON object with distinct keys; send one, as in {"backlog": "orders"}.'
+        ) from None
+    if not isinstance(value, dict):
         raise UsageError('A request is a JSON object, as in {"backlog": "orders"}.')
-    return build(Request, body)
+    return build(Request, value, strict=True)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 class Config(Options):

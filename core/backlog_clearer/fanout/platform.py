@@ -52,7 +52,7 @@ def run_of(environ: Mapping[str, str]) -> str | None:
 
 
 def scheduled_run(backlog: str, when: str) -> str:
-    """The run id of a scheduled start: the same however often the scheduler retries it."""
+    """The run id of a start at `when`, or by a task of that name: the same however often it is retried."""
     return _NOT_IN_A_NAME.sub("-", f"{when}-{backlog}").lstrip("._-")[:100]
 
 

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backlog_clearer.engine.drain import Halt
+from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Backlog, Config, Request
+from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
 from backlog_clearer.model import StopReason, StrEnum
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.report import RunResult, Verdict
+from backlog_clearer.text import counted
 
 NOT_CLEARED = "backlog-clearer: not cleared"
 """The beginning of every log line that an alert should fire on."""
@@ -60,13 +63,30 @@ def drain_slice(
 ) -> Ran:
     """Clear one slice, for `deadline_s` seconds of draining at most, and decide what has to follow.
 
-    Raises like `run.clear.clear`: nothing was changed then.
+    Raises like `run.clear.clear`, and `UsageError` for a slice that is not one of its run: nothing was
+    changed then.
     """
+    check_slice(read_dispatch(config.receipts, request.run_id) if request.run_id else None, request)
     result = clear(config.job(request, deadline_s=deadline_s, environ=environ), halt=halt)
     follow_up, following = follow_up_of(request, config.backlog(request.backlog), result)
     if follow_up is not FollowUp.CLEARED:
         _LOG.log(_LEVELS.get(follow_up, logging.ERROR), "%s", summary(result, follow_up))
     return Ran(result, follow_up, following)
+
+
+def check_slice(dispatched: Dispatch | None, request: Request) -> None:
+    """Raise `UsageError` where the request's run was dispatched otherwise; None: it was not dispatched."""
+    if dispatched is None:
+        return
+    of, asked = dispatched.request.backlog, request.backlog
+    if of != asked:
+        raise UsageError(f"Run {dispatched.run_id} is one of backlog {of!r}, not of {asked!r}.")
+    if request.total != dispatched.slices:
+        part = "The whole backlog" if request.part is None else f"Slice {request.part}"
+        raise UsageError(
+            f"{part} is not part of run {dispatched.run_id}, which was dispatched as"
+            f" {counted(dispatched.slices, 'slice')}."
+        )
 
 
 def summary(result: RunResult, follow_up: FollowUp) -> str:

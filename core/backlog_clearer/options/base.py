@@ -6,6 +6,7 @@ bundle, so that an option means the same everywhere. Models import no broker lib
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -25,6 +26,7 @@ from typing_extensions import Self
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.references import is_reference, portable
+from backlog_clearer.text import counted
 
 
 def _comma_separated(value: object) -> object:
@@ -200,19 +202,26 @@ def suggestion(name: str, known: list[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def build(model: type[_Model], values: Mapping[str, Any]) -> _Model:
-    """Validate values into a model.
+_FAULTS = 20  # lines of an error; more help nobody
+_NAME = 60  # characters of an unknown name
 
-    Raises `UsageError` that lists every fault at once, by flag name, with suggestions for unknown
+
+def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool | None = None) -> _Model:
+    """Validate values into a model; `strict`: JSON values of exactly the declared types.
+
+    Raises `UsageError` that lists the faults at once, by flag name, with suggestions for unknown
     keys and without any value (a value may be a secret).
     """
     try:
+        if strict:  # as JSON, in which the strings of an enumeration are its members
+            return model.model_validate_json(json.dumps(values), strict=True)
         return model.model_validate(dict(values))
     except ValidationError as error:
         lines = []
-        for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        for fault in faults[:_FAULTS]:
             # Only names that the model or the caller's keys spell are shown, never a value.
-            name = str(fault["loc"][0]) if fault["loc"] else ""
+            name = str(fault["loc"][0])[:_NAME] if fault["loc"] else ""
             if fault["type"] == "extra_forbidden":
                 lines.append(f"unknown option {name!r}.{suggestion(name, list(model.model_fields))}")
             elif fault["type"] == "missing":
@@ -220,4 +229,6 @@ def build(model: type[_Model], values: Mapping[str, Any]) -> _Model:
             else:
                 text = fault["msg"].removeprefix("Value error, ").rstrip(".")
                 lines.append(f"{flag(name)}: {text}." if name else f"{text}.")
+        if len(faults) > _FAULTS:
+            lines.append(f"There are {counted(len(faults) - _FAULTS, 'further fault')}.")
         raise UsageError("\n".join(lines)) from None
