@@ -291,11 +291,11 @@ def test_an_error_that_names_nothing_does_not_end_other_lanes(kind: type[BrokerE
 def test_partitions_of_a_client_that_breaks_midway_are_cleared_by_others() -> None:
     """A worker whose client fails for good after a while leaves the rest of its partitions to the others."""
     source = ScriptedSource(*[20_000] * 4)
-    victim: list[int] = []
+    victim: dict[str, int] = {}
 
     def fail(_: ScriptedLane) -> None:
-        victim[:] = victim or [threading.get_ident()]
-        if victim[0] == threading.get_ident() and source.broker.reads > 50:
+        here = threading.get_ident()
+        if victim.setdefault("thread", here) == here and source.broker.reads > 50:
             raise BrokerError("the certificate has expired")
 
     source.reading = fail
@@ -353,3 +353,120 @@ def test_no_thread_is_left_where_a_spare_worker_was_needed() -> None:
     source.opening = broken(P[0], TransientError)
     drain(source, source.claims(), ONE.model_copy(update={"max_retries": 5}))
     assert threading.active_count() == before
+
+
+def test_partitions_that_join_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims that `grow` returns are cleared like the first ones, with a worker more if allowed."""
+    monkeypatch.setattr("backlog_clearer.engine.drain.GROW_S", 0.2)
+    source = ScriptedSource(1000, 1000)
+    halt = Halt()
+    known = 2
+
+    def grow() -> list[Claim]:
+        nonlocal known
+        source.broker.add_partition("t", size=10)
+        source.broker.produce("t", known, 700)
+        found = source.claims(frozen=False)[known:]
+        known += 1
+        return found
+
+    def observe(seen: Snapshot) -> None:
+        if seen.messages >= 2000 + 3 * 700:
+            halt.signal()
+
+    run = RUN.model_copy(update={"workers": 3, "stop_when_empty": False, "follow": True})
+    done = drain(source, source.claims(frozen=False), run, halt=halt, observe=observe, grow=grow)
+    assert done.reason is StopReason.SIGNAL
+    assert source.stored()[:5] == [1000, 1000, 700, 700, 700]
+    assert [claim.partition for claim in done.joined][:3] == P[2:5]
+    assert done.workers == 3
+
+
+def test_a_failing_look_for_new_partitions_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the broker does not answer `grow`, the drain continues with what it has."""
+    monkeypatch.setattr("backlog_clearer.engine.drain.GROW_S", 0.05)
+    source = ScriptedSource(1000)
+    asked = threading.Event()
+
+    def grow() -> list[Claim]:
+        asked.set()
+        raise lost_connection()
+
+    source.reading = lambda _: time.sleep(0.03)
+    run = RUN.model_copy(update={"follow": True})
+    done = drain(source, source.claims(frozen=False), run, grow=grow)
+    assert asked.is_set()
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [1000])
+
+
+def test_a_reconnect_starts_the_stall_time_again() -> None:
+    """Connections that die one after the other before the stall time do not end the drain as stalled."""
+    source = ScriptedSource(1000)
+    source.broker.silent.add(P[0])
+    begun = time.monotonic()
+    opened_at: dict[int, float] = {}
+
+    def fail(lane: ScriptedLane) -> None:
+        now = time.monotonic()
+        if now - begun > 2.5:
+            source.broker.silent.clear()
+        elif now - opened_at.setdefault(id(lane), now) > 0.4:
+            raise lost_connection()
+
+    source.reading = fail
+    done = drain(source, source.claims(), ONE.model_copy(update={"stall_seconds": 1.5}))
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [1000])
+
+
+def test_a_retry_is_no_stall() -> None:
+    """While a partition is retried, its silence is not a stall, however long its lane takes to open."""
+    source = ScriptedSource(1000)
+    tried: list[float] = []
+
+    def fail(_: ScriptedLane) -> None:
+        tried.append(time.monotonic())
+        if len(tried) <= 3:
+            time.sleep(0.5)
+            raise TransientError("t[0] has no leader", P[0])
+
+    source.opening = fail
+    done = drain(source, source.claims(), ONE.model_copy(update={"stall_seconds": 0.8}))
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [1000])
+
+
+def test_throttling_is_shown_and_is_no_stall() -> None:
+    """Time that the broker told a lane to wait is in the progress and the result, and is not a stall."""
+    source = ScriptedSource(1000)
+    source.broker.silent.add(P[0])
+    seen: list[float] = []
+    begun = time.monotonic()
+
+    def throttle(lane: ScriptedLane) -> None:
+        lane.throttled_s = time.monotonic() - begun
+        if lane.throttled_s > 2.5:
+            source.broker.silent.clear()
+
+    source.reading = throttle
+    done = drain(
+        source,
+        source.claims(),
+        ONE.model_copy(update={"stall_seconds": 0.8}),
+        observe=lambda moment: seen.append(moment.throttled_s),
+    )
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [1000])
+    assert max(seen) > 1
+    assert any("throttled this run" in note for note in done.notes)
+
+
+def test_silence_without_throttling_is_a_stall() -> None:
+    """A lane that was throttled once, and then receives nothing, is stalled all the same."""
+    source = ScriptedSource(1000)
+    source.broker.silent.add(P[0])
+
+    def throttle(lane: ScriptedLane) -> None:
+        lane.throttled_s = 0.5
+
+    source.reading = throttle
+    done = drain(source, source.claims(), ONE.model_copy(update={"stall_seconds": 0.8}))
+    assert done.reason is StopReason.STALLED
+    assert done.seconds > 1.2

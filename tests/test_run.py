@@ -10,7 +10,7 @@ import pytest
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemorySource
-from backlog_clearer.engine.drain import Halt
+from backlog_clearer.engine.drain import Halt, Snapshot
 from backlog_clearer.errors import BrokerError, RefusedError, TransientError
 from backlog_clearer.model import Mode, Partition, Recorded, StopReason, Survey
 from backlog_clearer.options.base import SystemOptions
@@ -118,7 +118,8 @@ def test_a_survey_is_retried_where_its_error_may_pass(
     broker, source = filled()
     asked = failing(source, monkeypatch, *[TransientError("moving")] * 2)
     assert run(source, tmp_path).cleared
-    assert (asked, stored(broker)) == ([3], [500, 500])
+    # Two surveys fail, one succeeds, and one at the end looks for partitions that were added.
+    assert (asked, stored(broker)) == ([4], [500, 500])
 
 
 @pytest.mark.parametrize(
@@ -241,3 +242,61 @@ def test_a_name_in_doubt_is_refused_unless_it_is_meant(
     result = run(source, tmp_path, new=True)
     assert (result.cleared, stored(broker)) == (True, [500, 500])
     assert "'gg' has a position there." not in result.notes
+
+
+def test_a_run_that_follows_reads_partitions_that_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that is added meanwhile is in the receipt, is read, and has a row in the result."""
+    monkeypatch.setattr("backlog_clearer.engine.drain.GROW_S", 0.1)
+    broker, source = filled()
+    halt = Halt()
+
+    def progress(seen: Snapshot) -> None:
+        if len(broker.logs) == 2 and seen.messages == 1000:
+            broker.add_partition("t")
+            broker.produce("t", 2, 300)
+        if seen.messages == 1300:
+            halt.signal()
+
+    options = RunOptions(follow=True, receipt_dir=str(tmp_path), max_seconds=20)
+    job = Job("memory", SystemOptions(), options, "r")
+    result = clear_source(source, job, Callbacks(progress=progress), halt)
+    assert broker.position("g", Partition("t", 2)) == 300
+    assert [(row.id.number, row.messages) for row in result.partitions] == [
+        (0, 500),
+        (1, 500),
+        (2, 300),
+    ]
+    receipt = load(str(result.receipt))
+    assert [entry.id for entry in receipt.partitions] == [row.id for row in result.partitions]
+    assert receipt.partitions[2].position is None
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_partitions_that_are_added_to_a_frozen_run_are_noted(mode: Mode, tmp_path: Path) -> None:
+    """A run with frozen targets leaves partitions that were added meanwhile, and names them in a note."""
+    broker, source = filled()
+
+    def confirm(_: object) -> bool:
+        broker.add_partition("t")
+        broker.produce("t", 2, 300)
+        return True
+
+    options = RunOptions(stop_when_empty=True, receipt_dir=str(tmp_path), mode=mode)
+    job = Job("memory", SystemOptions(), options, "r")
+    result = clear_source(source, job, Callbacks(confirm=confirm), Halt())
+    assert broker.position("g", Partition("t", 2)) is None
+    assert stored(broker) == [500, 500]
+    notes = [note for note in result.notes if "added since the survey" in note]
+    assert notes == [
+        "1 partition was added since the survey, and not read: t[2]. Another run clears them."
+    ]
+
+
+def test_a_run_without_new_partitions_notes_none(tmp_path: Path) -> None:
+    """Where nothing was added, no note is made of it, with --partitions and slices neither."""
+    _, source = filled()
+    for changes in ({}, {"partitions": "0"}, {"slice": "1/2"}):
+        result = run(source, tmp_path, **changes)
+        assert not any("added" in note for note in result.notes)

@@ -73,6 +73,7 @@ class Traits:
     empty_units: str = (
         ""  # which units are not messages, for people: "transaction markers take offsets"
     )
+    fixed: bool = False  # partitions are never added
     competing: bool = False  # several lanes may read one partition at the same time
     counts_only: bool = False  # no position can be stored: a run reads, counts and changes nothing
     proof: str = ""  # how a user can prove what the broker does not confirm yet, as "use …"

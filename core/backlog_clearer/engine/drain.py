@@ -134,14 +134,15 @@ class _Silence:
     """For how long a worker has received nothing, apart from the time that it was told to wait."""
 
     since: float
-    throttled_s: float = 0.0  # of the worker, when it received something last
+    throttled_s: float = 0.0  # of the worker, just before it received something last
+    last_s: float = 0.0  # of the worker, when it was looked at last
 
     def seconds(self, worker: Worker, now: float) -> float:
         """The silence so far."""
-        throttled_s = worker.throttled_s
-        if worker.progress_at > self.since:
-            self.since, self.throttled_s = worker.progress_at, throttled_s
-        return max(0.0, now - self.since - (throttled_s - self.throttled_s))
+        if worker.progress_at > self.since:  # an answer with messages may itself throttle
+            self.since, self.throttled_s = worker.progress_at, self.last_s
+        self.last_s = worker.throttled_s
+        return max(0.0, now - self.since - (self.last_s - self.throttled_s))
 
 
 class _Watch:

@@ -22,6 +22,7 @@ from backlog_clearer.model import (
     Survey,
 )
 from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.growth import Growth
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import claim, cost, notes_for
 from backlog_clearer.run.record import Record, change_of, complete
@@ -83,17 +84,21 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     if claims:
         partitions = [item.partition for item in claims]
         repeated("undo's preparation", lambda: source.prepare_undo(partitions, run.mode))
+    growth = Growth(source, record, receipt)
+    grow = None if frozen else growth.join
     drained = (
         _skip(source, claims)
         if run.mode is Mode.SKIP
-        else drain(source, claims, run, halt=halt, observe=callbacks.progress)
+        else drain(source, claims, run, halt=halt, observe=callbacks.progress, grow=grow)
     )
 
-    rows = cleared_rows(source, claims, states, record.rows, drained)
-    notes = (*drained.notes, *difference(source.traits, run.mode, rows))
+    record = growth.record
+    rows = cleared_rows(source, (*claims, *drained.joined), record.states, record.rows, drained)
+    added = growth.notes() if frozen and any(item.remaining is not None for item in rows) else ()
+    notes = (*drained.notes, *added, *difference(source.traits, run.mode, rows))
     verdict = judge_clear(rows, drained.reason, counts_only=source.traits.counts_only)
     result = record.result(rows, verdict=verdict, change=change_of(drained), notes=notes)
-    return complete(receipt, result)
+    return complete(growth.receipt, result)
 
 
 def _refrozen(

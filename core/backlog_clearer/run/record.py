@@ -85,14 +85,15 @@ class Record:
 
         Raises `BrokerError` if the receipt cannot be stored, `RefusedError` if it is not confirmed.
         """
-        receipt = self._receipt()
+        receipt = self.receipt()
         receipts.save(receipt, path)
         callbacks.show(plan)
         if not callbacks.confirm(plan):
             raise RefusedError(f"Not confirmed; nothing was changed. The receipt is kept at {path}.")
         return receipt
 
-    def _receipt(self) -> Receipt:
+    def receipt(self) -> Receipt:
+        """The receipt of this run, without its result."""
         clears = self.action is Action.CLEAR
         return Receipt(
             version=__version__,

@@ -130,7 +130,7 @@ class PubSubSource:
     @property
     def traits(self) -> Traits:
         """See `source.Source`."""
-        return Traits(unit="messages", competing=True, settle_interval_s=_SETTLE_S)
+        return Traits(unit="messages", fixed=True, competing=True, settle_interval_s=_SETTLE_S)
 
     def _connect(self) -> SubscriberClient:
         """A client of the official library, on a separate connection."""

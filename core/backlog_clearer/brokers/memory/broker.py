@@ -82,6 +82,13 @@ class MemoryBroker:
                 self.created += 1
                 self.logs[Partition(topic, number)] = Log(size, f"log-{self.created}")
 
+    def add_partition(self, topic: str, *, size: int = 100) -> None:
+        """Give a topic one more partition."""
+        with self.lock:
+            number = sum(partition.topic == topic for partition in self.logs)
+            self.created += 1
+            self.logs[Partition(topic, number)] = Log(size, f"log-{self.created}")
+
     def delete(self, topic: str) -> None:
         """Delete a topic, and what groups stored for it."""
         with self.lock:

@@ -1,0 +1,79 @@
+"""Partitions that are added to a subscription while a run is at work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from backlog_clearer.errors import ClearerError
+from backlog_clearer.model import Claim, PartitionState, Survey
+from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.receipt import Receipt
+from backlog_clearer.run.record import Record
+from backlog_clearer.source import Source
+from backlog_clearer.text import counted, listed
+
+_LOG = logging.getLogger("backlog_clearer")
+
+
+class Growth:
+    """A run's record and receipt, and the partitions that join them while it follows the end."""
+
+    def __init__(self, source: Source, record: Record, receipt: Receipt) -> None:
+        self.source = source
+        self.record = record
+        self.receipt = receipt
+        names = {state.partition for state in record.survey.partitions}
+        self.known = names - {state.partition for state in record.states if state.error is not None}
+
+    def join(self) -> Sequence[Claim]:
+        """Claims on partitions that were added, or can be read only now; they are in the receipt first.
+
+        Raises `ClearerError` where the broker or the receipt's store fails; then nothing joins.
+        """
+        new = self._new(self.source.survey())
+        if not new:
+            return ()
+        states = {state.partition: state for state in (*self.record.states, *new)}
+        record = replace(
+            self.record,
+            states=tuple(states[partition] for partition in sorted(states)),
+            targets={**self.record.targets, **dict.fromkeys(state.partition for state in new)},
+        )
+        receipt = record.receipt()
+        if record.path is not None:
+            receipts.save(receipt, record.path)
+        self.record, self.receipt = record, receipt
+        self.known |= {state.partition for state in new}
+        names = listed([str(state.partition) for state in new])
+        _LOG.warning("Reading %s, too: %s", counted(len(new), "new partition"), names)
+        return [Claim(state, resume=None, target=None) for state in new]
+
+    def notes(self) -> tuple[str, ...]:
+        """At the end of a run with frozen targets: the partitions that were added since the survey."""
+        if self.record.traits.fixed:
+            return ()
+        try:
+            found = self.source.survey()
+            new = [state.partition for state in found.partitions if state.partition not in self.known]
+            surveyed = {state.partition for state in self.record.survey.partitions}
+            chosen = set(self.record.job.run.choose(state.partition for state in found.partitions))
+        except ClearerError as error:
+            _LOG.debug("Partitions that were added could not be looked for: %s", error)
+            return ()
+        added = [str(partition) for partition in new if partition in chosen - surveyed]
+        if not added:
+            return ()
+        were = "was" if len(added) == 1 else "were"
+        note = f"{counted(len(added), 'partition')} {were} added since the survey, and not read"
+        return (f"{note}: {listed(added)}. Another run clears them.",)
+
+    def _new(self, found: Survey) -> list[PartitionState]:
+        """States of partitions of this run's share that it does not read yet, and that can be read."""
+        chosen = set(self.record.job.run.choose(state.partition for state in found.partitions))
+        return [
+            state
+            for state in found.partitions
+            if state.partition in chosen - self.known and state.error is None
+        ]
