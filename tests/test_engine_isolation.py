@@ -17,7 +17,7 @@ from backlog_clearer.model import Advance, Claim, Partition, StopReason
 from backlog_clearer.options.run import RunOptions
 
 RUN = RunOptions(
-    workers=2, stop_when_empty=True, batch_size=100, stall_seconds=5, quiet_seconds=1, max_seconds=60
+    workers=2, stop_when_empty=True, batch_size=100, stall_seconds=30, quiet_seconds=1, max_seconds=60
 )
 ONE = RUN.model_copy(update={"workers": 1})
 P = [Partition("t", number) for number in range(8)]
@@ -30,10 +30,13 @@ class ScriptedLane(MemoryLane):
     def __init__(self, source: ScriptedSource, claims: Sequence[Claim]) -> None:
         self.partitions = frozenset(claim.partition for claim in claims)
         self.script = source
+        self.closed = False
         source.opening(self)
+        if not source.places.acquire(blocking=False):
+            source.turned_away.release()
+            raise BrokerError(ALL_TAKEN)
         super().__init__(source, claims)
         source.opened.append(self.partitions)
-        source.lanes.append(self)
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Read unless the script raises."""
@@ -43,14 +46,15 @@ class ScriptedLane(MemoryLane):
     def close(self) -> None:
         """Close, and be no lane of the source any more."""
         super().close()
-        if self in self.script.lanes:
-            self.script.lanes.remove(self)
+        if not self.closed:
+            self.closed = True
+            self.script.places.release()
 
 
 class ScriptedSource(MemorySource):
     """A source whose lanes fail as the functions `opening` and `reading` decide."""
 
-    def __init__(self, *counts: int, competing: bool = False) -> None:
+    def __init__(self, *counts: int, competing: bool = False, places: int = 100) -> None:
         broker = MemoryBroker()
         broker.create("t", len(counts), size=10)
         for number, count in enumerate(counts):
@@ -59,7 +63,8 @@ class ScriptedSource(MemorySource):
         self.opening: Callable[[ScriptedLane], None] = lambda _: None
         self.reading: Callable[[ScriptedLane], None] = lambda _: None
         self.opened: list[frozenset[Partition]] = []  # the partitions of each lane so far
-        self.lanes: list[ScriptedLane] = []  # that are open now
+        self.places = threading.Semaphore(places)  # lanes that may be open at the same time
+        self.turned_away = threading.Semaphore(0)
 
     def open_lane(self, claims: Sequence[Claim]) -> MemoryLane:
         """A scripted lane."""
@@ -202,20 +207,13 @@ def test_progress_renews_the_retries(*, names_partition: bool) -> None:
 
 def test_a_limit_on_consumers_means_fewer_lanes() -> None:
     """Where the broker allows one consumer, one worker clears everything, and the broker's sentence is kept."""
-    source = ScriptedSource(*[3000] * 4)
-
-    refused = threading.Semaphore(0)
-
-    def fail(_: ScriptedLane) -> None:
-        if source.lanes:
-            refused.release()
-            raise BrokerError(ALL_TAKEN)
+    source = ScriptedSource(*[3000] * 4, places=1)
 
     def wait(_: ScriptedLane) -> None:
-        if len(source.opened) == 1:  # so that the first lane has not ended before the others are tried
-            assert refused.acquire(timeout=10)
+        if source.broker.reads == 0:  # so that the first lane has not ended before the others are tried
+            assert all(source.turned_away.acquire(timeout=20) for _ in range(3))
 
-    source.opening, source.reading = fail, wait
+    source.reading = wait
     done = drain(source, source.claims(), RUN.model_copy(update={"workers": 4}))
     assert (done.reason, source.stored()) == (StopReason.EMPTY, [3000] * 4)
     assert done.error is None
@@ -225,13 +223,7 @@ def test_a_limit_on_consumers_means_fewer_lanes() -> None:
 
 def test_competing_lanes_continue_without_the_one_that_fails() -> None:
     """Where lanes compete, the others clear what a lane leaves that fails for good."""
-    source = ScriptedSource(5000, competing=True)
-
-    def fail(_: ScriptedLane) -> None:
-        if len(source.lanes) >= 2:
-            raise BrokerError(ALL_TAKEN)
-
-    source.opening = fail
+    source = ScriptedSource(5000, competing=True, places=2)
     done = drain(source, source.claims(), RUN.model_copy(update={"workers": 4}))
     assert (done.reason, source.stored()) == (StopReason.EMPTY, [5000])
     assert done.partitions[P[0]].error is None
@@ -291,10 +283,10 @@ def test_an_error_that_names_nothing_does_not_end_other_lanes(kind: type[BrokerE
 def test_partitions_of_a_client_that_breaks_midway_are_cleared_by_others() -> None:
     """A worker whose client fails for good after a while leaves the rest of its partitions to the others."""
     source = ScriptedSource(*[20_000] * 4)
-    victim: dict[str, int] = {}
+    victim: dict[str, str] = {}
 
     def fail(_: ScriptedLane) -> None:
-        here = threading.get_ident()
+        here = threading.current_thread().name
         if victim.setdefault("thread", here) == here and source.broker.reads > 50:
             raise BrokerError("the certificate has expired")
 
