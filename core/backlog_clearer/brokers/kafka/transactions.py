@@ -49,7 +49,8 @@ def offsets_partition(group: str, count: int) -> int:
     value = 0
     for high, low in zip(units[::2], units[1::2], strict=True):
         value = (31 * value + (high << 8 | low)) & 0xFFFFFFFF
-    return (value & 0x7FFFFFFF) % count
+    signed = value - (1 << 32) if value >> 31 else value
+    return 0 if signed == -(1 << 31) else abs(signed) % count  # as `Utils.abs` of Kafka has it
 
 
 def _nodes(connection: Connection, options: KafkaOptions) -> tuple[list[Address], int]:
