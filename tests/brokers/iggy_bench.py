@@ -10,7 +10,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from backlog_clearer.brokers.iggy.source import IggySource, open_source
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.job import Job
+from backlog_clearer.run.receipt import load, original_positions
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.restore import restore
 from backlog_clearer.testing import Bench
 from backlog_clearer.testing.servers.iggy import PASSWORD, USER, IggyServer
 
@@ -190,6 +193,12 @@ class IggyBench(Bench):
         if self.detects_live:
             self.plain.run("leave_consumer_group", *group)
 
+    def recreate(self) -> None:
+        self.plain.run("delete_topic", self.stream, self.topic)
+        self.plain.run("create_topic", self.stream, self.topic, self.partitions)
+        if self.detects_live:
+            self.plain.run("create_consumer_group", self.stream, self.topic, GROUP)
+
     @contextmanager
     def refusing(self, number: int) -> Iterator[None]:
         if self.server is None:
@@ -211,6 +220,34 @@ class IggyBench(Bench):
     def close(self) -> None:
         """Drop the connection."""
         self.plain.close()
+
+
+@contextmanager
+def opened(*, group: bool = True) -> Iterator[IggyBench]:
+    """A topic on the real server, or on an in-repo one for each test."""
+    if ADDRESS:
+        with closing(IggyBench(ADDRESS, group=group)) as found:
+            yield found
+        return
+    with (
+        IggyServer() as server,
+        closing(IggyBench(f"127.0.0.1:{server.port}", group=group, server=server)) as found,
+    ):
+        yield found
+
+
+def undo(
+    bench: IggyBench,
+    tmp_path: Path,
+    done: RunResult,
+    options: dict[str, Any] | None = None,
+    **run: Any,
+) -> RunResult:
+    """Restore a run by its receipt."""
+    receipt = load(str(done.receipt))
+    return restore(
+        job(bench, tmp_path, options, **run), original_positions([receipt]), receipt.identity
+    )
 
 
 def _ident(value: int | str) -> bytes:

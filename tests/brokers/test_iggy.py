@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,29 +19,12 @@ from backlog_clearer.brokers.iggy.positions import LogExtent
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Mode
 from backlog_clearer.run.clear import clear
-from backlog_clearer.run.receipt import load, original_positions
-from backlog_clearer.run.report import RunResult
-from backlog_clearer.run.restore import restore
 from backlog_clearer.run.status import status
 from backlog_clearer.testing import Bench, Contract
-from backlog_clearer.testing.servers.iggy import USER, IggyServer
+from backlog_clearer.testing.servers.iggy import USER
 from backlog_clearer.testing.support import free_port
-from tests.brokers.iggy_bench import ADDRESS, GROUP, IggyBench, job
+from tests.brokers.iggy_bench import GROUP, IggyBench, job, opened, undo
 from tests.command import cleaner
-
-
-@contextmanager
-def opened(*, group: bool = True) -> Iterator[IggyBench]:
-    """A topic on the real server, or on an in-repo one for each test."""
-    if ADDRESS:
-        with closing(IggyBench(ADDRESS, group=group)) as found:
-            yield found
-        return
-    with (
-        IggyServer() as server,
-        closing(IggyBench(f"127.0.0.1:{server.port}", group=group, server=server)) as found,
-    ):
-        yield found
 
 
 @pytest.fixture
@@ -69,12 +52,6 @@ class TestConsumer(Contract):
         """A topic, and a consumer that has stored nothing."""
         with opened(group=False) as found:
             yield found
-
-
-def undo(bench: IggyBench, tmp_path: Path, done: RunResult, **run: Any) -> RunResult:
-    """Restore a run by its receipt."""
-    receipt = load(str(done.receipt))
-    return restore(job(bench, tmp_path, **run), original_positions([receipt]), receipt.identity)
 
 
 @pytest.mark.parametrize("mode", [Mode.CONSUME, Mode.SKIP])

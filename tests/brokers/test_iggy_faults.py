@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import ServerAddress
-from backlog_clearer.brokers.iggy.connection import PollConnection
+from backlog_clearer.brokers.iggy.connection import IggyConnection, ServerAddress
+from backlog_clearer.brokers.iggy.poll_wire import PollWalk
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.options.references import resolve_references
 from backlog_clearer.run.clear import clear
@@ -154,14 +154,12 @@ def test_messages_that_retention_deleted_are_not_counted(
     assert bench.left()[0] == 0
 
 
-def test_a_purge_during_the_drain_ends_the_run(
-    server: IggyServer, bench: IggyBench, tmp_path: Path
-) -> None:
+def test_a_purge_during_the_drain_ends_the_run(bench: IggyBench, tmp_path: Path) -> None:
     """A topic purged while it is drained ends the run, and new messages in it are not acknowledged."""
     bench.produce(0, 5000)
 
     def purge(_: object) -> bool:
-        server.streams[bench.stream].topics[bench.topic].logs[0].__init__()  # type: ignore[misc] # a log anew
+        bench.plain.run("purge_topic", bench.stream, bench.topic)
         bench.produce(0, 3)
         return True
 
@@ -190,20 +188,23 @@ def test_a_reply_may_come_in_pieces(server: IggyServer, bench: IggyBench) -> Non
     """A reply that pauses in its middle is neither an answer nor an error, and complete once it continues."""
     bench.produce(0, 100)
     server.halt = threading.Event()
-    connection = PollConnection(bench.options_of(), ServerAddress("127.0.0.1", server.port))
-    who = wire.subject(wire.CONSUMER, "0", bench.stream, bench.topic)
-    connection.ask(wire.poll(who, bench.numbers[0], 7, 50))
+    connection = IggyConnection(bench.options_of(), ServerAddress("127.0.0.1", server.port))
+    place = wire.identifier(bench.stream) + wire.identifier(bench.topic)
+    who = wire.subject(wire.CONSUMER, wire.identifier(0), place)
+    connection.ask(wire.READ, wire.POLL, wire.poll(who, bench.numbers[0], 7, 50), PollWalk(50))
     assert connection.answer(0.2) is None
     assert connection.answer(0) is None
     server.halt.set()
     reply = connection.answer(10)
     assert reply is not None
-    assert wire.polled(reply.head, 50) == (bench.numbers[0], 99, 50, 7)
+    assert reply.polled is not None
+    assert reply.polled[:5] == (bench.numbers[0], 99, 50, 7, 56)
     assert reply.size == 16 + 256 + 50 * (48 + 100)
-    connection.ask(wire.poll(who, bench.numbers[0], 99, 50))
+    connection.ask(wire.READ, wire.POLL, wire.poll(who, bench.numbers[0], 99, 50), PollWalk(50))
     last = connection.answer(10)
     assert last is not None
-    assert wire.polled(last.head, 50) == (bench.numbers[0], 99, 1, 99)
+    assert last.polled is not None
+    assert last.polled[:5] == (bench.numbers[0], 99, 1, 99, 99)
     connection.close()
 
 
@@ -234,7 +235,7 @@ def test_tls_clears_only_where_the_certificate_verifies(tmp_path: Path) -> None:
             with pytest.raises(BrokerError, match="--tls"):
                 clear(job(bench, tmp_path, fits | wrong))
             with pytest.raises(BrokerError, match="certificate that does not verify") as raised:
-                PollConnection(bench.options_of(**fits | wrong), address)
+                IggyConnection(bench.options_of(**fits | wrong), address)
             assert not isinstance(raised.value, TransientError)
         assert (server.polls, bench.stored()[0]) == (0, None)
         assert clear(job(bench, tmp_path, fits)).verified

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backlog_clearer.brokers.iggy import wire
+from backlog_clearer.brokers.iggy.poll_wire import polled
 from backlog_clearer.brokers.iggy.positions import beyond_end, checked_extent
 from backlog_clearer.errors import TransientError
 from backlog_clearer.model import Partition
@@ -84,7 +85,7 @@ def test_impossible_figures_are_that_partitions_transient_error(figures: tuple[i
 def test_a_poll_with_impossible_figures_is_refused(reply: bytes) -> None:
     """A poll's head that is cut, or whose offsets cannot be, is an error of the reply."""
     with pytest.raises(wire.ReplyError):
-        wire.polled(reply, 50)
+        polled(reply, 50)
 
 
 @pytest.mark.parametrize(

@@ -1,70 +1,141 @@
-"""Iggy's SDK, one call at a time: bounded in time, its errors in this project's terms."""
+"""One Iggy server or cluster: the SDK for descriptions, one connection for offsets; both bounded in time.
+
+The SDK describes streams, topics and groups. Everything else goes over a connection of this project, which
+logs in first: the SDK names no cause where TLS fails, and its process may abort at exit after a failed
+login.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import struct
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple, TypeVar, cast
 
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 
 from backlog_clearer.brokers.iggy import wire
+from backlog_clearer.brokers.iggy.connection import IggyConnection, Reply, ServerAddress
 from backlog_clearer.brokers.iggy.errors import (
     ConnectionLostError,
-    NoAnswerError,
+    SilentError,
+    check_library,
+    is_unknown_command,
     library,
+    status_error,
     to_broker_error,
 )
 from backlog_clearer.brokers.iggy.options import IggyOptions
-from backlog_clearer.brokers.shared.sockets import connect
+from backlog_clearer.brokers.iggy.poll_wire import PollWalk
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
-TIMEOUT_S = 10.0  # of every call
+TIMEOUT_S = 10.0  # of every call of the SDK
 PROBE_S = 2.0
+_AHEAD = 100  # requests sent before the first of them is answered
 _OLD_PING = struct.pack("<II", 4, 1)  # length and command, as servers before 0.9 frame them
 _OLD_PONG_BYTES = 8
 
 _Result = TypeVar("_Result")
 
 
-class ServerAddress(NamedTuple):
-    """Where a server listens."""
+class Read(NamedTuple):
+    """A request that changes nothing."""
 
-    host: str  # an IP address, since the SDK resolves no names
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def ident(value: str) -> int | str:
-    """A number or a name as the SDK takes it."""
-    return int(value) if value.isdecimal() else value
+    partition: Partition
+    code: int
+    payload: bytes
+    walk: PollWalk | None = None  # for a poll
 
 
-class SdkClient:
-    """One connection of the SDK, shared by threads. Raises only `BrokerError` and `TransientError`."""
+class IggyCluster:
+    """Connections shared by threads. Raises only `ClearerError`s."""
 
     def __init__(self, options: IggyOptions) -> None:
         self.options = options
         self.address = f"{options.host}:{options.port}"
         self.lock = threading.RLock()  # held over calls that belong together
         self._loop = asyncio.new_event_loop()
-        self._client: IggyClient | None = None
+        self._sdk: IggyClient | None = None
+        self._main: IggyConnection | None = None
+        self._nodes: dict[ServerAddress, tuple[IggyConnection, bytes]] = {}
+        self._leader: ServerAddress | None = None
+        self._clustered = False
 
-    def connect(self) -> None:
-        """Connect and log in; distinguishes a server of another protocol from an unreachable one."""
+    def connection(self) -> IggyConnection:
+        """The connection to the leader, or to the only node; opened where there is none."""
+        if self._main is not None:
+            return self._main
+        check_library()
+        server = _resolved(self.options.host, self.options.port)
+        try:
+            main = IggyConnection(self.options, server)
+        except TransientError as error:
+            raise self._unreachable(error, server) from None
+        try:
+            nodes, leader = wire.cluster(main.exchange(wire.READ, wire.CLUSTER, b"").body)
+            self._clustered = nodes > 1
+            self._leader = ServerAddress(*leader) if leader and self._clustered else server
+            if self._leader != server:
+                main.close()
+                main = IggyConnection(self.options, self._leader)
+        except wire.ReplyError as error:
+            main.close()
+            raise BrokerError(f"{self.address}: {error}.") from None
+        except BrokerError:
+            main.close()
+            raise
+        self._main = main
+        return main
+
+    def leader(self) -> ServerAddress:
+        """Where the polls go: a cluster's leader, or the server given by the options."""
+        with self.lock:
+            self.connection()
+            return cast("ServerAddress", self._leader)
+
+    def _unreachable(self, error: TransientError, server: ServerAddress) -> BrokerError:
+        if not isinstance(error, SilentError):
+            return TransientError(
+                f"{error} Check --host, --port and --tls: nothing there answers {library()}; older servers"
+                " may close a connection like that."
+            )
+        if not self.options.tls and _speaks_old_protocol(server):
+            return BrokerError(
+                f"{self.address} is an Iggy server from before 0.9, whose protocol differs from"
+                f" {wire.PROTOCOL}, that of {library()}: upgrade the server, or see docs/iggy.md for what can"
+                " be done without."
+            )
+        return BrokerError(
+            f"{self.address} accepts connections, but does not answer protocol {wire.PROTOCOL}, that of"
+            f" {library()}: the server has another version, is not an Iggy server, or needs --tls."
+        )
+
+    def call(
+        self, begin: Callable[[IggyClient], Awaitable[_Result]], partition: Partition | None = None
+    ) -> _Result:
+        """Run one of the SDK's calls to its end, over a new connection if the last one was lost."""
+        with self.lock:
+            if self._sdk is None:
+                self.connection()
+                self._sdk = self._connected()
+            client = self._sdk
+            try:
+                return self._run(lambda: begin(client), partition)
+            except (ConnectionLostError, SilentError):
+                self._sdk = None
+                self._forget()
+                raise
+
+    def _connected(self) -> IggyClient:
         options = self.options
-        self._server = _resolved(options.host, options.port)
         try:
             client = IggyClient(
                 TcpConfig(
-                    server_address=str(self._server),
+                    server_address=str(self._leader),
                     auto_login=_login(options),
                     # By default it reconnects without end; here only the engine retries.
                     reconnection=TcpReconnectionConfig(enabled=False, max_retries=0),
@@ -75,47 +146,8 @@ class SdkClient:
             )
         except (ValueError, RuntimeError) as error:
             raise BrokerError(f"{self.address}: {error}") from None
-        try:
-            self._run(client.connect, None)
-            self._run(client.ping, None)
-        except TransientError as error:
-            raise self._unreachable(error) from None
-        self._client = client
-
-    def _unreachable(self, error: TransientError) -> BrokerError:
-        if not isinstance(error, NoAnswerError):
-            problem = _certificate_problem(self.options, self._server) if self.options.tls else None
-            if problem:
-                return BrokerError(
-                    f"{self.address} has a certificate that does not verify ({problem}): check --tls,"
-                    " --tls-ca-file and --tls-domain."
-                )
-            return TransientError(
-                f"{error} Check --host, --port and --tls: nothing there answers {library()}."
-            )
-        if not self.options.tls and _speaks_old_protocol(self.options.host, self.options.port):
-            return BrokerError(
-                f"{self.address} is an Iggy server from before 0.9, whose protocol differs from that of"
-                f" {library()}: upgrade the server."
-            )
-        return BrokerError(
-            f"{self.address} accepts connections, but does not answer {library()}: the server has another"
-            " version, is not an Iggy server, or needs --tls."
-        )
-
-    def call(
-        self, begin: Callable[[IggyClient], Awaitable[_Result]], partition: Partition | None = None
-    ) -> _Result:
-        """Run one of the SDK's calls to its end, over a new connection if the last one was lost."""
-        with self.lock:
-            if self._client is None:
-                self.connect()
-            client = cast("IggyClient", self._client)
-            try:
-                return self._run(lambda: begin(client), partition)
-            except (ConnectionLostError, NoAnswerError):
-                self._client = None
-                raise
+        self._run(client.connect, None)
+        return client
 
     def _run(self, begin: Callable[[], Awaitable[_Result]], partition: Partition | None) -> _Result:
         async def bounded() -> _Result:
@@ -124,29 +156,147 @@ class SdkClient:
         try:
             return self._loop.run_until_complete(bounded())
         except asyncio.TimeoutError:
-            raise NoAnswerError(
+            raise SilentError(
                 f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition
             ) from None
         except (RuntimeError, ConnectionError) as error:
-            where = f"{self.address}, {partition}" if partition else self.address
-            raise to_broker_error(str(error), where, partition) from None
+            raise to_broker_error(str(error), self.where(partition), partition) from None
 
-    def request(self, code: int, payload: bytes, partition: Partition | None = None) -> bytes:
-        """Send a command as bytes, and return the reply's."""
-        return self.call(lambda iggy: iggy.send_binary_request(code, payload), partition)
+    def where(self, partition: Partition | None) -> str:
+        """The server and the partition, for an error's text."""
+        return f"{self.address}, {partition}" if partition else self.address
 
-    def leader(self) -> ServerAddress:
-        """Where the SDK is connected to: a cluster's leader, or the server given by the options."""
+    def reads(self, requests: Sequence[Read]) -> list[Reply | BrokerError]:
+        """The replies to requests, in their order, or why one failed; many are under way at a time.
+
+        Raises `TransientError` where the connection breaks.
+        """
+        found: list[Reply | BrokerError] = []
+        with self.lock:
+            connection = self.connection()
+            try:
+                for index, request in enumerate(requests):
+                    connection.ask(wire.READ, request.code, request.payload, request.walk)
+                    if index >= _AHEAD:
+                        found.append(self._reply(connection, requests[len(found)].partition))
+                while len(found) < len(requests):
+                    found.append(self._reply(connection, requests[len(found)].partition))
+            except BrokerError:
+                self._forget()
+                raise
+        return found
+
+    def _reply(self, connection: IggyConnection, partition: Partition) -> Reply | BrokerError:
         try:
-            found = wire.leader(self.request(wire.CLUSTER, b""))
+            reply = connection.answer(TIMEOUT_S)
         except wire.ReplyError as error:
-            raise BrokerError(f"{self.address}: {error}.") from None
-        return self._server if found is None else ServerAddress(*found)
+            raise TransientError(f"{self.where(partition)}: {error}.", partition) from None
+        if reply is None:
+            raise SilentError(
+                f"{self.where(partition)}: no answer within {TIMEOUT_S:.0f} s.", partition
+            )
+        if reply.status:
+            return status_error(reply.status, self.where(partition), partition)
+        return reply
+
+    def join(self, membership: bytes) -> None:
+        """Become a member of a group."""
+        with self.lock:
+            self._write(self.connection(), wire.JOIN, membership, None)
+
+    def leave(self, membership: bytes) -> None:
+        """Leave a group; where the connection is lost, that did it."""
+        with self.lock:
+            if self._main is not None:
+                self._write(self._main, wire.LEAVE, membership, None)
+
+    def write(
+        self, operation: int, payload: bytes, about: bytes, partition: Partition
+    ) -> wire.StoredOffset | None:
+        """Write an offset where the partition's leader is, and return the stored offset there afterwards.
+
+        `about` is the request's beginning, which names the consumer and the partition.
+        """
+        with self.lock:
+            connection = self._primary(about, partition) if self._clustered else self.connection()
+            self._write(connection, operation, payload, partition)
+            reply = self._exchange(connection, wire.READ, wire.GET_OFFSET, about, partition)
+            try:
+                return wire.stored(reply.body)
+            except wire.ReplyError as error:
+                raise TransientError(f"{self.where(partition)}: {error}.", partition) from None
+
+    def _write(
+        self, connection: IggyConnection, operation: int, payload: bytes, partition: Partition | None
+    ) -> None:
+        reply = self._exchange(connection, operation, 0, payload, partition)
+        try:
+            refused = wire.result(reply.body)
+        except wire.ReplyError as error:
+            raise TransientError(f"{self.where(partition)}: {error}.", partition) from None
+        if refused:
+            raise status_error(refused, self.where(partition), partition)
+
+    def _exchange(
+        self,
+        connection: IggyConnection,
+        operation: int,
+        code: int,
+        payload: bytes,
+        partition: Partition | None,
+    ) -> Reply:
+        try:
+            reply = connection.exchange(operation, code, payload)
+        except BrokerError as error:
+            self._forget()
+            error.partition = error.partition or partition
+            raise
+        if reply.status:
+            raise status_error(reply.status, self.where(partition), partition)
+        return reply
+
+    def _primary(self, about: bytes, partition: Partition) -> IggyConnection:
+        """A connection to the node that leads a partition, which writes for the main one's membership.
+
+        As the SDK's typed calls do it (`poll_routing.rs` of the crate `iggy` 0.11.0).
+        """
+        main = self.connection()
+        try:
+            reply = self._exchange(main, wire.READ, wire.OFFSET_ROUTE, about, partition)
+            route = wire.route(reply.body)
+        except wire.ReplyError as error:
+            raise TransientError(f"{self.where(partition)}: {error}.", partition) from None
+        except BrokerError as error:
+            if is_unknown_command(error):  # a server before routes: its leader takes all offsets
+                return main
+            raise
+        address = ServerAddress(route.host, route.port)
+        if address == self._leader:
+            return main
+        known, session = self._nodes.get(address, (None, b""))
+        if known is None:
+            known = IggyConnection(self.options, address)
+            self._nodes[address] = known, b""
+        if session != route.session:
+            self._exchange(known, wire.READ, wire.ATTACH, route.session, partition)
+            self._nodes[address] = known, route.session
+        return known
+
+    def _forget(self) -> None:
+        """Close the connections for offsets; the next request opens new ones."""
+        connections = [connection for connection, _ in self._nodes.values()]
+        self._nodes.clear()
+        main, self._main = self._main, None
+        for connection in [*connections, main]:
+            if connection is not None:
+                connection.close()
 
     def close(self) -> None:
-        """Drop the connection for good; never raises."""
-        self._client = None
-        self._loop.close()
+        """Drop the connections for good; never raises."""
+        self._forget()
+        self._sdk = None
+        with suppress(RuntimeError):
+            self._loop.close()
 
 
 def _login(options: IggyOptions) -> AutoLogin:
@@ -168,27 +318,10 @@ def _resolved(host: str, port: int) -> ServerAddress:
     return ServerAddress(str(address[0]), port)
 
 
-def tls_context(options: IggyOptions) -> ssl.SSLContext | None:
-    """How this project's own connections verify the server; None: without TLS. Raises `OSError`."""
-    return ssl.create_default_context(cafile=options.tls_ca_file) if options.tls else None
-
-
-def _certificate_problem(options: IggyOptions, server: ServerAddress) -> str | None:
-    """Why the server's certificate does not verify, which the SDK does not report; None: not the cause."""
-    name = options.tls_domain or options.host
-    try:
-        connect(*server, PROBE_S, tls_context(options), name).close()
-    except ssl.SSLCertVerificationError as error:
-        return error.verify_message
-    except OSError:
-        return None
-    return None
-
-
-def _speaks_old_protocol(host: str, port: int) -> bool:
+def _speaks_old_protocol(server: ServerAddress) -> bool:
     """Whether a ping as servers before 0.9 frame it is answered."""
     try:
-        with socket.create_connection((host, port), PROBE_S) as probe:
+        with socket.create_connection(server, PROBE_S) as probe:
             probe.settimeout(PROBE_S)
             probe.sendall(_OLD_PING)
             return probe.recv(_OLD_PONG_BYTES) == bytes(_OLD_PONG_BYTES)

@@ -1,8 +1,9 @@
-"""A blocking connection that polls, and keeps only the first bytes of each reply.
+"""A blocking connection to an Iggy server: requests, and as little of the replies as is needed.
 
-The SDK returns each reply as an object, after two copies and a turn of two event loops. Here the
-messages are dropped as they arrive: on Linux they never leave the kernel. Frames and login:
-`iggy_binary_protocol` 0.11.0 (consensus/header.rs, requests/users/login_register*.rs).
+The SDK returns each reply as an object, after two copies and a turn of two event loops, and does not say
+why a connection over TLS failed. Here the messages in a poll's reply are dropped as they arrive: on Linux
+they never leave the kernel. Frames and login: `iggy_binary_protocol` 0.11.0 (consensus/header.rs,
+requests/users/login_register*.rs).
 """
 
 from __future__ import annotations
@@ -11,63 +12,93 @@ import ssl
 import struct
 import time
 import uuid
+from collections import deque
 from typing import NamedTuple
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import TIMEOUT_S, ServerAddress, tls_context
+from backlog_clearer.brokers.iggy.errors import SilentError, evicted, tls_problem
 from backlog_clearer.brokers.iggy.options import IggyOptions
-from backlog_clearer.brokers.shared.sockets import DROP, connect
+from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
+from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
 from backlog_clearer.errors import BrokerError, TransientError
 
+TIMEOUT_S = 10.0  # without a byte of an answer
 _REQUEST = struct.Struct("<48xI8xB67x16s24xQB7xQ4xI56x")
 """Size, command, client, number, operation, session, code."""
 _REPLY = struct.Struct("<48xI8xB155xI36x")
 """Size, command, status."""
-_AS_REQUEST, _AS_REPLY = 5, 8  # commands
-_REGISTER, _READ = 1, 2  # operations
+_EVICTION = struct.Struct("<144xII103xB")
+"""The newest and the oldest protocol that the server accepts, and the reason."""
+_AS_REQUEST, _AS_REPLY, _AS_EVICTION = 5, 8, 13  # commands
 _SESSION = struct.Struct("<IIQ")  # results that failed (none), user, session
 _MAX_BYTES = 64 * 1024 * 1024  # of a frame: the protocol's own limit
 _LEAST_S = 0.001  # to wait: 0 would make the socket non-blocking
 _DROP_BYTES = 1024 * 1024  # at a time
+_WINDOW_BYTES = 64 * 1024  # to receive small batches in
+
+
+class ServerAddress(NamedTuple):
+    """Where a server listens."""
+
+    host: str  # an IP address, since the SDK resolves no names
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Reply(NamedTuple):
-    """What is kept of a reply."""
+    """A complete reply."""
 
     status: int  # 0: success
-    head: bytes  # the first bytes after the frame's header
-    size: int  # bytes after that header
+    body: bytes  # empty for a poll
+    polled: Polled | None  # for a poll that succeeded
+    size: int  # bytes after the frame's header
 
 
-class PollConnection:
-    """Connected and logged in; one request at a time. Methods raise `TransientError` if it breaks."""
+class IggyConnection(Waitable):
+    """Connected and logged in. Requests are answered in their order; reads may be sent ahead.
+
+    Methods raise `TransientError` if it breaks, `BrokerError` where the server ended the session for good.
+    """
 
     def __init__(self, options: IggyOptions, address: ServerAddress) -> None:
-        """Connect and log in; the SDK logged in before, so that a wrong login is reported already.
+        """Connect and log in.
 
-        Raises `BrokerError` for a certificate that does not verify, `TransientError` otherwise.
+        Raises `BrokerError` for refused credentials, a certificate that does not verify, another protocol;
+        `SilentError` where nothing is answered; `TransientError` otherwise.
         """
-        self._name = f"{address.host}:{address.port}"
+        self._name = f"{options.host}:{options.port}"
+        if address.port != options.port:
+            self._name += f" (its node {address})"
         self._client = uuid.uuid4().bytes
         self._session = 0
-        self._head = bytearray(_REPLY.size + wire.POLLED_BYTES)
+        self._number = 1  # of the next write on the metadata, which is the only kind that uses one up
+        self._walks: deque[PollWalk | None] = deque()  # of the replies to come; None: not a poll's
+        self._head = bytearray(_REPLY.size)
+        self._window = bytearray(_WINDOW_BYTES)
         self._dropped = bytearray(_DROP_BYTES)
         self._drop = 0 if options.tls else DROP
         name = options.tls_domain or options.host
         try:
             self._socket = connect(*address, TIMEOUT_S, tls_context(options), name)
-        except ssl.SSLCertVerificationError as error:
-            raise BrokerError(
-                f"{self._name} has a certificate that does not verify ({error.verify_message}): check"
-                " --tls-ca-file and --tls-domain."
-            ) from None
+        except ssl.SSLError as error:
+            raise tls_problem(error, self._name) from None
         except OSError as error:
             raise self._broken(error) from None
+        self._begin()
         try:
             self._log_in(options)
-        except TransientError:
+        except BrokerError:
             self.close()
             raise
+
+    def _begin(self) -> None:
+        """Expect the next reply."""
+        self._size: int | None = None  # of its body; None: its header is not complete
+        self._status = self._at = 0  # `_at`: bytes received of the header, then of the body
+        self._filled = 0  # bytes in the window, the last of which is the last one received
+        self._heard = time.monotonic()
 
     def _broken(self, reason: object) -> TransientError:
         return TransientError(f"The connection to {self._name} broke: {reason}.")
@@ -75,69 +106,115 @@ class PollConnection:
     def _log_in(self, options: IggyOptions) -> None:
         secret = options.password or options.token
         if secret is None:
+            self.exchange(wire.READ, wire.CLUSTER, b"")
             return
-        self._send(_REGISTER, 0, wire.login(options.username, secret.get_secret_value()))
-        reply = self.answer(TIMEOUT_S)
-        if reply is None or reply.status or len(reply.head) < _SESSION.size:
-            raise self._broken("the server did not complete the login")
-        self._session = _SESSION.unpack_from(reply.head)[2]
+        reply = self.exchange(wire.REGISTER, 0, wire.login(options.username, secret.get_secret_value()))
+        if reply.status or len(reply.body) < _SESSION.size:
+            raise self._broken(f"the server did not complete the login (status {reply.status})")
+        self._session = _SESSION.unpack_from(reply.body)[2]
 
-    def ask(self, payload: bytes) -> None:
-        """Send a poll."""
-        self._send(_READ, wire.POLL, payload)
-
-    def _send(self, operation: int, code: int, payload: bytes) -> None:
-        number = 1 if self._session else 0  # a read has the number of the next write, and uses none up
+    def ask(self, operation: int, code: int, payload: bytes, walk: PollWalk | None = None) -> None:
+        """Send a request; a poll has a walk, which reads its reply."""
+        if not self._walks:
+            self._begin()
+        number = self._number if self._session else 0
+        if operation in {wire.JOIN, wire.LEAVE}:
+            self._number += 1
         size = _REQUEST.size + len(payload)
         head = _REQUEST.pack(size, _AS_REQUEST, self._client, number, operation, self._session, code)
-        self._at, self._size, self._heard = 0, 0, time.monotonic()
         try:
             self._socket.settimeout(TIMEOUT_S)
             self._socket.sendall(head + payload)
         except OSError as error:
             raise self._broken(error) from None
+        self._walks.append(walk)
+
+    def exchange(
+        self, operation: int, code: int, payload: bytes, walk: PollWalk | None = None
+    ) -> Reply:
+        """Send a request and wait for its reply, `TIMEOUT_S` at most; no other may be under way."""
+        self.ask(operation, code, payload, walk)
+        reply = self.answer(TIMEOUT_S)
+        if reply is None:
+            raise SilentError(f"{self._name} did not answer within {TIMEOUT_S:.0f} s.")
+        return reply
 
     def answer(self, max_wait_s: float) -> Reply | None:
-        """The reply to the request; None: it has not arrived completely, call again.
+        """The reply to the oldest request; None: it has not arrived completely, call again.
 
-        Waits up to `max_wait_s`. Raises `TransientError` also where no byte has arrived for `TIMEOUT_S`.
+        Waits up to `max_wait_s`. Raises `TransientError` also where no byte has arrived for `TIMEOUT_S`, and
+        `wire.ReplyError` for a poll's reply that cannot be.
         """
         until = time.monotonic() + max_wait_s
+        walk = self._walks[0]
         try:
             self._socket.settimeout(max(max_wait_s, _LEAST_S))
-            while not self._size or self._at < self._size:
+            while self._size is None or self._at < self._size:
                 if self._heard > until:
                     return None
-                self._receive()
+                self._receive(walk)
         except TimeoutError:
             if time.monotonic() - self._heard > TIMEOUT_S:
-                raise self._broken(f"no answer within {TIMEOUT_S:.0f} s") from None
+                raise SilentError(f"{self._name} did not answer within {TIMEOUT_S:.0f} s.") from None
             return None
         except OSError as error:
             raise self._broken(error) from None
-        command, status = _REPLY.unpack_from(self._head)[1:]
-        if command != _AS_REPLY:
-            raise self._broken(f"the server ended the session, reason {self._head[_REPLY.size - 1]}")
-        kept = min(self._size, len(self._head))
-        return Reply(status, bytes(self._head[_REPLY.size : kept]), self._size - _REPLY.size)
+        status, size = self._status, self._size
+        polled = walk.end(size) if walk is not None and not status else None
+        body = b"" if polled else bytes(self._window[: self._filled])
+        self._walks.popleft()
+        self._begin()
+        return Reply(status, body, polled, size)
 
-    def _receive(self) -> None:
-        """Receive what has arrived: keep the head, drop the rest."""
-        kept = min(self._size or len(self._head), len(self._head))
-        if self._at < kept:
-            got = self._socket.recv_into(memoryview(self._head)[self._at : kept])
+    def _receive(self, walk: PollWalk | None) -> None:
+        """Receive some of what has arrived."""
+        if self._size is None:
+            got = self._socket.recv_into(memoryview(self._head)[self._at :])
+        elif walk is None or self._status:
+            got = self._into_window(self._size - self._at)
         else:
-            left = min(self._size - self._at, _DROP_BYTES)
-            got = self._socket.recv_into(self._dropped, left, self._drop)
+            got = self._walk(walk, self._size)
         if not got:
             raise ConnectionResetError("the server closed it")
         self._at += got
         self._heard = time.monotonic()
-        if not self._size and self._at >= _REPLY.size:
-            self._size = _REPLY.unpack_from(self._head)[0]
-            if not _REPLY.size <= self._size <= _MAX_BYTES:
-                raise ConnectionError(f"a frame of {self._size} bytes")
+        if self._size is None and self._at == len(self._head):
+            self._read_head()
 
-    def close(self) -> None:
-        """Close; never raises."""
-        self._socket.close()
+    def _read_head(self) -> None:
+        size, command, self._status = _REPLY.unpack_from(self._head)
+        if command == _AS_EVICTION:
+            newest, oldest, reason = _EVICTION.unpack_from(self._head)
+            raise evicted(reason, wire.version(oldest), wire.version(newest), self._name)
+        if command != _AS_REPLY:
+            raise SilentError(f"{self._name} answers in another protocol.")
+        if not _REPLY.size <= size <= _MAX_BYTES:
+            raise ConnectionError(f"a frame of {size} bytes")
+        self._size, self._at = size - _REPLY.size, 0
+
+    def _into_window(self, size: int) -> int:
+        """Receive at most so many bytes behind those in the window."""
+        if self._filled + min(size, _WINDOW_BYTES) > len(self._window):
+            self._window += bytes(self._filled + size - len(self._window))
+        got = self._socket.recv_into(memoryview(self._window)[self._filled : self._filled + size])
+        self._filled += got
+        return got
+
+    def _walk(self, walk: PollWalk, size: int) -> int:
+        """Receive a part of a poll's reply of `size` bytes: read the headers, drop the rest."""
+        skip = min(walk.at, size) - self._at
+        if skip > 0:
+            return self._socket.recv_into(self._dropped, min(skip, _DROP_BYTES), self._drop)
+        want = walk.at + walk.length - self._at if walk.large else _WINDOW_BYTES - self._filled
+        got = self._into_window(min(want, size - self._at))
+        end = self._at + got
+        walk.feed(self._window, end - self._filled, end)
+        rest = max(0, end - walk.at)
+        self._window[:rest] = self._window[self._filled - rest : self._filled]
+        self._filled = rest
+        return got
+
+
+def tls_context(options: IggyOptions) -> ssl.SSLContext | None:
+    """How connections verify the server; None: without TLS. Raises `OSError`."""
+    return ssl.create_default_context(cafile=options.tls_ca_file) if options.tls else None

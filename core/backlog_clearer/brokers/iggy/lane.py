@@ -2,28 +2,69 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import SdkClient, ident
-from backlog_clearer.brokers.iggy.connection import PollConnection
+from backlog_clearer.brokers.iggy.client import IggyCluster
+from backlog_clearer.brokers.iggy.connection import IggyConnection, Reply
 from backlog_clearer.brokers.iggy.errors import is_invalid_offset, status_error
+from backlog_clearer.brokers.iggy.logs import TopicLogs
+from backlog_clearer.brokers.iggy.offsets import LogGuard, OffsetWriter
 from backlog_clearer.brokers.iggy.options import IggyOptions
-from backlog_clearer.brokers.iggy.positions import NOTHING, Offsets, as_offset, as_offset_or_none
+from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
+from backlog_clearer.brokers.iggy.positions import (
+    NOTHING,
+    LogFacts,
+    as_offset,
+    as_offset_or_none,
+    beyond_end,
+)
+from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
+_LOG = logging.getLogger("backlog_clearer")
 CONNECTIONS = 2
 _PAUSE_S = 0.02  # between polls of a partition at whose end nothing new has arrived
+
+
+class PollSizes:
+    """How many messages to ask for at a time, by partition; shared by lanes, which share no partition.
+
+    A reply that breaks its connection may be too large, so half as many are asked for afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._most: dict[Partition, int] = {}
+        self._now: dict[Partition, int] = {}
+
+    def survey(self, partition: Partition, most: int) -> None:
+        """Set the most to ask for."""
+        self._most[partition] = most
+        self._now.setdefault(partition, most)
+
+    def of(self, partition: Partition) -> int:
+        """How many to ask for now."""
+        return min(self._now.get(partition, 1), self._most.get(partition, 1))
+
+    def halve(self, partition: Partition, asked: int) -> None:
+        """A poll for so many got no answer."""
+        self._now[partition] = max(1, asked // 2)
+
+    def grow(self, partition: Partition) -> None:
+        """A poll was answered."""
+        self._now[partition] = min(2 * self.of(partition), self._most.get(partition, 1))
 
 
 class _Progress:
     """How far a lane has read one partition."""
 
     def __init__(self, claim: Claim) -> None:
+        self.claim = claim
         self.partition = claim.partition
         self.target = as_offset_or_none(claim.target)
         stored = claim.resume if claim.resume is not None else claim.state.position
@@ -59,7 +100,18 @@ class _Poll:
     progress: _Progress
     offset: int
     count: int
-    connection: PollConnection
+    connection: IggyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTools:
+    """What a source's lanes share."""
+
+    client: IggyCluster
+    logs: TopicLogs
+    guard: LogGuard
+    writer: OffsetWriter
+    sizes: PollSizes
 
 
 class IggyLane:
@@ -67,34 +119,64 @@ class IggyLane:
 
     throttled_s = 0.0
 
-    def __init__(
-        self,
-        options: IggyOptions,
-        claims: Sequence[Claim],
-        batch: int,
-        stored: dict[Partition, int],
-        client: SdkClient,
-    ) -> None:
-        self._options = options
-        self._stored = stored
-        self._batch = batch
-        self._who = wire.subject(wire.CONSUMER, "0", options.stream_id, options.topic_id)
+    def __init__(self, options: IggyOptions, claims: Sequence[Claim], tools: LaneTools) -> None:
+        self._tools = tools
         self._claimed = [_Progress(claim) for claim in claims]
+        self._polls: deque[_Poll] = deque()
+        self._connections: list[IggyConnection] = []
+        self._begin()
         self._cleared = deque(item for item in self._claimed if item.cleared)  # not reported yet
         self._turns = deque(item for item in self._claimed if not item.cleared)
-        self._polls: deque[_Poll] = deque()
-        self._client = client
-        self._offsets = Offsets(self._client, options)
-        self._connections: list[PollConnection] = []
-        polls = sum(-(-item.left() // batch) for item in self._claimed)
+        polls = sum(-(-item.left() // tools.sizes.of(item.partition)) for item in self._claimed)
         try:
-            address = client.leader()
+            address = tools.client.leader()
+            self._reader = tools.logs.reader
             for _ in range(max(1, min(CONNECTIONS, polls))):
-                self._connections.append(PollConnection(options, address))
+                self._connections.append(IggyConnection(options, address))
         except BrokerError:
             self.close()
             raise
         self._free = deque(self._connections)
+
+    def _begin(self) -> None:
+        """Refuse logs that are not the surveyed ones; one that was cut off has a nearer target."""
+        for progress, now, _ in self._looked(self._claimed):
+            if isinstance(now, BrokerError):
+                raise now
+            if self._tools.guard.is_cut(progress.partition, now):
+                self._cut(progress, now)
+
+    def _looked(
+        self, items: Sequence[_Progress]
+    ) -> Iterator[tuple[_Progress, LogFacts | BrokerError, StoredOffset | None]]:
+        """Each partition as it is now with its stored offset, or why nothing may be stored in it."""
+        logs, guard = self._tools.logs, self._tools.guard
+        partitions = [item.partition for item in items]
+        facts, stored = logs.now(partitions), logs.stored(partitions)
+        for progress in items:
+            partition = progress.partition
+            now, at = facts[partition], stored[partition]
+            error = now if isinstance(now, BrokerError) else at if isinstance(at, BrokerError) else None
+            if isinstance(now, LogFacts) and not isinstance(at, BrokerError):
+                error = guard.problem(partition, now, at, progress.claim.state.incarnation)
+                text = beyond_end(at, now.extent.current) if error is None and at is not None else None
+                if text:
+                    error = BrokerError(f"{self._tools.client.where(partition)}: {text}", partition)
+            if isinstance(error, TransientError):
+                raise error
+            yield progress, error or now, None if isinstance(at, BrokerError) else at
+
+    def _cut(self, progress: _Progress, now: LogFacts) -> None:
+        """The server restarted without the partition's last messages: what is left ends earlier."""
+        end = now.extent.end
+        _LOG.warning(
+            "%s ends at offset %d now, and ended at %s: the server lost its last messages; the rest is read.",
+            progress.partition, end, progress.end,
+        )  # fmt: skip
+        progress.end = end
+        if progress.target is not None:
+            progress.target = min(progress.target, end)
+        progress.next = progress.ahead = min(progress.next, end + 1)
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """See `source.Lane`."""
@@ -123,13 +205,17 @@ class IggyLane:
                 return
             progress = self._turns[0]
             self._turns.rotate(-1)
-            count = self._batch if limit is None else min(self._batch, limit)
+            count = self._tools.sizes.of(progress.partition)
+            if limit is not None:
+                count = min(count, limit)
             if progress.ahead <= progress.last:
                 count = min(count, progress.last + 1 - progress.ahead)
             elif progress.ahead > progress.next or time.monotonic() - progress.idle_at < _PAUSE_S:
                 continue  # the next poll depends on those under way, or no message is expected yet
             connection = self._free.popleft()
-            connection.ask(wire.poll(self._who, progress.partition.number, progress.ahead, count))
+            payload = wire.poll(self._reader, progress.partition.number, progress.ahead, count)
+            walk = PollWalk(count, wire.MAX_OFFSET if progress.target is None else progress.target)
+            connection.ask(wire.READ, wire.POLL, payload, walk)
             self._polls.append(_Poll(progress, progress.ahead, count, connection))
             progress.ahead += count
 
@@ -138,71 +224,87 @@ class IggyLane:
         poll = self._polls[0]
         progress = poll.progress
         partition = progress.partition
-        reply = poll.connection.answer(max_wait_s)
+        try:
+            reply = poll.connection.answer(max_wait_s)
+        except wire.ReplyError as error:
+            raise TransientError(f"{partition}: {error}.", partition) from None
+        except TransientError:
+            self._tools.sizes.halve(partition, poll.count)
+            raise
         if reply is None:
             return None
         self._polls.popleft()
         self._free.append(poll.connection)
-        if reply.status:
-            raise status_error(reply.status, f"{self._client.address}, {partition}", partition)
+        polled = self._polled(partition, reply)
+        self._tools.sizes.grow(partition)
         if progress.reached or poll.offset != progress.next:
-            return None  # asked for before messages turned out to be missing
-        try:
-            polled = wire.polled(reply.head, poll.count)
-        except wire.ReplyError as error:
-            raise TransientError(f"{partition}: {error}.", partition) from None
-        if polled.partition != partition.number:
-            raise TransientError(f"{partition}: the server did not read this partition.", partition)
+            return None  # asked for before offsets turned out to have gaps
         if progress.end is not None and polled.current < progress.end:
-            raise self._lost(progress, progress.end, polled.current)
+            return self._ends_earlier(progress, polled.current)
         progress.end = max(polled.current, NOTHING if progress.end is None else progress.end)
-        if polled.first is None:
-            progress.ahead, progress.idle_at = progress.next, time.monotonic()
-            return None
-        if polled.first + polled.messages <= poll.offset:
+        if polled.first is None or polled.last is None:
+            return self._nothing(poll, polled)
+        if polled.first < poll.offset:
             raise TransientError(
-                f"{partition}: a poll from offset {poll.offset} on was answered with {polled.messages}"
-                f" messages from offset {polled.first} on.",
+                f"{partition}: a poll from offset {poll.offset} on was answered from offset"
+                f" {polled.first} on.",
                 partition,
             )
-        return self._counted(poll, polled.first, polled.messages, reply.size)
+        for hole in ((poll.offset, polled.first), *polled.holes):
+            self._tools.guard.hole(partition, *hole)
+        progress.count += polled.messages
+        end = polled.last if progress.target is None else min(polled.last, progress.target)
+        progress.next = end + 1
+        if progress.next != poll.offset + poll.count:
+            progress.ahead = progress.next
+        return self._advance(progress, polled.messages, reply.size)
 
-    def _lost(self, progress: _Progress, end: int, current: int) -> BrokerError:
-        """Why a poll's reply reports an earlier end than before.
+    def _polled(self, partition: Partition, reply: Reply) -> Polled:
+        """The reply to a poll of a partition; raises for one that is not that."""
+        if reply.status:
+            raise status_error(reply.status, self._tools.client.where(partition), partition)
+        if reply.polled is None or reply.polled.partition != partition.number:
+            raise TransientError(f"{partition}: the server did not read this partition.", partition)
+        return reply.polled
+
+    def _advance(self, progress: _Progress, messages: int, size: int) -> Advance:
+        if progress.cleared:
+            progress.reached = True
+            self._turns.remove(progress)
+        return Advance(progress.partition, messages, progress.left(), size)
+
+    def _nothing(self, poll: _Poll, polled: Polled) -> Advance | None:
+        """An empty reply: the end, or offsets without a message, if the server's figures show that."""
+        progress, partition = poll.progress, poll.progress.partition
+        progress.ahead = progress.next
+        if polled.current < poll.offset:
+            progress.idle_at = time.monotonic()
+            return None
+        now = self._tools.logs.now([partition])[partition]
+        if isinstance(now, BrokerError):
+            raise now
+        skipped = self._tools.guard.skipped(partition, now.extent.first, progress.next)
+        if now.extent.may_follow(progress.next - 1, polled.current, skipped):
+            raise TransientError(f"{partition}: the server did not read this partition.", partition)
+        end = polled.current if progress.target is None else min(polled.current, progress.target)
+        progress.next = progress.ahead = max(progress.next, end + 1)
+        return self._advance(progress, 0, 0)
+
+    def _ends_earlier(self, progress: _Progress, current: int) -> Advance | None:
+        """A reply shows an earlier end than before: the log was purged or cut, or was not read.
 
         The server reports offset 0 for an empty partition, and also where it failed to read a full one
         (`handle_poll_messages` in its dispatch.rs): its description of the topic shows which it is.
         """
-        topic = ident(self._options.stream_id), ident(self._options.topic_id)
-        found = self._client.call(lambda iggy: iggy.get_topic(*topic), progress.partition)
-        parts = found.partitions if found is not None else ()
-        if any(part.id == progress.partition.number and part.current_offset >= end for part in parts):
-            return TransientError(
+        ((_, now, _),) = self._looked([progress])
+        if isinstance(now, BrokerError):
+            raise now
+        if now.extent.current > current:
+            raise TransientError(
                 f"{progress.partition}: the server did not read this partition.", progress.partition
             )
-        return BrokerError(
-            f"{progress.partition} ends at {current} now, and ended at {end} before: the topic was purged or"
-            " created again during the run.",
-            progress.partition,
-        )
-
-    def _counted(self, poll: _Poll, first: int, messages: int, size: int) -> Advance:
-        """Count the messages of a reply; retention may have deleted some that were asked for."""
-        progress = poll.progress
-        end = first + messages
-        if progress.target is not None:
-            end = min(end, progress.target + 1)
-            if first > progress.target:  # retention deleted all messages up to the target
-                end = progress.target + 1
-        count = max(0, end - max(first, progress.next))
-        progress.next = max(progress.next, end)
-        if progress.next != poll.offset + poll.count:
-            progress.ahead = progress.next
-        progress.count += count
-        if progress.cleared:
-            progress.reached = True
-            self._turns.remove(progress)
-        return Advance(progress.partition, count, progress.left(), size)
+        self._cut(progress, now)
+        return self._advance(progress, 0, 0) if progress.cleared else None
 
     def settle(self) -> Sequence[Settled]:
         """See `source.Lane`; a higher offset that another client stored meanwhile is kept."""
@@ -210,10 +312,12 @@ class IggyLane:
         if not due:
             return ()
         done = []
-        with self._offsets.writing():
-            for progress in due:
+        with self._tools.writer.writing():
+            for progress, now, stored in self._looked(due):
                 try:
-                    messages = self._acknowledged(progress)
+                    if isinstance(now, BrokerError):
+                        raise now
+                    messages = self._acknowledged(progress, None if stored is None else stored.offset)
                 except TransientError:
                     raise
                 except BrokerError as error:
@@ -225,21 +329,19 @@ class IggyLane:
                 done.append(Settled(progress.partition, messages, progress.next - 1))
         return done
 
-    def _acknowledged(self, progress: _Progress) -> int:
+    def _acknowledged(self, progress: _Progress, stored: int | None) -> int:
         """Store how far a partition was read; returns how many messages that acknowledged."""
         at, messages = progress.next - 1, progress.count
-        stored = self._offsets.usable(progress.partition)
         # Messages that an earlier lane stored, and could not report, count now; those of others do not.
-        if stored is not None and stored != self._stored.get(progress.partition):
+        if stored is not None and not self._tools.guard.is_own(progress.partition, stored):
             messages = min(messages, max(0, at - stored))
         if at > (NOTHING if stored is None else stored):
             try:
-                self._offsets.store(progress.partition, at)
+                self._tools.writer.store(progress.partition, at)
             except BrokerError as error:
                 # A partition that retention left empty accepts no offset, and has nothing to clear.
                 if progress.count or not is_invalid_offset(error):
                     raise
-            self._stored[progress.partition] = at
         return messages
 
     def close(self) -> None:

@@ -13,18 +13,21 @@ from typing import cast
 
 from apache_iggy import ConsumerGroupMember
 
-from backlog_clearer.brokers.iggy.client import SdkClient, ident
-from backlog_clearer.brokers.iggy.errors import is_not_found
-from backlog_clearer.brokers.iggy.lane import IggyLane
+from backlog_clearer.brokers.iggy.client import IggyCluster
+from backlog_clearer.brokers.iggy.errors import is_invalid_offset
+from backlog_clearer.brokers.iggy.lane import IggyLane, LaneTools, PollSizes
+from backlog_clearer.brokers.iggy.logs import TopicLogs
+from backlog_clearer.brokers.iggy.offsets import LogGuard, OffsetWriter
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.positions import (
-    LogExtent,
-    Offsets,
+    NOTHING,
+    LogFacts,
     as_offset_or_none,
     beyond_end,
-    checked_extent,
 )
-from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.brokers.iggy.wire import StoredOffset
+from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
+from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.model import (
     Claim,
     Mode,
@@ -36,15 +39,18 @@ from backlog_clearer.model import (
     Remaining,
     Survey,
     Traits,
+    total_known,
 )
-from backlog_clearer.options.base import SystemOptions, suggestion
+from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import failed_state
+from backlog_clearer.text import counted
 
-# Other slices of a run are members of the group for a moment (see `Offsets.writing`): only a member at
-# each of a few looks is a consumer. An exchange that `backlog_clearer.source` allows inside one call.
+# Other slices of a run are members of the group for a moment (see `OffsetWriter.writing`): only a member
+# at each of a few looks is a consumer. An exchange that `backlog_clearer.source` allows inside one call.
 _LOOKS, _LOOK_AGAIN_S = 4, 0.25
 FRAME_BYTES = 32 * 1024 * 1024  # of one reply at most; the protocol's own limit is 64 MiB
+_GROUP_SETTLE_S = 5.0  # a group's slices are its members in turn, so each writes less often
 
 
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> IggySource:  # noqa: ARG001 the run id is not stored on the broker
@@ -58,103 +64,136 @@ class IggySource:
     def __init__(self, options: IggyOptions, run: RunOptions) -> None:
         self._options = options
         self._run = run
-        self._client = SdkClient(options)
-        self._offsets = Offsets(self._client, options)
-        self._message_bytes = 0.0
-        self._stored: dict[Partition, int] = {}  # written by lanes, which share no partition
-        self._topic = f"{options.stream_id}/{options.topic_id}"
+        self._client = IggyCluster(options)
+        self._logs = TopicLogs(self._client, options)
+        self._guard = LogGuard()
+        self._writer = OffsetWriter(self._client, options, self._logs, self._guard)
+        self._sizes = PollSizes()
+        self._kind = "consumer" if options.group_id is None else "group"
 
     @property
     def traits(self) -> Traits:
         """See `source.Source`."""
-        return Traits(unit="messages")
+        if self._options.group_id is None:
+            return Traits(unit="messages")
+        return Traits(unit="messages", settle_interval_s=_GROUP_SETTLE_S)
 
     def survey(self) -> Survey:
         """See `source.Source`."""
-        options, client = self._options, self._client
-        known = self._extents()
+        options, logs = self._options, self._logs
+        known = logs.described()
         live = self._members()
-        extents = {id_: known[id_] for id_ in self._chosen(known)}
-        usable = [found for found in extents.values() if isinstance(found, LogExtent)]
-        count = sum(found.messages for found in usable)
-        self._message_bytes = sum(found.size for found in usable) / count if count else 0.0
-        states = tuple(self._state(id_, found) for id_, found in sorted(extents.items()))
-        kind = "consumer" if options.group_id is None else "group"
+        chosen: dict[Partition, LogFacts | BrokerError] = {
+            Partition(logs.title, id_): known[id_] for id_ in self._chosen(known)
+        }
+        states = self._states(chosen)
         notes = [f"Partition ids of this server: {', '.join(map(str, sorted(known)))}."]
+        subscription = f"{self._kind} {logs.consumer.name} on {logs.title}"
+        near: tuple[str, ...] = ()
         if all(state.position is None and state.error is None for state in states):
-            notes.append(
-                f"The {kind} {options.consumer} has stored no offset here: all retained messages count as"
-                " its backlog."
-            )
+            backlogs = self._other_groups([state.partition for state in states], chosen)
+            notes.append(never_stored(subscription, backlogs, "messages"))
+            notes.append("All retained messages count as its backlog.")
+            near = similar(logs.consumer.name, backlogs or ())
         if options.group_id is None:
             notes.append("Iggy does not report whether a consumer is running: make sure that none is.")
+        uneven = [log for log in chosen.values() if isinstance(log, LogFacts) and log.extent.gaps]
+        if uneven:
+            notes.append(
+                f"Offsets have gaps in {counted(len(uneven), 'partition')}, as a restarted server leaves them:"
+                " the backlog there is the most that there can be."
+            )
         return Survey(
-            subscription=f"{kind} {options.consumer} on {self._topic}",
+            subscription=subscription,
             identity={
-                "server": client.address,
-                "stream": options.stream_id,
-                "topic": options.topic_id,
-                kind: options.consumer,
+                "stream": logs.stream.name,
+                "topic": logs.topic.name,
+                self._kind: logs.consumer.name,
             },
             partitions=states,
             live=live,
             notes=tuple(notes),
+            doubt=doubt(subscription, near),
         )
 
-    def _extents(self) -> dict[int, LogExtent | TransientError]:
-        """The topic's partitions by id, with their figures or why those cannot be used.
+    def _states(self, chosen: dict[Partition, LogFacts | BrokerError]) -> tuple[PartitionState, ...]:
+        """The state of each partition; fills in what first messages show."""
+        usable = {key: log for key, log in chosen.items() if isinstance(log, LogFacts)}
+        chosen.update(self._logs.looked_at(usable))
+        stored = self._logs.stored(list(chosen))
+        return tuple(self._state(key, chosen, stored[key]) for key in sorted(chosen))
 
-        Raises `UsageError` where there is no such topic. The SDK refuses an incomplete description.
-        """
-        options, client = self._options, self._client
-        place = ident(options.stream_id), ident(options.topic_id)
-        try:
-            found = client.call(lambda iggy: iggy.get_topic(*place))
-        except BrokerError as error:
-            if not is_not_found(error):
-                raise
-            found = None
-        if found is not None:
-            extents: dict[int, LogExtent | TransientError] = {}
-            for part in found.partitions:
-                figures = part.current_offset, part.messages_count, part.size
-                try:
-                    extents[part.id] = checked_extent(Partition(self._topic, part.id), *figures)
-                except TransientError as error:
-                    extents[part.id] = error
-            return extents
-        stream = client.call(lambda iggy: iggy.get_stream(place[0]))
-        if stream is None:
-            streams = sorted(item.name for item in client.call(lambda iggy: iggy.get_streams()))
-            raise UsageError(
-                f"There is no stream {options.stream_id} at {client.address}."
-                f"{suggestion(options.stream_id, streams)}"
-            )
-        names = sorted(topic.name for topic in stream.topics)
-        raise UsageError(
-            f"There is no topic {options.topic_id} in stream {options.stream_id} at {client.address}."
-            f"{suggestion(options.topic_id, names)}"
+    def _state(
+        self,
+        partition: Partition,
+        chosen: dict[Partition, LogFacts | BrokerError],
+        stored: StoredOffset | BrokerError | None,
+    ) -> PartitionState:
+        log = chosen[partition]
+        if isinstance(log, BrokerError):
+            return failed_state(partition, log)
+        if isinstance(stored, BrokerError):
+            return failed_state(partition, stored)
+        extent = log.extent
+        position = None if stored is None else stored.offset
+        problem = beyond_end(stored, extent.current) if stored is not None else None
+        if problem:
+            return failed_state(partition, BrokerError(problem, partition), position)
+        backlog = self._left(partition, log, position, None)
+        size = extent.size / extent.messages if extent.messages else 0.0
+        self._guard.survey(partition, log, position)
+        most = self._run.batch_size
+        self._sizes.survey(partition, max(1, min(most, int(FRAME_BYTES / size))) if size else most)
+        return PartitionState(
+            partition,
+            position=position,
+            start=extent.first,
+            end=extent.end,
+            backlog=backlog,
+            backlog_bytes=None if backlog is None else round(size * backlog),
+            incarnation=log.incarnation,
         )
+
+    def _left(
+        self, partition: Partition, log: LogFacts, stored: int | None, target: int | None
+    ) -> int | None:
+        """What is left; where offsets have gaps, the next message shows whether anything is."""
+        left = log.extent.left(stored, target)
+        if not left or stored is None or not log.extent.gaps:
+            return left
+        following = self._logs.after(partition, stored)
+        if following.first is not None:
+            return log.extent.left(following.first - 1, target)
+        return left if log.extent.may_follow(stored, following.current) else 0
+
+    def _other_groups(
+        self, partitions: Sequence[Partition], chosen: Mapping[Partition, LogFacts | BrokerError]
+    ) -> dict[str, int | None] | None:
+        """The backlogs of other groups that have stored offsets here; None: not known, as for consumers."""
+        if self._options.group_id is None:
+            return None
+        found: dict[str, int | None] = {}
+        for group in self._logs.groups():
+            stored = self._logs.stored(partitions, self._logs.of_group(group.name))
+            offsets = {key: at for key, at in stored.items() if isinstance(at, StoredOffset)}
+            if offsets:
+                found[group.name] = total_known(
+                    log.extent.left(offsets[key].offset if key in offsets else None)
+                    if isinstance(log, LogFacts)
+                    else None
+                    for key, log in chosen.items()
+                )
+        return found
 
     def _members(self) -> tuple[str, ...]:
         """The members of the group at each of a few looks; raises `UsageError` if there is no such group."""
-        options, client = self._options, self._client
-        if options.group_id is None:
+        if self._options.group_id is None:
             return ()
-        place = ident(options.stream_id), ident(options.topic_id)
-        group = ident(options.group_id)
         members: dict[int, ConsumerGroupMember] = {}
         for look in range(_LOOKS):
             if look:
                 time.sleep(_LOOK_AGAIN_S)
-            found = client.call(lambda iggy: iggy.get_consumer_group(*place, group))
-            if found is None:
-                groups = client.call(lambda iggy: iggy.get_consumer_groups(*place))
-                raise UsageError(
-                    f"There is no consumer group {options.group_id} on {self._topic}; nothing was"
-                    f" created.{suggestion(options.group_id, sorted(item.name for item in groups))}"
-                )
-            seen = {member.id: member for member in found.members}
+            seen = {member.id: member for member in self._logs.members()}
             members = {id_: seen[id_] for id_ in (members if look else seen) if id_ in seen}
             if not members:
                 break
@@ -170,91 +209,127 @@ class IggySource:
         missing = [str(id_) for id_ in asked if id_ not in known]
         if missing:
             raise UsageError(
-                f"{self._topic} has no partition {', '.join(missing)}; its ids, as the server numbers"
+                f"{self._logs.title} has no partition {', '.join(missing)}; its ids, as the server numbers"
                 f" them, are {', '.join(map(str, sorted(known)))}: change --partition-ids."
             )
         return asked
-
-    def _state(self, id_: int, extent: LogExtent | TransientError) -> PartitionState:
-        partition = Partition(self._topic, id_)
-        if not isinstance(extent, LogExtent):
-            return failed_state(partition, extent)
-        try:
-            stored = self._offsets.get(partition)
-        except BrokerError as error:
-            return failed_state(partition, error)
-        position = None if stored is None else stored.offset
-        problem = beyond_end(stored, extent.current) if stored is not None else None
-        if problem:
-            return failed_state(partition, BrokerError(problem, partition), position)
-        backlog = extent.left(position)
-        return PartitionState(
-            partition,
-            position=position,
-            start=extent.first,
-            end=extent.end,
-            backlog=backlog,
-            backlog_bytes=None if backlog is None else round(self._message_bytes * backlog),
-        )
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
         """Nothing to create: old offsets can be stored again while the topic still reaches that far."""
 
     def open_lane(self, claims: Sequence[Claim]) -> IggyLane:
         """See `source.Source`."""
-        count = self._run.batch_size
-        if self._message_bytes:
-            count = max(1, min(count, int(FRAME_BYTES / self._message_bytes)))
-        return IggyLane(self._options, claims, count, self._stored, self._client)
+        tools = LaneTools(self._client, self._logs, self._guard, self._writer, self._sizes)
+        return IggyLane(self._options, claims, tools)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """See `source.Source`."""
         try:
-            extents = self._extents()
-        except (BrokerError, UsageError) as error:
+            logs = self._logs.now(list(targets))
+            stored = self._logs.stored(list(targets))
+        except BrokerError as error:
             return [Remaining(partition, None, None, str(error)) for partition in targets]
         return [
-            self._remaining(partition, extents.get(partition.number), as_offset_or_none(target))
+            self._remaining(partition, logs[partition], stored[partition], as_offset_or_none(target))
             for partition, target in targets.items()
         ]
 
     def _remaining(
-        self, partition: Partition, extent: LogExtent | TransientError | None, target: int | None
+        self,
+        partition: Partition,
+        log: LogFacts | BrokerError,
+        stored: StoredOffset | BrokerError | None,
+        target: int | None,
     ) -> Remaining:
-        try:
-            stored = self._offsets.get(partition)
-        except BrokerError as error:
-            return Remaining(partition, None, None, str(error))
+        if isinstance(stored, BrokerError):
+            return Remaining(partition, None, None, str(stored))
         position = None if stored is None else stored.offset
-        if extent is None:
-            return Remaining(partition, position, None, "The partition does not exist any more.")
-        if not isinstance(extent, LogExtent):
-            return Remaining(partition, position, None, str(extent))
+        if isinstance(log, BrokerError):
+            return Remaining(partition, position, None, str(log))
+        extent = log.extent
+        if target is not None and self._guard.is_cut(partition, log):
+            target = min(target, extent.end)  # what the server lost cannot be cleared
         problem = beyond_end(stored, extent.current) if stored is not None else None
-        left = None if problem else extent.left(position, target)
+        try:
+            left = None if problem else self._left(partition, log, position, target)
+        except BrokerError as error:
+            return Remaining(partition, position, None, str(error), log.incarnation)
         if left is None and problem is None and (target or 0) > extent.current:
             problem = (
                 f"The partition ends at offset {extent.current}, before the target {target}: the topic was"
                 " purged or created again."
             )
-        return Remaining(partition, position, left, problem)
+        return Remaining(partition, position, left, problem, log.incarnation)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`."""
-        return self._moved([(claim.partition, claim.target) for claim in claims], forward=True)
+        wanted = [Recorded(claim.partition, claim.target, claim.state.incarnation) for claim in claims]
+        return self._moved(wanted, forward=True)
 
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`."""
-        return self._moved([(item.partition, item.position) for item in recorded], forward=False)
+        return self._moved(recorded, forward=False)
 
-    def _moved(
-        self, places: Sequence[tuple[Partition, Position | None]], *, forward: bool
-    ) -> Sequence[Outcome]:
-        with self._offsets.writing():
+    def _moved(self, wanted: Sequence[Recorded], *, forward: bool) -> Sequence[Outcome]:
+        partitions = [item.partition for item in wanted]
+        with self._writer.writing():
+            logs, stored = self._logs.now(partitions), self._logs.stored(partitions)
             return [
-                self._offsets.moved(partition, as_offset_or_none(position), forward=forward)
-                for partition, position in places
+                self._move(item, logs[item.partition], stored[item.partition], forward=forward)
+                for item in wanted
             ]
+
+    def _move(
+        self,
+        item: Recorded,
+        log: LogFacts | BrokerError,
+        stored: StoredOffset | BrokerError | None,
+        *,
+        forward: bool,
+    ) -> Outcome:
+        """Set one stored offset, never to a lower one if `forward`; never raises."""
+        partition = item.partition
+        try:
+            if isinstance(log, BrokerError):
+                raise log
+            if isinstance(stored, BrokerError):
+                raise stored
+            problem = self._guard.problem(partition, log, stored, item.incarnation)
+            if problem:
+                raise problem
+            offset = as_offset_or_none(item.position)
+            if forward:
+                self._forward(partition, log, stored, offset)
+            else:
+                self._back(partition, stored, offset)
+        except BrokerError as error:
+            reason = str(error)
+            if is_invalid_offset(error):
+                reason = (
+                    f"Offset {item.position} lies beyond the partition's end: the topic was purged."
+                )
+            return Outcome(partition, None, reason)
+        return Outcome(partition, offset)
+
+    def _forward(
+        self, partition: Partition, log: LogFacts, stored: StoredOffset | None, offset: int | None
+    ) -> None:
+        problem = beyond_end(stored, log.extent.current) if stored is not None else None
+        if problem:
+            raise BrokerError(f"{self._client.where(partition)}: {problem}", partition)
+        if offset is not None and self._guard.is_cut(partition, log):
+            offset = min(offset, log.extent.end)
+        if offset is not None and offset > (NOTHING if stored is None else stored.offset):
+            self._writer.store(partition, offset)
+
+    def _back(self, partition: Partition, stored: StoredOffset | None, offset: int | None) -> None:
+        if offset is not None and stored is None:
+            raise BrokerError(
+                f"{partition}: no offset is stored any more, so the topic was purged, or another client deleted"
+                f" the offset; {offset} was not stored, since it may skip messages.",
+                partition,
+            )
+        self._writer.restore(partition, offset)
 
     def close(self) -> None:
         """See `source.Source`."""

@@ -27,6 +27,7 @@ from backlog_clearer.testing.servers.iggy_model import (
     Topic,
     batch_head,
     frames,
+    free_id,
     join,
     leave,
     named,
@@ -37,9 +38,12 @@ from backlog_clearer.testing.servers.iggy_model import (
 
 _REPLY, _EVICTION = 8, 13
 _REGISTER, _READ, _LOGOUT = 1, 2, 3
-_CREATE_STREAM, _CREATE_TOPIC, _PURGE_TOPIC, _CREATE_GROUP = 128, 132, 135, 139
+_CREATE_STREAM, _DELETE_STREAM, _CREATE_TOPIC, _DELETE_TOPIC = 128, 130, 132, 134
+_PURGE_TOPIC, _CREATE_GROUP = 135, 139
 _JOIN, _LEAVE, _SEND, _STORE, _DELETE = 148, 149, 160, 161, 162
 _INVALID_CREDENTIALS, _INVALID_TOKEN, _INCOMPATIBLE = 9, 10, 14  # reasons of an eviction
+_POLL, _POLL_OTHERWISE = 100, 1100  # faults of polls by offset leave the others alone
+_STRATEGY_AT, _BY_OFFSET = 14, 1
 _OK, _INVALID_COMMAND, _UNAUTHENTICATED, _UNAUTHORIZED = 0, 3, 40, 41
 _NO_TOPIC, _NO_PARTITION, _NO_OFFSET, _INVALID_OFFSET = 2010, 3007, 3021, 4100
 _NO_GROUP, _NO_MEMBER, _NOT_OWNED = 5000, 5006, 20
@@ -63,7 +67,9 @@ class IggyServer:
         self._tls = tls
         self.lock = threading.RLock()
         self.streams: dict[str, Stream] = {}
-        self.requests: list[int] = []  # codes of reads, operations of the rest
+        self.requests: list[
+            int
+        ] = []  # codes of reads (1100: polls not by offset), operations of the rest
         self.stored: list[tuple[int, int]] = []  # (partition, offset) of every store
         self.faults: dict[int, deque[int]] = {}  # operation or code -> statuses to answer next
         self.answers: dict[int, deque[bytes]] = {}  # operation or code -> bodies to answer next
@@ -154,6 +160,8 @@ class IggyServer:
         operation = head[176]
         (code,) = struct.unpack_from("<I", head, 196)
         kind = code if operation == _READ else operation
+        if kind == _POLL and body[-_STRATEGY_AT] != _BY_OFFSET:
+            kind = _POLL_OTHERWISE
         self.requests.append(kind)
         if self.hang_ups and kind == self.hang_ups[0]:
             self.hang_ups.popleft()
@@ -223,15 +231,19 @@ class IggyServer:
             1: lambda _client, _fields: b"",
             12: self._cluster,
             _LOGOUT: lambda _client, _fields: b"",
-            100: self._poll,
+            _POLL: self._poll,
+            _POLL_OTHERWISE: self._poll,
             120: self._get_offset,
             200: self._get_stream,
             201: lambda _client, _fields: b"".join(map(stream_head, self.streams.values())),
             300: self._get_topic,
             600: self._get_group,
             601: self._get_groups,
+            301: self._get_topics,
             _CREATE_STREAM: self._create_stream,
+            _DELETE_STREAM: self._delete_stream,
             _CREATE_TOPIC: self._create_topic,
+            _DELETE_TOPIC: self._delete_topic,
             _PURGE_TOPIC: self._purge,
             _CREATE_GROUP: self._create_group,
             _JOIN: self._join,
@@ -288,7 +300,7 @@ class IggyServer:
         return b"" if found is None else topic_details(found)
 
     def _create_stream(self, _client: ClientSession, fields: RequestReader) -> bytes:
-        stream = Stream(len(self.streams), fields.text())
+        stream = Stream(free_id(self.streams.values()), fields.text())
         self.streams[stream.name] = stream
         return stream_head(stream)
 
@@ -297,15 +309,38 @@ class IggyServer:
         if stream is None:
             raise WireError(1009)
         numbers = range(self.first_partition, self.first_partition + count)
-        topic = Topic(len(stream.topics), name, {number: PartitionLog() for number in numbers})
+        topic = Topic(
+            free_id(stream.topics.values()), name, {number: PartitionLog() for number in numbers}
+        )
         stream.topics[name] = topic
         return topic_details(topic)
 
     def _purge(self, _client: ClientSession, fields: RequestReader) -> bytes:
         topic = self.topic(fields)
-        for number in topic.logs:
-            topic.logs[number] = PartitionLog()
+        for log in topic.logs.values():
+            log.purge()
         return b""
+
+    def _get_topics(self, _client: ClientSession, fields: RequestReader) -> bytes:
+        stream = self._stream(fields)
+        topics = stream.topics.values() if stream else ()
+        return struct.pack("<I", len(topics)) + b"".join(map(topic_head, topics))
+
+    def _delete_stream(self, _client: ClientSession, fields: RequestReader) -> bytes:
+        stream = self._stream(fields)
+        if stream is None:
+            raise WireError(1009)
+        del self.streams[stream.name]
+        return b""
+
+    def _delete_topic(self, _client: ClientSession, fields: RequestReader) -> bytes:
+        stream, ident = self._stream(fields), fields.ident()
+        topics = stream.topics if stream else {}
+        for name, topic in topics.items():
+            if ident in (topic.id, name):
+                del topics[name]
+                return b""
+        raise WireError(_NO_TOPIC)
 
     def delete_up_to(self, stream: str, topic: str, number: int, offset: int) -> None:
         """Delete the messages before an offset, as retention does."""
@@ -395,13 +430,14 @@ class IggyServer:
         return topic.logs[number], number, (kind, str(ident))
 
     def _poll(self, client: ClientSession, fields: RequestReader) -> bytes:
-        self.polls += 1
         log, number, key = self._consumer(fields)
         strategy, value, count = fields.take("B"), fields.take("Q"), fields.take("I")
-        if self.unrouted:
+        by_offset = strategy == _BY_OFFSET
+        self.polls += by_offset
+        if by_offset and self.unrouted:
             self.unrouted -= 1
             return struct.pack("<IQI", 0xFFFFFFFF, 0, 0)
-        if self.unread:
+        if by_offset and self.unread:
             self.unread -= 1
             return struct.pack("<IQI", number, 0, 0)
         start = {
@@ -411,12 +447,18 @@ class IggyServer:
             5: log.offsets.get(key, -1) + 1,
         }[strategy]
         start = max(start, log.first)
-        count = max(0, min(count, log.next - start))
-        head = struct.pack("<IQI", number, log.current, count)
-        if not count:
+        head = struct.pack("<IQI", number, log.current, 0)
+        parts, wanted = [], count
+        for begin, end in log.ranges(start):
+            taken = min(wanted, end - begin)
+            if taken:
+                body = frames(taken, log.size)
+                parts += [batch_head(number, begin, taken, len(body), log.filled_at), body]
+            wanted -= taken
+        if not parts:
             return head
-        client.frames = frames(count, log.size)
-        return head + batch_head(number, start, count, len(client.frames))
+        client.frames = parts.pop()
+        return struct.pack("<IQI", number, log.current, count - wanted) + b"".join(parts)
 
     def _get_offset(self, _client: ClientSession, fields: RequestReader) -> bytes:
         log, number, key = self._consumer(fields)

@@ -5,7 +5,9 @@ Layouts: crate `iggy_binary_protocol` 0.11.0.
 
 from __future__ import annotations
 
+import itertools
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 HEADER = 256  # bytes of a frame's header, and of a batch's
@@ -38,19 +40,53 @@ class RequestReader:
         return self.text()
 
 
+_clock = itertools.count(1_700_000_000_000_000)  # microseconds; each creation and batch has its own
+
+
 @dataclass
 class PartitionLog:
-    """One partition: messages of one size."""
+    """One partition: messages of one size, whose offsets may have gaps after a crash."""
 
     first: int = 0
     next: int = 0
     size: int = 100  # bytes of a payload
     offsets: dict[tuple[int, str], int] = field(default_factory=dict)
+    created_at: int = field(default_factory=lambda: next(_clock))
+    filled_at: int = field(default_factory=lambda: next(_clock))
+    holes: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # first offset without a message, next with
 
     @property
     def current(self) -> int:
-        """Offset of the last message; 0 also for none."""
+        """The last offset given away; 0 also for none."""
         return max(0, self.next - 1)
+
+    def ranges(self, start: int) -> list[tuple[int, int]]:
+        """The offsets from `start` on that have messages, as (first, end)."""
+        found, at = [], max(start, self.first)
+        for begin, end in self.holes:
+            if at < begin:
+                found.append((at, begin))
+            at = max(at, end)
+        return [*found, (at, self.next)] if at < self.next else found
+
+    def count(self) -> int:
+        """Messages retained."""
+        return sum(end - begin for begin, end in self.ranges(self.first))
+
+    def crash(self, lost: int, reserved: int) -> None:
+        """Lose the last messages, and continue at a later offset."""
+        begin = self.next - lost
+        self.next += reserved
+        self.holes.append((begin, self.next))
+
+    def purge(self) -> None:
+        """Empty the partition, as the server does: offsets begin again, and none is stored."""
+        self.first = self.next = 0
+        self.offsets.clear()
+        self.holes.clear()
+        self.filled_at = next(_clock)
 
 
 @dataclass
@@ -61,6 +97,7 @@ class Topic:
     name: str
     logs: dict[int, PartitionLog]
     groups: dict[str, dict[int, list[int]]] = field(default_factory=dict)  # members' partitions
+    created_at: int = field(default_factory=lambda: next(_clock))
 
 
 @dataclass
@@ -70,6 +107,13 @@ class Stream:
     id: int
     name: str
     topics: dict[str, Topic] = field(default_factory=dict)
+    created_at: int = field(default_factory=lambda: next(_clock))
+
+
+def free_id(items: Iterable[Topic | Stream]) -> int:
+    """The lowest id that is free: a server uses ids again."""
+    taken = {item.id for item in items}
+    return next(number for number in itertools.count() if number not in taken)
 
 
 def join(members: dict[int, list[int]], client: int, partitions: list[int]) -> None:
@@ -109,14 +153,14 @@ def named(text: str) -> bytes:
 
 def stream_head(stream: Stream) -> bytes:
     """A stream without its topics."""
-    head = struct.pack("<IQIQQ", stream.id, 1, len(stream.topics), 0, 0)
+    head = struct.pack("<IQIQQ", stream.id, stream.created_at, len(stream.topics), 0, 0)
     return head + named(stream.name) + struct.pack("<I", 0)
 
 
 def topic_head(topic: Topic) -> bytes:
     """A topic without its partitions."""
-    count = sum(log.next - log.first for log in topic.logs.values())
-    head = struct.pack("<IQIQBQQQ", topic.id, 1, len(topic.logs), 0, 1, 0, 1, count)
+    count = sum(log.count() for log in topic.logs.values())
+    head = struct.pack("<IQIQBQQQ", topic.id, topic.created_at, len(topic.logs), 0, 1, 0, 1, count)
     return head + named(topic.name) + struct.pack("<II", 0, 0)
 
 
@@ -124,9 +168,9 @@ def topic_details(topic: Topic) -> bytes:
     """A topic with its partitions."""
     parts = [topic_head(topic)]
     for number, log in topic.logs.items():
-        count = log.next - log.first
+        count = log.count()
         size = count * (48 + log.size)
-        parts.append(struct.pack("<IQIQQQ", number, 1, 1, log.current, size, count))
+        parts.append(struct.pack("<IQIQQQ", number, log.created_at, 1, log.current, size, count))
     return b"".join(parts)
 
 
@@ -148,8 +192,8 @@ def frames(count: int, size: int) -> bytes:
     return made
 
 
-def batch_head(number: int, base: int, count: int, size: int) -> bytes:
+def batch_head(number: int, base: int, count: int, size: int, stored_at: int = 1) -> bytes:
     """The header before the messages of a batch."""
     head = bytearray(HEADER)
-    struct.pack_into("<QQQQQQI", head, 0, number, base, 1, 1, HEADER + size, 0, count)
+    struct.pack_into("<QQQQQQI", head, 0, number, base, stored_at, 1, HEADER + size, 0, count)
     return bytes(head)

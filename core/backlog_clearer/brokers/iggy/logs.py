@@ -1,0 +1,278 @@
+"""What an Iggy server reports about a topic's partitions, its groups, and the offsets of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from apache_iggy import ConsumerGroupMember, TopicDetails
+
+from backlog_clearer.brokers.iggy import wire
+from backlog_clearer.brokers.iggy.client import IggyCluster, Read
+from backlog_clearer.brokers.iggy.connection import Reply
+from backlog_clearer.brokers.iggy.errors import is_not_found, is_offset_not_found
+from backlog_clearer.brokers.iggy.options import IggyOptions
+from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
+from backlog_clearer.brokers.iggy.positions import LogFacts, checked_extent
+from backlog_clearer.brokers.iggy.wire import StoredOffset
+from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.model import Partition
+from backlog_clearer.options.base import suggestion
+
+_MANY = 20  # names in a list of what exists
+
+
+class Named(NamedTuple):
+    """A stream, topic or group as the user named it."""
+
+    sdk: int | str  # for the SDK, which takes every number for an id
+    wire: bytes  # for requests: one created again under the same name or number is found, too
+    name: str
+
+
+def _is_number(asked: str) -> bool:
+    return asked.isascii() and asked.isdecimal()
+
+
+def named(asked: str, what: str, lister: Callable[[], Iterable[Any]]) -> Named:
+    """A number is an id, or the name of what has no such id; raises `UsageError` where it may be two things.
+
+    `lister` fetches what exists; a user who may not list it gives ids only.
+    """
+    if not _is_number(asked):
+        return Named(asked, wire.identifier(asked), asked)
+    number = int(asked)
+    try:
+        known = {item.id: item.name for item in lister()}
+    except TransientError:
+        raise
+    except BrokerError:
+        known = {}
+    namesakes = [id_ for id_, name in known.items() if name == asked and id_ != number]
+    if namesakes and number in known:
+        raise UsageError(
+            f"{what.capitalize()} {asked} may be the one with this id, named {known[number]!r}, or the one with"
+            f" this name, which has id {namesakes[0]}: give the other name or the other id."
+        )
+    if namesakes:
+        return Named(namesakes[0], wire.identifier(asked), asked)
+    return Named(number, wire.identifier(number), known.get(number, asked))
+
+
+def existing(asked: str, what: str, known: Iterable[Any]) -> str:
+    """A sentence with the names that exist, the likely one first."""
+    names = sorted(item.name for item in known)
+    if not names:
+        return f"No {what} exists there."
+    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+    return f"Existing: {', '.join(names[:_MANY])}{more}.{suggestion(asked, names)}"
+
+
+class TopicLogs:
+    """Partitions of the topic, and stored offsets in them. Changes nothing; shared by threads."""
+
+    def __init__(self, client: IggyCluster, options: IggyOptions) -> None:
+        self._client = client
+        self._options = options
+        self._stream: Named | None = None
+        self._topic: Named | None = None
+        self._group: Named | None = None
+
+    @property
+    def stream(self) -> Named:
+        """The stream; looked up once where it was given by a number."""
+        if self._stream is None:
+            call = self._client.call
+            self._stream = named(
+                self._options.stream_id, "stream", lambda: call(lambda iggy: iggy.get_streams())
+            )
+        return self._stream
+
+    @property
+    def topic(self) -> Named:
+        """The topic, like `stream`."""
+        if self._topic is None:
+            stream, call = self.stream.sdk, self._client.call
+            self._topic = named(
+                self._options.topic_id, "topic", lambda: call(lambda iggy: iggy.get_topics(stream))
+            )
+        return self._topic
+
+    @property
+    def consumer(self) -> Named:
+        """The consumer or the group."""
+        options = self._options
+        if options.group_id is None:
+            number = _is_number(options.consumer)
+            ident = int(options.consumer) if number else options.consumer
+            return Named(ident, wire.identifier(ident), options.consumer)
+        if self._group is None:
+            self._group = named(options.group_id, "group", self.groups)
+        return self._group
+
+    @property
+    def place(self) -> bytes:
+        """The stream and the topic of a request."""
+        return self.stream.wire + self.topic.wire
+
+    @property
+    def reader(self) -> bytes:
+        """How polls begin: as a single consumer, also for a group, as which only its members may poll."""
+        return wire.subject(wire.CONSUMER, wire.identifier(0), self.place)
+
+    @property
+    def who(self) -> bytes:
+        """How requests about the stored offsets begin."""
+        kind = wire.CONSUMER if self._options.group_id is None else wire.GROUP
+        return wire.subject(kind, self.consumer.wire, self.place)
+
+    def of_group(self, name: str) -> bytes:
+        """How requests about another group's stored offsets begin."""
+        return wire.subject(wire.GROUP, wire.identifier(name), self.place)
+
+    def described(self) -> dict[int, LogFacts | TransientError]:
+        """The topic's partitions by id, with their figures or why those cannot be used.
+
+        Raises `UsageError` where there is no such topic. The SDK refuses an incomplete description.
+        """
+        found = self._details()
+        logs: dict[int, LogFacts | TransientError] = {}
+        for part in found.partitions:
+            figures = part.current_offset, part.messages_count, part.size
+            try:
+                extent = checked_extent(Partition(self.title, part.id), *figures)
+            except TransientError as error:
+                logs[part.id] = error
+                continue
+            # The server uses ids again, but not with the same time of creation.
+            incarnation = f"{found.id}@{found.created_at}/{part.id}@{part.created_at}"
+            logs[part.id] = LogFacts(incarnation, extent)
+        return logs
+
+    @property
+    def title(self) -> str:
+        """The topic by its names, also where it was given by numbers."""
+        return f"{self.stream.name}/{self.topic.name}"
+
+    def _details(self) -> TopicDetails:
+        client, options = self._client, self._options
+        place = self.stream.sdk, self.topic.sdk
+        try:
+            found = client.call(lambda iggy: iggy.get_topic(*place))
+        except BrokerError as error:
+            if not is_not_found(error):
+                raise
+            found = None
+        if found is not None:
+            return found
+        self._stream = self._topic = None  # a number may be another one's by now
+        stream = client.call(lambda iggy: iggy.get_stream(place[0]))
+        if stream is None:
+            known = client.call(lambda iggy: iggy.get_streams())
+            raise UsageError(
+                f"There is no stream {options.stream_id} at {client.address}."
+                f" {existing(options.stream_id, 'stream', known)}"
+            )
+        raise UsageError(
+            f"There is no topic {options.topic_id} in stream {options.stream_id} at {client.address}."
+            f" {existing(options.topic_id, 'topic', stream.topics)}"
+        )
+
+    def groups(self) -> list[Any]:
+        """The topic's consumer groups."""
+        place = self.stream.sdk, self.topic.sdk
+        return self._client.call(lambda iggy: iggy.get_consumer_groups(*place))
+
+    def members(self) -> list[ConsumerGroupMember]:
+        """The members of the group; raises `UsageError` if there is no such group."""
+        place = self.stream.sdk, self.topic.sdk, self.consumer.sdk
+        found = self._client.call(lambda iggy: iggy.get_consumer_group(*place))
+        if found is None:
+            asked = self._options.consumer
+            raise UsageError(
+                f"There is no consumer group {asked} on {self.title}; nothing was created."
+                f" {existing(asked, 'consumer group', self.groups())}"
+            )
+        return found.members
+
+    def stored(
+        self, partitions: Sequence[Partition], who: bytes | None = None
+    ) -> dict[Partition, StoredOffset | BrokerError | None]:
+        """The stored offsets (None: there is none), or why one is not known. Raises `BrokerError`."""
+        about = who or self.who
+        asked = [
+            Read(partition, wire.GET_OFFSET, wire.of_partition(about, partition.number))
+            for partition in partitions
+        ]
+        return {
+            request.partition: self._stored(request.partition, reply)
+            for request, reply in zip(asked, self._client.reads(asked), strict=True)
+        }
+
+    def _stored(
+        self, partition: Partition, reply: Reply | BrokerError
+    ) -> StoredOffset | BrokerError | None:
+        if isinstance(reply, BrokerError):
+            return None if is_offset_not_found(reply) else reply
+        try:
+            found = wire.stored(reply.body)
+        except wire.ReplyError as error:
+            return self._unusable(partition, str(error))
+        if found is not None and found.partition != partition.number:
+            return self._unusable(partition, f"the answer is about partition {found.partition}")
+        return found
+
+    def _unusable(self, partition: Partition, reason: str) -> TransientError:
+        return TransientError(f"{self._client.where(partition)}: {reason}.", partition)
+
+    def now(self, partitions: Sequence[Partition]) -> dict[Partition, LogFacts | BrokerError]:
+        """The partitions' present facts with their first messages, or why one has none.
+
+        Raises `BrokerError`.
+        """
+        try:
+            known = self.described()
+        except UsageError as error:  # it was deleted meanwhile
+            return {partition: BrokerError(str(error), partition) for partition in partitions}
+        found: dict[Partition, LogFacts | BrokerError] = {}
+        for partition in partitions:
+            log = known.get(partition.number)
+            found[partition] = log or BrokerError(f"{partition} does not exist any more.", partition)
+        usable = {key: facts for key, facts in found.items() if isinstance(facts, LogFacts)}
+        return found | self.looked_at(usable)
+
+    def looked_at(self, logs: Mapping[Partition, LogFacts]) -> dict[Partition, LogFacts | BrokerError]:
+        """The same facts, with what the first message of each partition shows.
+
+        Raises `BrokerError`.
+        """
+        filled = [partition for partition, facts in logs.items() if facts.extent.messages]
+        asked = [
+            Read(partition, wire.POLL, wire.poll_first(self.reader, partition.number), PollWalk(1))
+            for partition in filled
+        ]
+        found: dict[Partition, LogFacts | BrokerError] = dict(logs)
+        for partition, reply in zip(filled, self._client.reads(asked), strict=True):
+            try:
+                first = self._polled(partition, reply)
+            except BrokerError as error:
+                found[partition] = error
+                continue
+            extent = replace(logs[partition].extent, begin=first.first)
+            found[partition] = replace(logs[partition], extent=extent, mark=first.mark)
+        return found
+
+    def _polled(self, partition: Partition, reply: Reply | BrokerError) -> Polled:
+        if isinstance(reply, BrokerError):
+            raise reply
+        polled = reply.polled
+        if polled is None or polled.partition != partition.number:
+            raise self._unusable(partition, "the server did not read this partition")
+        return polled
+
+    def after(self, partition: Partition, offset: int) -> Polled:
+        """The first message after an offset; raises `BrokerError`."""
+        payload = wire.poll(self.reader, partition.number, offset + 1, 1)
+        (reply,) = self._client.reads([Read(partition, wire.POLL, payload, PollWalk(1))])
+        return self._polled(partition, reply)
