@@ -98,11 +98,17 @@ class IggyBench(Bench):
         self.stream = f"shop-{uuid.uuid4().hex[:8]}"
         self.topic = "orders"
         self.plain.run("create_stream", self.stream)
-        self.plain.run("create_topic", self.stream, self.topic, self.partitions)
+        self.create_topic(self.stream, self.topic)
         self.numbers = sorted(part.id for part in self.details().partitions)
         if group:
             self.plain.run("create_consumer_group", self.stream, self.topic, GROUP)
         self.whose = {"group_id": GROUP} if group else {"consumer_id": "7"}
+
+    def create_topic(self, stream: int | str, name: str, partitions: int | None = None) -> None:
+        """Create a topic without the options of the SDK's own call, which not every server 0.9 takes."""
+        count = (self.partitions if partitions is None else partitions).to_bytes(4, "little")
+        payload = _ident(stream) + count + bytes([len(name)]) + name.encode()
+        self.plain.run("send_binary_request", 302, payload)
 
     def details(self) -> Any:
         """The topic as the server describes it."""
@@ -195,7 +201,7 @@ class IggyBench(Bench):
 
     def recreate(self) -> None:
         self.plain.run("delete_topic", self.stream, self.topic)
-        self.plain.run("create_topic", self.stream, self.topic, self.partitions)
+        self.create_topic(self.stream, self.topic)
         if self.detects_live:
             self.plain.run("create_consumer_group", self.stream, self.topic, GROUP)
 

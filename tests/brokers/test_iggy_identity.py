@@ -123,7 +123,7 @@ def test_a_receipt_by_a_number_is_refused_where_another_stream_has_it(
     bench.stream += "-other"
     bench.plain.run("create_stream", bench.stream)
     assert bench.plain.run("get_stream", bench.stream).id == number
-    bench.plain.run("create_topic", bench.stream, bench.topic, bench.partitions)
+    bench.create_topic(bench.stream, bench.topic)
     bench.plain.run("create_consumer_group", bench.stream, bench.topic, GROUP)
     bench.produce(0, 100)
     clear(job(bench, tmp_path))
@@ -144,7 +144,7 @@ def test_a_name_that_is_a_number_is_found_unless_it_may_be_an_id(
         streams = bench.plain.run("get_streams")
         ids[name] = next(item.id for item in streams if item.name == name)
     # The SDK takes a number for an id, so it creates and fills by id.
-    bench.plain.run("create_topic", ids[number], "2026", 1)
+    bench.create_topic(ids[number], "2026", 1)
     topic = bench.plain.run("get_topics", ids[number])[0].id
     bench.plain.run("create_consumer_group", ids[number], topic, "7")
     bench.plain.run("send_messages", ids[number], topic, 0, [SendMessage(b"x")] * 5)
