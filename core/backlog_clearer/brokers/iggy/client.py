@@ -76,7 +76,10 @@ class IggyCluster:
         except TransientError as error:
             raise self._unreachable(error, server) from None
         try:
-            nodes, leader = wire.cluster(main.exchange(wire.READ, wire.CLUSTER, b"").body)
+            reply = main.exchange(wire.READ, wire.CLUSTER, b"")
+            if reply.status:
+                raise status_error(reply.status, self.address, None)
+            nodes, leader = wire.cluster(reply.body)
             self._clustered = nodes > 1
             self._leader = ServerAddress(*leader) if leader and self._clustered else server
             if self._leader != server:

@@ -14,11 +14,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from typing_extensions import Self
 
+from backlog_clearer.testing.servers.iggy_frames import ClientSession, receive, send, serve_old
 from backlog_clearer.testing.servers.iggy_model import (
     HEADER,
     PartitionLog,
@@ -124,15 +124,15 @@ class IggyServer:
             with self.lock:
                 self._connections.add(connection)
             with connection, connection.makefile("rb") as requests:
-                (_serve_old if self.old else self._converse)(client, connection, requests)
+                (serve_old if self.old else self._converse)(client, connection, requests)
         with self.lock:
             self._connections.discard(connection)
             self._leave_all(client)
 
     def _converse(self, client: ClientSession, connection: socket.socket, requests: BinaryIO) -> None:
         while True:
-            head = _receive(requests, HEADER)
-            body = _receive(requests, struct.unpack_from("<I", head, 48)[0] - HEADER)
+            head = receive(requests, HEADER)
+            body = receive(requests, struct.unpack_from("<I", head, 48)[0] - HEADER)
             if self.silent:
                 continue
             with self.lock:
@@ -142,10 +142,10 @@ class IggyServer:
                     return
             *rest, last = answer
             if rest and last and self.halt is not None:
-                _send(connection, [*rest, last[:1000]])
+                send(connection, [*rest, last[:1000]])
                 self.halt.wait(20)
                 rest, last = [], last[1000:]
-            _send(connection, [*rest, last])
+            send(connection, [*rest, last])
             if answer[0][60] == _EVICTION:
                 return
 
@@ -482,44 +482,3 @@ class IggyServer:
         if log.offsets.pop(key, None) is None:
             raise WireError(_NO_OFFSET)
         return b""
-
-
-def _receive(requests: BinaryIO, size: int) -> bytes:
-    """Exactly this many bytes; raises `ConnectionError` where they end earlier."""
-    data = requests.read(size)
-    if len(data) < size:
-        raise ConnectionError
-    return data
-
-
-def _send(connection: socket.socket, parts: list[bytes]) -> None:
-    """Send all parts without copying them: a benchmark sends the same messages over and over."""
-    if isinstance(connection, ssl.SSLSocket):
-        connection.sendall(b"".join(parts))
-        return
-    left = [memoryview(part) for part in parts if part]
-    while left:
-        sent = connection.sendmsg(left)
-        while left and sent >= len(left[0]):
-            sent -= len(left.pop(0))
-        if left:
-            left[0] = left[0][sent:]
-
-
-def _serve_old(_client: ClientSession, connection: socket.socket, requests: BinaryIO) -> None:
-    while True:
-        (size,) = struct.unpack("<I", _receive(requests, 4))
-        if not size:  # the first bytes of a newer client: it gets no answer
-            requests.read()
-            return
-        _receive(requests, size)
-        connection.sendall(bytes(8))
-
-
-@dataclass
-class ClientSession:
-    """One connection."""
-
-    id: int
-    logged_in: bool = False
-    frames: bytes = b""  # the messages that follow the reply being built
