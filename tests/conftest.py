@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "server: starts a server, or needs the network or another program"
     )
+    with suppress(ImportError):
+        from hypothesis import settings  # noqa: PLC0415 not installed everywhere
+
+        settings.register_profile("backlog-clearer", deadline=None)  # no test asserts a time
+        settings.load_profile("backlog-clearer")
     if not config.pluginmanager.hasplugin("timeout"):
         config.addinivalue_line("markers", "timeout(seconds): has no effect without pytest-timeout")
 

@@ -141,10 +141,10 @@ def test_a_deadline_is_continued_by_another_message(
     embedded: Judge, storage: Azurite, tmp_path: Path, kind: str
 ) -> None:
     """A slice that meets its deadline is enqueued again with one more requeue, until all is cleared."""
-    # One worker that asks for one message at a time does not read 120,000 of them in 0.2 s.
+    # One worker that asks for one message at a time does not read 120,000 of them in 0.5 s.
     slow: dict[str, Any] = {"options": {"reader": "client"}, "batch_size": 1, "workers": 1}
     app = App(embedded, tmp_path, storage, each=20_000, max_slices=1, max_requeues=1000, **slow)
-    with app.hosted(kind, {"BACKLOG_CLEARER_DEADLINE_S": "0.2"}) as host:
+    with app.hosted(kind, {"BACKLOG_CLEARER_DEADLINE_S": "0.5"}) as host:
         _, made = host.http("dispatch", {"backlog": "orders"})
         host.settled()
         turns = [delivery.body.get("requeued", 0) for delivery in host.deliveries]

@@ -130,7 +130,7 @@ def test_a_deadline_asks_for_a_retry_that_continues(embedded: Judge, tmp_path: P
     """A job that meets its deadline exits with 1; retries of the same run continue to its frozen target."""
     image = Image(embedded, tmp_path, partitions=PARTITIONS, **SLOW)
     environ = {
-        "BACKLOG_CLEARER_DEADLINE_S": "0.2",
+        "BACKLOG_CLEARER_DEADLINE_S": "1",
         "CLOUD_RUN_TASK_INDEX": "0",
         "CLOUD_RUN_TASK_COUNT": "1",
         "CLOUD_RUN_EXECUTION": "drain-x7k2p",

@@ -77,7 +77,8 @@ class Connection(Waitable):
         tls = self._access.tls if address.tls else None
         try:
             made = connect(address.host, address.port, CONNECT_TIMEOUT_S, tls)
-        except ssl.SSLEOFError:  # a broker that shuts down, or a port without TLS
+        # A broker that shuts down, or a port without TLS; the second class: Python before 3.11.4
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             raise self._broken("it ended the TLS handshake (is this its port for TLS?)") from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", None) or error.reason or "the handshake failed"
