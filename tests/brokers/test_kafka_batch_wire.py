@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backlog_clearer.brokers.kafka.batch_wire import (
     HEADER_BYTES,
+    BatchWalk,
     CorruptBatchError,
     OldFormatError,
-    Walked,
-    walk_batches,
 )
+from tests.brokers.kafka_bytes import Batch, Walked, encode, logs
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A batch as the test means it: which offsets of it still hold a record."""
-
-    base: int
-    span: int  # offsets, last offset delta + 1
-    kept: frozenset[int]  # offsets with a record
-    control: bool = False
-    body: int = 7  # bytes of records
-
-    def encode(self) -> bytes:
-        """Its bytes on the wire; bytes that a walk must not read are filled with ones."""
-        return (
-            struct.pack(">qiib", self.base, 49 + self.body, -1, 2)
-            + b"\xff" * 4
-            + struct.pack(">hi", 0x20 if self.control else 0x04, self.span - 1)
-            + b"\xff" * 30
-            + struct.pack(">i", len(self.kept))
-            + b"\xff" * self.body
-        )
-
-    @property
-    def last(self) -> int:
-        """Its last offset."""
-        return self.base + self.span - 1
-
-
-@st.composite
-def logs(draw: st.DrawFn, *, dense: bool = False) -> list[Batch]:
-    """A run of batches as in a log: in order, with gaps, compacted in places."""
-    batches = []
-    at = draw(st.integers(0, 1000))
-    for _ in range(draw(st.integers(1, 6))):
-        span = draw(st.integers(1, 50))
-        offsets = range(at, at + span)
-        control = draw(st.booleans()) if not dense else False
-        kept = (
-            frozenset(offsets)
-            if dense or draw(st.booleans())
-            else draw(st.frozensets(st.sampled_from(offsets)))
-        )
-        batches.append(Batch(at, span, kept, control, draw(st.integers(0, 90))))
-        at += span + (0 if dense else draw(st.integers(0, 5)))
-    return batches
-
-
-def encode(batches: list[Batch]) -> bytes:
-    """The run as bytes."""
-    return b"".join(batch.encode() for batch in batches)
+def walk_batches(
+    data: bytes | bytearray,
+    start: int,
+    end: int,
+    *,
+    position: int,
+    target: int | None = None,
+    budget: int | None = None,
+) -> Walked:
+    """A walk that is given everything at once."""
+    walk = BatchWalk(end - start, position, target)
+    walk.feed(data, start, end, budget)
+    return Walked(walk.position, walk.batches + (walk.left > 0), walk.records, walk.needs)
 
 
 @given(batches=logs())

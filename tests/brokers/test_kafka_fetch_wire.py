@@ -1,126 +1,100 @@
-"""Fetch responses: read exactly in every version, and harmless when they are damaged."""
+"""Fetch requests, and responses that are there at once: read in every version, harmless when damaged."""
 
 from __future__ import annotations
-
-import struct
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError
-from backlog_clearer.brokers.kafka.fetch_wire import (
-    MAX_VERSION,
-    MIN_VERSION,
-    Fetched,
-    Wanted,
-    fetch_request,
-    response_head,
-    response_partitions,
-)
+from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk
+from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
+from backlog_clearer.brokers.kafka.fetch_wire import Wanted, fetch_request
 from backlog_clearer.model import Partition
+from tests.brokers.kafka_bytes import VERSIONS, Row, encode_response, rows, versions, walk_batches
 
-VERSIONS = range(MIN_VERSION, MAX_VERSION + 1)
-versions = st.sampled_from(VERSIONS)
-
-
-class Row:
-    """One partition of a response, as the test means it."""
-
-    def __init__(
-        self, topic: str, number: int, error: int, aborted: int, records: bytes | None
-    ) -> None:
-        self.topic, self.number, self.error = topic, number, error
-        self.aborted, self.records = aborted, records
-
-    def encode(self, version: int) -> bytes:
-        """Its bytes, by the tables of the Kafka protocol guide."""
-        parts = [struct.pack(">ihqq", self.number, self.error, 77, 76)]
-        if version >= 5:
-            parts.append(struct.pack(">q", 3))
-        parts.append(struct.pack(">i", self.aborted))
-        parts.append(struct.pack(">qq", 9, 9) * max(0, self.aborted))
-        if version >= 11:
-            parts.append(struct.pack(">i", 2))
-        size = -1 if self.records is None else len(self.records)
-        return b"".join([*parts, struct.pack(">i", size), self.records or b""])
+POSITION = 7
 
 
-rows = st.lists(
-    st.builds(
-        Row,
-        st.sampled_from(["orders", "aé", "t" * 249]),
-        st.integers(0, 2**31 - 1),
-        st.integers(-1, 120),
-        st.integers(-1, 3),
-        st.none() | st.binary(max_size=90),
-    ),
-    max_size=4,
-)
-
-
-def encode(found: Sequence[Row], version: int) -> bytes:
-    """A response without its header, one topic entry a partition."""
-    parts = [struct.pack(">i", 250)]
-    if version >= 7:
-        parts.append(struct.pack(">hi", 70, 1234))
-    parts.append(struct.pack(">i", len(found)))
-    for row in found:
-        name = row.topic.encode()
-        parts += [struct.pack(">h", len(name)), name, struct.pack(">i", 1), row.encode(version)]
-    return b"".join(parts)
-
-
-def read(data: bytes, end: int, version: int) -> list[Fetched]:
-    """Everything in a response."""
-    return list(response_partitions(data, response_head(data, end, version).at, end, version))
+def read(data: bytes | bytearray, end: int, version: int, found: list[Row]) -> AnswerWalk:
+    """Walk a response to a request for these partitions, given at once."""
+    wanted = {Partition(row.topic, row.number): (POSITION, None) for row in found}
+    walk = AnswerWalk(end, version, wanted)
+    walk.feed(data, 0, end)
+    return walk
 
 
 @given(found=rows, version=versions, beyond=st.binary(max_size=20))
 def test_every_version_is_read_back(found: list[Row], version: int, beyond: bytes) -> None:
-    """Every version's response gives back its partitions, errors, replicas and record ranges."""
-    data = encode(found, version)
-    first = response_head(data + beyond, len(data), version)
-    assert (first.throttle_ms, first.error) == (250, 70 if version >= 7 else 0)
-    got = read(data + beyond, len(data), version)
-    assert [(each.partition, each.error, data[each.start : each.end]) for each in got] == [
-        (Partition(row.topic, row.number), row.error, row.records or b"") for row in found
+    """Every version's response gives back its partitions, errors, replicas and records."""
+    data = encode_response(found, version)
+    got = read(data + beyond, len(data), version, found)
+    assert got.left == 0
+    assert (got.throttle_ms, got.error) == (250, 70 if version >= 7 else 0)
+    assert [(each.partition, each.error) for each in got.found] == [
+        (Partition(row.topic, row.number), row.error) for row in found
     ]
-    assert {each.high_watermark for each in got} <= {77}
-    assert {each.read_replica for each in got} <= {2 if version >= 11 else -1}
+    for each, row in zip(got.found, found, strict=True):
+        records = b"" if row.error else row.records or b""
+        whole = walk_batches(records, 0, len(records), position=POSITION)
+        assert each.size == len(records)
+        assert (each.walk.position, each.walk.batches) == (whole.next_offset, whole.batches)
+        assert (each.walk.records, each.walk.needs) == (whole.records, whole.needs)
+    assert {each.high_watermark for each in got.found} <= {77}
+    assert {each.read_replica for each in got.found} <= {2 if version >= 11 else -1}
 
 
 @given(found=rows, version=versions, data=st.data())
 def test_a_cut_response_is_refused(found: list[Row], version: int, data: st.DataObject) -> None:
     """A response that ends too early raises, wherever it was cut."""
-    whole = encode(found, version)
+    whole = encode_response(found, version)
     end = data.draw(st.integers(0, len(whole) - 1))
     with pytest.raises(CorruptBatchError):
-        read(whole, end, version)
+        read(whole, end, version, found)
+
+
+@given(found=rows, version=versions, beyond=st.binary(min_size=1, max_size=20))
+def test_bytes_behind_the_last_partition_are_refused(
+    found: list[Row], version: int, beyond: bytes
+) -> None:
+    """A response that is longer than its fields raises: its announced size cannot be right."""
+    whole = encode_response(found, version) + beyond
+    with pytest.raises(CorruptBatchError, match="behind its last partition"):
+        read(whole, len(whole), version, found)
 
 
 @given(found=rows, version=versions, data=st.data())
 def test_damage_never_leads_outside(found: list[Row], version: int, data: st.DataObject) -> None:
-    """With bytes changed anywhere it raises `CorruptBatchError`, or stays within the response."""
-    whole = bytearray(encode(found, version))
+    """With bytes changed anywhere it raises one of its two errors, or walks the response to its end."""
+    whole = bytearray(encode_response(found, version))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(whole) - 1))
         whole[at] = data.draw(st.integers(0, 255))
     try:
-        got = read(bytes(whole), len(whole), version)
-    except CorruptBatchError:
+        got = read(whole, len(whole), version, found)
+    except (CorruptBatchError, OldFormatError):
         return
-    assert all(0 <= each.start <= each.end <= len(whole) for each in got)
+    assert got.left == 0
+    assert sum(each.size for each in got.found) <= len(whole)
+    assert all(each.walk.position >= POSITION for each in got.found)
 
 
-@given(junk=st.binary(max_size=200), version=versions)
-def test_noise_is_refused_or_harmless(junk: bytes, version: int) -> None:
-    """Any bytes at all raise nothing but `CorruptBatchError`."""
+@given(junk=st.binary(max_size=200), version=versions, found=rows)
+def test_noise_is_refused_or_harmless(junk: bytes, version: int, found: list[Row]) -> None:
+    """Any bytes at all raise nothing but the two errors of a walk."""
     try:
-        read(junk, len(junk), version)
-    except CorruptBatchError:
+        read(junk, len(junk), version, found)
+    except (CorruptBatchError, OldFormatError):
         return
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_partitions_that_were_not_asked_for_are_refused(version: int) -> None:
+    """An answer about another partition, or twice about the same one, raises."""
+    row, other = Row("orders", 1, 0, 0, None), Row("orders", 2, 0, 0, None)
+    for rows_of_it in ([other], [row, row]):
+        data = encode_response(rows_of_it, version)
+        with pytest.raises(CorruptBatchError, match="not asked for"):
+            read(data, len(data), version, [row])
 
 
 @pytest.mark.parametrize("version", VERSIONS)

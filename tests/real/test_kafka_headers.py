@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from backlog_clearer.brokers.kafka import header_lane
-from backlog_clearer.brokers.kafka.batch_wire import OldFormatError
+from backlog_clearer.brokers.kafka.batch_wire import BatchWalk, OldFormatError
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.options.run import RunOptions
@@ -144,7 +143,7 @@ def test_old_message_format_falls_back(
 
     topic = headers.create()
     headers.judge.produce(topic, 0, 50)
-    monkeypatch.setattr(header_lane, "walk_batches", old)
+    monkeypatch.setattr(BatchWalk, "feed", old)
     headers.reader = Reader.AUTO
     result = headers.clear()
     assert (result.cleared, result.totals.messages, headers.committed()) == (True, 50, {0: 50})

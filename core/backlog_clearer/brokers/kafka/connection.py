@@ -1,9 +1,9 @@
-"""One blocking connection to one Kafka broker.
+"""One connection to one Kafka broker.
 
 Messages and SASL mechanisms are kafka-python's, which supports every version of them. The socket is
-opened here, because a Fetch response has to arrive in a buffer that is used again: through
-kafka-python's or aiokafka's transport the bytes are copied several times and arrive at a quarter of
-the speed (bench/README-kafka.md has the figures).
+opened here, because a Fetch response is walked while it arrives, and most of it is dropped: through
+kafka-python's or aiokafka's transport the bytes are copied several times (bench/README-kafka.md has the
+figures).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+import time
 from typing import Any, cast
 
 import kafka.errors
@@ -27,16 +28,20 @@ from kafka.protocol.sasl import (
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, redact, refusal
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
-from backlog_clearer.brokers.shared.sockets import Waitable, connect
+from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
 from backlog_clearer.errors import BrokerError, TransientError
 
-MAX_FRAME = 512 * 1024 * 1024  # a larger response is not accepted
-_INT32 = struct.Struct(">i")
+_MOST_BYTES = 512 * 1024 * 1024  # a larger answer is not accepted
+_MOST_KEPT = 32 * 1024 * 1024  # the same where all of an answer is kept in memory
+_PIECE_BYTES = 64 * 1024  # memory grows with what arrives, not with what is announced
 _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
+FRAME_BYTES = _FRAME.size
+_TICK_S = 0.25  # longest wait for the next bytes, after which time-outs are looked at
+_TIMEVAL = struct.Struct("@ll")  # seconds and microseconds
 _MAX_ROUNDS = 10  # of a SASL exchange
 
 
-def _tags_end(response: Any, data: memoryview, version: int) -> int:
+def _tags_end(response: Any, data: bytes, version: int) -> int:
     """Where an answer's body starts: flexible versions have tagged fields in its header (KIP-482).
 
     No broker sends any there. The answer to ApiVersions never has them (KIP-511).
@@ -80,7 +85,12 @@ class Connection(Waitable):
             raise refusal(KafkaError(KafkaError._SSL, str(reason)), self._options) from None  # noqa: SLF001 librdkafka's public name
         except OSError as error:
             raise self._broken(error) from None
-        made.settimeout(settings.timeout_s)
+        self.drops = bool(DROP) and settings.tls is None
+        if self.drops:  # then one call waits for all the bytes it asks for
+            seconds = int(settings.timeout_s), int(settings.timeout_s % 1 * 1e6)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(*seconds))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(_TICK_S * 1e6)))
+        self._flags = socket.MSG_WAITALL if self.drops else 0
         return made
 
     def _broken(self, error: Exception) -> TransientError:
@@ -143,17 +153,36 @@ class Connection(Waitable):
         return refusal(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, reason), self._options)
 
     def call(self, request: Any, response: Any, version: int) -> Any:
-        """Send a request and wait for its answer; both are messages of kafka-python."""
+        """Send a request and wait for its answer; both are messages of kafka-python.
+
+        Raises `TransientError` where the whole answer does not arrive within the settings' time-out.
+        """
+        until = time.monotonic() + self._settings.timeout_s
         self.send(request, version)
-        buffer = bytearray()
-        size, buffer = self.receive(buffer)
+        size = self.answer_size(self._whole(FRAME_BYTES, until), _MOST_KEPT)
+        answer = self._whole(size, until)
         try:
-            data = memoryview(buffer)[:size]
-            return response.decode(data[_tags_end(response, data, version) :], version=version)
+            return response.decode(answer[_tags_end(response, answer, version) :], version=version)
         except (ValueError, struct.error, IndexError, EOFError) as error:
             raise BrokerError(
                 f"Kafka at {self.name} sent an answer that is not a valid {response.__name__}: {error}."
             ) from None
+
+    def _whole(self, size: int, until: float) -> bytes:
+        """Wait for so many bytes, at most until then."""
+        self.be_patient()
+        whole = bytearray()
+        piece = memoryview(bytearray(min(size, _PIECE_BYTES)))
+        while len(whole) < size:
+            if time.monotonic() >= until:
+                raise self.late(self._settings.timeout_s)
+            got = self.gather(piece[: size - len(whole)], until)
+            whole += piece[:got]
+        return bytes(whole)
+
+    def late(self, seconds: float) -> TransientError:
+        """The error of an answer that is not there in time."""
+        return self._broken(TimeoutError(f"no whole answer within {seconds:.0f} s"))
 
     def send(self, request: Any, version: int) -> None:
         """Send a request without waiting."""
@@ -161,38 +190,66 @@ class Connection(Waitable):
         request.API_VERSION = version
         request.with_header(correlation_id=self._correlation, client_id=self._settings.client_id)
         try:
+            self._socket.settimeout(None if self.drops else self._settings.timeout_s)
             self._socket.sendall(request.encode(framed=True, header=True))
+        except BlockingIOError:
+            raise self._broken(TimeoutError("timed out")) from None
         except OSError as error:
             raise self._broken(error) from None
 
-    def receive(self, buffer: bytearray) -> tuple[int, bytearray]:
-        """Receive the answer to the last request: (its size, the buffer that holds it).
+    def answer_size(self, frame: bytes, most: int = _MOST_BYTES) -> int:
+        """How many bytes the answer to the last request has behind its header, the first `FRAME_BYTES`.
 
-        The buffer given is used again unless the answer needs a larger one. The answer's own header
-        is not part of it.
+        Raises `TransientError` where it answers another request or has more than `most` bytes.
         """
-        frame = bytearray(_FRAME.size)
-        self._fill(memoryview(frame))
         size, correlation = _FRAME.unpack(frame)
         size -= 4
-        if not 0 <= size <= MAX_FRAME or correlation != self._correlation:
+        if not 0 <= size <= most:
+            raise TransientError(
+                f"Kafka at {self.name} announced an answer of {size} bytes, which is not valid (at most {most}"
+                " are): the connection was disturbed, or this is not a port for this protocol."
+            )
+        if correlation != self._correlation:
             raise TransientError(
                 f"Kafka at {self.name} sent an answer to another request ({size} bytes, answer {correlation}"
                 f" to request {self._correlation})."
             )
-        if size > len(buffer):
-            buffer = bytearray(size)
-        self._fill(memoryview(buffer)[:size])
-        return size, buffer
+        return int(size)
 
-    def _fill(self, view: memoryview) -> None:
-        receive = self._socket.recv_into
+    def be_patient(self, *, patient: bool = True) -> None:
+        """Whether `gather` and `drop` wait for bytes from now on."""
+        seconds = None if self.drops else _TICK_S
+        self._socket.settimeout(seconds if patient else 0.0)
+
+    def gather(self, view: memoryview, until: float) -> int:
+        """Receive bytes, where patient until `view` is full or the time comes; returns how many.
+
+        `until`: a `time.monotonic()`; it may be passed by a quarter of a second.
+        """
+        receive, flags = self._socket.recv_into, self._flags
         got, size = 0, len(view)
         try:
             while got < size:
-                count = receive(view[got:])
+                count = receive(view[got:] if got else view, size - got, flags)
                 if not count:
                     raise ConnectionResetError("the broker closed it")
                 got += count
+                if got < size and time.monotonic() >= until:
+                    break
+        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
         except OSError as error:
             raise self._broken(error) from None
+        return got
+
+    def drop(self, sink: memoryview, size: int) -> int:
+        """Drop the next bytes in the kernel, at most `size`; returns how many. Only where `drops`."""
+        try:
+            count = self._socket.recv_into(sink, size, self._flags | DROP)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._broken(error) from None
+        if not count:
+            raise self._broken(ConnectionResetError("the broker closed it"))
+        return count

@@ -1,15 +1,18 @@
-"""Fetch requests, and the fields of their responses, without parsing the records.
+"""Fetch requests, and the fields of their responses around the records.
 
 Versions 4 to 11 of the Fetch API (Kafka protocol guide; KIP-98 to KIP-392), which every broker from
 0.11 to 4.x answers (KIP-896): they name topics, need neither topic ids nor flexible encoding, and 11
 has racks. Requests are encoded by kafka-python; responses are read here, since every library's
 decoder would copy the records, which is what a count by headers avoids.
+
+Each `read_...` returns None where the bytes `data[at:end]` do not hold all of its fields yet, and
+raises `CorruptBatchError` where they cannot be right. A topic's key is its name.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kafka.protocol.consumer import FetchRequest
@@ -18,15 +21,15 @@ from backlog_clearer.brokers.kafka.batch_wire import Buffer, CorruptBatchError
 from backlog_clearer.model import Partition
 
 MIN_VERSION, MAX_VERSION = 4, 11
+SMALLEST_BYTES = 8  # of a response: a throttle time, and that there are no topics
 _SESSIONS = 7  # first version with fetch sessions
 _LOG_START = 5  # first version with the log start
 _READ_REPLICA = 11  # first version with the replica to read from (KIP-392)
 
 _INT32 = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
-_SESSION = struct.Struct(">hi")
+_SESSION = struct.Struct(">ihi")  # throttle time, error, session id
 _PARTITION = struct.Struct(">ihqq")  # number, error, high watermark, last stable offset
-_INT64 = struct.Struct(">q")
 _ABORTED_BYTES = 16  # an aborted transaction: producer id and first offset
 
 
@@ -37,23 +40,38 @@ class Wanted(NamedTuple):
     offset: int
 
 
-class Fetched(NamedTuple):
-    """One partition of a response; its records are `data[start:end]` of that response."""
-
-    partition: Partition
-    error: int  # Kafka's error code; 0: none
-    high_watermark: int
-    read_replica: int  # node id to read from instead; -1: this one
-    start: int
-    end: int
-
-
 class ResponseHead(NamedTuple):
     """The fields of a response before its topics."""
 
     throttle_ms: int
     error: int
-    at: int  # where its topics start
+    topics: int
+    at: int  # where the topics start
+
+
+class TopicHead(NamedTuple):
+    """The fields of a topic before its partitions."""
+
+    topic: str
+    partitions: int
+    at: int  # where the partitions start
+
+
+class PartitionHead(NamedTuple):
+    """The fields of a partition before its aborted transactions, which are not read."""
+
+    number: int
+    error: int  # Kafka's error code; 0: none
+    high_watermark: int
+    at: int  # where the rest of its fields starts; may lie beyond the bytes that are there
+
+
+class RecordsHead(NamedTuple):
+    """The fields of a partition between its aborted transactions and its records."""
+
+    read_replica: int  # node id to read from instead; -1: this one
+    size: int  # of the records, in bytes
+    at: int  # where the records start
 
 
 def fetch_request(
@@ -91,74 +109,60 @@ def fetch_request(
     )
 
 
-def response_head(data: Buffer, end: int, version: int) -> ResponseHead:
-    """Read the first fields of a response without its header; raises `CorruptBatchError`."""
+def read_response(data: Buffer, at: int, end: int, version: int) -> ResponseHead | None:
+    """The first fields of a response without its header."""
+    error, size = 0, _INT32.size if version < _SESSIONS else _SESSION.size
+    if end - at < size + _INT32.size:
+        return None
+    if version < _SESSIONS:
+        (throttle_ms,) = _INT32.unpack_from(data, at)
+    else:
+        throttle_ms, error, _ = _SESSION.unpack_from(data, at)
+    topics, at = _count(data, at + size)
+    return ResponseHead(throttle_ms, error, topics, at)
+
+
+def read_topic(data: Buffer, at: int, end: int, version: int) -> TopicHead | None:
+    """The fields of a topic; `at`: where it starts."""
+    del version  # versions 4 to 11 do not differ here
+    if end - at < _INT16.size:
+        return None
+    (size,) = _INT16.unpack_from(data, at)
+    if size < 0:
+        raise CorruptBatchError(f"a topic name of {size} bytes")
+    at += _INT16.size
+    if end - at < size + _INT32.size:
+        return None
     try:
-        _check(end, len(data))
-        (throttle_ms,) = _INT32.unpack_from(data, 0)
-        if version < _SESSIONS:
-            return ResponseHead(throttle_ms, 0, 4)
-        error, _ = _SESSION.unpack_from(data, 4)
-        return ResponseHead(throttle_ms, error, 10)
-    except struct.error as error:
-        raise CorruptBatchError(f"a Fetch response of {end} bytes has no head") from error
+        topic = str(bytes(data[at : at + size]), "utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptBatchError(f"a topic name that is not valid: {error}") from error
+    partitions, at = _count(data, at + size)
+    return TopicHead(topic, partitions, at)
 
 
-def response_partitions(data: Buffer, at: int, end: int, version: int) -> Iterator[Fetched]:
-    """Read the partitions of a response, from `at` on; raises `CorruptBatchError`."""
-    try:
-        _check(end, len(data))
-        topics, at = _count(data, at, end)
-        for _ in range(topics):
-            (size,) = _INT16.unpack_from(data, at)
-            at = _within(at + 2 + size, end, size)
-            topic = str(bytes(data[at - size : at]), "utf-8")
-            numbers, at = _count(data, at, end)
-            for _ in range(numbers):
-                fetched = _partition(data, at, end, version, topic)
-                yield fetched
-                at = fetched.end
-    except (struct.error, UnicodeDecodeError) as error:
-        raise CorruptBatchError(f"a Fetch response ends at byte {at} of {end}: {error}") from error
-
-
-def _partition(data: Buffer, at: int, end: int, version: int, topic: str) -> Fetched:
+def read_partition(data: Buffer, at: int, end: int, version: int) -> PartitionHead | None:
+    """The first fields of a partition; `at`: where it starts."""
+    size = _PARTITION.size + (8 if version >= _LOG_START else 0)
+    if end - at < size + _INT32.size:
+        return None
     number, error, high_watermark, _ = _PARTITION.unpack_from(data, at)
-    at += _PARTITION.size
-    if version >= _LOG_START:
-        at += 8
-    (aborted,) = _INT32.unpack_from(data, at)
-    aborted = max(aborted, 0)
-    at = _within(at + 4 + aborted * _ABORTED_BYTES, end, aborted)
-    replica = -1
-    if version >= _READ_REPLICA:
+    aborted, at = _count(data, at + size)
+    return PartitionHead(number, error, high_watermark, at + aborted * _ABORTED_BYTES)
+
+
+def read_records(data: Buffer, at: int, end: int, version: int) -> RecordsHead | None:
+    """The fields that follow a partition's aborted transactions."""
+    replica, size = -1, 4 if version >= _READ_REPLICA else 0
+    if end - at < size + _INT32.size:
+        return None
+    if size:
         (replica,) = _INT32.unpack_from(data, at)
-        at += 4
-    (size,) = _INT32.unpack_from(data, at)
-    size = max(size, 0)  # -1: no records
-    start = at + 4
-    return Fetched(
-        Partition(topic, number),
-        error,
-        high_watermark,
-        replica,
-        start,
-        _within(start + size, end, size),
-    )
+    length, at = _count(data, at + size)  # -1: no records
+    return RecordsHead(replica, length, at)
 
 
-def _count(data: Buffer, at: int, end: int) -> tuple[int, int]:
-    """An array's length, and where its elements start."""
+def _count(data: Buffer, at: int) -> tuple[int, int]:
+    """A length, 0 where it is negative, which means null; and where what it counts starts."""
     (count,) = _INT32.unpack_from(data, at)
-    return max(count, 0), _within(at + 4, end, 0)
-
-
-def _within(at: int, end: int, size: int) -> int:
-    if size < 0 or at > end:
-        raise CorruptBatchError(f"a Fetch response of {end} bytes points to byte {at}")
-    return at
-
-
-def _check(end: int, size: int) -> None:
-    if not 0 <= end <= size:
-        raise CorruptBatchError(f"a Fetch response of {end} bytes in a buffer of {size}")
+    return max(count, 0), at + _INT32.size

@@ -1,12 +1,11 @@
 """Reading only the headers of record batches: the fastest way to clear a Kafka backlog.
 
-A lane holds one connection to each broker that leads one of its partitions, asks each for whole
-Fetch responses outside of any session, and counts by `batch_wire`. One request is in
-flight on a connection; the next is sent as soon as its answer is walked, so that broker and engine
-work at the same time. A lane uses one receive buffer for all answers.
+A lane holds one connection to each broker that leads one of its partitions, asks each for
+Fetch responses outside of any session, and walks them while they arrive (`inlet`, `answer_wire`). One request
+is in flight on a connection; the next is sent as soon as its answer is walked, so that broker and engine
+work at the same time. A read that has to end before its answer does reports what was walked so far.
 
-Memory: lanes x `fetch_bytes(lanes)`, at most 64 MiB for up to 64 lanes;
-more only where a single record batch is larger than that.
+Memory: one window for each lane, of `window_bytes(lanes)`, whatever the sizes of answers and batches are.
 """
 
 from __future__ import annotations
@@ -19,12 +18,15 @@ from confluent_kafka import KafkaError
 from kafka.protocol.consumer import FetchRequest
 
 from backlog_clearer.brokers.kafka import fetch_wire
-from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError, walk_batches
+from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk, Fetched
+from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
-from backlog_clearer.brokers.kafka.fetch_wire import Fetched, Wanted
+from backlog_clearer.brokers.kafka.fetch_size import SMALLEST, next_fetch_bytes
+from backlog_clearer.brokers.kafka.fetch_wire import Wanted
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
+from backlog_clearer.brokers.kafka.inlet import Inlet, window_bytes
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -34,22 +36,15 @@ from backlog_clearer.brokers.shared.sockets import wait
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
-_ALL_LANES = 64 * 1024 * 1024
-_LARGEST = 8 * 1024 * 1024  # more made no lane faster (bench/README-kafka.md)
-_SMALLEST = 1024 * 1024
 _BATCH_LIMIT = 256 * 1024 * 1024  # a larger record batch is not accepted
 _MAX_WAIT_MS = 500  # how long a broker may wait for data before it answers
+_ANSWER_TIMES = 3  # how many time-outs a whole answer may take; it should take a second
 _STARTING = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART}
 )  # also the answer of a broker that just started
 
 GiveUp = Callable[[str], BrokerError]
 """Gets the reason why headers cannot be read; returns the error to raise, so that librdkafka reads."""
-
-
-def fetch_bytes(lanes: int) -> int:
-    """How much one answer may hold, in bytes."""
-    return max(_SMALLEST, min(_LARGEST, _ALL_LANES // max(1, lanes)))
 
 
 class HeaderLane:
@@ -76,14 +71,15 @@ class HeaderLane:
         self._give_up = give_up
         self._offsets = LaneOffsets(claims, logs)
         self._stored = GroupOffsets(options)
-        self._bytes = fetch_bytes(lanes)
-        self._buffer = bytearray()
+        self._window = memoryview(bytearray(window_bytes(lanes)))
+        self._bytes: dict[int, int] = {}  # by node: how much to ask for
+        self._at_least = SMALLEST  # grows with a batch that is larger
         self._turn = count(1)
         self._rank = dict.fromkeys(self._offsets.at, 0)
         self._left: dict[Partition, int | None] = {}  # as last reported, of claims without target
-        self._connections: dict[int, Connection] = {}
+        self._inlets: dict[int, Inlet] = {}
         self._versions: dict[int, int] = {}
-        self._asked: dict[int, Mapping[Partition, int]] = {}  # by node: what is in flight
+        self._waited: dict[int, float] = {}  # by node: seconds of reading since its request was sent
         self._not_before: dict[int, float] = {}  # by node: when its throttling ends
         self._failure: BrokerError | None = None
         self._leaders = Leaders({}, {})
@@ -101,39 +97,60 @@ class HeaderLane:
 
     def _connect(self, node: int) -> None:
         """Connect to a node that is not connected yet."""
-        if node in self._connections:
+        if node in self._inlets:
             return
         made = open_connection(self._leaders.nodes[node], self._options, self._settings)
-        self._connections[node] = made
+        self._inlets[node] = Inlet(made)
+        self._bytes[node] = SMALLEST
         self._versions[node] = made.version(
             FetchRequest, fetch_wire.MIN_VERSION, fetch_wire.MAX_VERSION
         )
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
-        """Walk the answers that have arrived; see `source.Lane`."""
+        """Walk what has arrived of the answers; see `source.Lane`."""
         if ready := self._offsets.ready():
             return ready
         self._fail()
         if not self._offsets.open:
             return ()
-        for node in self._connections:
+        begun = time.monotonic()
+        for node in self._inlets:
             self._ask(node)
-        in_flight = {self._connections[node]: node for node in self._asked}
+        in_flight = {node: inlet for node, inlet in self._inlets.items() if inlet.expecting}
         if not in_flight:  # every broker throttles this client
             time.sleep(max_wait_s)
             return ()
         advances: list[Advance] = []
-        for connection in wait(list(in_flight), max_wait_s):
+        for node in self._ready(in_flight, max_wait_s):
             spent = sum(advance.messages for advance in advances)
             if max_messages is not None and spent >= max_messages:
                 break
             budget = None if max_messages is None else max_messages - spent
-            self._collect(in_flight[connection], connection, budget, advances)
+            self._collect(node, budget, begun + max_wait_s, advances, alone=len(in_flight) == 1)
             if self._failure is not None:
                 break
+        if self._failure is None:
+            self._failure = self._late(in_flight, time.monotonic() - begun)
         if not advances:
             self._fail()
         return advances
+
+    @staticmethod
+    def _ready(in_flight: Mapping[int, Inlet], max_wait_s: float) -> Sequence[int]:
+        """The nodes whose answer has more to walk."""
+        if paused := [node for node, inlet in in_flight.items() if inlet.ready]:
+            return paused
+        nodes = {inlet.connection: node for node, inlet in in_flight.items()}
+        return [nodes[connection] for connection in wait(list(nodes), max_wait_s)]
+
+    def _late(self, in_flight: Mapping[int, Inlet], seconds: float) -> BrokerError | None:
+        """Count the time spent; the error of an answer that is not there in time."""
+        most = self._settings.timeout_s * _ANSWER_TIMES
+        for node, inlet in in_flight.items():
+            self._waited[node] += seconds
+            if inlet.expecting and self._waited[node] >= most:
+                return inlet.connection.late(most)
+        return None
 
     def _fail(self) -> None:
         """Raise the failure that was kept, if there is one."""
@@ -143,7 +160,8 @@ class HeaderLane:
 
     def _ask(self, node: int) -> None:
         """Send a Fetch to a node, unless one is in flight, it throttles, or it leads no open partition."""
-        if node in self._asked or time.monotonic() < self._not_before.get(node, 0.0):
+        inlet = self._inlets[node]
+        if inlet.expecting or time.monotonic() < self._not_before.get(node, 0.0):
             return
         offsets, source = self._offsets, self._source
         wanted = sorted(
@@ -156,105 +174,133 @@ class HeaderLane:
         request = fetch_wire.fetch_request(
             [Wanted(partition, offsets.at[partition]) for partition in wanted],
             version=version,
-            max_bytes=self._bytes,
+            max_bytes=max(self._at_least, self._bytes[node]),
             max_wait_ms=_MAX_WAIT_MS,
             rack=self._settings.rack,
         )
-        self._connections[node].send(request, version)
-        self._asked[node] = {partition: offsets.at[partition] for partition in wanted}
+        inlet.connection.send(request, version)
+        inlet.expect(version, {p: (offsets.at[p], offsets.targets[p]) for p in wanted})
+        self._waited[node] = 0.0
 
     def _collect(
-        self, node: int, connection: Connection, budget: int | None, advances: list[Advance]
+        self, node: int, budget: int | None, until: float, advances: list[Advance], *, alone: bool
     ) -> None:
-        """Receive and walk one answer, then ask for the next; a failure is kept for `read` to raise."""
+        """Walk what arrives of one answer, then ask for the next; a failure is kept for `read` to raise.
+
+        `alone`: no other answer is awaited, so that this one may be waited for.
+        """
+        inlet = self._inlets[node]
         try:
-            budget = self._answer(node, connection, budget, advances)
-            if budget is None or budget > 0:
+            answer = inlet.receive(self._window, budget, until, patient=alone)
+            if answer is None:
+                return
+            self._report(node, answer, advances)
+            if inlet.expecting:
+                if inlet.ready:
+                    self._waited[node] = 0.0  # the caller is awaited, not the broker
+                return
+            self._end(node, answer, advances)
+            if budget is None or answer.budget:
                 self._ask(node)
         except (OldFormatError, HeadersUnsupportedError) as reason:
             self._failure = self._give_up(str(reason))
         except CorruptBatchError as reason:
             self._failure = BrokerError(
-                f"Kafka at {connection.name} sent an answer that is not a valid Fetch response: {reason}."
-                " --reader client may be able to read it."
+                f"Kafka at {inlet.connection.name} sent an answer that is not a valid Fetch response:"
+                f" {reason}. --reader client may be able to read it."
             )
         except BrokerError as failure:
             self._failure = failure
 
-    def _answer(
-        self, node: int, connection: Connection, budget: int | None, advances: list[Advance]
-    ) -> int | None:
-        """Walk the partitions of one answer; returns the rest of the budget."""
-        asked = self._asked.pop(node)
-        size, self._buffer = connection.receive(self._buffer)
-        version = self._versions[node]
-        head = fetch_wire.response_head(self._buffer, size, version)
-        if head.throttle_ms > 0:  # KIP-219: the client waits, for the broker no longer does
-            self._not_before[node] = time.monotonic() + head.throttle_ms / 1000
-        outside: list[Partition] = []
-        for fetched in fetch_wire.response_partitions(self._buffer, head.at, size, version):
-            if fetched.partition not in asked:
-                raise CorruptBatchError(f"an answer about {fetched.partition}, not asked for")
-            error = fetched.error or head.error
-            if error == KafkaError.OFFSET_OUT_OF_RANGE:
-                outside.append(fetched.partition)
-            elif error:
-                raise self._refused(fetched.partition, KafkaError(error))
-            elif budget is None or budget > 0:
-                advance = self._walk(node, connection, fetched, budget)
-                if advance is not None:
-                    advances.append(advance)
-                    budget = None if budget is None else budget - advance.messages
-        advances.extend(self._return_to_log(node, connection, outside))
-        return budget
+    def _report(self, node: int, answer: AnswerWalk, advances: list[Advance]) -> None:
+        """What was walked since the last report."""
+        for fetched in answer.found[answer.reported :]:
+            advance = self._progress(node, fetched, answer.error)
+            if advance is not None:
+                advances.append(advance)
+        answer.reported = max(0, len(answer.found) - 1)  # the last may still grow
 
     def _refused(self, partition: Partition, error: KafkaError) -> BrokerError:
         failure = translate(error, f"reading {partition}", self._options, partition)
         return TransientError(str(failure), partition) if error.code() in _STARTING else failure
 
-    def _walk(
-        self, node: int, connection: Connection, fetched: Fetched, budget: int | None
-    ) -> Advance | None:
-        """Count one partition's batches; None: nothing new."""
-        offsets, partition = self._offsets, fetched.partition
+    def _progress(self, node: int, fetched: Fetched, error: int) -> Advance | None:
+        """Note how far a partition was read; None: no further than before."""
+        offsets, partition, walk = self._offsets, fetched.partition, fetched.walk
+        error = fetched.error or error
+        if error == KafkaError.OFFSET_OUT_OF_RANGE:
+            return None
+        if error:
+            raise self._refused(partition, KafkaError(error))
+        if fetched.high_watermark < 0:
+            raise not_an_offset(partition, fetched.high_watermark, "log end")
+        target, end = offsets.targets[partition], fetched.high_watermark
+        if walk.position == offsets.at[partition] or fetched.read_replica not in {-1, node}:
+            return None
+        if target is None and walk.position > end:
+            return None  # whether the log has grown so far is asked when the connection is free
+        return self._reach(fetched, end)
+
+    def _reach(self, fetched: Fetched, end: int) -> Advance:
+        partition, walk = fetched.partition, fetched.walk
+        self._rank[partition] = next(self._turn)  # the other partitions come first next time
+        messages, size = walk.records - fetched.reported[0], fetched.size - walk.left
+        advance = self._offsets.reach(
+            partition, walk.position, messages, end=end, size=size - fetched.reported[1]
+        )
+        fetched.reported = (walk.records, size)
+        self._left[partition] = advance.left
+        return advance
+
+    def _end(self, node: int, answer: AnswerWalk, advances: list[Advance]) -> None:
+        """After the last byte of an answer: whatever needs the connection, or the whole answer."""
+        inlet = self._inlets[node]
+        if answer.throttle_ms > 0:  # KIP-219: the client waits, for the broker no longer does
+            self._not_before[node] = time.monotonic() + answer.throttle_ms / 1000
+        if answer.error and not answer.found:
+            raise translate(KafkaError(answer.error), "reading", self._options)
+        self._bytes[node] = next_fetch_bytes(
+            self._bytes[node], answer.size, time.monotonic() - inlet.begun_at
+        )
+        outside: list[Partition] = []
+        for fetched in answer.found:
+            if (fetched.error or answer.error) == KafkaError.OFFSET_OUT_OF_RANGE:
+                outside.append(fetched.partition)
+                continue
+            advance = self._last(node, inlet.connection, fetched)
+            if advance is not None:
+                advances.append(advance)
+        advances.extend(self._return_to_log(node, inlet.connection, outside))
+
+    def _last(self, node: int, connection: Connection, fetched: Fetched) -> Advance | None:
+        """What is left to be noted of a partition when its whole answer was walked."""
+        offsets, partition, walk = self._offsets, fetched.partition, fetched.walk
         if fetched.read_replica not in {-1, node}:
             self._read_from(partition, fetched.read_replica)
             return None
-        position, target = offsets.at[partition], offsets.targets[partition]
-        walked = walk_batches(
-            self._buffer, fetched.start, fetched.end, position=position, target=target, budget=budget
+        position, target, end = (
+            offsets.at[partition],
+            offsets.targets[partition],
+            fetched.high_watermark,
         )
-        end = fetched.high_watermark
-        if end < 0:
-            raise not_an_offset(partition, end, "log end")
-        if walked.next_offset == position:
-            if walked.needs > _BATCH_LIMIT:
-                raise CorruptBatchError(f"a batch of {walked.needs} bytes in {partition}")
-            if walked.needs:  # first in the next request, where a broker sends it whole
-                self._bytes = max(self._bytes, walked.needs)
-                self._rank[partition] = -1
-                return None
-            if target is not None or end < position:  # an end behind the position is an old figure
-                return None
-            left = end - position
-            if self._left.get(partition, -1) == left:
-                return None
-            self._left[partition] = left
-            return Advance(partition, 0, left)
-        if target is None and walked.next_offset > end:  # it may have grown since the answer began
+        if walk.position != position and target is None:  # it may have grown since the answer began
             _, end = log_bounds(connection, [partition], self._options)[partition]
-            if walked.next_offset > end:
+            if walk.position > end:
                 raise CorruptBatchError(f"batches of {partition} reach beyond its end, {end}")
-        self._rank[partition] = next(self._turn)  # the other partitions come first next time
-        advance = offsets.reach(
-            partition,
-            walked.next_offset,
-            walked.records,
-            end=end,
-            size=fetched.end - fetched.start,
-        )
-        self._left[partition] = advance.left
-        return advance
+            return self._reach(fetched, end)
+        if walk.needs > _BATCH_LIMIT:
+            raise CorruptBatchError(f"a batch of {walk.needs} bytes in {partition}")
+        if walk.needs:  # first in the next request, where a broker sends it whole
+            self._at_least = max(self._at_least, walk.needs)
+            self._rank[partition] = -1
+            return None
+        if fetched.reported[1] or target is not None or end < position:
+            return None  # an end behind the position is an old figure
+        left = end - position
+        if self._left.get(partition, -1) == left:
+            return None
+        self._left[partition] = left
+        return Advance(partition, 0, left)
 
     def _read_from(self, partition: Partition, node: int) -> None:
         """Continue at the replica that the leader names for this client's rack (KIP-392)."""
@@ -290,8 +336,7 @@ class HeaderLane:
 
     def close(self) -> None:
         """Close the connections and the committer; see `source.Lane`."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
-        self._asked.clear()
+        for inlet in self._inlets.values():
+            inlet.connection.close()
+        self._inlets.clear()
         self._stored.close()
