@@ -97,14 +97,16 @@ class Inlet:
         at, end = 0, len(self._kept)
         window[:end] = self._kept
         while True:
-            if end > at:
+            if end == at:
+                end = 0
+            else:
                 at = answer.feed(window, at, end)
                 if at > end:
                     skip, end = at - end, 0
                 else:
                     end -= at
                     window[:end] = window[at : at + end]
-                at = 0
+            at = 0
             if not answer.left + skip or answer.paused or time.monotonic() >= until:
                 break
             if connection.drops and skip >= _DROP_FROM:
@@ -113,8 +115,9 @@ class Inlet:
             else:
                 size = min(self._next_bytes(answer, skip, end, len(window)), skip + answer.left - end)
                 got = connection.gather(window[end : end + size], until)
-                at = min(skip, got)
-                end, skip = (end + got if got > at else 0), skip - at
+                end += got
+                at = min(skip, end)  # while bytes are skipped, the window holds nothing else
+                skip -= at
             if not got:
                 break
         self._kept, self._skip = bytes(window[:end]), skip
