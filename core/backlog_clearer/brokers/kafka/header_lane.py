@@ -50,8 +50,6 @@ GiveUp = Callable[[str], BrokerError]
 class HeaderLane:
     """A lane over bare Fetch requests; commits through librdkafka."""
 
-    throttled_s = 0.0
-
     def __init__(
         self,
         options: KafkaOptions,
@@ -66,6 +64,7 @@ class HeaderLane:
 
         Raises like `backlog_clearer.source.Lane.read`, and `HeadersUnsupportedError` if a broker is too old.
         """
+        self.throttled_s = 0.0
         self._options = options
         self._settings = settings
         self._give_up = give_up
@@ -256,6 +255,7 @@ class HeaderLane:
         """After the last byte of an answer: whatever needs the connection, or the whole answer."""
         inlet = self._inlets[node]
         if answer.throttle_ms > 0:  # KIP-219: the client waits, for the broker no longer does
+            self.throttled_s += answer.throttle_ms / 1000
             self._not_before[node] = time.monotonic() + answer.throttle_ms / 1000
         if answer.error and not answer.found:
             raise translate(KafkaError(answer.error), "reading", self._options)
