@@ -255,6 +255,15 @@ def test_a_receipt_that_was_edited_is_noticed(broker: MemoryBroker) -> None:
     assert stored(broker) == [1000, 1000, 1000]
 
 
+def test_a_receipt_without_a_checksum_is_restored_with_a_note(broker: MemoryBroker) -> None:
+    """Receipts of older versions still work; the plan notes that edits cannot be detected."""
+    path = edited(cleared(), lambda value: value.pop("checksum"), sealed=False)
+    done = call("restore", str(path), "--yes")
+    assert done.exit_code == 0, done.output
+    assert "without a checksum: whether it was edited cannot be detected" in done.stderr
+    assert stored(broker) == [None, 400, None]
+
+
 def test_partitions_that_the_receipt_does_not_have_are_wrong_use(broker: MemoryBroker) -> None:
     """--partitions that names none or not all of the receipt's partitions exits 2 and moves nothing."""
     path = cleared()

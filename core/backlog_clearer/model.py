@@ -236,6 +236,7 @@ class Recorded(NamedTuple):
     partition: Partition
     position: Position | None  # None: nothing was stored
     incarnation: str | None = None  # of its log; None: not recorded
+    undo: str | None = None  # why it may not be brought back; an adapter need not look at it
 
 
 class Outcome(NamedTuple):

@@ -27,7 +27,14 @@ from backlog_clearer.options.recorded import (
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
-from backlog_clearer.run.receipt import Receipt, check_alike, load, load_run, original_positions
+from backlog_clearer.run.receipt import (
+    Receipt,
+    check_alike,
+    load,
+    load_run,
+    original_positions,
+    unsealed,
+)
 from backlog_clearer.run.restore import restore
 from backlog_clearer.run.status import status
 from backlog_clearer.text import listed
@@ -101,7 +108,10 @@ def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoR
         if run.partitions is not None:
             recorded = _chosen(recorded, run.partitions)
         job = Job(system, options, run)
-        opened.end(restore(job, recorded, receipts[0].identity, opened.callbacks()), job)
+        opened.end(
+            restore(job, recorded, receipts[0].identity, opened.callbacks(), notes=unsealed(receipts)),
+            job,
+        )
 
 
 def _chosen(recorded: Sequence[Recorded], numbers: Sequence[int]) -> tuple[Recorded, ...]:

@@ -25,6 +25,7 @@ from backlog_clearer.model import Mode, Partition, Recorded, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
+from backlog_clearer.text import counted
 
 RECEIPT_SCHEMA: Literal["backlog-clearer/receipt/1"] = "backlog-clearer/receipt/1"
 
@@ -266,7 +267,9 @@ def original_positions(receipts: Iterable[Receipt]) -> tuple[Recorded, ...]:
     found: dict[Partition, Recorded] = {}
     for receipt in receipts:
         for entry in receipt.partitions:
-            found.setdefault(entry.id, Recorded(entry.id, entry.position, entry.incarnation))
+            found.setdefault(
+                entry.id, Recorded(entry.id, entry.position, entry.incarnation, entry.undo)
+            )
     return tuple(found.values())
 
 
@@ -298,6 +301,18 @@ def check_alike(receipts: Sequence[Receipt]) -> None:
                 f" {first.subscription} on {first.system}, {other.subscription} on {other.system}."
                 " Nothing was changed."
             )
+
+
+def unsealed(receipts: Iterable[Receipt]) -> tuple[str, ...]:
+    """A note where receipts have no checksum: they are of an older version, or it was taken off."""
+    count = sum(receipt.checksum is None for receipt in receipts)
+    if not count:
+        return ()
+    note = (
+        f"{counted(count, 'receipt')} of an older version without a checksum: whether it was edited cannot be"
+        " detected. Compare the new positions with what you expect."
+    )
+    return (note,)
 
 
 def check_identity(identity: Mapping[str, str], survey: Survey) -> None:

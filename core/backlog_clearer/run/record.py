@@ -60,11 +60,13 @@ class Record:
     started_at: datetime
     path: str | None  # of the receipt; None: none is written
     sequence: int = 0  # of the receipt among those of its run
+    absent: tuple[PartitionResult, ...] = ()  # partitions that do not exist; no receipt records them
 
     @property
     def rows(self) -> tuple[PartitionResult, ...]:
         """The partitions before anything changes."""
-        return tuple(row(state, target=self.targets.get(state.partition)) for state in self.states)
+        found = [row(state, target=self.targets.get(state.partition)) for state in self.states]
+        return tuple(sorted((*found, *self.absent), key=lambda item: item.id))
 
     def plan(self, cost: str) -> Plan:
         """The plan to show before anything changes; `cost` is one line."""

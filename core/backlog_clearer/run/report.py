@@ -70,6 +70,11 @@ class PartitionResult(_Frozen):
         None, description="whether the broker itself confirms it afterwards; null: unknown"
     )
     undo: str | None = Field(None, description="why restore could not bring this partition back")
+    deleted: int | None = Field(
+        None,
+        description="restore: how much after the restored position no longer exists, in `unit`; null: nothing"
+        " that is known of",
+    )
     error: str | None = None
 
     @property

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from backlog_clearer.errors import BrokerError, UsageError, recreated
-from backlog_clearer.model import Outcome, Partition, PartitionState, Recorded
+from backlog_clearer.model import Outcome, Partition, PartitionState, Position, Recorded
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.receipt import SINCE, is_another
 from backlog_clearer.run.record import Change, Record, complete
-from backlog_clearer.run.report import Action, RunResult
+from backlog_clearer.run.report import Action, PartitionResult, RunResult, as_json, row
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.survey import refuse_live, survey
 from backlog_clearer.run.verdict import judge_restore
-from backlog_clearer.run.verify import restored_rows
+from backlog_clearer.run.verify import number_of, restored_rows
 from backlog_clearer.source import Source
-from backlog_clearer.text import counted, listed
+from backlog_clearer.text import amount, counted, listed
 
 
 def restore(
@@ -25,14 +27,16 @@ def restore(
     recorded: Sequence[Recorded],
     identity: Mapping[str, str],
     callbacks: Callbacks | None = None,
+    *,
+    notes: Sequence[str] = (),
 ) -> RunResult:
     """Put partitions back to recorded positions, after a receipt of the present ones.
 
-    `identity` is the receipt's record of the subscription; raises `RefusedError` where the broker
-    has another one, and like `run.clear.clear`.
+    `identity` is the receipt's record of the subscription, `notes` are facts about the receipt. Raises
+    `RefusedError` where the broker has another subscription, and like `run.clear.clear`.
     """
     with opened(job) as source:
-        return restore_source(source, job, recorded, identity, callbacks or Callbacks())
+        return restore_source(source, job, recorded, identity, callbacks or Callbacks(), notes=notes)
 
 
 def restore_source(
@@ -41,6 +45,8 @@ def restore_source(
     recorded: Sequence[Recorded],
     identity: Mapping[str, str],
     callbacks: Callbacks,
+    *,
+    notes: Sequence[str] = (),
 ) -> RunResult:
     """Like `restore`, on a source that is open already."""
     started_at = now()
@@ -51,8 +57,20 @@ def restore_source(
     refuse_live(found, job.run)
     by_partition = {state.partition: state for state in found.partitions}
     present = {item.partition: item for item in recorded if item.partition in by_partition}
-    states = tuple(by_partition[partition] for partition in sorted(present))
-    missing = [str(item.partition) for item in recorded if item.partition not in by_partition]
+    faults = {
+        partition: fault
+        for partition, item in present.items()
+        if (fault := _fault(item, by_partition[partition]))
+    }
+    states = tuple(
+        replace(state, error=faults.get(partition, state.error))
+        for partition, state in sorted(by_partition.items())
+        if partition in present
+    )
+    absent = [item for item in recorded if item.partition not in by_partition]
+    writes = [item for partition, item in sorted(present.items()) if partition not in faults]
+    silent = job.run.dry_run or not writes
+    sequence = 0 if silent else receipts.next_sequence(job.run.receipt_dir, job.run_id)
     record = Record(
         job=job,
         action=Action.RESTORE,
@@ -60,27 +78,84 @@ def restore_source(
         survey=found,
         states=states,
         targets={partition: item.position for partition, item in present.items()},
-        notes=(
-            *found.notes,
-            *(f"{name} does not exist any more." for name in missing),
-            *_unchecked(present, states),
-        ),
+        notes=(*found.notes, *notes, *_notes(writes, absent), *_unchecked(present, states)),
         started_at=started_at,
-        path=None if job.run.dry_run else receipts.new_path(job.run.receipt_dir, job.run_id, None),
+        path=None if silent else receipts.new_path(job.run.receipt_dir, job.run_id, None, sequence),
+        sequence=sequence,
+        absent=tuple(_absent(item) for item in absent),
     )
-    plan = record.plan(f"writes the positions of {counted(len(states), 'partition')}")
+    plan = record.plan(f"writes the positions of {counted(len(writes), 'partition')}")
     if record.path is None:
         callbacks.show(plan)
-        return record.result(record.rows, verdict=None)
+        verdict = None if job.run.dry_run else judge_restore(record.rows, complete=not absent)
+        return record.result(record.rows, verdict=verdict)
     receipt = record.begin(record.path, plan, callbacks)
 
     begun = time.monotonic()
-    outcomes = _restored(source, present, states)
+    outcomes = [Outcome(partition, None, fault) for partition, fault in faults.items()]
+    outcomes += _restored(source, writes)
     change = Change(time.monotonic() - begun)
 
     rows = restored_rows(source, present, record.rows, outcomes)
-    verdict = judge_restore(rows, complete=not missing)
-    return complete(receipt, record.result(rows, verdict=verdict, change=change))
+    verdict = judge_restore(rows, complete=not absent)
+    result = record.result(
+        rows, verdict=verdict, change=change, notes=_losses(rows, source.traits.unit)
+    )
+    return complete(receipt, result)
+
+
+def _fault(item: Recorded, state: PartitionState) -> str | None:
+    """Why a recorded position must not be written; None: nothing is known against it."""
+    if is_another(item.incarnation, state.incarnation):
+        return recreated(item.partition, SINCE)
+    if item.position is None:
+        return f"The receipt has no position for it: {item.undo}" if item.undo else None
+    kinds = {_kind(found) for found in (state.position, state.start, state.end) if found is not None}
+    kind = _kind(item.position)
+    if kinds and kind not in kinds and not (kind is Mapping and kinds == {int}):
+        return f"The receipt's position {as_json(item.position)!r} is not one of this broker."
+    number, end = number_of(item.position), number_of(state.end)
+    if number is not None and end is not None and number > end:
+        return (
+            f"The receipt's position {number} lies beyond the end of the log, {end}: the log was purged or"
+            " cut, or the receipt is of another one. Nothing was written."
+        )
+    return None
+
+
+def _kind(position: Position) -> type:
+    return Mapping if isinstance(position, Mapping) else type(position)
+
+
+def _absent(item: Recorded) -> PartitionResult:
+    state = PartitionState(item.partition, None, None, None, None, error="It does not exist any more.")
+    return row(state, target=item.position)
+
+
+def _notes(writes: Sequence[Recorded], absent: Sequence[Recorded]) -> list[str]:
+    """What the user must know of partitions that cannot be brought back, or not with their messages."""
+    notes = []
+    if absent:
+        names = listed([item.partition for item in absent], 20)
+        notes.append(
+            f"{counted(len(absent), 'partition')} of the receipt cannot be restored: {names}"
+            f" {'does' if len(absent) == 1 else 'do'} not exist any more."
+        )
+    reasons = Counter(item.undo for item in writes if item.undo)
+    notes += [f"Undo: {reason} ({counted(count, 'partition')})" for reason, count in reasons.items()]
+    return notes
+
+
+def _losses(rows: Sequence[PartitionResult], unit: str) -> tuple[str, ...]:
+    """How much of what the restored positions point to is deleted."""
+    lost = [(item.id, item.deleted) for item in rows if item.deleted]
+    if not lost:
+        return ()
+    names = listed([f"{partition} {count:,}" for partition, count in lost], 20)
+    total = amount(sum(count for _, count in lost), unit)
+    return (
+        f"{total} after the restored positions no longer exist and cannot be brought back: {names}.",
+    )
 
 
 def _unchecked(
@@ -101,19 +176,9 @@ def _unchecked(
     return (note,)
 
 
-def _restored(
-    source: Source, present: Mapping[Partition, Recorded], states: Sequence[PartitionState]
-) -> Sequence[Outcome]:
-    """`source.restore` for the logs that are still the same; an error of all becomes that of each."""
-    done = [
-        Outcome(state.partition, None, recreated(state.partition, SINCE))
-        for state in states
-        if is_another(present[state.partition].incarnation, state.incarnation)
-    ]
-    rest = [present[state.partition] for state in states if state.partition not in {d[0] for d in done}]
-    if not rest:
-        return done
+def _restored(source: Source, writes: Sequence[Recorded]) -> Sequence[Outcome]:
+    """`source.restore`; an error that concerns all partitions becomes that of each."""
     try:
-        return [*done, *repeated("restore", lambda: source.restore(rest))]
+        return repeated("restore", lambda: source.restore(writes))
     except BrokerError as error:
-        return [*done, *(Outcome(item.partition, None, str(error)) for item in rest)]
+        return [Outcome(item.partition, None, str(error)) for item in writes]

@@ -103,27 +103,63 @@ def restored_rows(
         _LOG.warning("Verification failed: %s", error)
         now = {}
     by_partition = {outcome.partition: outcome for outcome in outcomes}
-    restored = []
-    for item in rows:
-        outcome, state = by_partition.get(item.id), now.get(item.id)
-        if state and is_another(recorded[item.id].incarnation, state.incarnation):
-            outcome = Outcome(item.id, None, recreated(item.id, SINCE))
-        answered = (
-            outcome is not None
-            and outcome.error is None
-            and (outcome.position is not None or item.target is None)
-        )
-        restored.append(
-            item.model_copy(
-                update={
-                    "after": as_json(state.position) if state else None,
-                    "remaining": state.backlog if state else None,
-                    "verified": as_json(state.position) == item.target if state and answered else None,
-                    "error": outcome.error if outcome else "the broker did not answer for it",
-                }
-            )
-        )
-    return tuple(restored)
+    return tuple(
+        _restored(item, recorded.get(item.id), by_partition.get(item.id), now.get(item.id))
+        for item in rows
+    )
+
+
+def _restored(
+    item: PartitionResult,
+    recorded: Recorded | None,
+    outcome: Outcome | None,
+    state: PartitionState | None,
+) -> PartitionResult:
+    """A row after a restore; a partition of which nothing was asked (`recorded` None) stays as it is."""
+    if recorded is None:
+        return item
+    if state is not None and is_another(recorded.incarnation, state.incarnation):
+        outcome = Outcome(item.id, None, recreated(item.id, SINCE))
+    error = outcome.error if outcome else "the broker did not answer for it"
+    proof = None if outcome is None or error or state is None else _proof(item, outcome, state)
+    return item.model_copy(
+        update={
+            "after": as_json(state.position) if state else None,
+            "remaining": state.backlog if state else None,
+            "verified": proof,
+            "deleted": deleted(state) if state and proof else None,
+            "error": error,
+        }
+    )
+
+
+def _proof(item: PartitionResult, outcome: Outcome, state: PartitionState) -> bool | None:
+    """Whether the position read back is the one that was to be restored; None: that is not known.
+
+    No position proves that none is stored only if the broker answered for this partition.
+    """
+    if state.error is not None:
+        return None
+    if item.target is None:
+        answered = state.end is not None or state.backlog is not None
+        return state.position is None if answered else None
+    return None if outcome.position is None else as_json(state.position) == item.target
+
+
+def number_of(position: Position | None) -> int | None:
+    """The number in a position that has one, by which positions of one log compare; None: it has none."""
+    if isinstance(position, Mapping):
+        numbers = (position.get(key) for key in ("sequence_number", "offset"))
+        return next((number for number in numbers if isinstance(number, int)), None)
+    return position if isinstance(position, int) else None
+
+
+def deleted(state: PartitionState) -> int | None:
+    """How much after a position no longer exists: what lies up to the end, less what is left of it."""
+    first, last = number_of(state.position), number_of(state.end)
+    if first is None or last is None or state.backlog is None:
+        return None
+    return max(0, last - first - state.backlog) or None
 
 
 def difference(traits: Traits, mode: Mode, rows: Sequence[PartitionResult]) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ class RedisSource:
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`: everything after the oldest entry that was pending is delivered again."""
         outcomes = []
-        for partition, position, _ in recorded:
+        for partition, position, *_ in recorded:
             place = Place(START, 0) if position is None else place_of(position)
             if place.oldest is not None:
                 place = Place(min(place.id, place.oldest.before()), None)

@@ -289,7 +289,7 @@ class EventHubsSource:
         faults = self._checkpoints.look().faults
 
         def write(checkpoints: Checkpoints, item: Recorded) -> Position | None:
-            partition, position, _ = item
+            partition, position, *_ = item
             if partition.number in faults:
                 raise BrokerError(f"{faults[partition.number]}; it is left as it is", partition)
             if position is None or (isinstance(position, Mapping) and position.get("layout") == LEGACY):

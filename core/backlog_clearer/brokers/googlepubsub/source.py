@@ -355,7 +355,7 @@ class PubSubSource:
         where the whole call may be repeated.
         """
         done = []
-        for partition, position, _ in recorded:
+        for partition, position, *_ in recorded:
             name = position.get("snapshot") if isinstance(position, Mapping) else None
             if not name:
                 error = "the run took no snapshot (--no-snapshot), so it cannot be undone"

@@ -343,7 +343,7 @@ class MemorySource:
         self._ask("restoring")
         with self.broker.lock:
             done = []
-            for partition, position, incarnation in recorded:
+            for partition, position, incarnation, *_ in recorded:
                 key = (self.group, partition)
                 error = self.broker.refused.get(partition)
                 if self.is_another(partition, incarnation):
