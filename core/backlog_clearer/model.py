@@ -47,7 +47,7 @@ class StopReason(StrEnum):
     QUIET = "quiet"  # nothing arrived for the quiet time, and the broker gives no figures
     LIMIT = "limit"  # --max-messages
     DEADLINE = "deadline"  # --max-seconds
-    SIGNAL = "signal"  # SIGINT or SIGTERM
+    SIGNAL = "signal"  # SIGINT, SIGTERM or SIGHUP
     STALLED = "stalled"  # backlog remains and nothing arrived for the stall time
     FAILED = "failed"  # what is left has errors that retrying does not mend
 

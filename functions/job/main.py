@@ -91,7 +91,7 @@ def main(args: Sequence[str] | None = None) -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         halt.signal()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
 
     sys.exit(run(vars(arguments().parse_args(args)), os.environ, halt))

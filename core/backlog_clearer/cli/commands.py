@@ -14,6 +14,7 @@ import click
 from backlog_clearer import __version__, registry
 from backlog_clearer.cli import flags
 from backlog_clearer.cli.program import INSTALLED, program
+from backlog_clearer.cli.streams import guard, unwritten
 from backlog_clearer.cli.talk import FLAGS, OUTPUT, Talk, talk_of
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request
@@ -240,4 +241,12 @@ cli.add_command(restore_command)
 
 def main() -> None:
     """Entry point of the installed command."""
-    cli(prog_name=program(sys.argv[0]))
+    guard()
+    try:
+        cli(prog_name=program(sys.argv[0]))
+    except SystemExit as end:
+        lost = unwritten()  # of --help and the like; a session has reported its own
+        if not lost:
+            raise
+        click.echo(f"Error: {lost}", err=True)
+        sys.exit(end.code or 1)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from backlog_clearer.cli import display
 from backlog_clearer.cli.progress import Observe, show_progress
+from backlog_clearer.cli.streams import unwritten
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import undo_line, undo_variables
 from backlog_clearer.engine.drain import Halt
@@ -63,18 +64,27 @@ class Session:
         return True
 
     def listen(self) -> None:
-        """Handle SIGINT and SIGTERM: the first one ends the run in order, the second one at once."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        """Handle SIGINT, SIGTERM and SIGHUP: the first ends the run in order, the second one at once.
+
+        A terminal that closes may send SIGHUP twice, so that this one never ends a run at once. Under
+        nohup it stays ignored.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self.halt.signalled:
+            if number == signal.SIGHUP:
+                return
             os._exit(EXIT_NOT_DONE)
         self.halt.signal()
         if self._changing is None:
             raise KeyboardInterrupt
         name = signal.Signals(number).name
-        again = "press Ctrl-C again" if number == signal.SIGINT else f"send {name} again"
+        again = {signal.SIGINT: "press Ctrl-C again", signal.SIGHUP: "send SIGTERM"}.get(
+            signal.Signals(number), f"send {name} again"
+        )
         self.console.print(f"{name}: {self._changing}; {again} to exit now.", highlight=False)
 
     def confirm_sending(self, references: Sequence[str], to: str) -> bool:
@@ -92,8 +102,12 @@ class Session:
             display.show_run(Console(), result)
         else:
             display.show_result(Console(), result, self._undo(result, job))
-        sys.stdout.flush()
-        sys.exit(run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result))
+        code = run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result)
+        lost = unwritten()
+        if lost:
+            display.print_line(self.console, f"Error: {lost}", "red")
+        shows = isinstance(result, RunStatus) or result.verdict is None  # the output is all there is
+        sys.exit(EXIT_NOT_DONE if lost and shows and not code else code)
 
     def _undo(self, result: RunResult, job: Job | None) -> list[tuple[str, str]]:
         """The lines about the undo."""
