@@ -109,12 +109,12 @@ TRANSLATION = (
     ),
     Mutation(
         "a missing topic is not an error of usage",
-        'raise UsageError(f"There is no topic',
-        'raise BrokerError(f"There is no topic',
+        'return UsageError(f"There is no topic',
+        'return BrokerError(f"There is no topic',
     ),
     Mutation(
         "a missing topic is not named",
-        "There is no topic {self.topic!r} on the memory broker.",
+        "There is no topic {name!r} on the memory broker.",
         "There is no such topic on the memory broker.",
     ),
     Mutation(
@@ -137,13 +137,13 @@ SECRETS = (
     ),
     Mutation(
         "a note has a secret",
-        "partitions=tuple(states),",
+        "partitions=tuple(sorted(states, key=lambda state: state.partition)),",
         "partitions=tuple(states), notes=(f'logged in with {self.password}',),",
     ),
     Mutation(
         "a state has a secret",
-        "partitions = sorted(p for p in broker.logs if p.topic == self.topic)",
-        "partitions = sorted(p for p in broker.logs if p.topic == self.topic)\n"
+        "partitions = sorted(p for p in broker.logs if p.topic in self.topics)",
+        "partitions = sorted(p for p in broker.logs if p.topic in self.topics)\n"
         "            return Survey('s', {'topic': self.topic, 'group': self.group}, tuple(PartitionState("
         "p, broker.position(self.group, p), 0, broker.logs[p].end,"
         " self._backlog(p, broker.logs[p].end), undo=str(self.password)) for p in partitions))",
@@ -261,13 +261,13 @@ INCARNATIONS = (
     Mutation("a log that was created again is not noticed", _ANOTHER, "return log is None"),
     Mutation(
         "the survey does not tell which log it saw",
-        "incarnation=log.incarnation,\n",
-        "incarnation=None,\n",
+        "log.end),\n                        incarnation=log.incarnation,\n",
+        "log.end),\n",
     ),
     Mutation(
         "the figures do not tell of which log they are",
-        "incarnation=self.broker.logs[partition].incarnation,",
-        "",
+        "incarnation=log.incarnation,\n        )",
+        ")",
     ),
     Mutation(
         "a skip moves the position in a log created again",
@@ -355,6 +355,99 @@ READS = (
     ),
 )
 
+_NO_ANSWER = "if broker.way == 'stalled':\n            return ()\n        "
+
+ISOLATION = (
+    Mutation(
+        "a broken partition ends the survey",
+        "states.append(failed_state(partition, BrokerError(broker.broken[partition])))",
+        "raise BrokerError(broker.broken[partition], partition)",
+    ),
+    Mutation(
+        "a broken partition is not surveyed",
+        "states.append(failed_state(partition, BrokerError(broker.broken[partition])))",
+        "pass",
+    ),
+    Mutation(
+        "an error of one partition does not name it",
+        'raise BrokerError(f"{partition}: {self._broker.broken[partition]}", partition)',
+        'raise BrokerError(f"{partition}: {self._broker.broken[partition]}")',
+    ),
+    Mutation(
+        "an error of one partition names another one",
+        'raise BrokerError(f"{partition}: {self._broker.broken[partition]}", partition)',
+        'raise BrokerError(f"{partition}: gone", Partition(partition.topic, partition.number + 1))',
+    ),
+    Mutation(
+        "nothing is left in a broken partition",
+        "return Remaining(partition, None, None, error)",
+        "return Remaining(partition, None, 0)",
+    ),
+    Mutation(
+        "a broken partition ends what is asked of the others",
+        "return Remaining(partition, None, None, error)",
+        "raise BrokerError(error, partition)",
+    ),
+    Mutation(
+        "a broken partition ends a skip",
+        "error = self._refusal(claim.partition)",
+        "error = self._refusal(claim.partition)\n                if claim.partition in self.broker.broken:\n"
+        "                    raise BrokerError(str(error), claim.partition)",
+    ),
+    Mutation(
+        "a skip moves a broken partition",
+        "return self.broker.broken.get(partition) or self.broker.refused.get(partition)",
+        "return self.broker.refused.get(partition)",
+    ),
+    Mutation(
+        "one missing topic of several ends the survey",
+        "if not partitions:\n                raise",
+        "if missing:\n                raise",
+    ),
+    Mutation(
+        "one missing topic of several is not reported",
+        "states = [failed_state(Partition(topic, 0), _no_topic(topic)) for topic in missing]",
+        "states = []",
+    ),
+    Mutation(
+        "a limit on consumers is an error of a partition",
+        "allows {counted(broker.places, 'consumer')}.\")",
+        "allows {counted(broker.places, 'consumer')}.\", next(iter(self._targets)))",
+    ),
+    Mutation(
+        "partitions are looked for once",
+        "partitions = sorted(p for p in broker.logs if p.topic in self.topics)",
+        "partitions = self.__dict__.setdefault("
+        "'seen', sorted(p for p in broker.logs if p.topic in self.topics))",
+    ),
+    Mutation("throttling is not reported", "self.throttled_s += broker.throttle_s", "pass"),
+    Mutation(
+        "a silent connection is not noticed",
+        'with _translated("reading", broker):',
+        f'{_NO_ANSWER}with _translated("reading", broker):',
+    ),
+    Mutation(
+        "a request whose answer is too large is repeated unchanged",
+        "self._limit = limit // 2",
+        "pass",
+    ),
+    Mutation(
+        "an answer that is too large is final",
+        "return self._ask_for_less(partition, limit)",
+        "raise BrokerError('too large', partition) from None",
+    ),
+    Mutation(
+        "an answer that is too large is transient",
+        "return self._ask_for_less(partition, limit)",
+        "raise TransientError('too large', partition) from None",
+    ),
+    Mutation(
+        "the library's error of an answer that is too large gets out",
+        "except AnswerTooLargeError:",
+        "except AccessDeniedError:",
+    ),
+)
+
 MUTATIONS = (
     *POSITIONS,
     *PENDING,
@@ -367,4 +460,5 @@ MUTATIONS = (
     *INCARNATIONS,
     *RETRIES,
     *READS,
+    *ISOLATION,
 )

@@ -60,6 +60,8 @@ class MemoryBench(Bench):
     wait_slack_s = 0.3
     patience_s = 3.0
     attempts = 1
+    notices_silence = True
+    stall_s = 2.0
 
     def __init__(self, *, competing: bool = False, figures: bool = True) -> None:
         self.broker = MemoryBroker()
@@ -128,6 +130,37 @@ class MemoryBench(Bench):
     def recreate(self) -> None:
         self.broker.delete("orders")
         self.broker.create("orders", self.partitions)
+
+    @contextmanager
+    def breaking(self, number: int) -> Iterator[Callable[[], None]]:
+        broken = {Partition("orders", number): "the partition was deleted"}
+        yield lambda: self.broker.broken.update(broken)
+        self.broker.broken.clear()
+
+    def half_missing_source(self, run: RunOptions) -> Source:
+        return self.open(run, topic=f"orders,{self.missing_name}")
+
+    @contextmanager
+    def limited_consumers(self) -> Iterator[str]:
+        self.broker.places = 1
+        yield "allows 1 consumer"
+        self.broker.places = None
+
+    def add_partition(self) -> int:
+        self.broker.add_partition("orders")
+        return sum(partition.topic == "orders" for partition in self.broker.logs) - 1
+
+    @contextmanager
+    def throttling(self) -> Iterator[None]:
+        self.broker.throttle_s = 0.1
+        yield
+        self.broker.throttle_s = 0.0
+
+    @contextmanager
+    def small_answers(self) -> Iterator[None]:
+        self.broker.largest_answer = 1000
+        yield
+        self.broker.largest_answer = None
 
     @contextmanager
     def refusing(self, number: int) -> Iterator[None]:

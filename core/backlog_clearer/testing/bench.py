@@ -65,6 +65,8 @@ class Bench(ABC):
     call_limit_s: float = 15.0  # the longest that any call may take while the broker does not answer
     wait_slack_s: float = 1.0  # by how much a read may exceed `max_wait_s`
     patience_s: float = 30.0  # the longest until a message that is there arrives
+    notices_silence: bool = False  # lanes notice a silent connection within `RunOptions.answer_seconds`
+    stall_s: float = 12.0  # --stall-seconds where that is tested
     attempts: int = 3  # connections that one call may try to open while they are refused
     endpoint: tuple[str, int] | None = (
         None  # the broker's host and port; the suite puts a relay before it
@@ -144,6 +146,34 @@ class Bench(ABC):
         The subscription exists afterwards, as one whose consumers attach to the new topic at once.
         """
         self._not_offered("recreate")
+
+    def breaking(self, number: int) -> AbstractContextManager[Callable[[], None]]:
+        """A block with a function that breaks one partition, so that nothing can be asked of it or read.
+
+        For good as the adapter sees it (deleted, its subscription deleted, access to it refused); only
+        until the end of the block. `left` must still count the others then.
+        """
+        self._not_offered("breaking")
+
+    def half_missing_source(self, run: RunOptions) -> Source:
+        """The adapter, opened on this topic and on one that does not exist, `missing_name`."""
+        self._not_offered("half_missing_source")
+
+    def limited_consumers(self) -> AbstractContextManager[str]:
+        """A block in which the subscription may have one consumer; yields words of the broker's refusal."""
+        self._not_offered("limited_consumers")
+
+    def add_partition(self) -> int:
+        """Add a partition to the topic, and return its number."""
+        self._not_offered("add_partition")
+
+    def throttling(self) -> AbstractContextManager[Any]:
+        """A block in which the broker tells clients that read to wait."""
+        self._not_offered("throttling")
+
+    def small_answers(self) -> AbstractContextManager[Any]:
+        """A block in which an answer of `BATCH` messages is too large, and one of few is not."""
+        self._not_offered("small_answers")
 
     def refusing(self, number: int) -> AbstractContextManager[Any]:
         """A block in which the broker refuses for good to store the position of one partition."""

@@ -32,11 +32,12 @@ from backlog_clearer.run.restore import restore_source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.contract_faults import FaultContract
 from backlog_clearer.testing.contract_identity import IdentityContract
+from backlog_clearer.testing.contract_isolation import IsolationContract
 from backlog_clearer.testing.contract_lanes import LaneContract
 from backlog_clearer.testing.suite import claims, opened
 
 
-class Contract(LaneContract, FaultContract, IdentityContract):
+class Contract(LaneContract, FaultContract, IdentityContract, IsolationContract):
     """The suite; a subclass provides the fixture `bench`."""
 
     def test_consume_clears_everything(self, bench: Bench, tmp_path: Path) -> None:

@@ -51,6 +51,10 @@ class AccessDeniedError(LibraryError):
     """The broker refuses this password."""
 
 
+class AnswerTooLargeError(LibraryError):
+    """The answer would be larger than the client takes."""
+
+
 class MemoryBroker:
     """Topics, groups, members and faults. All methods may be called from any thread."""
 
@@ -65,7 +69,12 @@ class MemoryBroker:
         self.read_faults: deque[BrokerError] = deque()  # the next reads raise these
         self.settle_faults: deque[BrokerError] = deque()  # the next settles raise these
         self.refused: dict[Partition, str] = {}  # partitions whose position cannot be written
+        self.broken: dict[Partition, str] = {}  # partitions that cannot be served at all, and why
         self.silent: set[Partition] = set()  # partitions that deliver nothing of what they hold
+        self.places: int | None = None  # consumers that a subscription may have; None: any number
+        self.attached: set[int] = set()  # consumers that are attached
+        self.throttle_s = 0.0  # how long each answer to a read tells the client to wait
+        self.largest_answer: int | None = None  # bytes that a client takes; None: any number
         self.figures = True  # whether the broker reports how much is left
         self.reads = 0
         self.password: str | None = None  # what clients must present; None: nothing
@@ -168,3 +177,9 @@ class MemoryClient:
             raise DisconnectedError(f"{broker.address} did not answer password {self._password}")
         if broker.password is not None and self._password != broker.password:
             raise AccessDeniedError(f"{broker.address} denies access with password {self._password}")
+
+    def check_answer(self, size: int) -> None:
+        """Raise `AnswerTooLargeError` where an answer may have so many bytes."""
+        limit = self.broker.largest_answer
+        if limit is not None and size > limit:
+            raise AnswerTooLargeError(f"{size} bytes for password {self._password}")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from backlog_clearer.brokers.memory.broker import (
     AccessDeniedError,
+    AnswerTooLargeError,
     DisconnectedError,
     Log,
     MemoryBroker,
@@ -42,6 +43,8 @@ from backlog_clearer.model import (
     Survey,
     Traits,
 )
+from backlog_clearer.source import failed_state
+from backlog_clearer.text import counted
 
 
 @contextmanager
@@ -62,8 +65,6 @@ def _translated(doing: str, broker: MemoryBroker) -> Iterator[None]:
 class MemoryLane:
     """A lane over the in-memory broker."""
 
-    throttled_s = 0.0
-
     def __init__(self, source: MemorySource, claims: Sequence[Claim]) -> None:
         self._source = source
         self._broker = source.broker
@@ -72,6 +73,8 @@ class MemoryLane:
         self._targets: dict[Partition, int | None] = {}
         self._unsettled: dict[Partition, list[tuple[int, int]]] = {}
         self._turns: deque[Partition] = deque()
+        self._limit = source.batch_size  # messages of one request; halved where answers are too large
+        self.throttled_s = 0.0
         with _translated("opening a lane", self._broker):
             self._client.request()
         self._claimed = {claim.partition: claim.state.incarnation for claim in claims}
@@ -82,10 +85,20 @@ class MemoryLane:
             self._at[claim.partition] = max(stored, *(_offset(each) or 0 for each in known))
             self._targets[claim.partition] = _offset(claim.target)
             self._turns.append(claim.partition)
+        self._attach()
+
+    def _attach(self) -> None:
+        broker = self._broker
+        with broker.lock:
+            if broker.places is not None and len(broker.attached) >= broker.places:
+                raise BrokerError(f"{broker.address} allows {counted(broker.places, 'consumer')}.")
+            broker.attached.add(id(self))
 
     def _check(self, partitions: Iterable[Partition]) -> None:
-        """Raise `RecreatedError` for a log that is not the claimed one any more."""
+        """Raise for a log that cannot be served, or is not the claimed one any more."""
         for partition in partitions:
+            if partition in self._broker.broken:
+                raise BrokerError(f"{partition}: {self._broker.broken[partition]}", partition)
             if self._source.is_another(partition, self._claimed[partition]):
                 raise RecreatedError(partition)
 
@@ -99,12 +112,17 @@ class MemoryLane:
             broker.reads += 1
             if broker.read_faults:
                 raise broker.read_faults.popleft()
-        limit = self._source.batch_size
+            self.throttled_s += broker.throttle_s
+        limit = self._limit
         if max_messages is not None and max_messages < limit:
             limit = max_messages
         for _ in range(len(self._turns)):
             partition = self._turns[0]
             self._turns.rotate(-1)
+            try:
+                self._client.check_answer(limit * broker.logs[partition].size)
+            except AnswerTooLargeError:
+                return self._ask_for_less(partition, limit)
             first, count = self._take(partition, limit)
             target = self._targets[partition]
             left = self._left(partition, target)
@@ -119,6 +137,13 @@ class MemoryLane:
             log = broker.logs[partition]
             return (Advance(partition, count, left, self._transfer(log, count)),)
         threading.Event().wait(min(max_wait_s, 0.01))
+        return ()
+
+    def _ask_for_less(self, partition: Partition, limit: int) -> Sequence[Advance]:
+        """Halve the next request; raises `BrokerError` where one message is too large."""
+        if limit == 1:
+            raise BrokerError(f"{partition}: a message is too large for this client", partition)
+        self._limit = limit // 2
         return ()
 
     def _take(self, partition: Partition, limit: int) -> tuple[int, int]:
@@ -162,7 +187,9 @@ class MemoryLane:
                 raise broker.settle_faults.popleft()
             done = []
             for partition, ranges in self._unsettled.items():
-                if self._source.is_another(partition, self._claimed[partition]):
+                if partition in broker.broken:
+                    done.append(Settled(partition, 0, None, broker.broken[partition]))
+                elif self._source.is_another(partition, self._claimed[partition]):
                     done.append(Settled(partition, 0, None, recreated(partition)))
                 elif partition in broker.refused:
                     done.append(Settled(partition, 0, None, broker.refused[partition]))
@@ -173,6 +200,7 @@ class MemoryLane:
 
     def close(self) -> None:
         """Give back what was not acknowledged, where lanes compete."""
+        self._broker.attached.discard(id(self))
         if self._source.traits.competing:
             for partition, ranges in self._unsettled.items():
                 self._source.give_back(partition, ranges)
@@ -196,6 +224,7 @@ class MemorySource:
         self.password = password
         self._client = MemoryClient(broker, password)
         self.topic = topic
+        self.topics = set(topic.split(","))
         self.group = group
         self.batch_size = batch_size
         self.prepared: tuple[Partition, ...] = ()
@@ -219,11 +248,15 @@ class MemorySource:
         broker = self.broker
         self._ask("surveying")
         with broker.lock:
-            partitions = sorted(p for p in broker.logs if p.topic == self.topic)
+            partitions = sorted(p for p in broker.logs if p.topic in self.topics)
+            missing = self.topics - {partition.topic for partition in partitions}
             if not partitions:
-                raise UsageError(f"There is no topic {self.topic!r} on the memory broker.")
-            states = []
+                raise _no_topic(self.topic)
+            states = [failed_state(Partition(topic, 0), _no_topic(topic)) for topic in missing]
             for partition in partitions:
+                if partition in broker.broken:
+                    states.append(failed_state(partition, BrokerError(broker.broken[partition])))
+                    continue
                 log = broker.logs[partition]
                 position = broker.position(self.group, partition)
                 states.append(
@@ -239,7 +272,7 @@ class MemorySource:
             return Survey(
                 subscription=f"group {self.group} on topic {self.topic}",
                 identity={"topic": self.topic, "group": self.group},
-                partitions=tuple(states),
+                partitions=tuple(sorted(states, key=lambda state: state.partition)),
                 live=broker.members.get(self.group, ()),
             )
 
@@ -309,18 +342,23 @@ class MemorySource:
         """See `source.Source`."""
         self._ask("asking what is left")
         with self.broker.lock:
-            return [
-                Remaining(
-                    partition,
-                    self.broker.position(self.group, partition),
-                    self._backlog(
-                        partition,
-                        self.broker.logs[partition].end if target is None else _offset(target) or 0,
-                    ),
-                    incarnation=self.broker.logs[partition].incarnation,
-                )
-                for partition, target in targets.items()
-            ]
+            return [self._remaining(partition, target) for partition, target in targets.items()]
+
+    def _remaining(self, partition: Partition, target: Position | None) -> Remaining:
+        error = self.broker.broken.get(partition)
+        if error is not None:
+            return Remaining(partition, None, None, error)
+        log = self.broker.logs[partition]
+        return Remaining(
+            partition,
+            self.broker.position(self.group, partition),
+            self._backlog(partition, log.end if target is None else _offset(target) or 0),
+            incarnation=log.incarnation,
+        )
+
+    def _refusal(self, partition: Partition) -> str | None:
+        """Why a position cannot be written."""
+        return self.broker.broken.get(partition) or self.broker.refused.get(partition)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`."""
@@ -328,7 +366,7 @@ class MemorySource:
         with self.broker.lock:
             done = []
             for claim in claims:
-                error = self.broker.refused.get(claim.partition)
+                error = self._refusal(claim.partition)
                 if self.is_another(claim.partition, claim.state.incarnation):
                     error = recreated(claim.partition)
                 if error is None:
@@ -345,7 +383,7 @@ class MemorySource:
             done = []
             for partition, position, incarnation, *_ in recorded:
                 key = (self.group, partition)
-                error = self.broker.refused.get(partition)
+                error = self._refusal(partition)
                 if self.is_another(partition, incarnation):
                     error = recreated(partition, "since the receipt")
                 if error is None and position is None:
@@ -359,6 +397,10 @@ class MemorySource:
     def close(self) -> None:
         """See `source.Source`."""
         self.closed = True
+
+
+def _no_topic(name: str) -> UsageError:
+    return UsageError(f"There is no topic {name!r} on the memory broker.")
 
 
 def _offset(position: Position | None) -> int | None:
