@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from backlog_clearer.testing.support import wait_until
 from tests.paths import MODULE_PATH, ROOT
 
 PROGRAM = """
@@ -28,6 +29,7 @@ broker.create("orders", 1)
 broker.produce("orders", 0, {count})
 read = MemoryLane.read
 def slow(lane, *args):
+    open("reading", "w").close()
     time.sleep({seconds})
     return read(lane, *args)
 MemoryLane.read = slow
@@ -148,9 +150,7 @@ def test_a_terminal_that_closes_ends_a_run_like_a_termination(
     """SIGTERM and SIGHUP acknowledge what was read and report it; a second SIGHUP does not end that."""
     args = (*CLEAR, "--batch-size", "100", "--output", "json")
     with started(tmp_path, "", *args, count=100_000, seconds=0.05) as process:
-        assert process.stderr is not None
-        while "Receipt:" not in process.stderr.readline():
-            pass
+        wait_until((tmp_path / "reading").exists, "the first read")
         process.send_signal(number)
         if number is signal.SIGHUP:
             process.send_signal(number)
@@ -165,9 +165,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     """Under nohup, which ignores SIGHUP, a run continues when its terminal closes."""
     args = (*CLEAR, "--batch-size", "100", "--output", "json")
     with started(tmp_path, "", *args, count=2000, seconds=0.05, before="trap '' HUP;") as process:
-        assert process.stderr is not None
-        while "Receipt:" not in process.stderr.readline():
-            pass
+        wait_until((tmp_path / "reading").exists, "the first read")
         process.send_signal(signal.SIGHUP)
         stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
