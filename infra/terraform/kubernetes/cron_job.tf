@@ -14,7 +14,7 @@ resource "kubernetes_cron_job_v1" "this" {
     timezone                      = each.value.timezone
     suspend                       = !each.value.enabled
     concurrency_policy            = "Forbid"
-    starting_deadline_seconds     = 3600
+    starting_deadline_seconds     = 30 # longer, and enabling a schedule would start a run whose time has passed
     successful_jobs_history_limit = 3
     failed_jobs_history_limit     = 3
 
@@ -30,7 +30,9 @@ resource "kubernetes_cron_job_v1" "this" {
         active_deadline_seconds = local.jobs["schedule/${each.key}"].seconds
         backoff_limit_per_index = var.attempts - 1
         # The limit of all pods together: it must not end the job before those of the indexes do.
-        backoff_limit              = local.jobs["schedule/${each.key}"].slices * var.attempts
+        backoff_limit = local.jobs["schedule/${each.key}"].slices * var.attempts
+        # The provider sends 0 where it is not set: the first failed slice would end all others.
+        max_failed_indexes         = local.jobs["schedule/${each.key}"].slices
         ttl_seconds_after_finished = 604800 # a week, in which the logs can be read
         # Exits 2 (wrong use) and 3 (a configured limit) are not tried again. A disruption of the pod (a drained
         # node, a preemption) does not count as an attempt.
@@ -111,6 +113,13 @@ resource "kubernetes_cron_job_v1" "this" {
               env {
                 name  = "BACKLOG_CLEARER_RUN_ID"
                 value = "$(JOB_NAME)-$(JOB_UID)"
+              }
+              dynamic "env" {
+                for_each = var.environment
+                content {
+                  name  = env.key
+                  value = env.value
+                }
               }
               dynamic "env" {
                 for_each = var.secrets

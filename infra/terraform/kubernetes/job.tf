@@ -1,5 +1,6 @@
-# One job for each run, created when it is applied. It has no time to live: if it were deleted, the next apply
-# would create it again. Removing the run from `runs` deletes it. HCL cannot share a pod between two kinds of
+# One job for each run, created when it is applied and never changed afterwards: replacing it would end the
+# drain and begin another one. It has no time to live: if it were deleted, the next apply would create it again.
+# Removing the run from `runs` deletes it. HCL cannot share a pod between two kinds of
 # resource: this one is the same as in cron_job.tf, and a test compares them.
 resource "kubernetes_job_v1" "this" {
   for_each = var.runs
@@ -20,6 +21,8 @@ resource "kubernetes_job_v1" "this" {
     backoff_limit_per_index = var.attempts - 1
     # The limit of all pods together: it must not end the job before those of the indexes do.
     backoff_limit = local.jobs["run/${each.key}"].slices * var.attempts
+    # The provider sends 0 where it is not set: the first failed slice would end all others.
+    max_failed_indexes = local.jobs["run/${each.key}"].slices
     # Exits 2 (wrong use) and 3 (a configured limit) are not tried again. A disruption of the pod (a drained
     # node, a preemption) does not count as an attempt.
     pod_failure_policy {
@@ -101,6 +104,13 @@ resource "kubernetes_job_v1" "this" {
             value = "$(JOB_NAME)-$(JOB_UID)"
           }
           dynamic "env" {
+            for_each = var.environment
+            content {
+              name  = env.key
+              value = env.value
+            }
+          }
+          dynamic "env" {
             for_each = var.secrets
             content {
               name = env.key
@@ -148,5 +158,10 @@ resource "kubernetes_job_v1" "this" {
         }
       }
     }
+  }
+
+  # Neither another configuration of the module nor the labels that the cluster adds repeat a run.
+  lifecycle {
+    ignore_changes = [spec, metadata[0].labels, metadata[0].annotations]
   }
 }

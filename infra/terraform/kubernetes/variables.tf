@@ -231,6 +231,18 @@ variable "receipts" {
   }
 }
 
+variable "environment" {
+  description = "Plain environment variables of the pods, as receipt stores need them: { AZURE_STORAGE_ACCOUNT_NAME = \"opsreceipts\" } for az://. Secrets belong in `secrets`."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.environment) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !startswith(name, "BACKLOG_CLEARER_") && !contains(keys(var.secrets), name)])
+    error_message = "environment is keyed by names of variables that do not begin with BACKLOG_CLEARER_ and are not among secrets, as in { AZURE_STORAGE_ACCOUNT_NAME = \"opsreceipts\" }."
+  }
+}
+
 variable "service_account_annotations" {
   description = "Annotations that bind the pods' service account to an identity of the cloud, so that they may write to the bucket."
   type        = map(string)

@@ -43,7 +43,8 @@ variables {
     orders = { cron = "0 3 * * *", timezone = "Europe/Berlin", slices = 80 }
     events = { cron = "@hourly", enabled = true }
   }
-  runs = { outage = { backlog = "orders", slices = 8 } }
+  runs        = { outage = { backlog = "orders", slices = 8 } }
+  environment = { AZURE_STORAGE_ACCOUNT_NAME = "opsreceipts" }
 }
 
 # Before anything is applied, so that the plan has only the requested values.
@@ -131,6 +132,21 @@ run "defaults" {
   }
   assert {
     condition = (
+      kubernetes_job_v1.this["outage"].spec[0].max_failed_indexes == 8
+      && kubernetes_cron_job_v1.this["orders"].spec[0].job_template[0].spec[0].max_failed_indexes == 80
+    )
+    error_message = "A failed slice does not end the others."
+  }
+  assert {
+    condition     = alltrue([for job in kubernetes_cron_job_v1.this : job.spec[0].starting_deadline_seconds <= 30])
+    error_message = "Enabling a schedule starts no run whose time has passed."
+  }
+  assert {
+    condition     = { for env in kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].env : env.name => env.value }["AZURE_STORAGE_ACCOUNT_NAME"] == "opsreceipts"
+    error_message = "Plain variables reach the pods."
+  }
+  assert {
+    condition = (
       kubernetes_job_v1.this["outage"].spec[0].pod_failure_policy[0].rule[0].action == "FailIndex"
       && kubernetes_job_v1.this["outage"].spec[0].pod_failure_policy[0].rule[0].on_exit_codes[0].values == tolist([2, 3])
     )
@@ -160,6 +176,22 @@ run "defaults" {
   assert {
     condition     = [for rule in kubernetes_network_policy_v1.this.spec[0].egress : rule.ports[0].port] == ["53", "443", "9092"]
     error_message = "DNS and what is named go out."
+  }
+}
+
+# Everything that could replace a job changes while it runs: it stays as it was.
+run "changed_during_a_run" {
+  variables {
+    image           = "registry.example:5000/team/backlog-clearer@sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+    runs            = { outage = { backlog = "orders", slices = 4 } }
+    attempts        = 5
+    attempt_seconds = 1800
+    labels          = { team = "ops" }
+    secrets         = { KAFKA_PASSWORD = { name = "kafka-2", key = "password" } }
+  }
+  assert {
+    condition     = kubernetes_job_v1.this["outage"].spec[0].completions == 8 && endswith(kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].image, "0123456789abcdef")
+    error_message = "A change never ends or repeats a run."
   }
 }
 
