@@ -76,7 +76,8 @@ class Traits:
     fixed: bool = False  # partitions are never added
     competing: bool = False  # several lanes may read one partition at the same time
     counts_only: bool = False  # no position can be stored: a run reads, counts and changes nothing
-    proof: str = ""  # how a user can prove what the broker does not confirm yet, as "use …"
+    proof: str = ""  # how a user can prove what the broker does not confirm yet, as "look …"
+    skip_once: bool = False  # a skip that is repeated may bring back messages acknowledged since
     settle_interval_s: float = 1.0  # longest time between two settles; 0: after every read
 
 
@@ -243,7 +244,9 @@ class Outcome(NamedTuple):
     """The outcome of a skip or a restore for one partition."""
 
     partition: Partition
-    position: Position | None  # the position written; None: nothing was written
+    position: Position | None
+    """The position written, or that may have been written if there is an error; None: nothing was."""
+
     error: str | None = None
 
 

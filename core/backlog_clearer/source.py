@@ -152,9 +152,10 @@ class Source(Protocol):
         chosen.
         """
 
-    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
+    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> str | None:
         """Create on the broker whatever `restore` will need (a snapshot); most brokers need nothing.
 
+        Returns a sentence about it that the user must know, if there is one.
         Called once, after the receipt that names it was stored and before the first change.
         Raises `RefusedError` if undo cannot be made possible and the user did not waive it.
         """

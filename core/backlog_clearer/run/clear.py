@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from backlog_clearer.engine.drain import Drain, Drained, Halt, drain
-from backlog_clearer.errors import BrokerError, UsageError, recreated
-from backlog_clearer.model import (
-    Claim,
-    Mode,
-    Outcome,
-    Partition,
-    PartitionState,
-    Recorded,
-    StopReason,
-    Survey,
-)
+from backlog_clearer.errors import BrokerError, ClearerError, UsageError
+from backlog_clearer.model import Claim, Mode, Outcome, Partition, StopReason
 from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.attempts import (
+    earlier_attempts,
+    moves_target,
+    must_not_skip,
+    refrozen,
+    repeated_skip,
+)
 from backlog_clearer.run.growth import Growth
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import claim, cost, notes_for
-from backlog_clearer.run.record import Record, change_of, complete
-from backlog_clearer.run.report import Action, RunResult
+from backlog_clearer.run.receipt import Receipt
+from backlog_clearer.run.record import Change, Record, change_of, complete
+from backlog_clearer.run.report import Action, RunResult, Verdict
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
 from backlog_clearer.run.verdict import judge_clear
@@ -56,8 +54,10 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
 
     frozen = run.mode is Mode.SKIP or (run.stop_when_empty and not run.follow)
     reached: frozenset[Partition] = frozenset()
-    if frozen:
-        survey, states, reached = _refrozen(source, job, survey, states)
+    earlier = earlier_attempts(job, survey) if frozen else []
+    skipped = must_not_skip(source, job, earlier)
+    if frozen and (skipped or not moves_target(source, job)):
+        survey, states, reached = refrozen(source, job, survey, states, earlier)
     # After the survey: see `next_sequence`.
     sequence = 0 if run.dry_run else receipts.next_sequence(run.receipt_dir, job.run_id)
     claims = [item for item in claim(states, run.mode, frozen=frozen) if item.partition not in reached]
@@ -81,89 +81,54 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         return record.result(record.rows, verdict=None)
     receipt = record.begin(record.path, plan, callbacks)
 
-    if claims:
-        partitions = [item.partition for item in claims]
-        repeated("undo's preparation", lambda: source.prepare_undo(partitions, run.mode))
+    undo = () if skipped else _prepared(source, record, receipt, claims)
     growth = Growth(source, record, receipt)
-    grow = None if frozen else growth.join
-    drained = (
-        _skip(source, claims)
-        if run.mode is Mode.SKIP
-        else drain(source, claims, run, halt=halt, observe=callbacks.progress, grow=grow)
-    )
+    untouched: frozenset[Partition] = frozenset()
+    if skipped:
+        drained = repeated_skip(job, earlier)
+    elif run.mode is Mode.SKIP:
+        drained, untouched = _skip(source, claims)
+    else:
+        grow = None if frozen else growth.join
+        drained = drain(source, claims, run, halt=halt, observe=callbacks.progress, grow=grow)
 
     record = growth.record
     rows = cleared_rows(source, (*claims, *drained.joined), record.states, record.rows, drained)
     added = growth.notes() if frozen and any(item.remaining is not None for item in rows) else ()
-    notes = (*drained.notes, *added, *difference(source.traits, run.mode, rows))
+    notes = (*undo, *drained.notes, *added, *difference(source.traits, run.mode, rows))
     verdict = judge_clear(rows, drained.reason, counts_only=source.traits.counts_only)
-    result = record.result(rows, verdict=verdict, change=change_of(drained), notes=notes)
+    result = record.result(
+        rows, verdict=verdict, change=change_of(drained), untouched=untouched, notes=notes
+    )
     return complete(growth.receipt, result)
 
 
-def _refrozen(
-    source: Source, job: Job, survey: Survey, states: tuple[PartitionState, ...]
-) -> tuple[Survey, tuple[PartitionState, ...], frozenset[Partition]]:
-    """Survey and states up to the targets of this run's earlier invocations, and which have reached them.
+def _prepared(
+    source: Source, record: Record, receipt: Receipt, claims: Sequence[Claim]
+) -> tuple[str, ...]:
+    """Prepare the undo, and return what is to be known about it.
 
-    The targets of a run's slice are frozen once: another attempt, or its continuation after a
-    deadline, continues to the first one's targets and does not clear what arrived since; a note
-    reports that. A log that is another one than the first attempt's has an error. Raises
-    `RefusedError` where the run id belongs to another subscription.
+    If that fails, the receipt records that nothing was changed. Raises like `Source.prepare_undo`.
     """
+    if not claims:
+        return ()
+    partitions = [item.partition for item in claims]
+    mode = record.job.run.mode
     try:
-        found = receipts.load_run(job.run.receipt_dir, job.run_id, job.run.slice)
-    except UsageError as error:
-        raise BrokerError(
-            f"{error} Nothing was changed; choose another place with --receipt-dir."
-        ) from error
-    earlier = [item for item in found.values() if item.action is Action.CLEAR]
-    for receipt in earlier:
-        receipts.check_identity(receipt.identity, survey)
-    targets = receipts.original_targets(earlier)
-    states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in states)
-    moved = {
-        state.partition: targets[state.partition].position
-        for state in states
-        if state.error is None
-        and state.partition in targets
-        and targets[state.partition].position != state.end
-    }
-    if not moved:
-        return survey, states, frozenset()
-    note = (
-        f"Run {job.run_id} froze its targets at {earlier[0].created_at:%Y-%m-%dT%H:%MZ} and continues to"
-        " them: messages that have arrived since stay in the backlog. Use another run id to clear them too."
-    )
-    survey = replace(survey, notes=(*survey.notes, note))
-    left = {item.partition: item for item in source.remaining(moved)}
-    again = tuple(
-        replace(
-            state,
-            end=moved[state.partition],
-            backlog=left[state.partition].left,
-            backlog_bytes=None,
-            error=left[state.partition].error,
+        note = repeated("undo's preparation", lambda: source.prepare_undo(partitions, mode))
+    except ClearerError as error:
+        failed = Change(0.0, StopReason.FAILED, error=str(error))
+        untouched = frozenset(item.id for item in record.rows)
+        complete(
+            receipt,
+            record.result(record.rows, verdict=Verdict.NOT_CLEARED, change=failed, untouched=untouched),
         )
-        if state.partition in moved
-        else state
-        for state in states
-    )
-    return survey, again, frozenset(key for key in moved if left[key].left == 0)
+        raise
+    return (note,) if note else ()
 
 
-def _same_log(
-    state: PartitionState, target: Recorded | None, earlier: Sequence[receipts.Receipt]
-) -> PartitionState:
-    """A state, with an error where its log is not the one for which this run froze a target."""
-    if target is None or not receipts.is_another(target.incarnation, state.incarnation):
-        return state
-    since = f"since run {earlier[0].run_id} began at {earlier[0].created_at:%Y-%m-%dT%H:%MZ}"
-    return replace(state, error=recreated(state.partition, since), passing=False)
-
-
-def _skip(source: Source, claims: Sequence[Claim]) -> Drain:
-    """Skip, reported as a drain that read nothing."""
+def _skip(source: Source, claims: Sequence[Claim]) -> tuple[Drain, frozenset[Partition]]:
+    """Skip, reported as a drain that read nothing; and the partitions that are certainly untouched."""
     begun = time.monotonic()
     error = None
     outcomes: Sequence[Outcome] = ()
@@ -174,4 +139,5 @@ def _skip(source: Source, claims: Sequence[Claim]) -> Drain:
             error = str(failure)
     refused = {item.partition: Drained(0, 0, 0, item.error) for item in outcomes if item.error}
     reason = StopReason.FAILED if refused or error else StopReason.EMPTY
-    return Drain(reason, time.monotonic() - begun, 0, 0, refused, error)
+    untouched = frozenset(item.partition for item in outcomes if item.error and item.position is None)
+    return Drain(reason, time.monotonic() - begun, 0, 0, refused, error), untouched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -130,9 +131,13 @@ class Record:
         *,
         verdict: Verdict | None,
         change: Change | None = None,
+        untouched: AbstractSet[Partition] = frozenset(),
         notes: tuple[str, ...] = (),
     ) -> RunResult:
-        """The result of the run; `notes` come after those that the plan had."""
+        """The result of the run; `notes` come after those that the plan had.
+
+        `untouched` are partitions that were certainly not changed.
+        """
         done = change or Change(0.0)
         mode = self.job.run.mode if self.action is Action.CLEAR else None
         return RunResult(
@@ -155,7 +160,7 @@ class Record:
             verdict=verdict,
             changed=change is not None
             and not self.traits.counts_only
-            and any(changed(item, mode) for item in rows),
+            and any(changed(item, mode) for item in rows if item.id not in untouched),
             proof=self.traits.proof or None if verdict is Verdict.UNPROVEN else None,
             waited_seconds=round(done.waited_s, 3),
             live=self.survey.live,

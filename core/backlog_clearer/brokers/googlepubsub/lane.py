@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import NamedTuple
 
 import grpc
@@ -24,6 +24,7 @@ from backlog_clearer.brokers.googlepubsub.acks import (
     await_answers,
     sort_answers,
 )
+from backlog_clearer.brokers.googlepubsub.clock import ServiceClock
 from backlog_clearer.brokers.googlepubsub.errors import to_broker_error
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.googlepubsub.wire import instant, split_at_target
@@ -54,6 +55,7 @@ class SharedLeases:
     count); the source gives the rest back at the end.
     """
 
+    clock: ServiceClock = field(default_factory=ServiceClock)
     unread: list[Batch] = field(default_factory=list)
     held: list[Batch] = field(default_factory=list)  # beyond the target: kept from being redelivered
     changed_at: datetime | None = None  # when a lane last acknowledged something
@@ -74,7 +76,7 @@ class SharedLeases:
     def changed(self) -> None:
         """Note that something was acknowledged just now."""
         with self.lock:
-            self.changed_at = datetime.now(timezone.utc)
+            self.changed_at = self.clock.latest()
 
 
 class StreamLane:

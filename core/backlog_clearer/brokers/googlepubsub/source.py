@@ -22,16 +22,19 @@ from google.api_core.exceptions import AlreadyExists, GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-from google.pubsub_v1.types import Snapshot, Subscription
+from google.pubsub_v1.types import GetSubscriptionRequest, Subscription
 
 from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
+from backlog_clearer.brokers.googlepubsub.clock import ServiceClock
 from backlog_clearer.brokers.googlepubsub.errors import Call, code_of, to_broker_error, unreachable
+from backlog_clearer.brokers.googlepubsub.kinds import DELETED_TOPIC, incarnation, obstacle
 from backlog_clearer.brokers.googlepubsub.lane import SharedLeases, StreamLane
 from backlog_clearer.brokers.googlepubsub.monitoring import Figures, Monitoring, described, proven_left
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.errors import (
     BrokerError,
     ClearerError,
+    RecreatedError,
     RefusedError,
     TransientError,
     UsageError,
@@ -62,6 +65,15 @@ _SEEK_UNKNOWN = (
     "Whether the seek took effect is not known, and it is not repeated: look with cleaner.py status."
 )
 
+_TRAITS = Traits(
+    unit="messages",
+    fixed=True,
+    competing=True,
+    skip_once=True,
+    proof="use --verify-seconds 300, or look with status 4 minutes after the run",
+    settle_interval_s=_SETTLE_S,
+)
+
 _Answer = TypeVar("_Answer")
 
 
@@ -73,27 +85,6 @@ def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> PubSubS
 def rfc3339(moment: datetime) -> str:
     """A time in UTC as positions have it: 2026-11-23T21:45:00.123456Z."""
     return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%fZ}"
-
-
-def obstacle(found: Subscription, mode: Mode) -> str | None:
-    """Why a subscription cannot be cleared in this mode; None: it can be."""
-    name = found.name
-    if found.detached:
-        return f"{name} is detached from its topic: it keeps no messages, so there is nothing to clear."
-    if mode is Mode.SKIP:
-        return None
-    kinds = (
-        (found.push_config.push_endpoint, "pushes to"),
-        (found.bigquery_config.table, "writes to the BigQuery table"),
-        (found.cloud_storage_config.bucket, "writes to the Cloud Storage bucket"),
-    )
-    for where, verb in kinds:
-        if where:
-            return (
-                f"{name} {verb} {where}: it cannot be read by others. Use --mode skip, which"
-                " clears it without reading; or change it to a pull subscription first."
-            )
-    return None
 
 
 def expiry(figures: Figures, now: datetime) -> datetime:
@@ -111,12 +102,15 @@ class PubSubSource:
         self._name = options.subscription
         self._partition = Partition(self._name, 0)
         self._snapshot = f"projects/{options.project}/snapshots/backlog-clearer-{run_id}"
-        self._shared = SharedLeases()
-        self._changed_at = datetime.now(timezone.utc)
+        self._clock = ServiceClock()
+        self._shared = SharedLeases(self._clock)
+        self._opened_at = datetime.now(timezone.utc)  # by this machine's clock
+        self._changed_at: datetime | None = None  # by the service's
         self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
         self._credentials = None if self._emulator else _credentials(options.credentials_file)
         self._client = self._connect()
         self._host: str = self._client.transport.host
+        self._metadata = Requests(self._client, self._name).metadata
         self._monitoring: Monitoring | None = None
         if options.monitoring_endpoint or not self._emulator:
             self._monitoring = Monitoring(
@@ -130,7 +124,7 @@ class PubSubSource:
     @property
     def traits(self) -> Traits:
         """See `source.Source`."""
-        return Traits(unit="messages", fixed=True, competing=True, settle_interval_s=_SETTLE_S)
+        return _TRAITS
 
     def _connect(self) -> SubscriberClient:
         """A client of the official library, on a separate connection."""
@@ -167,9 +161,16 @@ class PubSubSource:
 
     def survey(self) -> Survey:
         """See `source.Source`."""
-        now = datetime.now(timezone.utc)
         found, notes = self._subscription()
+        now = self._clock.now()
         figures = self._figures(now)
+        skew = self._clock.note()
+        if skew:
+            notes.append(skew)
+        elif not self._clock.known and not self._emulator:
+            notes.append(
+                "Pub/Sub's answer has no time: the target and the proof are by this machine's clock."
+            )
         if self._emulator:
             notes.append(
                 f"PUBSUB_EMULATOR_HOST is set: this is the emulator at {self._emulator}, not Google"
@@ -185,10 +186,10 @@ class PubSubSource:
                 f" {found.dead_letter_policy.max_delivery_attempts} delivery attempts before"
                 f" {found.dead_letter_policy.dead_letter_topic} gets them; cleared messages are not affected."
             )
-        if found.topic == "_deleted-topic_":
+        if found.topic == DELETED_TOPIC:
             notes.append("The topic of this subscription is deleted.")
         identity = {"subscription": self._name}
-        if found.topic:
+        if found.topic and found.topic != DELETED_TOPIC:
             identity["topic"] = found.topic
         if self._emulator:
             identity["emulator"] = self._emulator
@@ -202,6 +203,7 @@ class PubSubSource:
             if self._options.no_snapshot
             else None,
             error=obstacle(found, self._run.mode),
+            incarnation=incarnation(found),
         )
         return Survey(
             subscription=f"subscription {self._name}"
@@ -215,20 +217,41 @@ class PubSubSource:
 
     def _subscription(self) -> tuple[Subscription, list[str]]:
         """The subscription's settings, as far as the credentials may read them, with notes."""
-        call = self._call("look-up", "pubsub.subscriptions.get")
         try:
-            return self._ask(call, self._client.get_subscription, subscription=self._name), []
+            return self._look_up(), []
         except BrokerError as error:
-            code = code_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
-            if code is grpc.StatusCode.NOT_FOUND:
+            if _is(error, grpc.StatusCode.NOT_FOUND):
                 raise UsageError(
                     f"There is no subscription {self._name} at {self._host}.{self._similar()}"
                 ) from None
-            if code is not grpc.StatusCode.PERMISSION_DENIED:
+            if not _is(error, grpc.StatusCode.PERMISSION_DENIED):
                 raise unreachable(error, self._host) from error
             # Reading and seeking need only pubsub.subscriptions.consume (roles/pubsub.subscriber).
             note = f"Its topic, kind and dead-letter policy are unknown: {error}"
             return Subscription(name=self._name), [note]
+
+    def _look_up(self) -> Subscription:
+        """The subscription's settings; raises `BrokerError`. Its answer also sets the clock."""
+        transport: Any = self._client.transport
+        request = GetSubscriptionRequest(subscription=self._name)
+        sent = datetime.now(timezone.utc)
+        try:
+            found, call = transport.get_subscription.with_call(
+                request, timeout=TIMEOUT_S, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            raise to_broker_error(error, self._call("look-up", "pubsub.subscriptions.get")) from error
+        self._clock.learn(call.initial_metadata() or (), sent, datetime.now(timezone.utc))
+        return cast("Subscription", found)
+
+    def _incarnation(self) -> str | None:
+        """What tells the subscription from another one now; None: the credentials may not see it."""
+        try:
+            return incarnation(self._look_up())
+        except BrokerError as error:
+            if _is(error, grpc.StatusCode.PERMISSION_DENIED):
+                return None
+            raise
 
     def _similar(self) -> str:
         """' Did you mean …?', if the credentials may list subscriptions; otherwise ''."""
@@ -264,13 +287,13 @@ class PubSubSource:
         )
         return [text]
 
-    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
+    def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> str | None:
         """Take the snapshot that the receipt names; see `source.Source`."""
         del partitions, mode  # a subscription is one partition, and both modes are undone alike
         if self._options.no_snapshot:
-            return
+            return None
         try:
-            self._take_snapshot()
+            return f"The snapshot {self._snapshot} expires at {self._take_snapshot()}."
         except BrokerError as error:
             kind = TransientError if isinstance(error, TransientError) else RefusedError
             raise kind(
@@ -280,7 +303,8 @@ class PubSubSource:
                 " without an undo, use --no-snapshot."
             ) from error
 
-    def _take_snapshot(self) -> None:
+    def _take_snapshot(self) -> str:
+        """Take the run's snapshot, or find it; returns when the service lets it expire."""
         project = f"projects/{self._options.project}"
         call = self._call("snapshot", "pubsub.snapshots.create", project)
         label = hashlib.sha256(self._name.encode()).hexdigest()[:40]
@@ -300,7 +324,8 @@ class PubSubSource:
                 raise BrokerError(
                     f"{self._snapshot} exists already for another subscription; use another run id."
                 ) from None
-        _LOG.info("Snapshot %s expires at %s", taken.name, _expires(taken))
+        expires: Any = taken.expire_time  # a datetime, unlike its annotation
+        return rfc3339(expires) if expires else "an unknown time"
 
     def open_lane(self, claims: Sequence[Claim]) -> StreamLane:
         """A stream on a separate client; see `source.Source`."""
@@ -316,15 +341,17 @@ class PubSubSource:
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """What Monitoring can prove; see `monitoring.proven_left` and `source.Source`."""
-        figures = self._figures(datetime.now(timezone.utc))
-        changed_at = max(self._changed_at, self._shared.changed_at or self._changed_at)
+        log = self._incarnation()
+        figures = self._figures(self._clock.now())
+        changes = (self._changed_at, self._shared.changed_at, self._clock.latest(self._opened_at))
+        changed_at = max(moment for moment in changes if moment is not None)
         found = []
         for partition, target in targets.items():
             until = None if target is None else datetime.fromisoformat(_isoformat(target))
             left = proven_left(figures, changed_at=changed_at, target=until)
             # Figures that are never available are unknown; those that failed now are an error.
             error = figures.problem if left is None and figures.passing else None
-            found.append(Remaining(partition, None, left, error))
+            found.append(Remaining(partition, None, left, error, log))
         return found
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
@@ -335,17 +362,28 @@ class PubSubSource:
         """
         done = []
         for claim in claims:
+            try:
+                self._refuse_another(claim.partition, claim.state.incarnation)
+            except BrokerError as error:
+                done.append(Outcome(claim.partition, None, str(error)))
+                continue
             call = self._call("seek", PERMISSION)
             moment = datetime.fromisoformat(_isoformat(claim.target))
             try:
                 self._ask(call, self._client.seek, subscription=self._name, time=moment)
                 done.append(Outcome(claim.partition, claim.target))
             except TransientError as error:
-                done.append(Outcome(claim.partition, None, f"{error} {_SEEK_UNKNOWN}"))
+                done.append(Outcome(claim.partition, claim.target, f"{error} {_SEEK_UNKNOWN}"))
             except BrokerError as error:
                 done.append(Outcome(claim.partition, None, str(error)))
-            self._changed_at = datetime.now(timezone.utc)
+            self._changed_at = self._clock.latest()
         return done
+
+    def _refuse_another(self, partition: Partition, expected: str | None) -> None:
+        """Raise `RecreatedError` where the subscription is another one, `BrokerError` where it is gone."""
+        found = self._incarnation() if expected is not None else None
+        if None not in (found, expected) and found != expected:
+            raise RecreatedError(partition)
 
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """Seek to the snapshot; see `source.Source`.
@@ -355,13 +393,14 @@ class PubSubSource:
         where the whole call may be repeated.
         """
         done = []
-        for partition, position, *_ in recorded:
+        for partition, position, expected, *_ in recorded:
             name = position.get("snapshot") if isinstance(position, Mapping) else None
             if not name:
                 error = "the run took no snapshot (--no-snapshot), so it cannot be undone"
                 done.append(Outcome(partition, None, error))
                 continue
             try:
+                self._refuse_another(partition, expected)
                 self.prepare_undo([partition], self._run.mode)
                 self._seek_to_snapshot(str(name))
                 done.append(Outcome(partition, None))
@@ -370,7 +409,7 @@ class PubSubSource:
             except ClearerError as error:
                 done.append(Outcome(partition, None, str(error)))
             finally:
-                self._changed_at = datetime.now(timezone.utc)
+                self._changed_at = self._clock.latest()
         return done
 
     def _seek_to_snapshot(self, name: str) -> None:
@@ -378,9 +417,7 @@ class PubSubSource:
         try:
             self._ask(call, self._client.seek, subscription=self._name, snapshot=name)
         except BrokerError as error:
-            if isinstance(error.__cause__, Exception) and (
-                code_of(error.__cause__) is grpc.StatusCode.NOT_FOUND
-            ):
+            if _is(error, grpc.StatusCode.NOT_FOUND):
                 raise BrokerError(
                     f"The snapshot {name} does not exist any more: it expired or was deleted. List the"
                     f" existing ones with: gcloud pubsub snapshots list --project {self._options.project}"
@@ -440,6 +477,6 @@ def _isoformat(target: object) -> str:
     return re.sub("Z$", "+00:00", str(target))
 
 
-def _expires(snapshot: Snapshot) -> str:
-    expires: Any = snapshot.expire_time  # a datetime, unlike its annotation
-    return rfc3339(expires) if expires else "an unknown time"
+def _is(error: BrokerError, code: grpc.StatusCode) -> bool:
+    """Whether the service answered with this code."""
+    return isinstance(error.__cause__, Exception) and code_of(error.__cause__) is code

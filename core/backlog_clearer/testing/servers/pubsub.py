@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any, NoReturn
 
 import grpc
@@ -147,6 +148,7 @@ class PubSubServer:
         self.streams: list[PullStream] = []
         self.requests: list[tuple[str, Any]] = []  # every unary request
         self.metadata: list[dict[str, str]] = []  # of every request
+        self.clock_s: float | None = None  # ahead of this machine; None: answers have no Date header
         self.second_s = 1.0  # how long a second of a lease lasts
         self.faults: dict[str, deque[tuple[grpc.StatusCode, dict[str, str]]]] = {}
         self.denied: set[str] = set()  # permissions
@@ -190,6 +192,16 @@ class PubSubServer:
 
     # For tests
 
+    def now(self) -> datetime:
+        """The time by the server's clock."""
+        return utc_now() + timedelta(seconds=self.clock_s or 0.0)
+
+    def delete(self, sub: Sub) -> None:
+        """Delete a subscription."""
+        with self.changed:
+            del self.subs[sub.config.name]
+            self.changed.notify_all()
+
     def create(self, name: str, **settings: Any) -> Sub:
         """A subscription `projects/test/subscriptions/NAME`; settings are fields of Subscription."""
         full = f"{PROJECT}/subscriptions/{name}"
@@ -202,7 +214,7 @@ class PubSubServer:
         with self.changed:
             for number in range(count):
                 key = f"key-{number % keys}" if keys else ""
-                item = Stored(f"m{next(self._ids)}", bytes(size), key, utc_now())
+                item = Stored(f"m{next(self._ids)}", bytes(size), key, self.now())
                 sub.stored[item.id] = item
                 sub.ready.append(item)
             self.changed.notify_all()
@@ -236,7 +248,7 @@ class PubSubServer:
         """Let Monitoring report the true figures, in samples dated this much later than now."""
 
         def sample(metric: str, sub: Sub) -> tuple[int, datetime]:
-            at = utc_now() + timedelta(seconds=later_s)
+            at = self.now() + timedelta(seconds=later_s)
             left = [item.published for item in sub.stored.values() if not item.acked]
             if metric == COUNT:
                 return len(left), at
@@ -268,6 +280,8 @@ class PubSubServer:
     def _unary(self, name: str, method: Any, request_type: Any) -> grpc.RpcMethodHandler:
         def handle(request: Any, context: grpc.ServicerContext) -> Any:
             self._admit(name, context)
+            if self.clock_s is not None:
+                context.send_initial_metadata((("date", format_datetime(self.now(), usegmt=True)),))
             with self.changed:
                 self.requests.append((name, request))
                 answer = method(request, context)
@@ -437,7 +451,7 @@ class PubSubServer:
         if request.name in self.snapshots:
             context.abort(grpc.StatusCode.ALREADY_EXISTS, "Resource already exists in the project.")
         sub = self._sub(request.subscription, context)
-        now = utc_now()
+        now = self.now()
         kept = {item.id for item in sub.stored.values() if not item.acked}
         snapshot = pubsub.Snapshot(
             name=request.name,

@@ -1,0 +1,118 @@
+"""Earlier attempts of the same run: the targets that they froze, and a skip that must not be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from backlog_clearer.engine.drain import Drain
+from backlog_clearer.errors import BrokerError, UsageError, recreated
+from backlog_clearer.model import Mode, Partition, PartitionState, Recorded, StopReason, Survey
+from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.job import Job
+from backlog_clearer.run.receipt import Receipt
+from backlog_clearer.run.report import Action
+from backlog_clearer.source import Source
+
+_REPEATED = (
+    "An earlier attempt of run {} has skipped already, and a second skip could bring back messages that"
+    " were acknowledged since: this attempt only verifies. If messages are left, use another run id."
+)
+_UNCERTAIN = (
+    "whether the skip of an earlier attempt of this run took effect is not known, and it is not repeated:"
+    " use another run id"
+)
+
+
+def earlier_attempts(job: Job, survey: Survey) -> list[Receipt]:
+    """Receipts of this run's earlier invocations for the same part, oldest first.
+
+    Raises `RefusedError` where the run id belongs to another subscription, `BrokerError` where they cannot
+    be read.
+    """
+    try:
+        found = receipts.load_run(job.run.receipt_dir, job.run_id, job.run.slice)
+    except UsageError as error:
+        raise BrokerError(
+            f"{error} Nothing was changed; choose another place with --receipt-dir."
+        ) from error
+    earlier = [item for item in found.values() if item.action is Action.CLEAR]
+    for receipt in earlier:
+        receipts.check_identity(receipt.identity, survey)
+    return earlier
+
+
+def must_not_skip(source: Source, job: Job, earlier: Sequence[Receipt]) -> bool:
+    """Whether an earlier attempt has skipped, or may have, where a skip can be done only once a run."""
+    if not moves_target(source, job):
+        return False
+    skips = [item for item in earlier if item.mode is Mode.SKIP]
+    return any(item.result is None or item.result.changed for item in skips)
+
+
+def moves_target(source: Source, job: Job) -> bool:
+    """Whether an attempt freezes a target of its own: a skip to an older one could bring back messages."""
+    return source.traits.skip_once and job.run.mode is Mode.SKIP
+
+
+def repeated_skip(job: Job, earlier: Sequence[Receipt]) -> Drain:
+    """A skip that is not repeated, as a drain that read nothing."""
+    results = [item.result for item in earlier if item.result is not None]
+    known = any(item.error is None and not item.totals.errors for item in results)
+    reason, error = (StopReason.EMPTY, None) if known else (StopReason.FAILED, _UNCERTAIN)
+    return Drain(reason, 0.0, 0, 0, {}, error, (_REPEATED.format(job.run_id),))
+
+
+def refrozen(
+    source: Source,
+    job: Job,
+    survey: Survey,
+    states: tuple[PartitionState, ...],
+    earlier: Sequence[Receipt],
+) -> tuple[Survey, tuple[PartitionState, ...], frozenset[Partition]]:
+    """Survey and states up to the targets of this run's earlier invocations, and which have reached them.
+
+    The targets of a run's slice are frozen once: another attempt, or its continuation after a
+    deadline, continues to the first one's targets and does not clear what arrived since; a note
+    reports that. A log that is another one than the first attempt's has an error.
+    """
+    targets = receipts.original_targets(earlier)
+    states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in states)
+    moved = {
+        state.partition: targets[state.partition].position
+        for state in states
+        if state.error is None
+        and state.partition in targets
+        and targets[state.partition].position != state.end
+    }
+    if not moved:
+        return survey, states, frozenset()
+    note = (
+        f"Run {job.run_id} froze its targets at {earlier[0].created_at:%Y-%m-%dT%H:%MZ} and continues to"
+        " them: messages that have arrived since stay in the backlog. Use another run id to clear them too."
+    )
+    survey = replace(survey, notes=(*survey.notes, note))
+    left = {item.partition: item for item in source.remaining(moved)}
+    again = tuple(
+        replace(
+            state,
+            end=moved[state.partition],
+            backlog=left[state.partition].left,
+            backlog_bytes=None,
+            error=left[state.partition].error,
+        )
+        if state.partition in moved
+        else state
+        for state in states
+    )
+    return survey, again, frozenset(key for key in moved if left[key].left == 0)
+
+
+def _same_log(
+    state: PartitionState, target: Recorded | None, earlier: Sequence[Receipt]
+) -> PartitionState:
+    """A state, with an error where its log is not the one for which this run froze a target."""
+    if target is None or not receipts.is_another(target.incarnation, state.incarnation):
+        return state
+    since = f"since run {earlier[0].run_id} began at {earlier[0].created_at:%Y-%m-%dT%H:%MZ}"
+    return replace(state, error=recreated(state.partition, since), passing=False)
