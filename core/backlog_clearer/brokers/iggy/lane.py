@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,8 +26,8 @@ from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
-_LOG = logging.getLogger("backlog_clearer")
 CONNECTIONS = 2
+_GROW_AFTER = 100  # polls that were answered
 _PAUSE_S = 0.02  # between polls of a partition at whose end nothing new has arrived
 
 
@@ -41,6 +40,7 @@ class PollSizes:
     def __init__(self) -> None:
         self._most: dict[Partition, int] = {}
         self._now: dict[Partition, int] = {}
+        self._answered: dict[Partition, int] = {}
 
     def survey(self, partition: Partition, most: int) -> None:
         """Set the most to ask for."""
@@ -54,10 +54,13 @@ class PollSizes:
     def halve(self, partition: Partition, asked: int) -> None:
         """A poll for so many got no answer."""
         self._now[partition] = max(1, asked // 2)
+        self._answered[partition] = 0
 
-    def grow(self, partition: Partition) -> None:
-        """A poll was answered."""
-        self._now[partition] = min(2 * self.of(partition), self._most.get(partition, 1))
+    def answered(self, partition: Partition) -> None:
+        """A poll was answered: ask for more again after many of them."""
+        self._answered[partition] = self._answered.get(partition, 0) + 1
+        if not self._answered[partition] % _GROW_AFTER:
+            self._now[partition] = min(2 * self.of(partition), self._most.get(partition, 1))
 
 
 class _Progress:
@@ -169,10 +172,6 @@ class IggyLane:
     def _cut(self, progress: _Progress, now: LogFacts) -> None:
         """The server restarted without the partition's last messages: what is left ends earlier."""
         end = now.extent.end
-        _LOG.warning(
-            "%s ends at offset %d now, and ended at %s: the server lost its last messages; the rest is read.",
-            progress.partition, end, progress.end,
-        )  # fmt: skip
         progress.end = end
         if progress.target is not None:
             progress.target = min(progress.target, end)
@@ -236,7 +235,7 @@ class IggyLane:
         self._polls.popleft()
         self._free.append(poll.connection)
         polled = self._polled(partition, reply)
-        self._tools.sizes.grow(partition)
+        self._tools.sizes.answered(partition)
         if progress.reached or poll.offset != progress.next:
             return None  # asked for before offsets turned out to have gaps
         if progress.end is not None and polled.current < progress.end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.errors import BrokerError, RecreatedError, TransientError
 from backlog_clearer.model import Partition
 
+_LOG = logging.getLogger("backlog_clearer")
 # Slices of a run are a group's members in turn, each for as long as one call writes. A call that finds
 # another member waits, up to a total that keeps within the exchange that `backlog_clearer.source` allows.
 _TURNS_S = 6.0
@@ -36,6 +38,7 @@ class LogGuard:
         self._lock = threading.Lock()
         self._logs: dict[Partition, LogFacts] = {}
         self._positions: dict[Partition, int | None] = {}  # surveyed or stored: it may not go back
+        self._cuts: dict[Partition, int] = {}  # earlier ends that were reported
         self._holes: dict[Partition, dict[int, int]] = {}
         self._sent: dict[
             Partition, set[int]
@@ -114,9 +117,21 @@ class LogGuard:
         return None
 
     def is_cut(self, partition: Partition, now: LogFacts) -> bool:
-        """Whether the log ends earlier than surveyed, and is the same otherwise."""
+        """Whether the log ends earlier than surveyed, and is the same otherwise; reported once."""
         before = self._logs.get(partition)
-        return before is not None and change(before, now) is LogChange.CUT
+        if before is None or change(before, now) is not LogChange.CUT:
+            return False
+        end = now.extent.end
+        if self._cuts.get(partition) != end:
+            self._cuts[partition] = end
+            _LOG.warning(
+                "%s ends at offset %d now, and ended at %d: the server lost its last messages. What is left is"
+                " cleared.",
+                partition,
+                end,
+                before.extent.end,
+            )
+        return True
 
 
 class OffsetWriter:

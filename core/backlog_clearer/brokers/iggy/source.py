@@ -299,7 +299,7 @@ class IggySource:
                 raise problem
             offset = as_offset_or_none(item.position)
             if forward:
-                self._forward(partition, log, stored, offset)
+                offset = self._forward(partition, log, stored, offset)
             else:
                 self._back(partition, stored, offset)
         except BrokerError as error:
@@ -313,7 +313,8 @@ class IggySource:
 
     def _forward(
         self, partition: Partition, log: LogFacts, stored: StoredOffset | None, offset: int | None
-    ) -> None:
+    ) -> int | None:
+        """Store an offset that is higher than the stored one; returns it, nearer where the log was cut."""
         problem = beyond_end(stored, log.extent.current) if stored is not None else None
         if problem:
             raise BrokerError(f"{self._client.where(partition)}: {problem}", partition)
@@ -321,6 +322,7 @@ class IggySource:
             offset = min(offset, log.extent.end)
         if offset is not None and offset > (NOTHING if stored is None else stored.offset):
             self._writer.store(partition, offset)
+        return offset
 
     def _back(self, partition: Partition, stored: StoredOffset | None, offset: int | None) -> None:
         if offset is not None and stored is None:

@@ -75,6 +75,8 @@ class IggyServer:
         self.answers: dict[int, deque[bytes]] = {}  # operation or code -> bodies to answer next
         self.cuts: set[int] = set()  # polls, counted over all connections, whose connection is cut
         self.hang_ups: deque[int] = deque()  # operations or codes, in order, that cut their connection
+        self.lost_answers: deque[int] = deque()  # the same, once the request was carried out
+        self.frame_bytes = 64 * 1024 * 1024  # a longer reply breaks its connection
         self.polls = 0
         self.forget_store = False  # answer a store without storing
         self.refused: set[int] = set()  # partitions whose offsets are not permitted to be written
@@ -175,6 +177,11 @@ class IggyServer:
             return [self._reply(head, b"", error.status)]
         framed = operation in (_STORE, _DELETE) or 128 <= operation < _SEND
         more, client.frames = client.frames, b""
+        if len(found) + len(more) > self.frame_bytes:
+            raise ConnectionError
+        if self.lost_answers and kind == self.lost_answers[0]:
+            self.lost_answers.popleft()
+            raise ConnectionError
         found = (struct.pack("<I", 0) if framed else b"") + found
         return [self._reply(head, found, _OK, len(more)), more]
 
