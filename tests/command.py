@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.paths import MODULE_PATH, ROOT
@@ -68,6 +69,24 @@ def ended(process: subprocess.Popen[str], timeout_s: float = 120.0) -> Ran:
     """Wait for the end of a process."""
     stdout, stderr = process.communicate(timeout=timeout_s)
     return Ran(process.returncode, stdout, stderr)
+
+
+def shown(*args: str, env: Mapping[str, str] | None = None) -> Ran:
+    """Run the command line to its end, with output for people."""
+    with _running(str(CLEANER), *args, env=env or {}) as process:
+        return ended(process)
+
+
+def undone(ran: Ran, folder: Path, env: Mapping[str, str] | None = None) -> Ran:
+    """Run the undo line of a run's output by a shell, as it is printed, in another directory."""
+    (line,) = (line for line in ran.stdout.splitlines() if line.startswith("Undo: "))
+    command = line.removeprefix("Undo: ")
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=folder, env={**kept, **(env or {})}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def cleaner(*args: str, env: Mapping[str, str] | None = None) -> Ran:

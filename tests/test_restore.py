@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from backlog_clearer import registry
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.cli import commands
+from backlog_clearer.cli.program import invocation_line
 from backlog_clearer.cli.session import Session
 from backlog_clearer.model import Partition
 from backlog_clearer.run.receipt import checksum
@@ -324,3 +325,41 @@ def test_the_undo_line_of_a_run_with_a_plain_secret_names_a_variable(
     undone = call(*undo_of(done.stdout)[undo_of(done.stdout).index("restore") :])
     assert undone.exit_code == 0, undone.output
     assert stored(broker) == [None, 400, None]
+
+
+@pytest.mark.parametrize(
+    ("argv0", "interpreter", "starts"),
+    [
+        ("cleaner.py", "python", ["python", "HERE/cleaner.py"]),
+        ("./cleaner.py", ".venv/bin/python3", ["HERE/.venv/bin/python3", "HERE/cleaner.py"]),
+        ("/opt/a b/cleaner.py", "/usr/bin/python3", ["/usr/bin/python3", "/opt/a b/cleaner.py"]),
+        ("/x/backlog_clearer/__main__.py", "python3", ["python3", "-m", "backlog_clearer"]),
+        ("HERE/bin/backlog-clearer", "python3", ["HERE/bin/backlog-clearer"]),
+        ("/nowhere/backlog-clearer", "python3", ["backlog-clearer"]),
+        ("-c", "python3", ["backlog-clearer"]),
+    ],
+)
+def test_a_printed_command_starts_the_program_that_was_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argv0: str, interpreter: str, starts: list[str]
+) -> None:
+    """Paths are absolute, a command on the search path keeps its name, and words are quoted."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "backlog-clearer").write_text("")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("sys.argv", [argv0.replace("HERE", str(tmp_path))])
+    monkeypatch.setattr("sys.orig_argv", [interpreter])
+    expected = [word.replace("HERE", str(tmp_path)) for word in starts]
+    assert shlex.split(invocation_line("restore", "a b")) == [*expected, "restore", "a b"]
+
+
+def test_an_installed_command_on_the_search_path_is_printed_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the shell finds the same program, its name is enough."""
+    command = tmp_path / "backlog-clearer"
+    command.write_text("#!/bin/sh")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [str(command)])
+    assert invocation_line("restore", "x") == "backlog-clearer restore x"

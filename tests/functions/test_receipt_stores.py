@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -20,6 +22,7 @@ from backlog_clearer.testing.support import Server, free_port, running
 from tests.brokers.kafka_embedded import embedded
 from tests.command import cleaner
 from tests.functions.deployed import Deployed
+from tests.paths import MODULE_PATH
 
 __all__ = ["embedded"]
 
@@ -87,3 +90,54 @@ def test_every_error_of_a_file_system_is_an_oserror() -> None:
         store.write(f"{place}/r/a.json", b"{}")
     with pytest.raises(BrokerError, match=place):
         note_failure(place, request, UsageError("x"), datetime.now(timezone.utc))
+
+
+UNREACHABLE = {
+    "gs://bucket/x": {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"},
+    "s3://bucket/x": {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
+    },
+    "az://container/x": {
+        "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
+        "AccountKey=Zm9v;BlobEndpoint=http://127.0.0.1:1/devstoreaccount1;",
+    },
+}  # fmt: skip
+
+_TRY = """
+import sys, time
+from backlog_clearer.errors import ClearerError
+from backlog_clearer.run import receipt, store
+import fsspec
+fsspec.get_filesystem_class(sys.argv[1].partition(":")[0])
+store.DEADLINE_S = 2.0
+begun = time.monotonic()
+try:
+    receipt.next_sequence(sys.argv[1], "r")
+except ClearerError as error:
+    print(error)
+print(round(time.monotonic() - begun))
+"""
+
+
+@pytest.mark.parametrize("place", UNREACHABLE)
+def test_an_unreachable_store_is_reported_soon_and_in_few_words(place: str) -> None:
+    """The place and a reason, in time, and no traceback of the store's library."""
+    env = {**os.environ, **UNREACHABLE[place], "PYTHONPATH": MODULE_PATH}
+    done = subprocess.run(
+        [sys.executable, "-c", _TRY, place],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    error, seconds = done.stdout.splitlines()
+    assert error.startswith(f"The receipts in {place}/r cannot be listed: ")
+    assert "Nothing was changed" in error
+    assert int(seconds) <= 2 + 3
+    assert done.stderr == ""
+
+
+def test_the_deadline_leaves_room_within_fifteen_seconds() -> None:
+    """One request of a store that does not answer ends early enough for the whole command."""
+    assert store.DEADLINE_S <= 10

@@ -12,6 +12,7 @@ from rich.table import Table
 from backlog_clearer.fanout.run_status import RunStatus, State
 from backlog_clearer.model import Partition
 from backlog_clearer.run.plan import Plan
+from backlog_clearer.run.receipt import can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, Verdict
 from backlog_clearer.run.verdict import sentence
 from backlog_clearer.text import amount, counted, listed
@@ -147,7 +148,9 @@ def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str,
         lines["Waited for proof"] = f"{result.waited_seconds:.0f} s"
     if result.receipt:
         lines["Receipt"] = result.receipt
-        if result.changed and not all(item.undo for item in result.partitions):
+        if result.changed and any(
+            can_be_restored(item.before, item.undo) for item in result.partitions
+        ):
             lines.update(undo)
     print_line(console, sentence(result), _style(result.verdict))
     for name, text in lines.items():

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
-from backlog_clearer.model import Mode, Partition, Recorded, Survey
+from backlog_clearer.model import Mode, Partition, Position, Recorded, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
@@ -289,6 +289,16 @@ SINCE = "since the receipt"
 def is_another(recorded: str | None, found: str | None) -> bool:
     """Whether two incarnations are of different logs; an unknown one (None) decides nothing."""
     return recorded is not None and found is not None and recorded != found
+
+
+def can_be_restored(position: StoredPosition | Position, undo: str | None) -> bool:
+    """Whether a recorded position can be written back.
+
+    `undo` of a position is a reservation about its messages; without a position it is why none is known,
+    which is not the same as that none was stored.
+    """
+    parts = position.values() if isinstance(position, Mapping) else (position,)
+    return undo is None or any(part is not None for part in parts)
 
 
 def check_alike(receipts: Sequence[Receipt]) -> None:

@@ -11,7 +11,7 @@ from backlog_clearer.errors import BrokerError, UsageError, recreated
 from backlog_clearer.model import Outcome, Partition, PartitionState, Position, Recorded
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
-from backlog_clearer.run.receipt import SINCE, is_another
+from backlog_clearer.run.receipt import SINCE, can_be_restored, is_another
 from backlog_clearer.run.record import Change, Record, complete
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, as_json, row
 from backlog_clearer.run.retry import repeated
@@ -108,8 +108,10 @@ def _fault(item: Recorded, state: PartitionState) -> str | None:
     """Why a recorded position must not be written; None: nothing is known against it."""
     if is_another(item.incarnation, state.incarnation):
         return recreated(item.partition, SINCE)
+    if not can_be_restored(item.position, item.undo):
+        return f"The receipt has no position for it: {item.undo}"
     if item.position is None:
-        return f"The receipt has no position for it: {item.undo}" if item.undo else None
+        return None
     kinds = {_kind(found) for found in (state.position, state.start, state.end) if found is not None}
     kind = _kind(item.position)
     if kinds and kind not in kinds and not (kind is Mapping and kinds == {int}):
