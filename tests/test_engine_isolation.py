@@ -462,3 +462,12 @@ def test_silence_without_throttling_is_a_stall() -> None:
     done = drain(source, source.claims(), ONE.model_copy(update={"stall_seconds": 0.8}))
     assert done.reason is StopReason.STALLED
     assert done.seconds > 1.2
+
+
+def test_backoff_grows_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits double from 0.2 to 8 s, half of each by chance, so that workers do not retry in step."""
+    monkeypatch.undo()
+    assert [worker.backoff_s(0), worker.backoff_s(-0)] == [0.2, 0.2]
+    for failures, longest in ((1, 0.4), (2, 0.8), (3, 1.6), (4, 3.2), (5, 6.4), (6, 8.0), (1000, 8.0)):
+        waits = [worker.backoff_s(failures) for _ in range(200)]
+        assert longest / 2 <= min(waits) < max(waits) <= longest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +302,70 @@ def test_a_run_without_new_partitions_notes_none(tmp_path: Path) -> None:
     for changes in ({}, {"partitions": "0"}, {"slice": "1/2"}):
         result = run(source, tmp_path, **changes)
         assert not any("added" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_changes_wait_for_other_slices_that_hold_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """What slices do to each other is retried more often than other failures, with growing waits."""
+    monkeypatch.setattr(retry, "_WAIT_S", 0.01)
+    broker, source = filled()
+    name = "skip" if mode is Mode.SKIP else "prepare_undo"
+    change, failures = getattr(source, name), iter(range(retry.CHANGE_ATTEMPTS - 1))
+    tried: list[float] = []
+
+    def contended(*args: Any) -> Any:
+        tried.append(time.monotonic())
+        if next(failures, None) is not None:
+            raise TransientError("another slice holds the lock")
+        return change(*args)
+
+    monkeypatch.setattr(source, name, contended)
+    assert run(source, tmp_path, mode=mode).cleared
+    assert stored(broker) == [500, 500]
+    waits = [after - before for before, after in pairwise(tried)]
+    assert len(waits) == retry.CHANGE_ATTEMPTS - 1
+    assert waits[-1] > 0.3  # the first one is below 0.01, but for the machine's other work
+
+
+def test_a_request_that_takes_long_to_fail_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time spent in requests ends the attempts; time spent waiting between them does not."""
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
+    tried: list[float] = []
+
+    def slow() -> None:
+        tried.append(time.monotonic())
+        time.sleep(0.2)
+        raise TransientError("no answer")
+
+    with pytest.raises(TransientError):
+        retry.repeated("request", slow)
+    assert len(tried) == 1
+
+
+def test_figures_that_lag_are_asked_for_again_beside_a_broken_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken partition does not keep the verification of the others from waiting for the broker."""
+    broker, source = filled()
+    ask, answers = source.remaining, iter(range(2))
+
+    def lagging(targets: Any) -> Any:
+        found = ask(targets)
+        if next(answers, None) is not None:
+            return [item if item.error else item._replace(left=500) for item in found]
+        return found
+
+    def confirm(_: object) -> bool:
+        broker.broken[Partition("t", 1)] = "the partition was deleted"
+        return True
+
+    monkeypatch.setattr(source, "remaining", lagging)
+    options = RunOptions(stop_when_empty=True, receipt_dir=str(tmp_path))
+    job = Job("memory", SystemOptions(), options, "r")
+    result = clear_source(source, job, Callbacks(confirm=confirm), Halt())
+    assert [row.verified for row in result.partitions] == [True, None]
+    assert result.partitions[0].error is None
+    assert "was deleted" in str(result.partitions[1].error)
+    assert result.stop_reason is StopReason.FAILED

@@ -52,6 +52,7 @@ class Drained:
     unacknowledged: int  # read but not acknowledged: they stay in the backlog
     bytes: int
     error: str | None
+    reached: bool = False  # its target, by what was read and acknowledged
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,7 @@ class _Watch:
                 old.unacknowledged + share.read - share.settled,
                 old.bytes + share.bytes,
                 old.error or share.error,
+                old.reached or share.done,
             )
         errors = [item.error for item in drained.values() if item.error]
         unfinished = [

@@ -13,7 +13,6 @@ retried, and after a final one, or too many, the worker retires and its claims g
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
@@ -192,7 +191,7 @@ class Worker:
         wait = GRANTED_WAIT_S if budget else READ_WAIT_S
         interval = self.source.traits.settle_interval_s
         at = now()
-        settle_at, until = at + interval, math.inf
+        settle_at, until, fresh = at + interval, at + FOREVER_S, True
         waiting = sum(not share.reached for share in shares.values())
         while waiting and at < until and not halted() and not self.called:
             grant = budget.take() if budget else None
@@ -217,8 +216,8 @@ class Worker:
             if budget and not got:  # a worker that has messages but no grant must get its turn
                 self.halt.wait(2 * GRANT_POLL_S)
             at = now()
-            if until is math.inf:
-                until = self._works(shares, at)
+            if fresh:
+                fresh, until = False, self._works(shares, at)
             if advances:
                 self.progress_at = at
                 self._unsettled = True

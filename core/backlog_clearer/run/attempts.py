@@ -12,6 +12,7 @@ from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import Action
+from backlog_clearer.run.retry import repeated
 from backlog_clearer.source import Source
 
 _REPEATED = (
@@ -92,7 +93,7 @@ def refrozen(
         " them: messages that have arrived since stay in the backlog. Use another run id to clear them too."
     )
     survey = replace(survey, notes=(*survey.notes, note))
-    left = {item.partition: item for item in source.remaining(moved)}
+    left = {item.partition: item for item in repeated("figures", lambda: source.remaining(moved))}
     again = tuple(
         replace(
             state,

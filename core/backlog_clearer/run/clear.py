@@ -25,7 +25,7 @@ from backlog_clearer.run.plan import claim, cost, notes_for
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.record import Change, Record, change_of, complete
 from backlog_clearer.run.report import Action, RunResult, Verdict
-from backlog_clearer.run.retry import repeated
+from backlog_clearer.run.retry import CHANGE_ATTEMPTS, repeated
 from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
 from backlog_clearer.run.verdict import judge_clear
 from backlog_clearer.run.verify import cleared_rows, difference
@@ -115,7 +115,11 @@ def _prepared(
     partitions = [item.partition for item in claims]
     mode = record.job.run.mode
     try:
-        note = repeated("undo's preparation", lambda: source.prepare_undo(partitions, mode))
+        note = repeated(
+            "undo's preparation",
+            lambda: source.prepare_undo(partitions, mode),
+            attempts=CHANGE_ATTEMPTS,
+        )
     except ClearerError as error:
         failed = Change(0.0, StopReason.FAILED, error=str(error))
         untouched = frozenset(item.id for item in record.rows)
@@ -134,7 +138,7 @@ def _skip(source: Source, claims: Sequence[Claim]) -> tuple[Drain, frozenset[Par
     outcomes: Sequence[Outcome] = ()
     if claims:
         try:
-            outcomes = repeated("skip", lambda: source.skip(claims))
+            outcomes = repeated("skip", lambda: source.skip(claims), attempts=CHANGE_ATTEMPTS)
         except BrokerError as failure:  # some partitions may have moved: verification shows which
             error = str(failure)
     refused = {item.partition: Drained(0, 0, 0, item.error) for item in outcomes if item.error}

@@ -14,7 +14,7 @@ from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.receipt import SINCE, can_be_restored, is_another
 from backlog_clearer.run.record import Change, Record, complete
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, as_json, row
-from backlog_clearer.run.retry import repeated
+from backlog_clearer.run.retry import CHANGE_ATTEMPTS, repeated
 from backlog_clearer.run.survey import refuse_live, survey
 from backlog_clearer.run.verdict import judge_restore
 from backlog_clearer.run.verify import number_of, restored_rows
@@ -181,6 +181,6 @@ def _unchecked(
 def _restored(source: Source, writes: Sequence[Recorded]) -> Sequence[Outcome]:
     """`source.restore`; an error that concerns all partitions becomes that of each."""
     try:
-        return repeated("restore", lambda: source.restore(writes))
+        return repeated("restore", lambda: source.restore(writes), attempts=CHANGE_ATTEMPTS)
     except BrokerError as error:
         return [Outcome(item.partition, None, str(error)) for item in writes]

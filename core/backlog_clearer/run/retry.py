@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tenacity
+from tenacity.stop import stop_base
 
 from backlog_clearer.errors import TransientError
 from backlog_clearer.text import listed
@@ -14,8 +16,10 @@ from backlog_clearer.text import listed
 _LOG = logging.getLogger("backlog_clearer")
 
 ATTEMPTS = 4
-PATIENCE_S = 5.0  # a broker that took this long to fail is not asked again
-_WAIT_S = 0.3  # at least, between two attempts
+CHANGE_ATTEMPTS = 8  # of a change, which other slices of the run may hold up
+PATIENCE_S = 5.0  # a broker that took this long to fail, all attempts together, is not asked again
+_WAIT_S = 0.3  # between two attempts, half of it by chance; doubles up to…
+_WAIT_LAST_S = 4.0
 _SHOWN = 3  # failures in a line of the log
 
 _Answer = TypeVar("_Answer")
@@ -25,15 +29,31 @@ def _nothing(_: object) -> Sequence[str]:
     return ()
 
 
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    """The wait after an attempt: longer each time, and not the same in each slice."""
+    longest = min(_WAIT_LAST_S, _WAIT_S * 2.0 ** (state.attempt_number - 1))
+    return random.uniform(longest / 2, longest)  # noqa: S311 not a secret
+
+
+class _TookLong(stop_base):
+    """Stops where the requests themselves took too long, without the waits between them."""
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return (retry_state.seconds_since_start or 0.0) - retry_state.idle_for > PATIENCE_S
+
+
 def repeated(
     name: str,
     request: Callable[[], _Answer],
     passing: Callable[[_Answer], Sequence[str]] = _nothing,
+    *,
+    attempts: int | None = None,
 ) -> _Answer:
     """The request's answer, after a few attempts if it raises `TransientError` or `passing` finds failures.
 
     `name` is for the log. Raises like the request, a few seconds later; an answer in which failures
-    remain is returned as it is.
+    remain is returned as it is. `attempts` (None: few) is `CHANGE_ATTEMPTS` for a request that slices of
+    a run make in turn (they hold a lock, or join a group), so that each waits for the others.
     """
 
     def report(state: tenacity.RetryCallState) -> None:
@@ -45,8 +65,8 @@ def repeated(
     answer: _Answer = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError)
         | tenacity.retry_if_result(lambda result: bool(passing(result))),
-        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(PATIENCE_S),
-        wait=tenacity.wait_random_exponential(multiplier=_WAIT_S, min=_WAIT_S, max=2.0),
+        stop=tenacity.stop_after_attempt(attempts or ATTEMPTS) | _TookLong(),
+        wait=_wait_s,
         before_sleep=report,
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )(request)

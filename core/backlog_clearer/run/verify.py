@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from backlog_clearer.engine.drain import Drain, Drained
 from backlog_clearer.errors import ClearerError, recreated
@@ -43,7 +43,7 @@ def cleared_rows(
     # Partitions without a claim are asked for too: "nothing to do" is a statement about the broker.
     targets = {claim.partition: claim.target for claim in claims}
     targets.update({item.id: item.target for item in rows if item.id not in targets and not item.error})
-    found = _remaining(source, targets, expect_zero=drained.reason is StopReason.EMPTY)
+    found = _remaining(source, targets, _expected_empty(targets, drained))
     surveyed = {state.partition: state.incarnation for state in states}
     found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
     return tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
@@ -72,10 +72,18 @@ def _of_log(found: Remaining, surveyed: str | None) -> Remaining:
     return Remaining(found.partition, found.position, None, recreated(found.partition))
 
 
+def _expected_empty(targets: Iterable[Partition], drained: Drain) -> frozenset[Partition]:
+    """Partitions of which nothing can be left, whatever became of the others."""
+    if drained.reason is StopReason.EMPTY:
+        return frozenset(targets)
+    untouched = Drained(0, 0, 0, None, reached=drained.error is None)  # a skip has only those refused
+    return frozenset(key for key in targets if drained.partitions.get(key, untouched).reached)
+
+
 def _remaining(
-    source: Source, targets: Mapping[Partition, Position | None], *, expect_zero: bool
+    source: Source, targets: Mapping[Partition, Position | None], expected: frozenset[Partition]
 ) -> dict[Partition, Remaining]:
-    """The broker's figures; asked again where they may lag behind an acknowledgement."""
+    """The broker's figures; asked again where those `expected` to be 0 lag behind an acknowledgement."""
     found: dict[Partition, Remaining] = {}
     for attempt in range(ATTEMPTS if targets else 0):
         try:
@@ -83,8 +91,8 @@ def _remaining(
         except ClearerError as error:
             _LOG.warning("Verification failed: %s", error)
             found = {}
-        satisfied = found and all(item.left == 0 for item in found.values())
-        if satisfied or not expect_zero or attempt + 1 == ATTEMPTS:
+        satisfied = all(key in found and found[key].left == 0 for key in expected)
+        if satisfied or attempt + 1 == ATTEMPTS:
             break
         time.sleep(WAIT_S)
     return found
