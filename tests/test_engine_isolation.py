@@ -221,6 +221,15 @@ def test_a_limit_on_consumers_means_fewer_lanes() -> None:
     assert any("of 4 workers could not continue" in note for note in done.notes)
 
 
+def test_many_workers_for_one_consumer_clear_everything() -> None:
+    """However many workers are refused, and in whatever order, no partition is lost on the way."""
+    for _ in range(5):
+        source = ScriptedSource(*[500] * 24, places=1)
+        source.opening = lambda _: time.sleep(0.002)
+        done = drain(source, source.claims(), RUN.model_copy(update={"workers": 24}))
+        assert (done.reason, source.stored()) == (StopReason.EMPTY, [500] * 24)
+
+
 def test_competing_lanes_continue_without_the_one_that_fails() -> None:
     """Where lanes compete, the others clear what a lane leaves that fails for good."""
     source = ScriptedSource(5000, competing=True, places=2)

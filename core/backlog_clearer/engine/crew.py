@@ -18,7 +18,7 @@ from backlog_clearer.source import Source
 from backlog_clearer.text import counted
 
 JOIN_S = 30.0  # longest wait for workers to settle and close
-REFUSALS = 3  # workers that try a claim with which the client of each fails for good
+DOUBTS = 3  # clients that worked and then failed for good with a claim, before it ends
 
 
 class Crew:
@@ -120,10 +120,15 @@ class Crew:
         """Return claims that the spare worker has read again."""
         with self._lock:
             for share in shares:
-                self._give(share, worker)
+                self._give(share, otherwise=worker)
 
-    def hand_over(self, shares: Iterable[Share], worker: Worker, *, retires: bool) -> None:
-        """Give claims to workers whose client did not fail with them; those without one end."""
+    def hand_over(
+        self, shares: Iterable[Share], worker: Worker, *, retires: bool, working: bool
+    ) -> None:
+        """Give claims to workers whose client did not fail with them; those without one end.
+
+        `working`: only to workers whose client has worked.
+        """
         with self._lock:
             found = list(shares)
             if retires:
@@ -132,22 +137,24 @@ class Crew:
                 worker.inbox = []
             for share in found:
                 share.due_at = 0.0
-                self._give(share)
+                self._give(share, working=working)
 
     def _free(self, share: Share) -> list[Worker]:
         """Workers that can take a claim and have none."""
         return [worker for worker in self.workers if _can_take(worker, share) and not worker.load]
 
-    def _give(self, share: Share, otherwise: Worker | None = None) -> None:
+    def _give(self, share: Share, *, otherwise: Worker | None = None, working: bool = False) -> None:
         """Pass a claim to the worker with the fewest, end it where there is none."""
         able = [worker for worker in self.workers if _can_take(worker, share)]
+        if working:
+            able = [worker for worker in able if worker.proven]
         if self.source.traits.competing and any(
             other is not share and other.claim.partition == share.claim.partition and not other.over
             for other in self.shares
         ):
             share.yielded = True
-        elif able and len(share.refused_by) < REFUSALS:
-            _pass(share, min(able, key=lambda worker: worker.load))
+        elif able and share.doubts < DOUBTS:
+            _pass(share, min(able, key=lambda worker: (not worker.proven, worker.load)))
         elif otherwise is not None and _can_take(otherwise, share):
             _pass(share, otherwise)
         else:

@@ -140,8 +140,9 @@ class _Silence:
 
     def seconds(self, worker: Worker, now: float) -> float:
         """The silence so far."""
-        if worker.progress_at > self.since:  # an answer with messages may itself throttle
-            self.since, self.throttled_s = worker.progress_at, self.last_s
+        latest = max(worker.progress_at, worker.opened_at)
+        if latest > self.since:  # an answer with messages may itself throttle
+            self.since, self.throttled_s = latest, self.last_s
         self.last_s = worker.throttled_s
         return max(0.0, now - self.since - (self.last_s - self.throttled_s))
 
@@ -183,7 +184,7 @@ class _Watch:
         if progress_at > self.probed_at:
             self.probed, self.probed_left, self.probe_wait = False, None, PROBE_FIRST_S
         left = total_known(0 if share.reached else share.left for share in shares if not share.over)
-        if self._should_probe(left, quiet_s, now - self.probed_at):
+        if self._should_probe(left, now - max(progress_at, self.started), now - self.probed_at):
             self._probe()
         if left == 0 and not self.frozen and self.probed and self.probed_left is None:
             left = None  # the broker does not confirm what the lanes report
@@ -204,11 +205,11 @@ class _Watch:
         silence = self.silences.setdefault(worker.name, _Silence(self.started))
         return silence.seconds(worker, now)
 
-    def _should_probe(self, left: int | None, quiet_s: float, since_probe_s: float) -> bool:
+    def _should_probe(self, left: int | None, idle_s: float, since_probe_s: float) -> bool:
         """Whether only the broker can show if this is the end, and it is time to ask it."""
         if not self.run.stop_when_empty or since_probe_s < self.probe_wait:
             return False
-        return (left is None and quiet_s >= self.probe_wait) or (left == 0 and not self.frozen)
+        return (left is None and idle_s >= self.probe_wait) or (left == 0 and not self.frozen)
 
     def _probe(self) -> None:
         targets = {

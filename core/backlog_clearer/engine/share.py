@@ -25,6 +25,8 @@ class Share:
     troubled: bool = False  # between a transient error and the next read that works
     due_at: float = 0.0  # on the monotonic clock: not tried again before
     refused_by: set[str] = field(default_factory=set)  # workers whose client failed for good with it
+    exhausted: bool = False  # at least one of these failed with too many transient errors
+    doubts: int = 0  # of these, workers whose client had worked before
     refusal: str | None = None  # the first of these errors
     yielded: bool = False  # another worker has the same claim, and this one does not continue
 

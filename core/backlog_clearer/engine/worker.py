@@ -55,8 +55,13 @@ class Exchange(Protocol):
     def hand_back(self, shares: Iterable[Share], worker: Worker) -> None:
         """Return claims that a spare worker has read again."""
 
-    def hand_over(self, shares: Iterable[Share], worker: Worker, *, retires: bool) -> None:
-        """Give claims to workers whose client did not fail with them; those without one end."""
+    def hand_over(
+        self, shares: Iterable[Share], worker: Worker, *, retires: bool, working: bool
+    ) -> None:
+        """Give claims to workers whose client did not fail with them; those without one end.
+
+        `working`: only to workers whose client has worked.
+        """
 
     def changed(self) -> None:
         """Report that something is over."""
@@ -96,7 +101,8 @@ class Worker:
         self.called = False  # the inbox is not empty, or the drain is over
         self.wake = threading.Event()
         self.retired = False
-        self.progress_at = time.monotonic()  # a message arrived, or a lane was opened
+        self.progress_at = time.monotonic()  # a message arrived
+        self.opened_at = self.progress_at  # its lane was opened
         self.retries = 0
         self.refusal: str | None = None  # why it retired
         self.lane: Lane | None = None
@@ -110,6 +116,11 @@ class Worker:
         """For how long the broker has told this worker's lanes to wait; any thread may ask."""
         lane = self.lane
         return self._throttled_s + (lane.throttled_s if lane else 0.0)
+
+    @property
+    def proven(self) -> bool:
+        """Whether its client has read something, or could have."""
+        return bool(self._proven)
 
     @property
     def load(self) -> int:
@@ -146,7 +157,7 @@ class Worker:
             self.lane = self.source.open_lane(
                 [replace(share.claim, resume=share.resume) for share in shares.values()]
             )
-            self.progress_at = time.monotonic()
+            self.opened_at = time.monotonic()
             self._use(self.lane, shares)
         except ClearerError as failure:
             error = failure
@@ -285,7 +296,9 @@ class Worker:
             return
         transient = isinstance(error, TransientError)
         handed = [share for share in active if share.refused_by and not self._has_read(share)]
-        if handed and (transient or self._proven):
+        if transient:  # another failure than the one for which it was handed over is nothing special
+            handed = [share for share in handed if share.exhausted]
+        if handed and (transient or self.proven):
             # Another client failed with these before, and now this one did: its others still work.
             self._refuse(handed, error, retires=False)
             return
@@ -293,7 +306,7 @@ class Worker:
         if transient and self._failures <= self.run.max_retries:
             self._rest(active, self._failures, error)
         else:
-            self._refuse(active, error, retires=True)
+            self._refuse([s for s in self.shares.values() if not s.over], error, retires=True)
 
     def _failed_partition(
         self, share: Share, error: ClearerError, active: list[Share], *, again: bool
@@ -322,13 +335,18 @@ class Worker:
         """Pass on claims with which this worker's client fails for good."""
         for share in shares:
             share.refused_by.add(self.name)
+            share.doubts += self.proven
+            share.exhausted |= isinstance(error, TransientError)
             share.refusal = share.refusal or str(error)
         self._drop(shares)
         if retires:
             self.refusal = str(error)
         partitions = counted(len(shares), "partition")
         _LOG.warning("%s leaves %s to the others: %s", self.name, partitions, error)
-        self.crew.hand_over(shares, self, retires=retires)
+        working = isinstance(
+            error, TransientError
+        )  # others that do not work yet have retries themselves
+        self.crew.hand_over(shares, self, retires=retires, working=working)
 
     def _drop(self, shares: list[Share]) -> None:
         for share in shares:
