@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,13 @@ from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.source import KafkaSource, open_source
 from backlog_clearer.model import Claim
 from backlog_clearer.options.run import RunOptions
+from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
 from backlog_clearer.testing.support import wait_until
 from tests.command import cleaner, ended, started
 from tests.real.conftest import Three
+from tests.real.kafka_case import Case
 
 PARTITIONS, EACH = 6, 20_000
 MESSAGES = PARTITIONS * EACH
@@ -90,6 +93,39 @@ def test_partitions_without_a_leader_are_named_and_the_rest_is_cleared(
     wait_until(lambda: NO_LEADER not in judge.leaders(topic).values(), "leaders for all")
     assert cleaner(*args).code == 0
     assert judge.committed(topic, group) == dict.fromkeys(range(PARTITIONS), 100)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=str)
+def test_a_lane_with_a_dead_and_a_healthy_leader_clears_what_it_can(
+    cluster: KafkaCluster, reader: Reader, tmp_path: Path
+) -> None:
+    """One worker, and a broker that dies in mid-drain and has the only copies: the rest is cleared."""
+    judge = Judge(cluster.bootstrap())
+    case = Case(judge, tmp_path, reader)
+    topic = case.topic = judge.create(unique("half"), PARTITIONS, copies=1)
+    case.group = judge.group_coordinated_by_other_than(3)
+    for number in range(PARTITIONS):
+        judge.produce(topic, number, EACH, compression="none")
+    dead = {number for number, leader in judge.leaders(topic).items() if leader == 3}
+    assert 0 < len(dead) < PARTITIONS
+    killed: list[int] = []
+
+    def kill(seen: Any) -> None:
+        if seen.messages and not killed:
+            killed.append(seen.messages)
+            cluster.kill(3)
+
+    try:
+        result = case.clear(Callbacks(progress=kill), workers=1, max_retries=3)
+        found = judge.committed(topic, case.group)
+    finally:
+        cluster.restart(3)
+    assert killed[0] < MESSAGES
+    assert {number for number, offset in found.items() if offset != EACH} == dead
+    rows = {item.partition: item for item in result.partitions}
+    assert all(rows[number].verified for number in set(rows) - dead)
+    assert all(rows[number].error for number in dead)
+    assert not result.cleared
 
 
 def test_client_rack_reads_from_the_replica_near_by(cluster: KafkaCluster) -> None:

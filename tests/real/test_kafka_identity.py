@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.cimpl import NewPartitions
 
 from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.engine import drain
 from backlog_clearer.errors import RefusedError
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
+from backlog_clearer.testing.support import wait_until
 from tests.real.conftest import Three
 from tests.real.kafka_case import Case
 
@@ -153,3 +156,55 @@ def test_a_receipt_with_an_offset_beyond_the_end_is_not_written(case: Case) -> N
     assert case.committed() == {0: 10, 1: 10, 2: 3}
     assert [bool(item.error) for item in back.partitions] == [True, True, False]
     assert not back.cleared
+
+
+@pytest.mark.parametrize("reader", READERS, ids=str)
+def test_a_topic_deleted_in_mid_drain_does_not_end_another_one(
+    three: Three, reader: Reader, tmp_path: Path
+) -> None:
+    """Of two topics one is deleted while both are drained: the other is cleared to its last message."""
+    three.relay.heal()
+    judge = Judge(three.cluster.bootstrap())
+    case = Case(judge, tmp_path, reader)
+    doomed, healthy = case.create(2), case.create(2)
+    for topic in (doomed, healthy):
+        for number in range(2):
+            judge.produce(topic, number, 20_000, compression="none")
+    case.topic = f"{doomed},{healthy}"
+    done: list[int] = []
+
+    def delete(seen: Any) -> None:
+        if seen.messages and not done:
+            done.append(seen.messages)
+            judge.delete(doomed)
+
+    result = case.clear(Callbacks(progress=delete), workers=2)
+    assert done[0] < 80_000
+    rows = {(item.topic, item.partition): item for item in result.partitions}
+    assert judge.committed(healthy, case.group) == {0: 20_000, 1: 20_000}
+    assert all(rows[healthy, number].verified for number in range(2))
+    assert all(rows[healthy, number].messages == 20_000 for number in range(2))
+    assert all("deleted" in (rows[doomed, number].error or "") for number in range(2))
+    assert not result.cleared
+
+
+def test_partitions_added_meanwhile_are_read_too(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --follow, partitions that are added during the run are read; nothing is left in them."""
+    monkeypatch.setattr(drain, "GROW_S", 1.0)
+    topic = case.create(1)
+    case.judge.produce(topic, 0, 50)
+    done: list[int] = []
+
+    def grow(seen: Any) -> None:
+        if seen.messages >= 50 and not done:
+            done.append(seen.messages)
+            case.judge.admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
+            for number in range(1, 3):
+                wait_until(lambda: 2 in case.judge.leaders(topic), "new partitions")
+                case.judge.produce(topic, number, 50)
+
+    result = case.clear(
+        Callbacks(progress=grow), follow=True, stop_when_empty=False, max_messages=150, max_seconds=60
+    )
+    assert result.totals.messages == 150
+    assert case.committed() == {0: 50, 1: 50, 2: 50}

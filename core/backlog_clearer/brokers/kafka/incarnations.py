@@ -57,13 +57,15 @@ class Incarnations:
         if not expected:
             return {}
         found = self._admin.incarnations({partition.topic for partition in expected})
-        missing = {partition.topic for partition in expected} - set(found)
+        missing = {partition.topic: partition for partition in expected if partition.topic not in found}
         for topic in found:
             self._missing.pop(topic, None)
-        for topic in missing:
+        for topic, partition in missing.items():
             since_when = self._missing.setdefault(topic, self._now())
             if patient and self._now() - since_when < _GONE_S:
-                raise TransientError(f"The brokers do not know the topic {topic} at present.")
+                raise TransientError(
+                    f"The brokers do not know the topic {topic} at present.", partition
+                )
         return {
             partition: gone(partition)
             if partition.topic in missing
