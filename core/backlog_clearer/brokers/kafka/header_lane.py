@@ -39,6 +39,7 @@ from backlog_clearer.model import Advance, Claim, Partition, Settled
 _BATCH_LIMIT = 256 * 1024 * 1024  # a larger record batch is not accepted
 _MAX_WAIT_MS = 500  # how long a broker may wait for data before it answers
 _ANSWER_TIMES = 3  # how many time-outs a whole answer may take; it should take a second
+_WITHOUT_S = 2.0  # how long a lane reads before it names a partition whose leader it does not reach
 _STARTING = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART}
 )  # also the answer of a broker that just started
@@ -81,18 +82,31 @@ class HeaderLane:
         self._waited: dict[int, float] = {}  # by node: seconds of reading since its request was sent
         self._not_before: dict[int, float] = {}  # by node: when its throttling ends
         self._failure: BrokerError | None = None
-        self._leaders = Leaders({}, {})
+        self._leaders = Leaders({}, {}, {})
+        self._lacking: dict[Partition, TransientError] = {}  # what cannot be read by this lane
+        self._until = time.monotonic() + _WITHOUT_S  # it is read without those for so long
         self._source: dict[Partition, int] = {}  # the node each partition is read from
         if self._offsets.open:
             try:
                 self._stored.warm_up()
                 self._leaders = find_leaders(options, settings, sorted(self._offsets.open))
                 self._source = dict(self._leaders.leaders)
-                for node in set(self._source.values()):
-                    self._connect(node)
+                self._lacking.update(self._leaders.lacking)
+                self._connect_all()
             except BaseException:
                 self.close()
                 raise
+
+    def _connect_all(self) -> None:
+        """Connect to every leader that can be reached; raises `TransientError` if none can be."""
+        for node in sorted(set(self._source.values())):
+            try:
+                self._connect(node)
+            except TransientError as failure:
+                led = [partition for partition, leader in self._source.items() if leader == node]
+                self._lacking.update({p: TransientError(str(failure), p) for p in led})
+        if not self._inlets:
+            raise next(iter(self._lacking.values()))
 
     def _connect(self, node: int) -> None:
         """Connect to a node that is not connected yet."""
@@ -113,6 +127,7 @@ class HeaderLane:
         if not self._offsets.open:
             return ()
         begun = time.monotonic()
+        self._name_lacking(begun)
         for node in self._inlets:
             self._ask(node)
         in_flight = {node: inlet for node, inlet in self._inlets.items() if inlet.expecting}
@@ -133,6 +148,12 @@ class HeaderLane:
         if not advances:
             self._fail()
         return advances
+
+    def _name_lacking(self, now: float) -> None:
+        """Raise for a partition that this lane cannot read, once the others had their time or are read."""
+        lacking = [partition for partition in self._lacking if partition in self._offsets.open]
+        if lacking and (now >= self._until or len(lacking) == len(self._offsets.open)):
+            raise self._lacking[lacking[0]]
 
     @staticmethod
     def _ready(in_flight: Mapping[int, Inlet], max_wait_s: float) -> Sequence[int]:
@@ -164,7 +185,7 @@ class HeaderLane:
             return
         offsets, source = self._offsets, self._source
         wanted = sorted(
-            (partition for partition in offsets.open if source[partition] == node),
+            (partition for partition in offsets.open if source.get(partition) == node),
             key=self._rank.__getitem__,
         )
         if not wanted:

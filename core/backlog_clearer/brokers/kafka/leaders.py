@@ -33,10 +33,11 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leaders:
-    """The brokers, and the leader of each partition."""
+    """The brokers, and the leader of each partition that has one."""
 
     nodes: Mapping[int, Address]
     leaders: Mapping[Partition, int]
+    lacking: Mapping[Partition, TransientError]  # why the others cannot be read at present
 
 
 def parse_address(text: str) -> Address:
@@ -60,7 +61,7 @@ def find_leaders(
 ) -> Leaders:
     """Ask the first bootstrap server that answers; creates no topic.
 
-    Raises `TransientError` if none answers or a partition has no leader at present, `BrokerError`, or
+    Raises `TransientError` if none answers or no partition has a leader at present, `BrokerError`, or
     `HeadersUnsupportedError`.
     """
     return first_answer(options, settings, lambda made: _metadata(made, options, partitions))
@@ -110,20 +111,24 @@ def _metadata(
         for part in topic.partitions
     }
     broken = {topic.name: topic.error_code for topic in answer.topics if topic.error_code}
-    leaders = {}
+    leaders: dict[Partition, int] = {}
+    lacking: dict[Partition, TransientError] = {}
     for partition in partitions:
         missing = (broken.get(partition.topic, KafkaError.UNKNOWN_TOPIC_OR_PART), -1)
         error, leader = found.get(partition, missing)
-        if leader not in nodes:
+        if leader in nodes:
+            leaders[partition] = leader
+        else:
             reason = translate(
                 KafkaError(error or KafkaError.LEADER_NOT_AVAILABLE),
                 f"finding the leader of {partition}",
                 options,
                 partition,
             )
-            raise TransientError(str(reason), partition)
-        leaders[partition] = leader
-    return Leaders(nodes, leaders)
+            lacking[partition] = TransientError(str(reason), partition)
+    if not leaders:
+        raise next(iter(lacking.values()))
+    return Leaders(nodes, leaders, lacking)
 
 
 def log_bounds(
