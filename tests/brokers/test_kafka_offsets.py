@@ -141,6 +141,37 @@ def test_a_recreated_topic_does_not_hold_back_another_one() -> None:
     assert "created again" in (settled[ONE].error or "")
 
 
+def test_an_offset_that_was_set_back_is_an_error_once_it_is_certain() -> None:
+    """A new coordinator may answer with older offsets for a moment: only after a while it is an error."""
+    now = Now()
+    known = logs({"orders": "a"}, now)
+    known.begin(claim(ONE, 40))
+    lane, group = LaneOffsets([claim(ONE, 40)], known), Group(orders=10)
+    lane.reach(ONE, 60, 20, end=None)
+    with pytest.raises(TransientError, match="moved back to 10") as raised:
+        lane.settle(group)
+    assert raised.value.partition == ONE
+    now.seconds = 30.0
+    (settled,) = lane.settle(group)
+    assert (settled.messages, group.offsets) == (0, {ONE: 10})
+    assert "moved back to 10" in (settled.error or "")
+
+
+def test_an_older_answer_that_passes_is_forgotten() -> None:
+    """Once the coordinator has all offsets again, the lane commits, and a later doubt starts anew."""
+    now = Now()
+    known = logs({"orders": "a"}, now)
+    known.begin(claim(ONE, 40))
+    lane = LaneOffsets([claim(ONE, 40)], known)
+    lane.reach(ONE, 60, 20, end=None)
+    with pytest.raises(TransientError):
+        lane.settle(Group())
+    now.seconds = 30.0
+    (settled,) = lane.settle(Group(orders=40))
+    assert (settled.messages, settled.position) == (20, 60)
+    assert isinstance(known.set_back(ONE, 40), TransientError)
+
+
 def test_a_log_that_was_cut_is_not_committed() -> None:
     """Messages read before a log was cut off are not acknowledged in what grows there."""
     known = logs({"orders": "a"})

@@ -54,7 +54,9 @@ class Topics(NamedTuple):
 def _incarnation(topic: Any) -> str | None:
     """A topic's id, as Kafka's tools print it; None where the broker has none."""
     text = str(topic.topic_id) if topic.topic_id is not None else ""
-    return text if text.strip("A") else None  # all bits zero: the broker is older than topic ids
+    if not text.strip("A"):  # all bits zero: the broker is older than topic ids
+        return None
+    return text.replace("+", "-").replace("/", "_")
 
 
 class GroupAdmin:

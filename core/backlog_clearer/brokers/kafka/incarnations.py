@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
-from backlog_clearer.brokers.kafka.figures import offset_of
+from backlog_clearer.brokers.kafka.figures import meddled, offset_of
 from backlog_clearer.errors import BrokerError, RecreatedError, TransientError
 from backlog_clearer.model import Claim, Partition
 
 _GONE_S = 5.0  # a broker that has just started may not have heard of a topic yet
+_SET_BACK_S = 3.0  # nor may a coordinator that has just taken over have all that was committed
 
 
 def gone(partition: Partition) -> BrokerError:
@@ -33,6 +34,7 @@ class Incarnations:
         self._admin = admin
         self._now = now
         self._missing: dict[str, float] = {}  # by topic: since when no broker has it
+        self._behind: dict[Partition, float] = {}  # since when the offset is not where it was
         self.committed: dict[Partition, int | None] = {}  # as this source left or found them last
         self.beyond: dict[Partition, int] = {}  # the log's end, where the offset is to be lowered to it
         self.epochs: dict[Partition, int] = {}  # the leader epoch of the last batch read of each
@@ -40,6 +42,19 @@ class Incarnations:
     def begin(self, claim: Claim) -> None:
         """Remember a claim's committed offset, unless a lane has moved it since."""
         self.committed.setdefault(claim.partition, offset_of(claim.state.position))
+
+    def set_back(self, partition: Partition, now: int | None) -> BrokerError | None:
+        """Why a partition is left alone whose committed offset is `now`; None: it is where it was, or further.
+
+        `TransientError` for the first few seconds: a coordinator that has just taken over answers with
+        older offsets until its replicas have confirmed the last ones.
+        """
+        fault = meddled(partition, self.committed.get(partition), now)
+        if fault is None:
+            self._behind.pop(partition, None)
+            return None
+        passing = self._now() - self._behind.setdefault(partition, self._now()) < _SET_BACK_S
+        return (TransientError if passing else BrokerError)(fault, partition)
 
     def faults(
         self,

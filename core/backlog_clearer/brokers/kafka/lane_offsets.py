@@ -125,13 +125,14 @@ class LaneOffsets:
         # The incarnation last: as near to the commit as can be.
         faults = self._logs.faults({p: self._incarnations[p] for p in self._moved}, patient=True)
         failures = {**unknown, **faults}
+        for partition in self._moved - failures.keys() - self._lowered:
+            set_back = self._logs.set_back(partition, stored.get(partition))
+            if set_back is not None:
+                failures[partition] = set_back
         for failure in failures.values():
             if isinstance(failure, TransientError):
                 raise failure
         errors: dict[Partition, str | None] = {p: str(failure) for p, failure in failures.items()}
-        for partition in self._moved - failures.keys() - self._lowered:
-            before = self._logs.committed.get(partition)
-            errors[partition] = meddled(partition, before, stored.get(partition))
         sound = [p for p in self._moved if errors.get(p) is None]
         errors.update(stored_offsets.commit({p: self.at[p] for p in sound if self._moves(p, stored)}))
         settled = [self._settled(p, stored.get(p), errors.get(p)) for p in self._moved]

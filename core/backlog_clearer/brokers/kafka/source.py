@@ -22,7 +22,6 @@ from backlog_clearer.brokers.kafka.figures import (
     Figures,
     Stored,
     contradiction,
-    meddled,
     not_an_offset,
     offset_of,
     offsets_left,
@@ -240,9 +239,9 @@ class KafkaSource:
             if partition in self._logs.beyond:
                 fresh.append(claim)
                 continue
-            fault = None if partition in errors else meddled(partition, before, now)
+            fault = None if partition in errors else self._logs.set_back(partition, now)
             if fault is not None:
-                raise BrokerError(fault, partition)
+                raise fault
             known = (offset_of(claim.resume), before, now, starts.get(partition))
             resume = max((offset for offset in known if offset is not None), default=None)
             fresh.append(replace(claim, resume=resume))
