@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -75,26 +77,42 @@ def encode(batches: list[Batch]) -> bytes:
     return b"".join(batch.encode() for batch in batches)
 
 
+@dataclass(frozen=True)
 class Row:
     """One partition of a response, as the test means it."""
 
-    def __init__(
-        self, topic: str, number: int, error: int, aborted: int, records: bytes | None
-    ) -> None:
-        self.topic, self.number, self.error = topic, number, error
-        self.aborted, self.records = aborted, records
+    topic: str
+    number: int
+    error: int
+    aborted: int
+    records: bytes | None
+    diverging: int | None = None  # where the log ends that the reader has in common with the broker
 
     def encode(self, version: int) -> bytes:
         """Its bytes, by the tables of the Kafka protocol guide."""
         parts = [struct.pack(">ihqq", self.number, self.error, 77, 76)]
         if version >= 5:
             parts.append(struct.pack(">q", 3))
+        if version >= 12:
+            return b"".join([*parts, *self._flexible()])
         parts.append(struct.pack(">i", self.aborted))
         parts.append(struct.pack(">qq", 9, 9) * max(0, self.aborted))
         if version >= 11:
             parts.append(struct.pack(">i", 2))
         size = -1 if self.records is None else len(self.records)
         return b"".join([*parts, struct.pack(">i", size), self.records or b""])
+
+    def _flexible(self) -> list[bytes]:
+        """The fields behind the log start, as versions 12 and 13 have them."""
+        parts = [uvarint(self.aborted + 1), struct.pack(">qqx", 9, 9) * max(0, self.aborted)]
+        parts.append(struct.pack(">i", 2))
+        size = 0 if self.records is None else len(self.records) + 1
+        parts += [uvarint(size), self.records or b""]
+        if self.diverging is None:
+            return [*parts, b"\0"]
+        tag = struct.pack(">iqx", 4, self.diverging)
+        leader = struct.pack(">iix", 1, 5)
+        return [*parts, b"\2", b"\0", uvarint(len(tag)), tag, b"\1", uvarint(len(leader)), leader]
 
 
 @st.composite
@@ -114,17 +132,46 @@ rows = st.lists(
         st.integers(-1, 120),
         st.integers(-1, 3),
         record_bytes(),
+        st.none() | st.integers(0, 2**63 - 1),
     ),
     max_size=4,
     unique_by=lambda row: (row.topic, row.number),
 )
 
 
+def uvarint(value: int) -> bytes:
+    """A number in groups of seven bits (KIP-482)."""
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def topic_key(topic: str) -> str:
+    """The id of a topic, as text."""
+    return urlsafe_b64encode(hashlib.md5(topic.encode(), usedforsecurity=False).digest()).decode()[:22]
+
+
+def names(found: Sequence[Row]) -> dict[str, str]:
+    """The topic of each id."""
+    return {topic_key(row.topic): row.topic for row in found}
+
+
 def encode_response(found: Sequence[Row], version: int) -> bytes:
     """A response without its header, one topic entry a partition."""
-    parts = [struct.pack(">i", 250)]
+    parts = [b"\0" if version >= 12 else b"", struct.pack(">i", 250)]
     if version >= 7:
         parts.append(struct.pack(">hi", 70, 1234))
+    if version >= 12:
+        parts.append(uvarint(len(found) + 1))
+        for row in found:
+            name = row.topic.encode()
+            key = urlsafe_b64decode(topic_key(row.topic) + "==")
+            parts += [key] if version >= 13 else [uvarint(len(name) + 1), name]
+            parts += [uvarint(2), row.encode(version), b"\0"]
+        return b"".join([*parts, b"\0"])
     parts.append(struct.pack(">i", len(found)))
     for row in found:
         name = row.topic.encode()

@@ -17,6 +17,7 @@ from tests.brokers.kafka_bytes import (
     encode,
     encode_response,
     logs,
+    names,
     rows,
     versions,
     walk_batches,
@@ -71,6 +72,7 @@ def outcome(walk: AnswerWalk) -> list[tuple[object, ...]]:
             each.walk.needs,
             each.walk.left,
             each.walk.leader_epoch,
+            each.diverging,
         )
         for each in walk.found
     ]
@@ -82,7 +84,7 @@ def test_cuts_change_nothing(
 ) -> None:
     """Position, records, batches and needs equal those of the walk over each partition's whole bytes."""
     whole, asked = encode_response(found, version), asked_for(found, data)
-    walk = AnswerWalk(len(whole), version, asked)
+    walk = AnswerWalk(len(whole), version, asked, names(found))
     feed_pieces(walk, whole, sizes)
     assert walk.left == 0
     assert [each.partition for each in walk.found] == list(asked)
@@ -105,7 +107,7 @@ def test_damage_is_found_alike_in_pieces(
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     results = []
     for cuts in ([len(whole)], sizes):
-        walk = AnswerWalk(len(whole), version, asked)
+        walk = AnswerWalk(len(whole), version, asked, names(found))
         try:
             feed_pieces(walk, whole, cuts)
             error = None
@@ -125,7 +127,10 @@ def test_what_has_arrived_is_counted_and_no_more(
     """Where a response ends early, the positions are at most those of the whole one, and bytes are missing."""
     whole = encode_response(found, version)
     asked: Asked = {Partition(row.topic, row.number): (0, None) for row in found}
-    complete, partial = AnswerWalk(len(whole), version, asked), AnswerWalk(len(whole), version, asked)
+    complete, partial = (
+        AnswerWalk(len(whole), version, asked, names(found)),
+        AnswerWalk(len(whole), version, asked, names(found)),
+    )
     feed_pieces(complete, whole, [len(whole)])
     feed_pieces(partial, whole[: min(cut, len(whole) - 1)], sizes)
     assert partial.left > 0 or min(cut, len(whole) - 1) < len(whole)

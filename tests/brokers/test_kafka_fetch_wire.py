@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 
 from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk
 from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
-from backlog_clearer.brokers.kafka.fetch_wire import Wanted, fetch_request
+from backlog_clearer.brokers.kafka.fetch_wire import Wanted, fetch_request, topic_id
 from backlog_clearer.model import Partition
-from tests.brokers.kafka_bytes import VERSIONS, Row, encode_response, rows, versions, walk_batches
+from tests.brokers.kafka_bytes import (
+    VERSIONS,
+    Row,
+    encode_response,
+    names,
+    rows,
+    topic_key,
+    versions,
+    walk_batches,
+)
 
 POSITION = 7
 
@@ -18,7 +27,7 @@ POSITION = 7
 def read(data: bytes | bytearray, end: int, version: int, found: list[Row]) -> AnswerWalk:
     """Walk a response to a request for these partitions, given at once."""
     wanted = {Partition(row.topic, row.number): (POSITION, None) for row in found}
-    walk = AnswerWalk(end, version, wanted)
+    walk = AnswerWalk(end, version, wanted, names(found))
     walk.feed(data, 0, end)
     return walk
 
@@ -41,6 +50,8 @@ def test_every_version_is_read_back(found: list[Row], version: int, beyond: byte
         assert (each.walk.records, each.walk.needs) == (whole.records, whole.needs)
     assert {each.high_watermark for each in got.found} <= {77}
     assert {each.read_replica for each in got.found} <= {2 if version >= 11 else -1}
+    diverging = [row.diverging if version >= 12 else None for row in found]
+    assert [each.diverging for each in got.found] == diverging
 
 
 @given(found=rows, version=versions, data=st.data())
@@ -100,11 +111,25 @@ def test_partitions_that_were_not_asked_for_are_refused(version: int) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_request_names_topics_once(version: int) -> None:
     """A request groups partitions by topic and asks outside of any session, for every version."""
-    wanted = [Wanted(Partition("a", 0), 5), Wanted(Partition("b", 0), 6), Wanted(Partition("a", 2), 7)]
-    made = fetch_request(wanted, version=version, max_bytes=1000, max_wait_ms=100, rack="r")
+    wanted = [
+        Wanted(Partition("a", 0), 5),
+        Wanted(Partition("b", 0), 6, 4),
+        Wanted(Partition("a", 2), 7),
+    ]
+    ids = {name: topic_key(name) for name in ("a", "b")}
+    made = fetch_request(
+        wanted, version=version, max_bytes=1000, max_wait_ms=100, rack="r", incarnations=ids
+    )
     again = type(made).decode(made.encode(version=version), version=version)
-    assert [
-        (topic.topic, [(part.partition, part.fetch_offset) for part in topic.partitions])
-        for topic in again.topics
-    ] == [("a", [(0, 5), (2, 7)]), ("b", [(0, 6)])]
+    found = [
+        (
+            topic_id(ids[name]) == topic.topic_id if version >= 13 else name == topic.topic,
+            [(part.partition, part.fetch_offset) for part in topic.partitions],
+        )
+        for topic, name in zip(again.topics, ("a", "b"), strict=True)
+    ]
+    assert found == [(True, [(0, 5), (2, 7)]), (True, [(0, 6)])]
+    if version >= 12:
+        epochs = [part.last_fetched_epoch for topic in again.topics for part in topic.partitions]
+        assert epochs == [-1, -1, 4]
     assert (again.max_bytes, again.isolation_level) == (1000, 0)

@@ -128,6 +128,39 @@ def test_a_lane_with_a_dead_and_a_healthy_leader_clears_what_it_can(
     assert not result.cleared
 
 
+@pytest.mark.parametrize("reader", READERS, ids=str)
+def test_a_log_that_an_unclean_election_cut_is_not_acknowledged(
+    cluster: KafkaCluster, reader: Reader, tmp_path: Path
+) -> None:
+    """A leader without the messages read last takes over, and its log grows past them: none is committed."""
+    judge = Judge(cluster.bootstrap())
+    case = Case(judge, tmp_path, reader)
+    topic = case.topic = judge.place(unique("unclean"), [1, 3], unclean_leader_election_enable="true")
+    judge.produce(topic, 0, 5_000, compression="none")
+    cluster.kill(3)
+    wait_until(lambda: judge.in_sync(topic) == {1}, "a replica that is behind", 60)
+    judge.produce(topic, 0, 40_000, compression="none")
+    at: list[int] = []
+
+    def replace_leader(seen: Any) -> None:
+        if seen.messages > 10_000 and not at:
+            cluster.kill(1)
+            cluster.restart(3)
+            wait_until(lambda: judge.leaders(topic)[0] == 3, "the other leader", 60)
+            at.append(judge.committed(topic, case.group)[0] or 0)
+            judge.produce(topic, 0, 60_000)
+
+    try:
+        result = case.clear(Callbacks(progress=replace_leader), workers=1, max_retries=30)
+        found = judge.committed(topic, case.group)[0]
+    finally:
+        cluster.restart(1)
+    assert at
+    assert 0 < (found or 0) <= 45_000
+    assert not result.cleared
+    assert "cut off" in (result.partitions[0].error or "")
+
+
 def test_client_rack_reads_from_the_replica_near_by(cluster: KafkaCluster) -> None:
     """With client.rack set, each partition is read from the replica in that rack (KIP-392)."""
     judge = Judge(cluster.bootstrap())

@@ -17,7 +17,16 @@ from backlog_clearer.model import Partition
 class Fetched:
     """One partition of a response, and how far its records are walked."""
 
-    __slots__ = ("error", "high_watermark", "partition", "read_replica", "reported", "size", "walk")
+    __slots__ = (
+        "diverging",
+        "error",
+        "high_watermark",
+        "partition",
+        "read_replica",
+        "reported",
+        "size",
+        "walk",
+    )
 
     def __init__(
         self, partition: Partition, head: PartitionHead, read_replica: int, walk: BatchWalk
@@ -28,6 +37,8 @@ class Fetched:
         self.high_watermark = head.high_watermark
         self.read_replica = read_replica
         """Node id to read from instead; -1: this one."""
+        self.diverging: int | None = None
+        """The offset from which on the broker's log is not the one that was read; None: it is (KIP-595)."""
         self.walk = walk
         self.size = walk.left
         """Bytes of its records in this response."""
@@ -38,12 +49,17 @@ class Fetched:
 class AnswerWalk:
     """A walk over one response without its header, of `size` bytes.
 
-    `wanted`: the position and the target (None: none) of every partition asked for. Raises
-    `CorruptBatchError` for a size that cannot be.
+    `wanted`: the position and the target (None: none) of every partition asked for; `names`: the topic of
+    each id that the response may have instead of a name. Raises `CorruptBatchError` for a size that
+    cannot be.
     """
 
     def __init__(
-        self, size: int, version: int, wanted: Mapping[Partition, tuple[int, int | None]]
+        self,
+        size: int,
+        version: int,
+        wanted: Mapping[Partition, tuple[int, int | None]],
+        names: Mapping[str, str] | None = None,
     ) -> None:
         if size < fetch_wire.SMALLEST_BYTES:
             raise CorruptBatchError(f"a Fetch response of {size} bytes")
@@ -62,11 +78,13 @@ class AnswerWalk:
         self.error = 0
         self._version = version
         self._wanted = dict(wanted)
+        self._names = names or {}
         self._response: ResponseHead | None = None
         self._topic: TopicHead | None = None
         self._partition: PartitionHead | None = None
         self._walk: BatchWalk | None = None
         self._topics = self._partitions = 0  # that are still to come
+        self._tails = 0  # tagged fields that come next: of a partition, a topic, the response
 
     @property
     def paused(self) -> bool:
@@ -120,6 +138,7 @@ class AnswerWalk:
     def _head_follows(self) -> bool:
         return (
             self._response is None
+            or self._tails > 0
             or self._partition is not None
             or self._partitions > 0
             or self._topics > 0
@@ -133,6 +152,9 @@ class AnswerWalk:
                 self.throttle_ms, self.error = response.throttle_ms, response.error
                 self._topics = response.topics
                 at = response.at
+                self._expect_tails(0)
+        elif self._tails:
+            at = self._tail(data, at, end)
         elif self._partition is not None:
             at = self._start(self._partition, data, at, end)
         elif self._partitions:
@@ -146,7 +168,29 @@ class AnswerWalk:
                 self._topics -= 1
                 self._partitions = topic.partitions
                 at = topic.at
+                if not topic.partitions:
+                    self._expect_tails(1)
         return at
+
+    def _expect_tails(self, inner: int) -> None:
+        """Tagged fields end a partition, the last one's topic, and the last one's response.
+
+        `inner`: of how many levels one ends here for certain.
+        """
+        if self._version < fetch_wire.FLEXIBLE:
+            return
+        ends = not self._partitions, not self._partitions and not self._topics
+        self._tails = {0: ends[1], 1: 1 + ends[1], 2: 1 + sum(ends)}[inner]
+
+    def _tail(self, data: Buffer, at: int, end: int) -> int:
+        """Read one level's tagged fields; the first after records are the partition's."""
+        tail = fetch_wire.read_tail(data, at, end)
+        if tail is None:
+            return at
+        self._tails -= 1
+        if self._walk is not None:
+            self.found[-1].diverging, self._walk = tail.diverging, None
+        return tail.at
 
     def _start(self, head: PartitionHead, data: Buffer, at: int, end: int) -> int:
         """Begin with the records of a partition."""
@@ -155,7 +199,8 @@ class AnswerWalk:
             return at
         self._partition = None
         assert self._topic is not None  # noqa: S101 narrows the type
-        partition = Partition(self._topic.topic, head.number)
+        key = self._topic.topic
+        partition = Partition(self._names.get(key, key), head.number)
         asked = self._wanted.pop(partition, None)
         if asked is None:
             raise CorruptBatchError(
@@ -169,4 +214,5 @@ class AnswerWalk:
         skipped = records.size if head.error else 0
         self._walk = BatchWalk(records.size - skipped, *asked)
         self.found.append(Fetched(partition, head, records.read_replica, self._walk))
+        self._expect_tails(2)
         return records.at + skipped

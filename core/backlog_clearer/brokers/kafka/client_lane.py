@@ -68,8 +68,14 @@ class ClientLane:
             options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
         )
         self._stored = GroupOffsets(options, self._consumer)
+        self._epochs = logs.epochs
         at = self._offsets.at
-        self._consumer.assign([TopicPartition(p.topic, p.number, at[p]) for p in self._offsets.open])
+        self._consumer.assign(
+            [
+                TopicPartition(p.topic, p.number, at[p], "", self._epochs.get(p, -1))
+                for p in self._offsets.open
+            ]
+        )
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Take the messages that librdkafka has fetched; see `source.Lane`."""
@@ -121,8 +127,11 @@ class ClientLane:
 
     def _advances(self, messages: Sequence[Message], ends: Mapping[Partition, int]) -> list[Advance]:
         self._complaints.recovered()
-        counts, last = self._by_partition(messages)
+        counts, latest = self._by_partition(messages)
+        last = {partition: _offset_of(message) for partition, message in latest.items()}
         self._check_log(last, ends)
+        for partition, message in latest.items():
+            self._epochs[partition] = message.leader_epoch() or 0
         offsets, advances = self._offsets, []
         for partition in {**counts, **ends}:
             if partition not in offsets.open:  # was in the queue when its target was reached
@@ -147,18 +156,18 @@ class ClientLane:
 
     def _by_partition(
         self, messages: Sequence[Message]
-    ) -> tuple[Mapping[Partition, int], Mapping[Partition, int]]:
-        """How many messages each partition got, and the offset of its last."""
+    ) -> tuple[Mapping[Partition, int], Mapping[Partition, Message]]:
+        """How many messages each partition got, and its last one."""
         if not messages:
             return {}, {}
         if len(self._offsets.at) == 1:
             (only,) = self._offsets.at
-            return {only: len(messages)}, {only: _offset_of(messages[-1])}
+            return {only: len(messages)}, {only: messages[-1]}
         # Without a comprehension, the work per message stays inside the interpreter's C code.
         keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
         latest = dict(zip(keys, messages, strict=True))
         counts = {_partition(*key): count for key, count in Counter(keys).items()}
-        return counts, {_partition(*key): _offset_of(message) for key, message in latest.items()}
+        return counts, {_partition(*key): message for key, message in latest.items()}
 
     @staticmethod
     def _below(messages: Sequence[Message], partition: Partition, target: int) -> int:

@@ -1,26 +1,33 @@
 """Fetch requests, and the fields of their responses around the records.
 
-Versions 4 to 11 of the Fetch API (Kafka protocol guide; KIP-98 to KIP-392), which every broker from
-0.11 to 4.x answers (KIP-896): they name topics, need neither topic ids nor flexible encoding, and 11
-has racks. Requests are encoded by kafka-python; responses are read here, since every library's
-decoder would copy the records, which is what a count by headers avoids.
+Versions 4 to 13 of the Fetch API (Kafka protocol guide; KIP-98 to KIP-516): brokers from 0.11 to 4.x
+answer 11 (KIP-896), which has racks and names topics. From 12 on, encoding is flexible (KIP-482) and
+a broker compares the epoch of the last batch read with its log (KIP-595); 13 has topic ids instead of names,
+so that the broker itself refuses a topic that was created again. Requests are encoded by kafka-python;
+responses are read here, since every library's decoder would copy the records, which is what a count by
+headers avoids.
 
 Each `read_...` returns None where the bytes `data[at:end]` do not hold all of its fields yet, and
-raises `CorruptBatchError` where they cannot be right. A topic's key is its name.
+raises `CorruptBatchError` where they cannot be right. A topic's key is its name, or from 13 on its id.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from kafka.protocol.consumer import FetchRequest
 
 from backlog_clearer.brokers.kafka.batch_wire import Buffer, CorruptBatchError
 from backlog_clearer.model import Partition
 
-MIN_VERSION, MAX_VERSION = 4, 11
+MIN_VERSION, MAX_VERSION = 4, 13
+TOPIC_IDS = 13  # first version with topic ids (KIP-516)
+FLEXIBLE = 12  # first version with compact lengths and tagged fields, and with epochs of what was read
+NAMES_ONLY = 11  # what is used where no topic ids are known
 SMALLEST_BYTES = 8  # of a response: a throttle time, and that there are no topics
 _SESSIONS = 7  # first version with fetch sessions
 _LOG_START = 5  # first version with the log start
@@ -30,7 +37,12 @@ _INT32 = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
 _SESSION = struct.Struct(">ihi")  # throttle time, error, session id
 _PARTITION = struct.Struct(">ihqq")  # number, error, high watermark, last stable offset
+_DIVERGING = struct.Struct(">iq")  # an epoch, and where it ends in the broker's log
+_DIVERGING_TAG = 0
 _ABORTED_BYTES = 16  # an aborted transaction: producer id and first offset
+_ID_BYTES = 16
+_MOST_TAGS = 16
+_MOST_TAG_BYTES = 1024  # brokers send 12 and 8, and neither to a consumer that is up to date
 
 
 class Wanted(NamedTuple):
@@ -38,6 +50,7 @@ class Wanted(NamedTuple):
 
     partition: Partition
     offset: int
+    last_epoch: int = -1  # leader epoch of the batch before the offset; -1: not known
 
 
 class ResponseHead(NamedTuple):
@@ -66,6 +79,15 @@ class PartitionHead(NamedTuple):
     at: int  # where the rest of its fields starts; may lie beyond the bytes that are there
 
 
+class PartitionTail(NamedTuple):
+    """The tagged fields behind a partition's records, or those of a topic or a whole response."""
+
+    diverging: (
+        int | None
+    )  # where the log ends that the reader has in common with the broker; None: no end
+    at: int
+
+
 class RecordsHead(NamedTuple):
     """The fields of a partition between its aborted transactions and its records."""
 
@@ -74,19 +96,36 @@ class RecordsHead(NamedTuple):
     at: int  # where the records start
 
 
+def topic_id(incarnation: str) -> UUID:
+    """A topic's id from its text, which is URL-safe base64 without padding."""
+    return UUID(bytes=urlsafe_b64decode(f"{incarnation}=="))
+
+
 def fetch_request(
-    wanted: Sequence[Wanted], *, version: int, max_bytes: int, max_wait_ms: int, rack: str
+    wanted: Sequence[Wanted],
+    *,
+    version: int,
+    max_bytes: int,
+    max_wait_ms: int,
+    rack: str,
+    incarnations: Mapping[str, str] | None = None,
 ) -> Any:
-    """A Fetch request outside of any session, for uncommitted data too."""
+    """A Fetch request outside of any session, for uncommitted data too.
+
+    `incarnations`: the id of each topic as text; needed from `TOPIC_IDS` on.
+    """
+    ids = {topic: topic_id(text) for topic, text in (incarnations or {}).items()}
+    by_id = version >= TOPIC_IDS
     topics: dict[str, list[Any]] = {}
     topic_of = FetchRequest.FetchTopic
-    for (topic, number), offset in wanted:
+    for (topic, number), offset, last_epoch in wanted:
         topics.setdefault(topic, []).append(
             topic_of.FetchPartition(
                 version=version,
                 partition=number,
                 current_leader_epoch=-1,
                 fetch_offset=offset,
+                **({"last_fetched_epoch": last_epoch} if version >= FLEXIBLE else {}),
                 log_start_offset=-1,
                 partition_max_bytes=max_bytes,
             )
@@ -101,7 +140,11 @@ def fetch_request(
         session_id=0,
         session_epoch=-1,
         topics=[
-            topic_of(version=version, topic=topic, partitions=partitions)
+            topic_of(
+                version=version,
+                partitions=partitions,
+                **({"topic_id": ids[topic]} if by_id else {"topic": topic}),
+            )
             for topic, partitions in topics.items()
         ],
         forgotten_topics_data=[],
@@ -110,59 +153,121 @@ def fetch_request(
 
 
 def read_response(data: Buffer, at: int, end: int, version: int) -> ResponseHead | None:
-    """The first fields of a response without its header."""
+    """The first fields of a response, with the tagged fields of its header where the version has them."""
+    if version >= FLEXIBLE:
+        if at == end:
+            return None
+        if data[at]:
+            raise CorruptBatchError("a Fetch response whose header has tagged fields")
+        at += 1
     error, size = 0, _INT32.size if version < _SESSIONS else _SESSION.size
-    if end - at < size + _INT32.size:
+    counted = _count(data, at + size, end, version)
+    if counted is None:
         return None
     if version < _SESSIONS:
         (throttle_ms,) = _INT32.unpack_from(data, at)
     else:
         throttle_ms, error, _ = _SESSION.unpack_from(data, at)
-    topics, at = _count(data, at + size)
-    return ResponseHead(throttle_ms, error, topics, at)
+    return ResponseHead(throttle_ms, error, *counted)
 
 
 def read_topic(data: Buffer, at: int, end: int, version: int) -> TopicHead | None:
     """The fields of a topic; `at`: where it starts."""
-    del version  # versions 4 to 11 do not differ here
-    if end - at < _INT16.size:
+    size: int | None = _ID_BYTES
+    if version < FLEXIBLE:
+        if end - at < _INT16.size:
+            return None
+        (size,) = _INT16.unpack_from(data, at)
+        at += _INT16.size
+        if size is not None and size < 0:
+            raise CorruptBatchError(f"a topic name of {size} bytes")
+    elif version < TOPIC_IDS:
+        length = _count(data, at, end, version)
+        size, at = length or (None, at)
+        if size is not None and size > _MOST_TAG_BYTES:
+            raise CorruptBatchError(f"a topic name of {size} bytes")
+    if size is None:
         return None
-    (size,) = _INT16.unpack_from(data, at)
-    if size < 0:
-        raise CorruptBatchError(f"a topic name of {size} bytes")
-    at += _INT16.size
-    if end - at < size + _INT32.size:
+    counted = _count(data, at + size, end, version)
+    if counted is None:
         return None
+    key = bytes(data[at : at + size])
+    if version >= TOPIC_IDS:
+        return TopicHead(urlsafe_b64encode(key).decode().rstrip("="), *counted)
     try:
-        topic = str(bytes(data[at : at + size]), "utf-8")
+        return TopicHead(str(key, "utf-8"), *counted)
     except UnicodeDecodeError as error:
         raise CorruptBatchError(f"a topic name that is not valid: {error}") from error
-    partitions, at = _count(data, at + size)
-    return TopicHead(topic, partitions, at)
 
 
 def read_partition(data: Buffer, at: int, end: int, version: int) -> PartitionHead | None:
     """The first fields of a partition; `at`: where it starts."""
     size = _PARTITION.size + (8 if version >= _LOG_START else 0)
-    if end - at < size + _INT32.size:
+    counted = _count(data, at + size, end, version)
+    if counted is None:
         return None
     number, error, high_watermark, _ = _PARTITION.unpack_from(data, at)
-    aborted, at = _count(data, at + size)
-    return PartitionHead(number, error, high_watermark, at + aborted * _ABORTED_BYTES)
+    aborted, at = counted
+    each = _ABORTED_BYTES + (version >= FLEXIBLE)  # with the byte for no tagged fields
+    return PartitionHead(number, error, high_watermark, at + aborted * each)
 
 
 def read_records(data: Buffer, at: int, end: int, version: int) -> RecordsHead | None:
     """The fields that follow a partition's aborted transactions."""
     replica, size = -1, 4 if version >= _READ_REPLICA else 0
-    if end - at < size + _INT32.size:
+    counted = _count(data, at + size, end, version)  # null: no records
+    if counted is None:
         return None
     if size:
         (replica,) = _INT32.unpack_from(data, at)
-    length, at = _count(data, at + size)  # -1: no records
-    return RecordsHead(replica, length, at)
+    return RecordsHead(replica, *counted)
 
 
-def _count(data: Buffer, at: int) -> tuple[int, int]:
-    """A length, 0 where it is negative, which means null; and where what it counts starts."""
+def read_tail(data: Buffer, at: int, end: int) -> PartitionTail | None:
+    """The tagged fields at the end of a partition, a topic or a response, from `FLEXIBLE` on."""
+    diverging = None
+    found = _uvarint(data, at, end)
+    if found is None:
+        return None
+    tags, at = found
+    if tags > _MOST_TAGS:
+        raise CorruptBatchError(f"{tags} tagged fields")
+    for _ in range(tags):
+        found = _uvarint(data, at, end)
+        sized = found and _uvarint(data, found[1], end)
+        if found is None or sized is None:
+            return None
+        size, at = sized
+        if size > _MOST_TAG_BYTES:
+            raise CorruptBatchError(f"a tagged field of {size} bytes")
+        if end - at < size:
+            return None
+        if found[0] == _DIVERGING_TAG and size >= _DIVERGING.size:
+            _, diverging = _DIVERGING.unpack_from(data, at)
+        at += size
+    return PartitionTail(diverging, at)
+
+
+def _count(data: Buffer, at: int, end: int, version: int) -> tuple[int, int] | None:
+    """A length, 0 where it is null, and where what it counts starts; None: not all of it is there."""
+    if version >= FLEXIBLE:
+        found = _uvarint(data, at, end)
+        return None if found is None else (max(found[0] - 1, 0), found[1])
+    if end - at < _INT32.size:
+        return None
     (count,) = _INT32.unpack_from(data, at)
     return max(count, 0), at + _INT32.size
+
+
+def _uvarint(data: Buffer, at: int, end: int) -> tuple[int, int] | None:
+    """An unsigned number in groups of seven bits, and where it ends; None: not all of it is there."""
+    value = 0
+    for shift in range(0, 35, 7):
+        if at >= end:
+            return None
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 the bit for "more follows"
+            return value, at
+    raise CorruptBatchError("a length of more than five bytes")

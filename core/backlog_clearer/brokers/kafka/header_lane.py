@@ -41,8 +41,12 @@ _MAX_WAIT_MS = 500  # how long a broker may wait for data before it answers
 _ANSWER_TIMES = 3  # how many time-outs a whole answer may take; it should take a second
 _WITHOUT_S = 2.0  # how long a lane reads before it names a partition whose leader it does not reach
 _STARTING = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART}
-)  # also the answer of a broker that just started
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.INCONSISTENT_TOPIC_ID,
+    }
+)  # also the answers of a broker that just started: the next lane finds out what happened to the topic
 
 GiveUp = Callable[[str], BrokerError]
 """Gets the reason why headers cannot be read; returns the error to raise, so that librdkafka reads."""
@@ -70,6 +74,9 @@ class HeaderLane:
         self._settings = settings
         self._give_up = give_up
         self._offsets = LaneOffsets(claims, logs)
+        self._epochs = logs.epochs
+        self._ids = {claim.partition.topic: claim.state.incarnation or "" for claim in claims}
+        self._names = {key: topic for topic, key in self._ids.items()}
         self._stored = GroupOffsets(options)
         self._window = memoryview(bytearray(window_bytes(lanes)))
         self._bytes: dict[int, int] = {}  # by node: how much to ask for
@@ -115,8 +122,11 @@ class HeaderLane:
         made = open_connection(self._leaders.nodes[node], self._options, self._settings)
         self._inlets[node] = Inlet(made)
         self._bytes[node] = SMALLEST
+        by_id = "" not in self._names  # then the broker itself refuses a topic that was created again
         self._versions[node] = made.version(
-            FetchRequest, fetch_wire.MIN_VERSION, fetch_wire.MAX_VERSION
+            FetchRequest,
+            fetch_wire.MIN_VERSION,
+            fetch_wire.MAX_VERSION if by_id else fetch_wire.NAMES_ONLY,
         )
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
@@ -192,14 +202,18 @@ class HeaderLane:
             return
         version = self._versions[node]
         request = fetch_wire.fetch_request(
-            [Wanted(partition, offsets.at[partition]) for partition in wanted],
+            [Wanted(p, offsets.at[p], self._epochs.get(p, -1)) for p in wanted],
             version=version,
             max_bytes=max(self._at_least, self._bytes[node]),
             max_wait_ms=_MAX_WAIT_MS,
             rack=self._settings.rack,
+            incarnations={p.topic: self._ids[p.topic] for p in wanted}
+            if version >= fetch_wire.TOPIC_IDS
+            else None,
         )
         inlet.connection.send(request, version)
-        inlet.expect(version, {p: (offsets.at[p], offsets.targets[p]) for p in wanted})
+        positions = {p: (offsets.at[p], offsets.targets[p]) for p in wanted}
+        inlet.expect(version, positions, self._names)
         self._waited[node] = 0.0
 
     def _collect(
@@ -269,6 +283,8 @@ class HeaderLane:
             partition, walk.position, messages, end=end, size=size - fetched.reported[1]
         )
         fetched.reported = (walk.records, size)
+        if walk.leader_epoch >= 0:
+            self._epochs[partition] = walk.leader_epoch
         self._left[partition] = advance.left
         return advance
 
@@ -296,6 +312,9 @@ class HeaderLane:
     def _last(self, node: int, connection: Connection, fetched: Fetched) -> Advance | None:
         """What is left to be noted of a partition when its whole answer was walked."""
         offsets, partition, walk = self._offsets, fetched.partition, fetched.walk
+        if fetched.diverging is not None:  # an unclean election cut off what was read
+            offsets.drop(partition)
+            raise cut_off(partition, offsets.at[partition])
         if fetched.read_replica not in {-1, node}:
             self._read_from(partition, fetched.read_replica)
             return None
@@ -338,6 +357,7 @@ class HeaderLane:
         """Continue at the present log start: retention deleted the next messages."""
         leaders = self._leaders.leaders
         for partition in outside:
+            self._epochs.pop(partition, None)  # a broker may not know it any more
             if leaders[partition] != node:  # a replica may lag behind; ask its leader
                 self._source[partition] = leaders[partition]
         lost = [partition for partition in outside if leaders[partition] == node]

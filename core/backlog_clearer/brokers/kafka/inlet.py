@@ -44,6 +44,7 @@ class Inlet:
         """When the size was known, as a `time.monotonic()`."""
         self._version = 0
         self._wanted: Mapping[Partition, tuple[int, int | None]] = {}
+        self._names: Mapping[str, str] = {}
         self._kept = b""  # received, but not walked yet
         self._skip = 0  # bytes to come that are not needed
         self._batch_bytes = 0  # of the last batch
@@ -53,10 +54,15 @@ class Inlet:
         """Whether a budget ended the walk: what is to be walked next may have been received already."""
         return self.expecting and self.answer is not None and self.answer.paused
 
-    def expect(self, version: int, wanted: Mapping[Partition, tuple[int, int | None]]) -> None:
-        """A request was sent, for these positions and targets (None: none)."""
+    def expect(
+        self,
+        version: int,
+        wanted: Mapping[Partition, tuple[int, int | None]],
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """A request was sent, for these positions and targets (None: none); `names`: see `AnswerWalk`."""
         self.expecting, self.answer = True, None
-        self._version, self._wanted = version, wanted
+        self._version, self._wanted, self._names = version, wanted, names or {}
 
     def receive(
         self, window: memoryview, budget: int | None, until: float, *, patient: bool
@@ -89,7 +95,7 @@ class Inlet:
         size = self.connection.answer_size(self._kept)
         self._kept, self._skip = b"", 0
         self.begun_at = time.monotonic()
-        self.answer = AnswerWalk(size, self._version, self._wanted)
+        self.answer = AnswerWalk(size, self._version, self._wanted, self._names)
         return self.answer
 
     def _walk(self, answer: AnswerWalk, window: memoryview, until: float) -> None:

@@ -85,6 +85,18 @@ class Judge:
         self.delete(topic)
         self.create(topic, partitions)
 
+    def place(self, topic: str, nodes: Sequence[int], **config: Any) -> str:
+        """Create a topic of one partition on these nodes, the first of which leads it."""
+        values = {key.replace("_", "."): value for key, value in config.items()}
+        new = NewTopic(topic, 1, replica_assignment=[list(nodes)], config=values)
+        self.admin.create_topics([new])[topic].result(30)
+        wait_until(lambda: topic in self.topics(), f"topic {topic}")
+        return topic
+
+    def in_sync(self, topic: str) -> set[int]:
+        """The nodes that have all of partition 0."""
+        return set(self.admin.list_topics(topic, timeout=30).topics[topic].partitions[0].isrs)
+
     def wait_for_coordinators(self) -> None:
         """Wait until every group can be described; a cluster that has just started loads its offsets."""
         names = [f"warm-up-{index}" for index in range(16)]
