@@ -369,3 +369,28 @@ def test_figures_that_lag_are_asked_for_again_beside_a_broken_partition(
     assert result.partitions[0].error is None
     assert "was deleted" in str(result.partitions[1].error)
     assert result.stop_reason is StopReason.FAILED
+
+
+def test_slices_share_partitions_that_are_added(tmp_path: Path) -> None:
+    """Each partition that is added while slices follow the end joins exactly one of them."""
+    broker, source = filled()
+    joined: list[Partition] = []
+    for part in ("0/3", "1/3", "2/3"):
+        options = RunOptions(follow=True, receipt_dir=str(tmp_path), slice=part, max_seconds=0.2)
+        grown = len(broker.logs) > 2
+
+        def confirm(_: object, *, grown: bool = grown) -> bool:
+            for _number in range(0 if grown else 4):
+                broker.add_partition("t")
+            return True
+
+        before = source.survey()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("backlog_clearer.engine.drain.GROW_S", 0.0)
+            surveys = iter([replace(before, partitions=before.partitions[:2])])
+            ask = source.survey
+            patched.setattr(source, "survey", lambda: next(surveys, None) or ask())  # noqa: B023 used at once
+            job = Job("memory", SystemOptions(), options, "r")
+            result = clear_source(source, job, Callbacks(confirm=confirm), Halt())
+        joined += [row.id for row in result.partitions if row.id.number >= 2]
+    assert sorted(joined) == [Partition("t", number) for number in range(2, 6)]

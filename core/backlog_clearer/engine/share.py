@@ -22,6 +22,7 @@ class Share:
     error: str | None = None  # why nothing more is read of it
     resume: Position | None = None
     failures: int = 0  # transient errors that named it, without progress between them
+    failing_since: float = 0.0  # on the monotonic clock: the first of these failures
     troubled: bool = False  # between a transient error and the next read that works
     due_at: float = 0.0  # on the monotonic clock: not tried again before
     refused_by: set[str] = field(default_factory=set)  # workers whose client failed for good with it

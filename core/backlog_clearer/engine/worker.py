@@ -34,6 +34,7 @@ GRANTED_WAIT_S = 0.05  # the same where it holds a part of max_messages that oth
 GRANT_POLL_S = 0.01  # between two attempts to get a part that another worker gave back
 BACKOFF_FIRST_S = 0.2
 BACKOFF_LAST_S = 8.0
+ATTEMPT_LAST_S = BACKOFF_LAST_S + 15.0  # the longest that an attempt takes, and the wait before it
 TRIAL_S = 1.0  # how long a spare worker reads a partition before another worker takes it over
 TOGETHER_S = 0.5  # claims that are due within this time are tried in one lane
 GATHER_S = 0.05  # wait for further claims before a lane is opened again with some
@@ -114,8 +115,7 @@ class Worker:
     @property
     def throttled_s(self) -> float:
         """For how long the broker has told this worker's lanes to wait; any thread may ask."""
-        lane = self.lane
-        return self._throttled_s + (lane.throttled_s if lane else 0.0)
+        return self._throttled_s + _throttled_s(self.lane)
 
     @property
     def proven(self) -> bool:
@@ -144,6 +144,9 @@ class Worker:
                 due_at = min((share.due_at for share in active), default=None)
                 self.wake.wait(None if due_at is None else due_at - now)
                 self.wake.clear()
+        except Exception as failure:  # noqa: BLE001 as in a session: whatever fails must not hang the run
+            _LOG.exception("%s failed", self.name)
+            self._retire(BrokerError(f"{self.name} failed: {type(failure).__name__}: {failure}"))
         finally:
             self.crew.changed()
 
@@ -168,7 +171,7 @@ class Worker:
             lane, self.lane = self.lane, None
             if lane is not None:
                 lane.close()
-                self._throttled_s += lane.throttled_s
+                self._throttled_s += _throttled_s(lane)
         long = time.monotonic() - begun > max(self.run.stall_seconds, self.run.quiet_seconds)
         idle = long and not any(share.left for share in shares.values())
         for partition, share in shares.items():
@@ -306,13 +309,19 @@ class Worker:
         if transient and self._failures <= self.run.max_retries:
             self._rest(active, self._failures, error)
         else:
-            self._refuse([s for s in self.shares.values() if not s.over], error, retires=True)
+            self._retire(error)
 
     def _failed_partition(
         self, share: Share, error: ClearerError, active: list[Share], *, again: bool
     ) -> None:
         share.failures += again
-        if not isinstance(error, TransientError) or share.failures > self.run.max_retries:
+        now = time.monotonic()
+        if share.failures <= 1:
+            share.failing_since = now
+        # Where many partitions fail slowly, one after the other, each has its time, and not its attempts.
+        late = share.failures > 1 and now - share.failing_since > ATTEMPT_LAST_S * self.run.max_retries
+        tired = share.failures > self.run.max_retries or late
+        if tired or not isinstance(error, TransientError):
             share.error = str(error)
             _LOG.warning("%s is given up: %s", share.claim.partition, error)
         elif share.failures <= 1 or self.spare or len(active) == 1:
@@ -348,9 +357,18 @@ class Worker:
         )  # others that do not work yet have retries themselves
         self.crew.hand_over(shares, self, retires=retires, working=working)
 
+    def _retire(self, error: ClearerError) -> None:
+        """Pass on all claims, also those that wait for a retry."""
+        self._refuse([s for s in self.shares.values() if not s.over], error, retires=True)
+
     def _drop(self, shares: list[Share]) -> None:
         for share in shares:
             self.shares.pop(share.claim.partition, None)
 
     def _has_read(self, share: Share) -> bool:
         return share.claim.partition in self._proven
+
+
+def _throttled_s(lane: Lane | None) -> float:
+    """A lane's time of throttling; an adapter of an earlier version has none."""
+    return 0.0 if lane is None else getattr(lane, "throttled_s", 0.0)
