@@ -433,3 +433,23 @@ def test_the_options_of_the_published_kafka_command_exist() -> None:
     text = call("kafka", "--help").output
     for name in ("bootstrap-servers", "topic", "group-id", "workers", "batch-size", "stop-when-empty"):
         assert f"--{name}" in text
+
+
+@pytest.mark.parametrize("flags", [(), ("--quiet",)])
+def test_notes_that_arise_while_a_run_is_at_work_are_shown_once(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    """A partition that is added meanwhile is named with the result; notes of the plan are not repeated."""
+    read = MemoryLane.read
+
+    def growing(lane: MemoryLane, *args: Any) -> Any:
+        if len(broker.logs) == 3:
+            broker.add_partition("orders")
+        return read(lane, *args)
+
+    monkeypatch.setattr(MemoryLane, "read", growing)
+    done = clear("--stop-when-empty", "--workers", "4", *flags)
+    assert done.stdout.count("Note: 1 partition was added since the survey") == 1
+    assert "added since" not in done.stderr
+    workers = "Note: 4 workers for 3 partitions"
+    assert (done.stderr.count(workers), done.stdout.count(workers)) == ((0, 1) if flags else (1, 0))

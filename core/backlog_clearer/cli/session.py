@@ -36,6 +36,7 @@ class Session:
         self.talk = talk
         self.console = Console(stderr=True)
         self.halt = Halt()
+        self._noted: tuple[str, ...] = ()  # notes that the user has seen
         self._changing: str | None = None  # what an interrupt waits for; None: nothing has changed yet
 
     @property
@@ -50,6 +51,7 @@ class Session:
     def show(self, plan: Plan) -> None:
         """Show a plan; on stdout where it is the result."""
         if (self.asks or not self.talk.quiet) and not (self.talk.json and plan.dry_run):
+            self._noted = plan.notes
             display.show_plan(Console() if plan.dry_run else self.console, plan)
 
     def confirm(self, plan: Plan) -> bool:
@@ -102,6 +104,9 @@ class Session:
             display.show_run(Console(), result)
         else:
             display.show_result(Console(), result, self._undo(result, job))
+            if result.verdict is not None:  # a status has shown its notes, and so has a dry run
+                new = [note for note in result.notes if note not in self._noted]
+                display.show_notes(Console(), new)
         code = run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result)
         lost = unwritten()
         if lost:
