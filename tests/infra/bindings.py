@@ -39,6 +39,7 @@ GOOGLE_7 = Bindings("google", "7.46.1", "cdktn-provider-google==20.3.1")
 GOOGLE_8 = Bindings("google", "8.7.0", "cdktn-provider-google==21.1.0")
 AZURERM_4 = Bindings("azurerm", "4.81.0", "cdktn-provider-azurerm==17.0.0")
 AZURERM_5 = Bindings("azurerm", "5.10.0", "cdktn-provider-azurerm==18.9.0")
+TIME = Bindings("time", "0.14.2", "cdktn-provider-time==14.0.2")
 KUBERNETES_3 = Bindings("kubernetes", "3.4.0", "cdktn-provider-kubernetes==17.1.0")
 
 

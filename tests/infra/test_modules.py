@@ -20,7 +20,16 @@ from pydantic_core import PydanticUndefined
 
 from backlog_clearer.fanout.configuration import VARIABLE, Backlog, parse
 from backlog_clearer.testing.support import need
-from tests.infra.bindings import AWS_6, AZURERM_4, AZURERM_5, GOOGLE_7, GOOGLE_8, KUBERNETES_3, Bindings
+from tests.infra.bindings import (
+    AWS_6,
+    AZURERM_4,
+    AZURERM_5,
+    GOOGLE_7,
+    GOOGLE_8,
+    KUBERNETES_3,
+    TIME,
+    Bindings,
+)
 from tests.infra.manifests import manifests
 from tests.infra.terraform import Terraform, prepare
 from tests.paths import ROOT
@@ -65,7 +74,7 @@ def module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The module of the case, initialised with its providers."""
     name, stub = request.param
     terraform, folder = prepare(
-        MODULES / name, tmp_path_factory.mktemp(name), *([stub] if stub else [])
+        MODULES / name, tmp_path_factory.mktemp(name), *([stub, TIME] if stub else [])
     )
     terraform.init(folder)
     return Module(terraform, folder)
@@ -142,6 +151,13 @@ def test_readme_examples_can_be_copied(module: Module) -> None:
         for bundle in re.findall(r'"([^"]+\.zip)"', text):
             _write_bundle(folder / bundle)
         (folder / "main.tf").write_text(text)
+        if "required_providers" not in text:  # Terraform mocks only what the root names
+            needed = "".join(
+                f'{name} = {{ source = "hashicorp/{name}" }}\n' for name in module.terraform.providers
+            )
+            (folder / "versions.tf").write_text(
+                f"terraform {{\nrequired_providers {{\n{needed}}}\n}}\n"
+            )
         (folder / "readme.tftest.hcl").write_text(f'{module.mocks}run "readme" {{}}\n')
         module.terraform.init(folder)
         assert module.terraform.test(folder)[0] == []

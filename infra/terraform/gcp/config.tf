@@ -7,6 +7,9 @@ locals {
     }
   })
 
+  # Cloud Run's limits of an instance: CPUs to the least and the most memory in MiB.
+  cpu_memory = { "1" = [512, 4096], "2" = [512, 8192], "4" = [2048, 16384], "6" = [4096, 24576], "8" = [4096, 32768] }
+
   referenced_secrets = toset(flatten([
     for backlog in var.backlogs : [
       for value in values(backlog.options) : flatten(regexall("\\$\\{env:([^}]+)\\}", value))
@@ -19,5 +22,16 @@ locals {
 
   # run.app URLs are known beforehand: https://docs.cloud.google.com/run/docs/triggering/https-request
   # ("Deterministic URL"). A function's Cloud Run service has the function's name.
-  urls = { for name in keys(local.functions) : name => "https://${var.name}-${name}-${var.project_number}.${var.region}.run.app" }
+  urls = { for name in keys(local.functions) : name => "https://${var.name}-${name}-${data.google_project.this.number}.${var.region}.run.app" }
+}
+
+data "google_project" "this" {
+  project_id = var.project_id
+
+  lifecycle {
+    postcondition {
+      condition     = var.project_number == null || self.number == var.project_number
+      error_message = "project_number is ${coalesce(var.project_number, "null")}, but the number of ${var.project_id} is ${self.number}: leave it out, or correct it."
+    }
+  }
 }

@@ -74,10 +74,12 @@ resource "google_cloudfunctions2_function" "this" {
     }
   }
 
-  depends_on = [
-    google_storage_bucket_iam_member.build_reads_source,
-    google_artifact_registry_repository_iam_member.build_writes_images,
-    google_project_iam_member.build_logs,
-    google_secret_manager_secret_iam_member.reads,
-  ]
+  depends_on = [time_sleep.grants]
+
+  lifecycle {
+    precondition {
+      condition     = length(local.config) <= 32768 # https://docs.cloud.google.com/run/quotas
+      error_message = "The configuration of all backlogs has ${length(local.config)} characters, and 32768 fit: use the module twice, with some of the backlogs each."
+    }
+  }
 }

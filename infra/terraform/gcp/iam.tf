@@ -1,4 +1,5 @@
-# Every binding adds one member to one resource; none is on the project unless var.project_roles asks for it.
+# Every binding adds one member to one resource. On the project are only a role that its condition limits to one
+# bucket, and what var.project_roles asks for.
 
 # --- build ---------------------------------------------------------------------------------------
 
@@ -8,6 +9,21 @@ resource "google_storage_bucket_iam_member" "build_reads_source" {
   bucket = google_storage_bucket.source.name
   role   = "roles/storage.objectViewer"
   member = google_service_account.this["build"].member
+}
+
+# The build reads what the service uploads to a bucket that it makes itself, at the first deployment in a region:
+# only the project can grant that beforehand. The condition limits it to that bucket.
+resource "google_project_iam_member" "build_reads_uploads" {
+  count = var.build_service_account == null ? 1 : 0
+
+  project = var.project_id
+  role    = "roles/storage.objectViewer"
+  member  = google_service_account.this["build"].member
+
+  condition {
+    title      = "${var.name} build sources"
+    expression = "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}\")"
+  }
 }
 
 resource "google_artifact_registry_repository_iam_member" "build_writes_images" {
@@ -84,4 +100,38 @@ resource "google_storage_bucket_iam_member" "writes_receipts" {
   bucket = google_storage_bucket.receipts.name
   role   = "roles/storage.objectUser"
   member = google_service_account.this[each.key].member
+}
+
+# A key encrypts the bucket on behalf of Cloud Storage's own account.
+data "google_storage_project_service_account" "this" {
+  count = var.receipts.kms_key_name == null ? 0 : 1
+
+  project = var.project_id
+}
+
+resource "google_kms_crypto_key_iam_member" "storage_uses_key" {
+  count = var.receipts.kms_key_name == null ? 0 : 1
+
+  crypto_key_id = var.receipts.kms_key_name
+  role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+  member        = data.google_storage_project_service_account.this[0].member
+}
+
+# --- time ----------------------------------------------------------------------------------------
+
+# A grant takes effect some time after it was made; a build that starts before fails the apply.
+resource "time_sleep" "grants" {
+  create_duration = "60s"
+  triggers = {
+    build = local.build_service_account
+    reads = join(",", sort(keys(google_secret_manager_secret_iam_member.reads)))
+  }
+
+  depends_on = [
+    google_storage_bucket_iam_member.build_reads_source,
+    google_project_iam_member.build_reads_uploads,
+    google_artifact_registry_repository_iam_member.build_writes_images,
+    google_project_iam_member.build_logs,
+    google_secret_manager_secret_iam_member.reads,
+  ]
 }

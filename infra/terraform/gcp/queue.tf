@@ -3,7 +3,7 @@
 resource "google_cloud_tasks_queue" "slices" {
   project  = var.project_id
   location = var.region
-  name     = "${var.name}-slices"
+  name     = "${var.name}-slices${var.queue.name_suffix}"
 
   rate_limits {
     max_concurrent_dispatches = var.max_parallel_slices

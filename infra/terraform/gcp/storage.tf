@@ -39,6 +39,8 @@ resource "google_storage_bucket" "receipts" {
       default_kms_key_name = encryption.value
     }
   }
+
+  depends_on = [google_kms_crypto_key_iam_member.storage_uses_key]
 }
 
 # Holds nothing that the bundle's build would not make again, so destroying it is allowed.

@@ -10,12 +10,12 @@ variable "project_id" {
 }
 
 variable "project_number" {
-  description = "Number of that project. The functions' run.app URLs contain it, so that the drain function's URL is known before it exists: gcloud projects describe PROJECT --format='value(projectNumber)'."
+  description = "Number of that project, which the functions' run.app URLs contain. null: it is asked for; a number that is not the project's is refused, since slices would be posted to another project's host."
   type        = string
-  nullable    = false
+  default     = null
 
   validation {
-    condition     = can(regex("^[0-9]{6,20}$", var.project_number))
+    condition     = var.project_number == null || can(regex("^[0-9]{6,20}$", var.project_number))
     error_message = "project_number is a number, as in \"123456789012\"."
   }
 }
@@ -150,8 +150,9 @@ variable "max_parallel_slices" {
 }
 
 variable "queue" {
-  description = "Rate and retries of the Cloud Tasks queue. A slice that failed `max_attempts` times is not tried again; the alert reports it."
+  description = "Rate and retries of the Cloud Tasks queue. A slice that failed `max_attempts` times is not tried again; the alert reports it. A deleted queue's name cannot be used again for up to three days: `name_suffix` gives it another one."
   type = object({
+    name_suffix               = optional(string, "")
     max_dispatches_per_second = optional(number, 10)
     max_attempts              = optional(number, 5)
     min_backoff_seconds       = optional(number, 10)
@@ -159,6 +160,11 @@ variable "queue" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition     = can(regex("^(-[a-z0-9]{1,20})?$", var.queue.name_suffix))
+    error_message = "queue.name_suffix is a hyphen and 1-20 lower-case letters and digits, as in { name_suffix = \"-2\" }."
+  }
 
   validation {
     condition     = var.queue.max_dispatches_per_second > 0 && var.queue.max_dispatches_per_second <= 500
@@ -188,6 +194,12 @@ variable "drain" {
   validation {
     condition     = can(regex("^[1-9][0-9]*(Mi|Gi)$", var.drain.memory)) && can(regex("^[0-9.]+$", var.drain.cpu))
     error_message = "drain is a memory with its unit and a number of CPUs, as in { memory = \"2Gi\", cpu = \"1\" }."
+  }
+
+  # https://docs.cloud.google.com/run/docs/configuring/services/memory-limits
+  validation {
+    condition     = try((tonumber(regex("^[0-9]+", var.drain.memory)) * (endswith(var.drain.memory, "Gi") ? 1024 : 1)) >= local.cpu_memory[var.drain.cpu][0] && (tonumber(regex("^[0-9]+", var.drain.memory)) * (endswith(var.drain.memory, "Gi") ? 1024 : 1)) <= local.cpu_memory[var.drain.cpu][1], false)
+    error_message = "Cloud Run has no such pair: with 1 CPU memory is 512Mi-4Gi, with 2 CPUs 512Mi-8Gi, with 4 2Gi-16Gi, with 6 4Gi-24Gi, with 8 4Gi-32Gi, as in { memory = \"8Gi\", cpu = \"2\" }."
   }
 }
 
@@ -280,6 +292,11 @@ variable "job" {
   validation {
     condition     = var.job == null || try(var.job.timeout_seconds >= 240 && var.job.timeout_seconds <= 604800, false)
     error_message = "job.timeout_seconds is 240-604800 (a week), as in { timeout_seconds = 21600 }."
+  }
+
+  validation {
+    condition     = var.job == null || try((tonumber(regex("^[0-9]+", var.job.memory)) * (endswith(var.job.memory, "Gi") ? 1024 : 1)) >= local.cpu_memory[var.job.cpu][0] && (tonumber(regex("^[0-9]+", var.job.memory)) * (endswith(var.job.memory, "Gi") ? 1024 : 1)) <= local.cpu_memory[var.job.cpu][1], false)
+    error_message = "Cloud Run has no such pair: with 1 CPU memory is 512Mi-4Gi, with 2 CPUs 512Mi-8Gi, with 4 2Gi-16Gi, with 6 4Gi-24Gi, with 8 4Gi-32Gi, as in job = { memory = \"8Gi\", cpu = \"2\", … }."
   }
 }
 

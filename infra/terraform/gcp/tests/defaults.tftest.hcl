@@ -5,11 +5,12 @@ mock_provider "google" {
   source = "./tests/mocks"
 }
 
+mock_provider "time" {}
+
 variables {
-  project_id     = "my-project"
-  project_number = "123456789012"
-  region         = "europe-west1"
-  bundle         = "tests/bundle.zip"
+  project_id = "my-project"
+  region     = "europe-west1"
+  bundle     = "tests/bundle.zip"
   secrets = {
     KAFKA_PASSWORD = { secret = "kafka-password" }
     KAFKA_CA       = { secret = "kafka-password", version = "3" }
@@ -32,6 +33,11 @@ variables {
 # One run, since each starts a new provider process.
 run "defaults" {
   command = apply
+
+  assert {
+    condition     = strcontains(google_project_iam_member.build_reads_uploads[0].condition[0].expression, "gcf-v2-sources-123456789012-europe-west1")
+    error_message = "the build may read more, or less, than what the service uploads for it"
+  }
 
   # nothing is public
 

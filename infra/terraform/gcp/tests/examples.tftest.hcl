@@ -4,6 +4,8 @@ mock_provider "google" {
   source = "./tests/mocks"
 }
 
+mock_provider "time" {}
+
 run "complete" {
   command = apply
 
@@ -12,11 +14,10 @@ run "complete" {
   }
 
   variables {
-    project_id     = "my-project"
-    project_number = "123456789012"
-    bundle         = "tests/bundle.zip"
-    image          = "europe-west1-docker.pkg.dev/my-project/tools/backlog-clearer:1"
-    oncall_email   = "oncall@example.com"
+    project_id   = "my-project"
+    bundle       = "tests/bundle.zip"
+    image        = "europe-west1-docker.pkg.dev/my-project/tools/backlog-clearer:1"
+    oncall_email = "oncall@example.com"
   }
 
   assert {

@@ -4,6 +4,8 @@ mock_provider "google" {
   source = "./tests/mocks"
 }
 
+mock_provider "time" {}
+
 variables {
   project_id     = "my-project"
   project_number = "123456789012"
@@ -37,7 +39,7 @@ run "refused_1" {
     # more than a queue dispatches
     queue = { max_dispatches_per_second = 501 }
     # memory without unit
-    drain = { memory = "2048" }
+    drain = { memory = "2048", cpu = "1" }
     # open to the internet
     ingress = "ALLOW_ALL"
     # everyone dispatches
@@ -264,4 +266,35 @@ run "refused_15" {
   expect_failures = [
     var.backlogs,
   ]
+}
+
+run "sizes_and_names_that_do_not_exist" {
+  command = plan
+
+  variables {
+    drain = { memory = "8Gi", cpu = "1" }
+    queue = { name_suffix = "2" }
+  }
+
+  expect_failures = [var.drain, var.queue]
+}
+
+run "number_of_another_project" {
+  command = plan
+
+  variables {
+    project_number = "210987654321"
+  }
+
+  expect_failures = [data.google_project.this]
+}
+
+run "configuration_too_long" {
+  command = plan
+
+  variables {
+    backlogs = { for number in range(200) : "b${number}" => { system = "kafka", options = { bootstrap_servers = "broker:9092", topic = format("%0200d", number), group_id = "billing" } } }
+  }
+
+  expect_failures = [google_cloudfunctions2_function.this]
 }

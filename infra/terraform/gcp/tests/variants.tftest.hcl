@@ -4,11 +4,12 @@ mock_provider "google" {
   source = "./tests/mocks"
 }
 
+mock_provider "time" {}
+
 variables {
-  project_id     = "my-project"
-  project_number = "123456789012"
-  region         = "europe-west1"
-  bundle         = "tests/bundle.zip"
+  project_id = "my-project"
+  region     = "europe-west1"
+  bundle     = "tests/bundle.zip"
   backlogs = {
     orders = {
       system  = "kafka"
@@ -153,6 +154,7 @@ run "receipts_are_kept_as_asked" {
     condition = (
       one(google_storage_bucket.receipts.lifecycle_rule[0].condition).age == 400
       && google_storage_bucket.receipts.force_destroy
+      && google_kms_crypto_key_iam_member.storage_uses_key[0].crypto_key_id == "projects/my-project/locations/europe-west1/keyRings/r/cryptoKeys/k"
       && google_storage_bucket.receipts.encryption[0].default_kms_key_name == "projects/my-project/locations/europe-west1/keyRings/r/cryptoKeys/k"
       && google_storage_bucket.receipts.name == "my-project-drain-2-receipts"
     )

@@ -9,16 +9,15 @@ terraform {
       source  = "hashicorp/google"
       version = ">= 7, < 9"
     }
+    time = {
+      source  = "hashicorp/time"
+      version = ">= 0.9, < 1"
+    }
   }
 }
 
 variable "project_id" {
   description = "Project that everything is created in."
-  type        = string
-}
-
-variable "project_number" {
-  description = "Its number."
   type        = string
 }
 
@@ -46,22 +45,11 @@ resource "google_project_service" "this" {
   for_each = toset([
     "artifactregistry.googleapis.com", "cloudbuild.googleapis.com", "cloudfunctions.googleapis.com", "cloudscheduler.googleapis.com",
     "cloudtasks.googleapis.com", "iam.googleapis.com", "logging.googleapis.com", "monitoring.googleapis.com", "run.googleapis.com",
-    "secretmanager.googleapis.com",
+    "cloudresourcemanager.googleapis.com", "secretmanager.googleapis.com",
   ])
 
   service            = each.key
   disable_on_destroy = false # others in the project may use it
-}
-
-# The value is added by hand, so that it is not in the state: gcloud secrets versions add kafka-password --data-file=-
-resource "google_secret_manager_secret" "kafka_password" {
-  secret_id = "kafka-password"
-
-  replication {
-    auto {}
-  }
-
-  depends_on = [google_project_service.this]
 }
 
 resource "google_monitoring_notification_channel" "oncall" {
@@ -75,11 +63,10 @@ resource "google_monitoring_notification_channel" "oncall" {
 module "backlog_clearer" {
   source = "../.."
 
-  project_id     = var.project_id
-  project_number = var.project_number
-  region         = "europe-west1"
-  bundle         = var.bundle
-  labels         = { team = "platform" }
+  project_id = var.project_id
+  region     = "europe-west1"
+  bundle     = var.bundle
+  labels     = { team = "platform" }
 
   backlogs = {
     orders = {
@@ -102,7 +89,9 @@ module "backlog_clearer" {
     }
   }
 
-  secrets   = { KAFKA_PASSWORD = { secret = google_secret_manager_secret.kafka_password.secret_id } }
+  # Made by hand before the first apply, so that its value is not in the state, and since a function that reads a
+  # secret without a version cannot be deployed: gcloud secrets create kafka-password --data-file=-
+  secrets   = { KAFKA_PASSWORD = { secret = "kafka-password" } }
   schedules = { orders = { cron = "0 3 * * *", timezone = "Europe/Berlin", enabled = true } }
 
   job = {
