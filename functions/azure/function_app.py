@@ -24,7 +24,7 @@ from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice, summary
 from backlog_clearer.run.report import failure_json
 from functions.answers import deadline_s, record_failure, status_of
-from functions.azure.timer import due
+from functions.azure.timer import due, missed
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
 _LOG = logging.getLogger("backlog_clearer")
@@ -37,6 +37,7 @@ DEADLINE_S = deadline_s(os.environ)
 WAITING = StorageQueue.from_environ(os.environ)
 _NAMES = os.environ.get("BACKLOG_CLEARER_SCHEDULED", "").split(",")
 SCHEDULED = [name for part in _NAMES if (name := part.strip())]
+LATE = os.environ.get("BACKLOG_CLEARER_SCHEDULE_LATE", "").strip().lower() == "true"
 for _name in SCHEDULED:
     CONFIG.backlog(_name)
 
@@ -75,8 +76,16 @@ def runs(req: func.HttpRequest) -> func.HttpResponse:
 
 
 def scheduled(timer: func.TimerRequest) -> None:
-    """Dispatch every scheduled backlog; one that fails does not stop the others."""
-    when = due(timer, datetime.now(timezone.utc))
+    """Dispatch every scheduled backlog; one that fails does not stop the others.
+
+    A timer that was switched off fires at once when it is switched on again: that dispatches nothing,
+    unless `BACKLOG_CLEARER_SCHEDULE_LATE` is "true".
+    """
+    now = datetime.now(timezone.utc)
+    when = due(timer, now)
+    if missed(timer, when, now) and not LATE:
+        _LOG.warning("The schedule's start at %s was missed; nothing is dispatched.", f"{when:%FT%RZ}")
+        return
     faults = []
     for name in SCHEDULED:
         try:

@@ -8,6 +8,7 @@ import azure.functions as func
 from pydantic import TypeAdapter, ValidationError
 
 _EARLY = timedelta(seconds=30)  # by how much a timer may fire before it is due
+_LATE = timedelta(minutes=5)  # by how much a host that had to start first may be late
 
 
 def due(timer: func.TimerRequest, now: datetime) -> datetime:
@@ -23,3 +24,8 @@ def due(timer: func.TimerRequest, now: datetime) -> datetime:
     except ValidationError:
         return now
     return now if when > now + _EARLY else when
+
+
+def missed(timer: func.TimerRequest, when: datetime, now: datetime) -> bool:
+    """Whether the moment passed while the timer or the app was switched off, by more than a start takes."""
+    return timer.past_due and now - when > _LATE

@@ -144,9 +144,10 @@ class Host:
         assert status == 200, found
         return found
 
-    def fire(self, due: str) -> dict[str, Any]:
+    def fire(self, due: str, *, past_due: bool = False) -> dict[str, Any]:
         """Fire the timer for the moment that its monitor called the next one."""
-        return self.workers[0].invoke("scheduled", status={"Last": "0001-01-01T00:00:00", "Next": due})
+        status = {"Last": "0001-01-01T00:00:00", "Next": due}
+        return self.workers[0].invoke("scheduled", status=status, past_due=past_due)
 
     def waiting(self) -> list[dict[str, Any]]:
         """The requests that wait on the queue (the first 32), read by the storage library alone."""

@@ -57,7 +57,7 @@ def input_of(call: dict[str, Any]) -> Typed:
         )  # fmt: skip
         return Typed(http=http)
     if call["trigger"] == "timerTrigger":
-        return Typed(json=json.dumps({"ScheduleStatus": call["status"], "IsPastDue": False}))
+        return Typed(json=json.dumps({"ScheduleStatus": call["status"], "IsPastDue": call["past_due"]}))
     return Typed(bytes=base64.b64decode(call["body"]))
 
 
@@ -132,7 +132,7 @@ def types() -> tuple[list[dict[str, Any]], Callable[[dict[str, Any]], dict[str, 
             )
         elif call["trigger"] == "timerTrigger":
             value = importlib.import_module("azure.functions.timer").TimerRequest(
-                schedule_status=call["status"]
+                schedule_status=call["status"], past_due=call["past_due"]
             )
         else:
             value = importlib.import_module("azure.functions.queue").QueueMessage(

@@ -284,6 +284,15 @@ def test_a_timer_run_by_hand_starts_its_own_run(app: App) -> None:
         assert len(host.waiting()) == 6
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_timer_that_is_switched_on_again_starts_nothing(app: App, kind: str, *, late: bool) -> None:
+    """A start that was missed while the timer was off is dispatched only where that is asked for."""
+    env = {"BACKLOG_CLEARER_SCHEDULED": "orders", "BACKLOG_CLEARER_SCHEDULE_LATE": str(late).lower()}
+    with app.hosted(kind, env) as host:
+        assert host.fire("2020-02-24T20:00:00+00:00", past_due=True) == {}
+        assert len(host.waiting()) == (6 if late else 0)
+
+
 def test_without_names_there_is_no_timer(app: App) -> None:
     """Without scheduled backlogs no schedule has to be set."""
     with app.hosted("types") as host:

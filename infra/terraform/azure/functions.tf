@@ -29,6 +29,7 @@ locals {
 
       BACKLOG_CLEARER_SCHEDULE          = var.schedule.ncrontab
       BACKLOG_CLEARER_SCHEDULED         = join(",", var.schedule.backlogs)
+      BACKLOG_CLEARER_SCHEDULE_LATE     = tostring(var.schedule.late)
       "AzureWebJobs.scheduled.Disabled" = tostring(!var.schedule.enabled)
       # If a job takes the slices, the drain function is disabled.
       "AzureWebJobs.drain.Disabled" = tostring(var.job != null)
@@ -73,6 +74,14 @@ resource "azurerm_function_app_flex_consumption" "this" {
     scm_minimum_tls_version                = "1.2"
     http2_enabled                          = true
     application_insights_connection_string = azurerm_application_insights.this.connection_string
+  }
+
+  lifecycle {
+    precondition {
+      # An app setting is a variable of the process's environment, which gets 32 KiB in all on this plan's workers.
+      condition     = length(local.config) <= 30000
+      error_message = "The configuration of all backlogs has ${length(local.config)} characters, and 30000 fit: use the module twice, with some of the backlogs each."
+    }
   }
 
   # The host does not start while it may not read, or cannot reach, its storage account.

@@ -4,7 +4,7 @@ locals {
 
 output "deploy_command" {
   description = "Deploys the bundle that `make bundle-azure` writes; run it after the first apply and for every new bundle. If public_access.app is false, run it inside the virtual network."
-  value       = "az functionapp deployment source config-zip ${local.where} --src dist/backlog-clearer-azure.zip"
+  value       = "az functionapp deployment source config-zip ${local.where} --build-remote false --src dist/backlog-clearer-azure.zip"
 }
 
 output "dispatch_url" {

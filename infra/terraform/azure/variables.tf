@@ -143,11 +143,12 @@ variable "instance_memory_in_mb" {
 }
 
 variable "schedule" {
-  description = "When these backlogs are cleared: six NCRONTAB fields in UTC, seconds first. Paused unless `enabled`."
+  description = "When these backlogs are cleared: six NCRONTAB fields in UTC, seconds first. Paused unless `enabled`. Enabling it does not make up for a start that was missed meanwhile, unless `late`."
   type = object({
     ncrontab = optional(string, "0 0 3 * * *")
     backlogs = optional(list(string), [])
     enabled  = optional(bool, false)
+    late     = optional(bool, false)
   })
   default  = {}
   nullable = false

@@ -4,7 +4,7 @@ terraform {
   required_providers {
     azurerm = {
       source  = "hashicorp/azurerm"
-      version = ">= 4.46, < 6"
+      version = ">= 4.73, < 6" # identity_id in a scale rule
     }
   }
 }

@@ -151,6 +151,13 @@ run "defaults" {
 
   # Network
   assert {
+    condition = alltrue([
+      for statement in data.aws_iam_policy_document.alarms.statement :
+      length(statement.condition) == 0 if contains(flatten([for principal in statement.principals : tolist(principal.identifiers)]), "events.amazonaws.com")
+    ])
+    error_message = "EventBridge cannot publish through a statement with a condition: no failure would be reported."
+  }
+  assert {
     condition     = length(aws_security_group.jobs.ingress) == 0 && aws_vpc_security_group_egress_rule.brokers["msk"].referenced_security_group_id == "sg-0a1b2c3d"
     error_message = "Nothing comes in; brokers are reached."
   }

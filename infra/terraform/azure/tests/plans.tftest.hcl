@@ -235,7 +235,7 @@ run "defaults" {
   # outputs have the next commands
 
   assert {
-    condition     = output.deploy_command == "az functionapp deployment source config-zip --resource-group drains --name contoso-clearer --src dist/backlog-clearer-azure.zip"
+    condition     = output.deploy_command == "az functionapp deployment source config-zip --resource-group drains --name contoso-clearer --build-remote false --src dist/backlog-clearer-azure.zip"
     error_message = "the bundle is deployed otherwise"
   }
   assert {
