@@ -153,6 +153,91 @@ def test_a_reference_is_kept_and_used_only_when_it_is_allowed(
     assert stored(broker) == [None, 400, None]
 
 
+@pytest.mark.parametrize(
+    ("system", "options", "named"),
+    [
+        (
+            "pulsar",
+            {"service_url": "pulsar://elsewhere:6650", "topic": "t", "subscription": "s", "token_file": "F"},
+            "file:F",
+        ),
+        (
+            "pulsar",
+            {
+                "service_url": "pulsar://elsewhere:6650", "topic": "t", "subscription": "s",
+                "oauth2_key_file": "F", "oauth2_issuer_url": "https://elsewhere", "oauth2_audience": "a",
+            },
+            "file:F",
+        ),
+        (
+            "googlepubsub",
+            {"project_id": "p", "subscription_id": "s", "credentials_file": "F", "api_endpoint": "elsewhere:1"},
+            "file:F",
+        ),
+        (
+            "kafka",
+            {
+                "bootstrap_servers": ["elsewhere:1"], "topic": ["t"], "group_id": "g",
+                "settings": {"sasl.password": "${file:F}", "ssl.key.password": "${env:NAME}"},
+            },
+            "env:NAME, file:F",
+        ),
+    ],
+)  # fmt: skip
+def test_files_whose_content_would_be_sent_need_permission(
+    broker: MemoryBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    options: dict[str, Any],
+    named: str,
+) -> None:
+    """An option that names a token's or a key's file is a reference, too: the receipt names the receiver."""
+    Path("F").write_text(SECRET)
+    path = edited(cleared(), lambda value: value.update(system=system, options=options))
+    unopened(monkeypatch)
+    done = call("restore", str(path), "--yes")
+    assert done.exit_code == 2
+    assert f"The receipt refers to {named}, whose content would be sent to {system} (" in done.stderr
+    assert "elsewhere" in done.stderr
+    assert SECRET not in done.output
+    assert stored(broker) == [1000, 1000, 1000]
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://key:{}@bucket/x", "sftp://user:{}@host/x", "gs://bucket/x?sig={}", "memory://{}"]
+)
+def test_a_password_in_a_receipts_place_is_shown_nowhere(broker: MemoryBroker, place: str) -> None:
+    """Every command refuses the place without repeating it, in text and JSON, and changes nothing."""
+    url = place.format(SECRET)
+    ran = [
+        clear("--receipt-dir", url, "--receipt-schemes", "sftp", *more)
+        for more in ([], ["--output", "json"], ["--dry-run"])
+    ]
+    ran += [
+        call("restore", f"{url}/r/whole-1.json", "--yes", *more) for more in ([], ["--output", "json"])
+    ]
+    ran += [
+        call("restore", "--run", "r", "--receipt-dir", url),
+        call("progress", "r", "--receipt-dir", url),
+    ]
+    assert [done.exit_code for done in ran] == [2] * len(ran)
+    assert SECRET not in "".join(done.output for done in ran)
+    assert stored(broker) == [None, 400, None]
+
+
+@pytest.mark.parametrize("place", ["memory://x", "simplecache::s3://b/x", "s3:///x", "", "http://h/x"])
+def test_every_command_refuses_places_where_no_receipt_can_be(broker: MemoryBroker, place: str) -> None:
+    """Clearing, undoing and looking at a run name the option, and change nothing."""
+    ran = [
+        clear("--receipt-dir", place),
+        call("restore", "--run", "r", "--receipt-dir", place),
+        call("progress", "r", "--receipt-dir", place),
+    ]
+    assert [done.exit_code for done in ran] == [2, 2, 2]
+    assert all("--receipt-dir: " in done.stderr for done in ran)
+    assert stored(broker) == [None, 400, None]
+
+
 def test_an_option_given_again_needs_no_permission(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from backlog_clearer.errors import UsageError
+from backlog_clearer.errors import BrokerError, UsageError
+from backlog_clearer.model import Mode
 from backlog_clearer.options.base import build
 from backlog_clearer.options.places import checked_place
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run import store
+from backlog_clearer.run.receipt import Receipt, save
+from backlog_clearer.run.report import Action
 
 PASSWORD = "hunter2-do-not-print"
 
@@ -152,6 +157,58 @@ def test_a_failed_write_leaves_no_draft(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         store.write(f"{tmp_path}/a.json", b"{}")
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_stops_the_run_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the data cannot be synced, the error has the system's reason, and no file is left."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    path = f"{tmp_path}/r/whole-1.json"
+    with pytest.raises(BrokerError, match=r"No space left on device\. Nothing was changed"):
+        save(receipt(), path)
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}"])
+def test_a_receipt_that_is_not_read_back_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    """A store that confirms a write and has another content afterwards is not trusted."""
+    monkeypatch.setattr(store, "read", lambda _: answer)
+    with pytest.raises(BrokerError, match="could not be found again"):
+        save(receipt(), f"{tmp_path}/r/whole-1.json")
+
+
+def test_a_receipt_that_is_not_listed_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receipt that an undo of the whole run would not find is no receipt."""
+    monkeypatch.setattr(store, "json_files", lambda *_: [])
+    with pytest.raises(BrokerError, match="could not be found again"):
+        save(receipt(), f"{tmp_path}/r/whole-1.json")
+
+
+def receipt() -> Receipt:
+    """A receipt of nothing."""
+    return Receipt(
+        version="1",
+        run_id="r",
+        system="memory",
+        subscription="group g on topic t",
+        identity={"topic": "t"},
+        options={},
+        action=Action.CLEAR,
+        mode=Mode.CONSUME,
+        slice=None,
+        unit="messages",
+        created_at=datetime(2026, 11, 26, tzinfo=timezone.utc),
+        partitions=(),
+    )
 
 
 def test_only_plain_files_of_a_sane_size_are_read(

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
@@ -264,4 +264,7 @@ def _failures(folder: str) -> list[Failure]:
         found = store.read_all(store.json_files(folder, "failed-"))
     except OSError as error:
         raise BrokerError(f"The failures in {folder} cannot be read: {error}.") from error
-    return [Failure.model_validate_json(data) for data in found.values()]
+    try:
+        return [Failure.model_validate_json(data) for data in found.values()]
+    except ValidationError as error:
+        raise BrokerError(f"A file failed-….json in {folder} is not a failure of this tool.") from error

@@ -25,7 +25,7 @@ from backlog_clearer.model import Mode, Partition, Position, Recorded, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
-from backlog_clearer.text import counted
+from backlog_clearer.text import counted, listed
 
 RECEIPT_SCHEMA: Literal["backlog-clearer/receipt/1"] = "backlog-clearer/receipt/1"
 
@@ -333,3 +333,8 @@ def check_identity(identity: Mapping[str, str], survey: Survey) -> None:
             raise RefusedError(
                 f"The receipt is for {key} {value!r}, but this is {found!r}; nothing was changed."
             )
+    if identity and not identity.keys() & survey.identity.keys():
+        raise RefusedError(
+            f"The receipt tells its subscription by {listed(identity)}, none of which is known here: it"
+            " cannot be checked whether it is this one. Nothing was changed."
+        )
