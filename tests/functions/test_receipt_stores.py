@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+import boto3
+import fsspec
 import gcsfs
 import pytest
+from moto.server import ThreadedMotoServer
 
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.run_status import note_failure, run_status
 from backlog_clearer.run import store
-from backlog_clearer.run.receipt import load_run
+from backlog_clearer.run.receipt import load_run, next_sequence
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import Server, free_port, running
 from tests.brokers.kafka_embedded import embedded
@@ -92,6 +95,40 @@ def test_every_error_of_a_file_system_is_an_oserror() -> None:
         note_failure(place, request, UsageError("x"), datetime.now(timezone.utc))
 
 
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The receipts' place in a bucket of moto's S3."""
+    pytest.importorskip("s3fs")
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield f"s3://{BUCKET}/drains"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+
+
+def test_receipts_in_s3_are_numbered_and_found_again(s3: str) -> None:
+    """What is written to S3 is read back and listed; a missing file and a missing bucket are errors."""
+    assert next_sequence(s3, "r-3") == 1
+    path = f"{s3}/r-3/whole-0001-0a1b2c3d.json"
+    store.write(path, b"{}")
+    assert store.read(path) == b"{}"
+    assert store.json_files(f"{s3}/r-3", "whole-") == [path]
+    assert store.read_all([path]) == {path: b"{}"}
+    assert next_sequence(s3, "r-3") == 2
+    with pytest.raises(FileNotFoundError):
+        store.read(f"{s3}/r-3/none.json")
+    with pytest.raises(OSError, match="bucket does not exist"):
+        store.write("s3://no-such-bucket/r/a.json", b"{}")
+
+
 UNREACHABLE = {
     "gs://bucket/x": {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"},
     "s3://bucket/x": {
@@ -122,6 +159,7 @@ print(round(time.monotonic() - begun))
 @pytest.mark.parametrize("place", UNREACHABLE)
 def test_an_unreachable_store_is_reported_soon_and_in_few_words(place: str) -> None:
     """The place and a reason, in time, and no traceback of the store's library."""
+    pytest.importorskip({"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}[place.partition(":")[0]])
     env = {**os.environ, **UNREACHABLE[place], "PYTHONPATH": MODULE_PATH}
     done = subprocess.run(
         [sys.executable, "-c", _TRY, place],

@@ -37,7 +37,13 @@ LARGEST = 256 << 20
 
 _AT_ONCE = 64  # files of a remote store that are asked for with one deadline
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.json")
-_S3 = {"config_kwargs": {"connect_timeout": 4, "read_timeout": 8, "retries": {"max_attempts": 1}}}
+_S3 = {
+    "config_kwargs": {
+        "connect_timeout": 4,
+        "read_timeout": 8,
+        "retries": {"total_max_attempts": 2, "mode": "standard"},  # what fits into the deadline
+    }
+}
 _STORAGE_OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
 _LIBRARIES = ("gcsfs", "s3fs", "adlfs", "asyncio", "azure", "aiobotocore", "botocore", "google.auth")
 
@@ -188,7 +194,7 @@ def _at(path: str, ask: Callable[[AbstractFileSystem, str], _T]) -> _T:
     def answer() -> _T:
         fs, where = fsspec.core.url_to_fs(path, **_STORAGE_OPTIONS.get(scheme, {}))
         if scheme in _STORAGE_OPTIONS:
-            fs.retries = 1
+            fs.retries = 1  # botocore tries again
         return ask(fs, where)
 
     return _within(DEADLINE_S, answer)
