@@ -14,11 +14,13 @@ from typing_extensions import Self
 
 from backlog_clearer.testing.servers.pulsar_frames import (
     LOOKUP_RESPONSE,
+    MESSAGE,
     SUBSCRIBE,
     Fields,
     Value,
     frame,
     parse_command,
+    parse_fields,
 )
 
 _CONNECT = 1  # how a lookup ends that names the owner
@@ -38,6 +40,9 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self.seen: list[tuple[int, Fields]] = []  # commands of clients
         self.frames = 0  # of the broker, so far
+        self.delivered: set[tuple[int, int]] = (
+            set()
+        )  # ledger and entry of each message that passed whole
         self.connections = 0
         self.cuts: set[int] = set()  # frames in the middle of which the connection ends
         self.before: dict[int, Callable[[], bytes]] = {}  # what is sent in front of a frame
@@ -113,11 +118,24 @@ class Relay:
                 trickled += len(whole)
                 for at in range(0, 0 if self.mute else len(whole), step):
                     client.sendall(whole[at : at + step])
+                if kind == MESSAGE and not self.mute:
+                    self.delivered.add(_place(body))
 
     def _looked_up(self, body: Fields) -> bytes:
         here: Mapping[str, Value] = {"f1": self.url, "f3": _CONNECT}
         answer = self.lookups.popleft() if self.lookups else here
         return _answer(LOOKUP_RESPONSE, body, 4, answer)
+
+
+def _place(message: Fields) -> tuple[int, int]:
+    """Ledger and entry of a message; protobuf leaves out neither."""
+    (place,) = message[2]
+    assert isinstance(place, bytes)
+    found = parse_fields(place)
+    (ledger,), (entry,) = found[1], found[2]
+    assert isinstance(ledger, int)
+    assert isinstance(entry, int)
+    return ledger, entry
 
 
 def _answer(kind: int, body: Fields, request_id: int, values: Mapping[str, Value]) -> bytes:

@@ -14,14 +14,17 @@ import requests
 from backlog_clearer.brokers.pulsar.auth import TIMEOUT_S, Bearer
 from backlog_clearer.brokers.pulsar.errors import (
     LOGIN_HINT,
+    NoSubscriptionError,
     NotFoundError,
     UnreachableError,
     shortened,
 )
 from backlog_clearer.brokers.pulsar.figures import (
     FigureError,
+    Origins,
     SubscriptionStats,
     optional_count,
+    parse_origins,
     parse_retention,
     parse_stats,
     required_count,
@@ -160,6 +163,24 @@ class Admin:
         with self._checked(topic):
             return parse_layout(self._object(f"{_path(topic)}/internalStats"), subscription)
 
+    def origins(self, topic: str, subscription: str) -> Origins:
+        """When one partition's topic and its subscription were created.
+
+        The broker reads it from the metadata store, without loading the topic. Raises `NoSubscriptionError`,
+        too. Where the role may not ask this, `stats` shows whether topic and subscription exist.
+        """
+        try:
+            found = self._object(f"{_path(topic)}/internal-info")
+            return parse_origins(found, subscription, topic)
+        except (UnreachableError, NoSubscriptionError):
+            raise
+        except TransientError:  # 500 for a topic that does not exist, too
+            self.stats(topic, subscription)
+            raise
+        except (BrokerError, FigureError):
+            self.stats(topic, subscription)
+            return Origins(None, None)
+
     def acknowledging(self, topic: str, subscription: str) -> int | None:
         """Open transactions that have acknowledged messages; None: not reported.
 
@@ -215,7 +236,7 @@ class Admin:
         number = _PARTITION.search(topic)
         self.call(
             "POST",
-            f"{_path(topic)}/subscription/{quote(subscription, safe='')}/resetcursor",
+            f"{_path(topic)}/subscription/{_twice(subscription)}/resetcursor",
             body={
                 "ledgerId": after.ledger,
                 "entryId": after.entry + 1,  # the broker ignores `isExcluded` for whole entries
@@ -233,6 +254,15 @@ class Admin:
 
 def _quote(path: str) -> str:
     return "/".join(quote(part, safe="") for part in path.split("/"))
+
+
+def _twice(subscription: str) -> str:
+    """A subscription in a path of the admin API, which decodes it twice, as Pulsar's own client encodes it.
+
+    Encoded once, "a+b" would move the subscription "a b".
+    """
+    once = quote(subscription, safe="")
+    return quote(once if once.strip(".") else once.replace(".", "%2E"), safe="")
 
 
 def _namespace(topic: str) -> str:

@@ -62,6 +62,7 @@ class Connection(Waitable):
         self._buffer = bytearray(_BUFFER_BYTES)
         self._at = self._end = 0  # received bytes that are not parsed yet
         self._skip = 0  # bytes of a payload that are not received yet
+        self._held: EntryHead | None = None  # the entry whose payload that is
         self._dropped = bytearray(_DROP_BYTES)
         self._drop = 0 if address.tls else DROP
         self._received_at = self._asked_at = time.monotonic()
@@ -163,6 +164,8 @@ class Connection(Waitable):
                 self._skip -= self._received(self._socket.recv_into(self._dropped, size, self._drop))
                 if self._received_at > until:  # a large payload on a slow line
                     return
+            if self._held:
+                return
             self._make_room()
             free = memoryview(self._buffer)[self._end :]
             self._end += self._received(self._socket.recv_into(free))
@@ -189,10 +192,13 @@ class Connection(Waitable):
         self._at, self._end = 0, len(rest)
 
     def next(self) -> EntryHead | None:
-        """The next entry of what was received; None: more has to be received.
+        """The next entry that was received whole; None: more has to be received.
 
         Other commands are handled on the way. Raises `RefusalError` for an error that answers no request.
         """
+        if self._held and not self._skip:
+            whole, self._held = self._held, None
+            return whole
         while not self._skip:
             try:
                 found = parse_head(self._buffer, self._at, self._end)
@@ -205,6 +211,9 @@ class Connection(Waitable):
                 self._skip = self._at - self._end
                 self._at = self._end = 0
             if isinstance(found, EntryHead):
+                if self._skip:
+                    self._held = found
+                    return None
                 return found
             self._carry_out(found)
         return None

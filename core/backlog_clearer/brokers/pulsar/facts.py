@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from backlog_clearer.brokers.pulsar.cluster import is_of
-from backlog_clearer.brokers.pulsar.figures import SubscriptionStats
+from backlog_clearer.brokers.pulsar.figures import Origins, SubscriptionStats
 from backlog_clearer.brokers.pulsar.options import COMPETING, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Layout, Place
 from backlog_clearer.errors import BrokerError
@@ -23,7 +23,33 @@ class PartitionFacts:
 
     stats: SubscriptionStats
     layout: Layout
+    origins: Origins
     acknowledging: int | None  # open transactions with acknowledgements; None: not reported
+
+
+def recreation(
+    partition: Partition, surveyed: Origins | None, now: Origins, *, log_only: bool = False
+) -> BrokerError | None:
+    """The error where a topic, or its subscription, is not the one that was surveyed; None: no difference.
+
+    What is not reported in one of both cannot be compared. `log_only`: the subscription may be another one.
+    """
+    if surveyed is None:
+        return None
+    if _other(surveyed.topic, now.topic):
+        what = "The partition"
+    elif _other(surveyed.subscription, now.subscription) and not log_only:
+        what = "Its subscription"
+    else:
+        return None
+    return BrokerError(
+        f"{partition}: {what} was deleted and created again since the survey: nothing of it was changed.",
+        partition,
+    )
+
+
+def _other(before: str | None, now: str | None) -> bool:
+    return None not in (before, now) and before != now
 
 
 def stored_position(layout: Layout) -> str:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote_plus, unquote_plus
 
 from backlog_clearer.brokers.pulsar.errors import NoSubscriptionError
+
+_NO_TIME = "1970-"
 
 
 class FigureError(ValueError):
@@ -76,6 +79,40 @@ def parse_stats(answer: Mapping[str, Any], subscription: str, topic: str) -> Sub
         open_transactions=optional_count(answer, "ongoingTxnCount"),
         replicated=bool(mine.get("isReplicated") or mine.get("replicated")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """When a topic and a subscription were created; None: not reported.
+
+    Both come from the admin API's `internal-info`, which returns the `creationDate` that the metadata store
+    keeps of the managed ledger and of each of its cursors (ZooKeeper's ctime, and its like in RocksDB). They
+    stay the same while ledgers are trimmed, and the topic is unloaded, truncated or moved; a topic or
+    subscription created again has others, as has one of the same name on another cluster. A store that keeps
+    no times reports 1970.
+    """
+
+    topic: str | None
+    subscription: str | None
+
+
+def cursor_name(subscription: str) -> str:
+    """What Pulsar calls a subscription's cursor: the name as java.net.URLEncoder spells it."""
+    return quote_plus(subscription, safe="*").replace("~", "%7E")
+
+
+def parse_origins(answer: Mapping[str, Any], subscription: str, topic: str) -> Origins:
+    """Read a topic's `internal-info`; raises `NoSubscriptionError` or `FigureError`."""
+    cursors = required_object(answer, "cursors")
+    name = cursor_name(subscription)
+    if name not in cursors:
+        raise NoSubscriptionError(topic, [unquote_plus(str(each)) for each in cursors])
+    return Origins(_creation(answer), _creation(required_object(cursors, name)))
+
+
+def _creation(answer: Mapping[str, Any]) -> str | None:
+    found = answer.get("creationDate")
+    return found if isinstance(found, str) and found and not found.startswith(_NO_TIME) else None
 
 
 def parse_retention(answer: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
-from urllib.parse import quote_plus
 
 from backlog_clearer.brokers.pulsar.figures import (
     FigureError,
+    cursor_name,
     required_count,
     required_object,
     required_objects,
@@ -78,6 +78,11 @@ class Layout:
             self.between(max(hole.first, position), min(hole.last, target)) for hole in self.holes
         )
         return max(0, self.between(position, target) - done)
+
+    def missing(self, after: Place, before: Place) -> int:
+        """Entries after the one and before the other that are not acknowledged."""
+        start = max(after, self.mark_delete)
+        return replace(self, mark_delete=start).left(Place(before.ledger, before.entry - 1))
 
     def beyond_end(self, at: Place) -> bool:
         """Whether no such entry exists yet: it is after the last one of its ledger, or of the topic."""
@@ -144,8 +149,8 @@ def _stored_place(answer: Mapping[str, Any], key: str) -> Place:
 
 
 def _cursor(cursors: Mapping[str, Any], subscription: str) -> Mapping[str, Any]:
-    """A subscription's cursor; Pulsar names it as java.net.URLEncoder spells the subscription."""
-    name = quote_plus(subscription, safe="*").replace("~", "%7E")
+    """A subscription's cursor."""
+    name = cursor_name(subscription)
     if name not in cursors:
         raise FigureError(f"cursors has none of the subscription {subscription!r}")
     return required_object(cursors, name)

@@ -30,9 +30,11 @@ from backlog_clearer.brokers.pulsar.facts import (
     survey_notes,
     undo_obstacle,
 )
-from backlog_clearer.brokers.pulsar.lane import Acknowledgements, LaneSettings, PulsarLane
+from backlog_clearer.brokers.pulsar.figures import Origins
+from backlog_clearer.brokers.pulsar.lane import PulsarLane
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
+from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.model import (
@@ -76,6 +78,7 @@ class PulsarSource:
         self._admin = Admin(options.admin, options, self._access.bearer) if options.admin else None
         self._topics: dict[Partition, str] = {}
         self._layouts: dict[Partition, Layout] = {}
+        self._origins: dict[Partition, Origins] = {}
         self._kind = options.subscription_type
         self._acknowledgements = Acknowledgements()
 
@@ -122,6 +125,7 @@ class PulsarSource:
             raise self._missing_topic(admin.url, admin)
         found = {key: look for key, look in looks.items() if isinstance(look, PartitionFacts)}
         self._layouts = {key: look.layout for key, look in found.items()}
+        self._origins = {key: look.origins for key, look in found.items()}
         self._kind = chosen_type(options.subscription_type, found.values())
         undo = undo_obstacle(admin.retention(options.topic))
         states = [partition_state(key, look, undo) for key, look in looks.items()]
@@ -169,7 +173,9 @@ class PulsarSource:
         except NotFoundError:
             raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
         acknowledging = admin.acknowledging(topic, subscription) if transactions else None
-        return PartitionFacts(stats, admin.layout(topic, subscription), acknowledging)
+        # Creation before positions: a topic created anew in between is then found by its creation later.
+        origins = admin.origins(topic, subscription)
+        return PartitionFacts(stats, admin.layout(topic, subscription), origins, acknowledging)
 
     def _survey_blind(self) -> Survey:
         """A survey without the admin API: the partitions, and the last entry of each."""
@@ -221,6 +227,7 @@ class PulsarSource:
                 self._kind,
                 self._topics,
                 self._layouts,
+                self._origins,
                 permits=_BATCHES * self._run.batch_size,
                 acknowledgements=self._acknowledgements,
             ),

@@ -49,6 +49,7 @@ class Kind(IntEnum):
     CLOSE_CONSUMER = 16
     PING = 18
     PONG = 19
+    REDELIVER_UNACKNOWLEDGED = 20
     PARTITIONED_METADATA = 21
     PARTITIONED_METADATA_RESPONSE = 22
     LOOKUP = 23
@@ -109,6 +110,7 @@ _BODIES = {
     Kind.CLOSE_CONSUMER: {"consumer_id": Field(1, UINT64), "request_id": Field(2, UINT64)},
     Kind.PING: {},
     Kind.PONG: {},
+    Kind.REDELIVER_UNACKNOWLEDGED: {"consumer_id": Field(1, UINT64)},
     Kind.PARTITIONED_METADATA: {
         "topic": Field(1, STRING),
         "request_id": Field(2, UINT64),
