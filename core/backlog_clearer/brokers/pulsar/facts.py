@@ -9,7 +9,7 @@ from backlog_clearer.brokers.pulsar.cluster import is_of
 from backlog_clearer.brokers.pulsar.figures import Origins, SubscriptionStats
 from backlog_clearer.brokers.pulsar.options import COMPETING, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Layout, Place
-from backlog_clearer.errors import BrokerError
+from backlog_clearer.errors import BrokerError, RecreatedError
 from backlog_clearer.model import Partition, PartitionState
 from backlog_clearer.source import failed_state
 from backlog_clearer.text import counted, listed
@@ -27,25 +27,22 @@ class PartitionFacts:
     acknowledging: int | None  # open transactions with acknowledgements; None: not reported
 
 
-def recreation(
-    partition: Partition, surveyed: Origins | None, now: Origins, *, log_only: bool = False
-) -> BrokerError | None:
+def recreation(partition: Partition, surveyed: Origins | None, now: Origins) -> BrokerError | None:
     """The error where a topic, or its subscription, is not the one that was surveyed; None: no difference.
 
-    What is not reported in one of both cannot be compared. `log_only`: the subscription may be another one.
+    What is not reported in one of both cannot be compared.
     """
     if surveyed is None:
         return None
     if _other(surveyed.topic, now.topic):
-        what = "The partition"
-    elif _other(surveyed.subscription, now.subscription) and not log_only:
-        what = "Its subscription"
-    else:
-        return None
-    return BrokerError(
-        f"{partition}: {what} was deleted and created again since the survey: nothing of it was changed.",
-        partition,
-    )
+        return RecreatedError(partition)
+    if _other(surveyed.subscription, now.subscription):
+        return BrokerError(
+            f"{partition}: its subscription was deleted and created again since the survey: nothing of it"
+            " was changed.",
+            partition,
+        )
+    return None
 
 
 def _other(before: str | None, now: str | None) -> bool:
@@ -72,6 +69,7 @@ def partition_state(
         backlog=found.left(found.end),
         backlog_bytes=look.stats.backlog_bytes,
         undo=undo,
+        incarnation=look.origins.topic,
     )
 
 

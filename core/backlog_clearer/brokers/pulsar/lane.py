@@ -133,7 +133,16 @@ class PulsarLane:
     def settle(self) -> Sequence[Settled]:
         """See `source.Lane`; counts what was sent to the broker, which does not confirm acknowledgements."""
         self._check()  # before any of it is sent
-        found = [reader.settle() for reader in self._readers.values()]
+        waiting = [reader for reader in self._readers.values() if reader.waits_for_settle]
+        changed = (
+            self._admin.changed([reader.partition for reader in waiting])
+            if self._admin and waiting
+            else {}
+        )
+        found = []
+        for reader in waiting:
+            error = changed.get(reader.partition)
+            found.append(Settled(reader.partition, 0, None, error) if error else reader.settle())
         return [settled for settled in found if settled]
 
     def close(self) -> None:

@@ -1,11 +1,8 @@
-"""The admin API as one lane asks it: whether what it reads still is what was surveyed.
-
-Acknowledgements need no such check: they go to a consumer, which belongs to one topic and one subscription,
-and which the broker closes when either is deleted.
-"""
+"""The admin API as one lane asks it: whether topic and subscription are still those that were surveyed."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 from backlog_clearer.brokers.pulsar.admin import Admin
@@ -13,8 +10,12 @@ from backlog_clearer.brokers.pulsar.errors import NoSubscriptionError, NotFoundE
 from backlog_clearer.brokers.pulsar.facts import recreation
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.gaps import Figures
-from backlog_clearer.errors import BrokerError, ClearerError
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.model import Partition
+
+_CHECK_S = 0.1  # at least, between two checks of one lane
+_CHECKS_A_SECOND = 40.0  # partitions: a broker serves all its administrators with a few threads
+_PAUSE_S = 30.0
 
 
 class LaneAdmin:
@@ -31,6 +32,8 @@ class LaneAdmin:
         self._subscription = subscription
         self._topics = topics
         self._surveyed = surveyed
+        self._checked_at = 0.0
+        self._pause = 0.0  # seconds until an API that did not answer is asked again
 
     def check(self, partitions: Sequence[Partition]) -> None:
         """Raise `BrokerError` for a partition whose topic or subscription is not the one surveyed.
@@ -40,6 +43,28 @@ class LaneAdmin:
         for answer in self._admin.each(partitions, self._one):
             if isinstance(answer, ClearerError):
                 raise answer
+        self._checked_at = time.monotonic()
+
+    def changed(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
+        """Why partitions that `check` accepted are not the same any more; asked only once in a while.
+
+        A consumer's acknowledgements reach only the topic and subscription that it was opened on, so nothing
+        is lost where the admin API does not answer: the broker closes the consumer when either is deleted.
+        """
+        now = time.monotonic()
+        interval = self._pause or max(_CHECK_S, len(partitions) / _CHECKS_A_SECOND)
+        if now - self._checked_at < interval:
+            return {}
+        answers = self._admin.each(partitions, self._one)
+        self._checked_at = time.monotonic()
+        found = {}
+        self._pause = 0.0
+        for partition, answer in zip(partitions, answers, strict=True):
+            if isinstance(answer, TransientError):
+                self._pause = _PAUSE_S
+            elif isinstance(answer, ClearerError):
+                found[partition] = str(answer)
+        return found
 
     def _one(self, admin: Admin, partition: Partition) -> None:
         try:
@@ -58,9 +83,9 @@ class LaneAdmin:
         except BrokerError as error:
             error.partition = partition
             raise
-        created_again = recreation(partition, self._surveyed.get(partition), now)
-        if created_again:
-            raise created_again
+        other = recreation(partition, self._surveyed.get(partition), now)
+        if other:
+            raise other
 
     def figures(self, partition: Partition) -> Figures:
         """How to ask about one partition."""

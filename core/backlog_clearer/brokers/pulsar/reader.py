@@ -234,6 +234,11 @@ class ClaimReader:
             return 1 if self.pending else 0
         return left
 
+    @property
+    def waits_for_settle(self) -> bool:
+        """Whether there may be something to acknowledge."""
+        return bool(self.runs) or self.ready is not None or self.reached
+
     def settle(self) -> Settled | None:
         """Acknowledge the complete entries; None: there is nothing to acknowledge."""
         return self._settle_competing() if self.competing else self._settle_in_order()
@@ -248,7 +253,7 @@ class ClaimReader:
             return None
         self.consumer.acknowledge(CUMULATIVE, [at])
         self.settings.acknowledgements.reach(self.partition, at)
-        self.settled = at
+        self.settled, self.ready = at, None
         return Settled(self.partition, self._take_counted(), str(at))
 
     def _settle_competing(self) -> Settled | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -26,6 +27,7 @@ from backlog_clearer.brokers.pulsar.facts import (
     attached_consumers,
     chosen_type,
     partition_state,
+    recreation,
     stored_position,
     survey_notes,
     undo_obstacle,
@@ -113,6 +115,13 @@ class PulsarSource:
             near = suggestion(topic, admin.topics(topic)) if admin else ""
         return UsageError(f"There is no topic {topic} at {where}; nothing was created.{near}")
 
+    def _missing_subscription(self, topic: str, names: Sequence[str]) -> UsageError:
+        wanted = self._options.subscription
+        return UsageError(
+            f"There is no subscription {wanted!r} on {topic}; nothing was created."
+            f"{suggestion(wanted, list(names))}"
+        )
+
     def _survey(self, admin: Admin) -> Survey:
         options = self._options
         try:
@@ -166,10 +175,7 @@ class PulsarSource:
         try:
             stats = admin.stats(topic, subscription)
         except NoSubscriptionError as error:
-            raise UsageError(
-                f"There is no subscription {subscription!r} on {topic}; nothing was created."
-                f"{suggestion(subscription, list(error.names))}"
-            ) from None
+            raise self._missing_subscription(topic, error.names) from None
         except NotFoundError:
             raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
         acknowledging = admin.acknowledging(topic, subscription) if transactions else None
@@ -238,22 +244,36 @@ class PulsarSource:
         """See `source.Source`."""
         if self._admin is None:
             return self._remaining_blind(targets)
-        partitions, subscription = list(targets), self._options.subscription
-        answers = self._admin.each(
-            partitions, lambda admin, partition: admin.layout(self._topics[partition], subscription)
-        )
+        partitions = list(targets)
+        answers = self._admin.each(partitions, self._left)
         found = []
-        for partition, now in zip(partitions, answers, strict=True):
-            if isinstance(now, ClearerError):
-                found.append(Remaining(partition, None, None, str(now)))
+        for partition, answer in zip(partitions, answers, strict=True):
+            if isinstance(answer, ClearerError):
+                found.append(Remaining(partition, None, None, str(answer)))
                 continue
+            now, incarnation = answer
             target = targets[partition]
             goal = now.end if target is None else parse_place(target)
             if now.beyond_end(goal):
                 found.append(Remaining(partition, stored_position(now), None, _beyond_end(goal, now)))
             else:
-                found.append(Remaining(partition, stored_position(now), now.left(goal)))
+                left = now.left(goal)
+                found.append(Remaining(partition, stored_position(now), left, None, incarnation))
         return found
+
+    def _left(self, admin: Admin, partition: Partition) -> tuple[Layout, str | None]:
+        """Positions and incarnation; raises `BrokerError` where they are not those of the survey's topic."""
+        topic, subscription = self._topics[partition], self._options.subscription
+        try:
+            # Positions before creation: those of a topic created anew never come with the former creation.
+            layout = admin.layout(topic, subscription)
+            origins = admin.origins(topic, subscription)
+        except NoSubscriptionError:
+            raise self._missing_subscription(topic, ()) from None
+        other = recreation(partition, self._origins.get(partition), origins)
+        if other:
+            raise other
+        return layout, origins.topic
 
     def _remaining_blind(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         # Asking takes a consumer, which would displace a lane's, except where all share messages.
@@ -282,15 +302,15 @@ class PulsarSource:
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`: moves to the frozen target, which `skip_all` would pass."""
-        return self._move({claim.partition: claim.target for claim in claims}, forward=True)
+        moves = [Recorded(item.partition, item.target, item.state.incarnation) for item in claims]
+        return self._move(moves, forward=True)
 
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`."""
-        return self._move({item.partition: item.position for item in recorded}, forward=False)
+        return self._move(recorded, forward=False)
 
-    def _move(
-        self, positions: Mapping[Partition, Position | None], *, forward: bool
-    ) -> Sequence[Outcome]:
+    def _move(self, moves: Sequence[Recorded], *, forward: bool) -> Sequence[Outcome]:
+        positions = {item.partition: item.position for item in moves}
         errors: dict[Partition, ClearerError | None] = {}
         known: dict[Partition, Place] = {}
         for partition, position in positions.items():
@@ -299,7 +319,10 @@ class PulsarSource:
                     known[partition] = parse_place(position)
             except ValueError as fault:
                 errors[partition] = BrokerError(f"The receipt's position cannot be used: {fault}.")
-        move = partial(self._move_by_admin, self._admin) if self._admin else self._move_blind
+        incarnations = {item.partition: item.incarnation for item in moves}
+        move = (
+            partial(self._move_by_admin, self._admin, incarnations) if self._admin else self._move_blind
+        )
         errors |= dict(zip(known, move(known, forward=forward), strict=True))
         outcomes = []
         for partition, position in positions.items():
@@ -313,11 +336,21 @@ class PulsarSource:
         return outcomes
 
     def _move_by_admin(
-        self, admin: Admin, places: Mapping[Partition, Place], *, forward: bool
+        self,
+        admin: Admin,
+        incarnations: Mapping[Partition, str | None],
+        places: Mapping[Partition, Place],
+        *,
+        forward: bool,
     ) -> Sequence[ClearerError | None]:
         def move(one: Admin, partition: Partition) -> None:
             topic, subscription = self._topics[partition], self._options.subscription
             after = places[partition]
+            before = self._origins.get(partition, Origins(None, None))
+            before = replace(before, topic=incarnations[partition] or before.topic)
+            other = recreation(partition, before, one.origins(topic, subscription))
+            if other:
+                raise other
             if forward:
                 now = one.layout(topic, subscription)
                 if now.beyond_end(after):

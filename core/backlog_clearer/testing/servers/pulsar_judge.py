@@ -299,6 +299,11 @@ class PulsarBench(Bench):
     def produce(self, number: int, count: int) -> None:
         self.judge.produce(f"{self.topic}-partition-{number}", count)
 
+    def recreate(self) -> None:
+        path = self.topic.replace("://", "/")
+        self.judge.admin("DELETE", f"{path}/partitions", force="true")
+        self.judge.create(self.topic, self.partitions)
+
     def left(self) -> dict[int, int]:
         return {
             number: self.judge.backlog(f"{self.topic}-partition-{number}")
