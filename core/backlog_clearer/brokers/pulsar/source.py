@@ -58,7 +58,8 @@ from backlog_clearer.options.run import RunOptions
 _BATCHES = 25  # of --batch-size messages: the permits of one consumer
 _BLIND = (
     "Without --admin-url, the backlog and attached consumers are not known, and a subscription that did not"
-    " exist was created by this survey."
+    " exist was created by this survey. A topic or subscription that is deleted and created again during the"
+    " run is not noticed."
 )
 _NO_POSITION = "Neither the admin API nor the broker reports the position: it cannot be restored."
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
