@@ -270,6 +270,24 @@ def test_subscriptions_with_any_name(pulsar_case: Case, name: str) -> None:
     assert pulsar_case.status().totals.backlog == 10
 
 
+@pytest.mark.parametrize("name", ["a+b", "acme/etl/enrich", "a%2Fb", "..", "50%"])
+@pytest.mark.parametrize("mode", Mode)
+def test_names_are_moved_and_restored(pulsar_case: Case, name: str, mode: Mode) -> None:
+    """A name that must be encoded twice is cleared and restored; "a b" is not moved in place of "a+b"."""
+    topic = pulsar_case.create()
+    for each in (name, "a b", "a/b"):
+        pulsar_case.judge.client.subscribe(topic, each).close()
+    pulsar_case.judge.produce(topic, 10)
+    pulsar_case.changes["subscription"] = name
+    done = pulsar_case.clear(mode=mode)
+    assert done.verified
+    left = [pulsar_case.judge.backlog(topic, each) for each in (name, "a b", "a/b")]
+    assert left == [0, 10, 10]
+    assert pulsar_case.restore(done).verified
+    left = [pulsar_case.judge.backlog(topic, each) for each in (name, "a b", "a/b")]
+    assert left == [10, 10, 10]
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"admin_url": None, "assume_exists": True}], ids=["admin", "blind"]
 )
