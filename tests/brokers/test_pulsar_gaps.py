@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backlog_clearer.brokers.pulsar.gaps import Figures, GapWatch
+from backlog_clearer.brokers.pulsar.gaps import FreshFigures, GapWatch
 from backlog_clearer.brokers.pulsar.positions import Hole, Layout, Place
 
 OPENED = 100.0
@@ -12,7 +12,7 @@ SURVEYED = Layout(LEDGERS, Place(7, 49), Place(3, 9), (Hole(Place(3, 19), Place(
 
 def watch(*, now: Layout = SURVEYED, in_transactions: bool = False) -> GapWatch:
     """A watch of a lane whose broker answers so."""
-    return GapWatch(SURVEYED, Figures(lambda: now, lambda: in_transactions), OPENED)
+    return GapWatch(SURVEYED, FreshFigures(lambda: now, lambda: in_transactions), OPENED)
 
 
 def test_entries_that_are_acknowledged_are_passed_over() -> None:
@@ -35,7 +35,7 @@ def test_a_missing_entry_is_requested_and_nothing_passes_it() -> None:
 
 
 def test_a_missing_entry_that_is_gone_by_new_figures_is_passed_over() -> None:
-    """Figures asked afresh decide: an entry that was acknowledged meanwhile is not missing."""
+    """FreshFigures asked afresh decide: an entry that was acknowledged meanwhile is not missing."""
     gap = watch(now=Layout(LEDGERS, Place(7, 49), Place(3, 11)))
     assert gap.passes(Place(3, 9), Place(3, 12), None, OPENED)
 

@@ -18,7 +18,7 @@ _REPEAT_S = 2.0  # silence after which missing entries are requested again
 _PATIENCE_S = 8.0  # the same while other entries arrive
 
 
-class Figures(NamedTuple):
+class FreshFigures(NamedTuple):
     """How the broker is asked about one partition; both raise `BrokerError`."""
 
     layout: Callable[[], Layout]
@@ -30,7 +30,7 @@ class Figures(NamedTuple):
 class GapWatch:
     """What is missing in one partition that is read in order."""
 
-    def __init__(self, layout: Layout | None, figures: Figures | None, opened_at: float) -> None:
+    def __init__(self, layout: Layout | None, figures: FreshFigures | None, opened_at: float) -> None:
         """`figures`: None without the admin API. `opened_at`: time.monotonic()."""
         self.layout = layout
         self.open = False  # whether entries are missing now

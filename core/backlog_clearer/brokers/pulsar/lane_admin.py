@@ -9,7 +9,7 @@ from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.errors import NoSubscriptionError, NotFoundError
 from backlog_clearer.brokers.pulsar.facts import recreation
 from backlog_clearer.brokers.pulsar.figures import Origins
-from backlog_clearer.brokers.pulsar.gaps import Figures
+from backlog_clearer.brokers.pulsar.gaps import FreshFigures
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.model import Partition
 
@@ -87,10 +87,10 @@ class LaneAdmin:
         if other:
             raise other
 
-    def figures(self, partition: Partition) -> Figures:
+    def figures(self, partition: Partition) -> FreshFigures:
         """How to ask about one partition."""
         topic, subscription = self._topics[partition], self._subscription
-        return Figures(
+        return FreshFigures(
             lambda: self._admin.layout(topic, subscription),
             lambda: bool(self._admin.acknowledging(topic, subscription)),
         )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from backlog_clearer.brokers.pulsar.figures import (
     FigureError,
     cursor_name,
+    optional_count,
     required_count,
     required_object,
     required_objects,
@@ -58,6 +59,7 @@ class Layout:
     end: Place  # the last entry confirmed
     mark_delete: Place
     holes: tuple[Hole, ...] = ()  # in order
+    stored: tuple[int | None, int | None] = None, None  # where the broker last stored the cursor
 
     def before(self, at: Place) -> int:
         """Entries of the topic up to and with this one."""
@@ -130,6 +132,7 @@ def parse_layout(stats: Mapping[str, Any], subscription: str) -> Layout:
         end,
         _stored_place(cursor, "markDeletePosition"),
         parse_holes(cursor.get("individuallyDeletedMessages")),
+        (optional_count(cursor, "cursorLedger"), optional_count(cursor, "cursorLedgerLastEntry")),
     )
     for name, at in (("lastConfirmedEntry", end), ("markDeletePosition", found.mark_delete)):
         if found.beyond_end(at):

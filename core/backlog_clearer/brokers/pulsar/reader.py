@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.cluster import Consumer
 from backlog_clearer.brokers.pulsar.figures import Origins
-from backlog_clearer.brokers.pulsar.gaps import Figures, GapWatch
+from backlog_clearer.brokers.pulsar.gaps import FreshFigures, GapWatch
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Entries, Layout, Place, parse_place
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, INDIVIDUAL, EntryHead, Kind
@@ -33,6 +33,8 @@ class Acknowledgements:
     entries: dict[Partition, Entries] = field(default_factory=dict)  # where lanes compete
     acked: dict[Partition, Place] = field(default_factory=dict)  # cumulatively
     lanes: int = 0  # open now
+    unstored: dict[Partition, object] = field(default_factory=dict)
+    """Partitions acknowledged since the broker is known to have stored it, with what it had stored last."""
 
     def includes(self, partition: Partition, at: Place) -> bool:
         """Whether an entry was counted and acknowledged before."""
@@ -46,6 +48,7 @@ class Acknowledgements:
             seen = self.entries.setdefault(partition, Entries())
             for at in places:
                 seen.add(at)
+            self.unstored[partition] = None
 
     def opened(self, lanes: int) -> None:
         """Note lanes opened, or closed if it is negative."""
@@ -56,6 +59,19 @@ class Acknowledgements:
         """Note that everything up to a place is acknowledged."""
         with self.lock:
             self.acked[partition] = max(at, self.acked.get(partition, at))
+            self.unstored[partition] = None
+
+    def stored_since(self, partition: Partition, stored: object) -> bool:
+        """Whether the broker has stored the cursor again since this was first asked."""
+        with self.lock:
+            if self.unstored.get(partition) is None:
+                self.unstored[partition] = stored
+            return self.unstored[partition] != stored
+
+    def note_stored(self, partition: Partition) -> None:
+        """Note that the broker has stored all acknowledgements so far."""
+        with self.lock:
+            self.unstored.pop(partition, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,7 @@ class ClaimReader:
         claim: Claim,
         settings: LaneSettings,
         consumer: Consumer,
-        figures: Figures | None,
+        figures: FreshFigures | None,
     ) -> None:
         """`figures`: None without the admin API."""
         self.partition = claim.partition

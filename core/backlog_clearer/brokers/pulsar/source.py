@@ -34,6 +34,7 @@ from backlog_clearer.brokers.pulsar.facts import (
 )
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.lane import PulsarLane
+from backlog_clearer.brokers.pulsar.lasting import stored_now, warn_of_unstored
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
@@ -242,7 +243,10 @@ class PulsarSource:
         )
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
-        """See `source.Source`."""
+        """See `source.Source`.
+
+        After the lanes are closed, the broker is made to store a position up to which all is acknowledged.
+        """
         if self._admin is None:
             return self._remaining_blind(targets)
         partitions = list(targets)
@@ -258,9 +262,21 @@ class PulsarSource:
             if now.beyond_end(goal):
                 found.append(Remaining(partition, stored_position(now), None, _beyond_end(goal, now)))
             else:
-                left = now.left(goal)
+                left = self._lasting(self._admin, partition, now, now.left(goal))
                 found.append(Remaining(partition, stored_position(now), left, None, incarnation))
         return found
+
+    def _lasting(self, admin: Admin, partition: Partition, now: Layout, left: int) -> int | None:
+        """What is left; None where it is 0 only until the broker is killed. Asked once no lane is open."""
+        done = self._acknowledgements
+        if left or done.lanes or partition not in done.unstored:
+            return left
+        topic, subscription = self._topics[partition], self._options.subscription
+        if done.stored_since(partition, now.stored) or stored_now(admin, topic, subscription, now):
+            done.note_stored(partition)
+            return 0
+        warn_of_unstored(partition)
+        return None
 
     def _left(self, admin: Admin, partition: Partition) -> tuple[Layout, str | None]:
         """Positions and incarnation; raises `BrokerError` where they are not those of the survey's topic."""
