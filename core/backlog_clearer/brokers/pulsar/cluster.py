@@ -71,8 +71,12 @@ class Cluster:
     Methods raise `TransientError` or `BrokerError`.
     """
 
-    def __init__(self, options: PulsarOptions, access: Access, run_id: str) -> None:
+    def __init__(
+        self, options: PulsarOptions, access: Access, run_id: str, *, ping_s: float | None = None
+    ) -> None:
+        """`ping_s`: see `Connection`."""
         self._options = options
+        self._ping_s = ping_s
         self._access = access
         self._run_id = run_id
         self._home: Connection | None = None
@@ -158,7 +162,9 @@ class Cluster:
             raise self._failures[key]
         if key not in self._connections:
             try:
-                self._connections[key] = Connection(address, self._access, through=through)
+                self._connections[key] = Connection(
+                    address, self._access, through=through, ping_s=self._ping_s
+                )
             except TransientError as error:
                 self._failures[key] = error
                 raise

@@ -48,13 +48,23 @@ class Connection(Waitable):
     Every method raises `TransientError` if the connection breaks, with the address.
     """
 
-    def __init__(self, address: Address, access: Access, *, through: str | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        access: Access,
+        *,
+        through: str | None = None,
+        ping_s: float | None = None,
+    ) -> None:
         """Connect and log in; `through`: the broker ("host:port") that a proxy there is to connect to.
+
+        After `ping_s` seconds of silence, if not as Pulsar's clients, a PING is sent; see `check`.
 
         Raises `RefusalError` where the broker refuses the login, `BrokerError` for its certificate.
         """
         self.address = address
         self._access = access
+        self._ping_s = _PING_S if ping_s is None else min(_PING_S, ping_s)
         self._requests = itertools.count(1)
         self._answers: dict[int, Any] = {_LOGIN: None}  # bodies, by request; None: awaited
         self.broken_by: TransientError | None = None
@@ -249,8 +259,8 @@ class Connection(Waitable):
     def check(self) -> None:
         """After a long silence, send a PING; raise `TransientError` if it was not answered."""
         now = time.monotonic()
-        if now - self._received_at > 2 * _PING_S:
-            raise self._broken(f"nothing was received for {2 * _PING_S:.0f} s")
-        if now - max(self._received_at, self._asked_at) > _PING_S:
+        if now - self._received_at > 2 * self._ping_s:
+            raise self._broken(f"nothing was received for {2 * self._ping_s:.0f} s")
+        if now - max(self._received_at, self._asked_at) > self._ping_s:
             self._asked_at = now
             self.send(frame(Kind.PING))

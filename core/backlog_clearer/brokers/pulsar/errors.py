@@ -17,6 +17,9 @@ _HELD = (
     " Another consumer holds the subscription exclusively, or as another type: stop it, or give its"
     " --subscription-type, or use --mode skip --force."
 )
+_FULL = (
+    " The subscription may have no more consumers (maxConsumersPerSubscription): use fewer --workers."
+)
 _FINAL = {
     "TopicNotFound": "the topic does not exist, or no longer exists",
     "SubscriptionNotFound": "the subscription does not exist, or no longer exists",
@@ -74,9 +77,11 @@ def refusal_meaning(
         return BrokerError(f"{where} refused the login ({name}): {LOGIN_HINT}.", partition)
     if name in _FINAL:
         kind = NotFoundError if name == "TopicNotFound" else BrokerError
-        return kind(f"{where}: {_FINAL[name]} ({name}).", partition)
+        return kind(f"{where}: {_FINAL[name]} ({name}: {shortened(error.message)}).", partition)
     text = shortened(error.message)
-    hint = _HELD if name == "ConsumerBusy" else ""
+    hint = ""
+    if name == "ConsumerBusy":
+        hint = _FULL if "max consumers" in text.lower() else _HELD
     return TransientError(f"{where}: the broker answers {name}: {text}.{hint}", partition)
 
 

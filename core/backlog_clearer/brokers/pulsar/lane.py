@@ -22,7 +22,9 @@ class PulsarLane:
 
     def __init__(self, settings: LaneSettings, claims: Sequence[Claim]) -> None:
         self._settings = settings
-        self._cluster = Cluster(settings.options, settings.access, settings.run_id)
+        self._cluster = Cluster(
+            settings.options, settings.access, settings.run_id, ping_s=settings.answer_s / 2
+        )
         self._admin = _admin(settings)
         self._readers: dict[int, ClaimReader] = {}  # by consumer
         self._pending: ClaimReader | None = None  # whose last entry is counted in part
@@ -82,13 +84,21 @@ class PulsarLane:
             connection.check()
         self._look(ready, limit)
 
-    def _check(self) -> None:
-        """Raise `TransientError` for a consumer that the broker, or a broken connection, has ended."""
-        for number, reader in self._readers.items():
+    @staticmethod
+    def _lost(reader: ClaimReader) -> bool:
+        """Whether the broker has closed a partition's consumer."""
+        return reader.consumer.number in reader.consumer.connection.lost
+
+    def _check(self, *, settling: bool = False) -> None:
+        """Raise `TransientError` for a consumer that the broker, or a broken connection, has ended.
+
+        `settling`: only where a target was reached, and the engine would take it for settled.
+        """
+        for reader in self._readers.values():
             connection = reader.consumer.connection
             if connection.broken_by:
                 raise connection.broken_by
-            if number in connection.lost:
+            if self._lost(reader) and not (settling and not reader.owes_target):
                 raise TransientError(
                     f"{self._settings.options.service_url}, {reader.partition}: the broker closed the"
                     " consumer, because the topic moves or was unloaded.",
@@ -131,9 +141,16 @@ class PulsarLane:
         return limit
 
     def settle(self) -> Sequence[Settled]:
-        """See `source.Lane`; counts what was sent to the broker, which does not confirm acknowledgements."""
-        self._check()  # before any of it is sent
-        waiting = [reader for reader in self._readers.values() if reader.waits_for_settle]
+        """See `source.Lane`; counts what was sent to the broker, which does not confirm acknowledgements.
+
+        What a consumer received that the broker has closed since is left for another lane.
+        """
+        self._check(settling=True)  # before any of it is sent
+        waiting = [
+            reader
+            for reader in self._readers.values()
+            if reader.waits_for_settle and not self._lost(reader)
+        ]
         changed = (
             self._admin.changed([reader.partition for reader in waiting])
             if self._admin and waiting

@@ -85,6 +85,7 @@ class LaneSettings:
     topics: Mapping[Partition, str]
     layouts: Mapping[Partition, Layout]  # as surveyed; without the admin API: empty
     origins: Mapping[Partition, Origins]  # the same
+    answer_s: float  # silence after which a connection counts as dead
     permits: int  # messages that the broker may send to one consumer in advance
     acknowledgements: Acknowledgements
 
@@ -249,6 +250,11 @@ class ClaimReader:
         if self.target is not None and not left:
             return 1 if self.pending else 0
         return left
+
+    @property
+    def owes_target(self) -> bool:
+        """Whether the target was reached, and is not acknowledged yet."""
+        return self.reached and self.target is not None and self.settled < self.target
 
     @property
     def waits_for_settle(self) -> bool:

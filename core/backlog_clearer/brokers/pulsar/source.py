@@ -236,6 +236,7 @@ class PulsarSource:
                 self._topics,
                 self._layouts,
                 self._origins,
+                answer_s=self._run.answer_seconds,
                 permits=_BATCHES * self._run.batch_size,
                 acknowledgements=self._acknowledgements,
             ),

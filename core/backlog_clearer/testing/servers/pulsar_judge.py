@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from backlog_clearer.run.status import status
 from backlog_clearer.source import Source
 from backlog_clearer.testing import Bench
 from backlog_clearer.testing.servers.pulsar import PulsarServer, token
+from backlog_clearer.testing.support import wait_until
 
 KEPT = "public/kept"
 """A namespace that keeps acknowledged messages."""
@@ -149,6 +150,12 @@ class Judge:
         }
         self.admin("POST", f"namespaces/{namespace}/subscriptionDispatchRate", rate)
 
+    def limit_consumers(self, topic: str, count: int) -> None:
+        """Let a topic's subscriptions have at most so many consumers, for each partition."""
+        path = f"{topic.replace('://', '/')}/maxConsumersPerSubscription"
+        self.admin("POST", path, count)
+        wait_until(lambda: self.admin("GET", path) == count, "the topic's policy")
+
     def backlog(self, topic: str, subscription: str = SUBSCRIPTION) -> int:
         """Entries that the broker still has to deliver, by its precise figure."""
         return int(self.stats(topic, subscription)["msgBacklog"])
@@ -244,6 +251,8 @@ class PulsarBench(Bench):
 
     system = "pulsar"
     confirms = False  # the adapter counts what it sent
+    notices_silence = True
+    broken: int | None = None  # the partition whose topic is deleted
     missing_name = "no-such-subscription"
     changes: ClassVar[dict[str, Any]] = {}  # to the options
 
@@ -304,10 +313,31 @@ class PulsarBench(Bench):
         self.judge.admin("DELETE", f"{path}/partitions", force="true")
         self.judge.create(self.topic, self.partitions)
 
+    @contextmanager
+    def breaking(self, number: int) -> Iterator[Callable[[], None]]:
+        path = f"{self.topic}-partition-{number}".replace("://", "/")
+
+        def breaks() -> None:
+            self.judge.admin("DELETE", path, force="true")
+            self.broken = number
+
+        yield breaks
+
+    @contextmanager
+    def limited_consumers(self) -> Iterator[str]:
+        self.judge.limit_consumers(self.topic, 1)
+        yield "max consumers limit"
+
+    def add_partition(self) -> int:
+        path = self.topic.replace("://", "/")
+        self.judge.admin("POST", f"{path}/partitions", self.partitions + 1)
+        return self.partitions
+
     def left(self) -> dict[int, int]:
         return {
             number: self.judge.backlog(f"{self.topic}-partition-{number}")
             for number in range(self.partitions)
+            if number != self.broken
         }
 
     def exists(self, name: str) -> bool:
