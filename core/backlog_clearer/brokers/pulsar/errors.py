@@ -40,13 +40,17 @@ class NotFoundError(BrokerError):
 class NoSubscriptionError(NotFoundError):
     """The topic exists and has no such subscription; `names` are those that it has."""
 
-    def __init__(self, topic: str, names: Sequence[str]) -> None:
-        super().__init__(f"{topic} has no such subscription.")
+    def __init__(self, topic: str, names: Sequence[str], text: str | None = None) -> None:
+        super().__init__(text or f"{topic} has no such subscription.")
         self.names = names
 
 
 class UnreachableError(TransientError):
     """The admin API gives no HTTP answer at all."""
+
+
+class FullError(TransientError):
+    """The subscription has as many consumers as it may have (maxConsumersPerSubscription)."""
 
 
 class RefusalError(Exception):
@@ -79,10 +83,11 @@ def refusal_meaning(
         kind = NotFoundError if name == "TopicNotFound" else BrokerError
         return kind(f"{where}: {_FINAL[name]} ({name}: {shortened(error.message)}).", partition)
     text = shortened(error.message)
-    hint = ""
-    if name == "ConsumerBusy":
-        hint = _FULL if "max consumers" in text.lower() else _HELD
-    return TransientError(f"{where}: the broker answers {name}: {text}.{hint}", partition)
+    answer = f"{where}: the broker answers {name}: {text}."
+    if name == "ConsumerBusy" and "max consumers" in text.lower():
+        return FullError(f"{answer}{_FULL}", partition)
+    hint = _HELD if name == "ConsumerBusy" else ""
+    return TransientError(f"{answer}{hint}", partition)
 
 
 def shortened(text: str) -> str:

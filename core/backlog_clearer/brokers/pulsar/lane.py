@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.cluster import Cluster
 from backlog_clearer.brokers.pulsar.connection import Connection
-from backlog_clearer.brokers.pulsar.errors import refusals_translated
+from backlog_clearer.brokers.pulsar.errors import FullError, refusals_translated
 from backlog_clearer.brokers.pulsar.lane_admin import LaneAdmin
 from backlog_clearer.brokers.pulsar.reader import ClaimReader, LaneSettings
 from backlog_clearer.brokers.shared.sockets import wait
@@ -40,6 +40,11 @@ class PulsarLane:
                 figures = self._admin.figures(key) if self._admin else None
                 self._readers[consumer.number] = ClaimReader(claim, settings, consumer, figures)
             self._begin()  # only when all are subscribed: messages would arrive between the answers
+        except FullError as error:
+            self.close()
+            if settings.competing and settings.acknowledgements.lanes:
+                raise TransientError(str(error)) from None  # other lanes read the same partition
+            raise
         except BrokerError:
             self.close()
             raise

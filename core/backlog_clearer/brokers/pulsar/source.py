@@ -117,9 +117,9 @@ class PulsarSource:
             near = suggestion(topic, admin.topics(topic)) if admin else ""
         return UsageError(f"There is no topic {topic} at {where}; nothing was created.{near}")
 
-    def _missing_subscription(self, topic: str, names: Sequence[str]) -> UsageError:
+    def _missing_subscription(self, topic: str, names: Sequence[str]) -> str:
         wanted = self._options.subscription
-        return UsageError(
+        return (
             f"There is no subscription {wanted!r} on {topic}; nothing was created."
             f"{suggestion(wanted, list(names))}"
         )
@@ -166,6 +166,9 @@ class PulsarSource:
             ):
                 raise answer
             looks[partition] = answer
+        missing = [look for look in looks.values() if isinstance(look, NoSubscriptionError)]
+        if missing and len(missing) == len(looks):
+            raise UsageError(str(missing[0]))
         errors = [look for look in looks.values() if isinstance(look, BrokerError)]
         others = [error for error in errors if not isinstance(error, NotFoundError)]
         if others and len(errors) == len(looks):
@@ -177,7 +180,9 @@ class PulsarSource:
         try:
             stats = admin.stats(topic, subscription)
         except NoSubscriptionError as error:
-            raise self._missing_subscription(topic, error.names) from None
+            raise NoSubscriptionError(
+                topic, error.names, self._missing_subscription(topic, error.names)
+            ) from None
         except NotFoundError:
             raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
         acknowledging = admin.acknowledging(topic, subscription) if transactions else None
@@ -287,7 +292,7 @@ class PulsarSource:
             layout = admin.layout(topic, subscription)
             origins = admin.origins(topic, subscription)
         except NoSubscriptionError:
-            raise self._missing_subscription(topic, ()) from None
+            raise UsageError(self._missing_subscription(topic, ())) from None
         other = recreation(partition, self._origins.get(partition), origins)
         if other:
             raise other

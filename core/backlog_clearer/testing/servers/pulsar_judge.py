@@ -148,7 +148,9 @@ class Judge:
             "dispatchThrottlingRateInByte": -1,
             "ratePeriodInSecond": 1,
         }
-        self.admin("POST", f"namespaces/{namespace}/subscriptionDispatchRate", rate)
+        path = f"namespaces/{namespace}/subscriptionDispatchRate"
+        self.admin("POST", path, rate)
+        wait_until(lambda: (self.admin("GET", path) or {}).items() >= rate.items(), "the rate")
 
     def limit_consumers(self, topic: str, count: int) -> None:
         """Let a topic's subscriptions have at most so many consumers, for each partition."""
