@@ -17,7 +17,7 @@ import pytest
 from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.model import Mode, StopReason
 from backlog_clearer.testing.servers import pulsar_frames as frames
-from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, Judge, unique
+from backlog_clearer.testing.servers.pulsar_judge import KEPT, SUBSCRIPTION, Case, Judge, unique
 from backlog_clearer.testing.support import wait_until
 from tests.brokers.pulsar_relay import Relay
 from tests.paths import ROOT
@@ -327,6 +327,59 @@ def test_force_cannot_displace_an_exclusive_consumer(pulsar_case: Case) -> None:
         assert pulsar_case.judge.backlog(topic) == 100
     assert (result.stop_reason, result.totals.messages) == (StopReason.FAILED, 0)
     assert "--mode skip" in str(result.error)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_cursor_of_pulsar_itself_is_refused(pulsar_case: Case, mode: Mode) -> None:
+    """Compaction's cursor is not moved without --force, and the refusal states what would be lost."""
+    topic = pulsar_case.create()
+    judge, path = pulsar_case.judge, topic.replace("://", "/")
+    judge.produce(topic, 20)
+    judge.admin("PUT", f"{path}/compaction")
+    wait_until(lambda: "__compaction" in judge.admin("GET", f"{path}/subscriptions"), "compaction")
+    wait_until(lambda: judge.admin("GET", f"{path}/compaction")["status"] == "SUCCESS", "its end")
+    judge.produce(topic, 10)
+    pulsar_case.changes["subscription"] = "__compaction"
+    assert pulsar_case.status().totals.backlog == 10
+    with pytest.raises(RefusedError, match="not compacted yet"):
+        pulsar_case.clear(mode=mode)
+    assert judge.backlog(topic, "__compaction") == 10
+    assert pulsar_case.clear(mode=Mode.SKIP, force=True).verified
+
+
+@pytest.mark.parametrize("allowed", ["Shared", "Exclusive"])
+def test_a_type_that_the_namespace_allows_is_chosen(
+    pulsar_judge: Judge, tmp_path: Path, allowed: str
+) -> None:
+    """Where nothing was consumed yet, lanes subscribe as a type that the namespace, or the topic, allows."""
+    namespace = f"public/{unique('typed')}"
+    pulsar_judge.keep(namespace)
+    case = Case(pulsar_judge, tmp_path)
+    case.topic = f"persistent://{namespace}/{unique('log')}"
+    case.create()
+    # A namespace without exclusive consumers has no reader of its topic policies, and its topics fail.
+    place = f"namespaces/{namespace}" if allowed == "Exclusive" else case.topic.replace("://", "/")
+    at = f"{place}/subscriptionTypesEnabled"
+    pulsar_judge.admin("POST", at, [allowed])
+    wait_until(lambda: pulsar_judge.admin("GET", at) == [allowed], "the policy")
+    pulsar_judge.produce(case.topic, 50)
+    case.cleared(50)
+    case.changes["subscription_type"] = "failover"
+    pulsar_judge.produce(case.topic, 5)
+    refused = case.clear(max_retries=0)
+    assert "Failover" in str(refused.partitions[0].error)
+
+
+@pytest.mark.parametrize("name", ["a b", "x+y", "a%2Fb", "a:b", "ä", "50%"])
+def test_topics_with_any_name(pulsar_case: Case, name: str) -> None:
+    """A topic's name that the broker accepts is accepted, and cleared and restored."""
+    pulsar_case.topic = f"persistent://{KEPT}/{name} {unique('odd')}"
+    pulsar_case.judge.client.subscribe(pulsar_case.topic, SUBSCRIPTION).close()
+    pulsar_case.judge.produce(pulsar_case.topic, 10)
+    result = pulsar_case.clear()
+    assert (result.totals.messages, result.verified) == (10, True)
+    assert pulsar_case.restore(result).verified
+    assert pulsar_case.status().totals.backlog == 10
 
 
 def test_mistyped_names_create_nothing(pulsar_case: Case) -> None:

@@ -213,6 +213,15 @@ class Admin:
                 return parse_retention(self._object(path, query=query))
         return None
 
+    def allowed_types(self, topic: str) -> frozenset[str] | None:
+        """Subscription types that topic or namespace allow, in small letters; None: all, or not known."""
+        for path in (_path(topic), f"namespaces/{_quote(_namespace(topic))}"):
+            with suppress(BrokerError):  # switched off for topics, or forbidden
+                found = self.call("GET", f"{path}/subscriptionTypesEnabled")
+                if isinstance(found, list) and found:
+                    return frozenset(str(each).lower() for each in found)
+        return None
+
     @contextmanager
     def _checked(self, topic: str) -> Iterator[None]:
         """Raise a figure that is missing or cannot be as an error that may pass: a topic that loads."""

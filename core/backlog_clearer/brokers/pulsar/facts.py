@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from backlog_clearer.brokers.pulsar.cluster import is_of
@@ -14,6 +14,10 @@ from backlog_clearer.model import Partition, PartitionState
 from backlog_clearer.source import failed_state
 from backlog_clearer.text import counted, listed
 
+_PREFERRED = (
+    *(SubscriptionType.FAILOVER, SubscriptionType.EXCLUSIVE),
+    *(SubscriptionType.SHARED, SubscriptionType.KEY_SHARED),
+)
 UNKNOWN_RETENTION = "The retention policy is not known: acknowledged messages may be deleted at once."
 
 
@@ -93,15 +97,36 @@ def undo_obstacle(retention: tuple[int, int] | None) -> str | None:
     return None
 
 
-def chosen_type(asked: SubscriptionType, looks: Iterable[PartitionFacts]) -> SubscriptionType:
-    """The type asked for, else the one that the broker reports, else Failover."""
+def chosen_type(
+    asked: SubscriptionType,
+    looks: Iterable[PartitionFacts],
+    allowed: Callable[[], frozenset[str] | None],
+) -> SubscriptionType:
+    """The type asked for, else the one that the broker reports, else the first that is allowed.
+
+    `allowed` asks the broker (None: all types); it is called only if it decides.
+    """
     if asked is not SubscriptionType.AUTO:
         return asked
     reported = {look.stats.kind for look in looks}
     for kind in (SubscriptionType.KEY_SHARED, SubscriptionType.SHARED, SubscriptionType.EXCLUSIVE):
         if kind in reported:
             return kind
-    return SubscriptionType.FAILOVER
+    if SubscriptionType.FAILOVER in reported:
+        return SubscriptionType.FAILOVER
+    types = allowed()
+    return next((kind for kind in _PREFERRED if types is None or kind in types), _PREFERRED[0])
+
+
+def system_cursor(subscription: str) -> str | None:
+    """What is lost when the position of one of Pulsar's own cursors moves; None: it is not one."""
+    if subscription == "__compaction":
+        return "messages that are not compacted yet never reach readers of the compacted topic"
+    if subscription == "pulsar.dedup":
+        return "the broker forgets which messages it has seen, and may store them twice"
+    if subscription.startswith("pulsar.repl."):
+        return "messages that are not replicated yet never reach the other cluster"
+    return "Pulsar may lose its own data" if subscription.startswith("__") else None
 
 
 def survey_notes(kind: SubscriptionType, looks: Mapping[Partition, PartitionFacts]) -> Iterator[str]:

@@ -12,7 +12,8 @@ from backlog_clearer.brokers.pulsar.service_url import addresses, bracketed
 from backlog_clearer.model import StrEnum
 from backlog_clearer.options.base import ExistingFile, Name, SystemOptions
 
-_TOPIC = re.compile(r"(?:persistent://)?(?:([^/\s]+)/([^/\s]+)/)?([^/\s:]+)")
+_TOPIC = re.compile(r"(?:persistent://)?(?:([-=:.\w]+)/([-=:.\w]+)/)?([^/]+)", re.ASCII)
+"""What brokers accept: the names of tenants and namespaces are limited (NamedEntity), a topic's is not."""
 _ADMIN_PORTS = {(False, 6650): ("http", 8080), (True, 6651): ("https", 8443)}  # by TLS and port
 _STREAMNATIVE = (".streamnative.cloud", ".snio.cloud", ".sn2.dev", ".sn3.dev")
 
@@ -37,7 +38,7 @@ class PulsarOptions(SystemOptions):
     service_url: str = Field(
         description="pulsar://HOST:6650 or pulsar+ssl://HOST:6651, or HOST:PORT,HOST:PORT for several"
     )
-    topic: str = Field(description="persistent://TENANT/NAMESPACE/TOPIC")
+    topic: Name = Field(description="persistent://TENANT/NAMESPACE/TOPIC")
     subscription: Name = Field(min_length=1, description="subscription whose backlog is cleared")
     admin_url: str | None = Field(
         None,
@@ -58,7 +59,9 @@ class PulsarOptions(SystemOptions):
         description="proceed without the admin API, which alone shows whether the subscription exists:"
         " a mistyped one is then created",
     )
-    token: SecretStr | None = Field(None, description="JWT, better as ${env:NAME} or ${file:PATH}")
+    token: SecretStr | None = Field(
+        None, min_length=1, description="JWT, better as ${env:NAME} or ${file:PATH}"
+    )
     token_file: ExistingFile | None = Field(
         None, description="file with the JWT, read again for each connection"
     )
@@ -102,7 +105,7 @@ class PulsarOptions(SystemOptions):
         if topic.startswith("non-persistent:"):
             raise ValueError("a non-persistent topic keeps no backlog")
         match = _TOPIC.fullmatch(topic)
-        if not match:
+        if not match or ("://" in topic and not topic.startswith("persistent://")):
             raise ValueError("write it as persistent://TENANT/NAMESPACE/TOPIC")
         return f"persistent://{match[1] or 'public'}/{match[2] or 'default'}/{match[3]}"
 

@@ -30,6 +30,7 @@ from backlog_clearer.brokers.pulsar.facts import (
     recreation,
     stored_position,
     survey_notes,
+    system_cursor,
     undo_obstacle,
 )
 from backlog_clearer.brokers.pulsar.figures import Origins
@@ -39,7 +40,7 @@ from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, Sub
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE
-from backlog_clearer.errors import BrokerError, ClearerError, UsageError
+from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
 from backlog_clearer.model import (
     Claim,
     Mode,
@@ -137,7 +138,9 @@ class PulsarSource:
         found = {key: look for key, look in looks.items() if isinstance(look, PartitionFacts)}
         self._layouts = {key: look.layout for key, look in found.items()}
         self._origins = {key: look.origins for key, look in found.items()}
-        self._kind = chosen_type(options.subscription_type, found.values())
+        self._kind = chosen_type(
+            options.subscription_type, found.values(), lambda: admin.allowed_types(options.topic)
+        )
         undo = undo_obstacle(admin.retention(options.topic))
         states = [partition_state(key, look, undo) for key, look in looks.items()]
         return Survey(
@@ -145,7 +148,7 @@ class PulsarSource:
             identity={"topic": options.topic, "subscription": options.subscription},
             partitions=completed(states, topics),
             live=tuple(attached_consumers(found, self._run_id)),
-            notes=tuple(survey_notes(self._kind, found)),
+            notes=(*survey_notes(self._kind, found), *self._system_notes()),
         )
 
     def _looks(
@@ -228,7 +231,20 @@ class PulsarSource:
             cluster.close()
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
-        """Nothing to create: the receipt's positions suffice, as far as retention keeps messages."""
+        """Nothing to create: the receipt's positions suffice, as far as retention keeps messages.
+
+        Raises `RefusedError` for one of Pulsar's own cursors, unless the run is forced.
+        """
+        del partitions, mode
+        notes = self._system_notes()
+        if notes and not self._run.force:
+            raise RefusedError(f"{notes[0]} Nothing was changed; use --force to proceed.")
+
+    def _system_notes(self) -> Sequence[str]:
+        lost = system_cursor(self._options.subscription)
+        if lost is None:
+            return ()
+        return (f"{self._options.subscription} is one of Pulsar's own cursors: if it moves, {lost}.",)
 
     def open_lane(self, claims: Sequence[Claim]) -> PulsarLane:
         """See `source.Source`."""
