@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from backlog_clearer import registry
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource
 from backlog_clearer.cli import commands
 from backlog_clearer.cli.program import program
-from backlog_clearer.cli.progress import progress_line
+from backlog_clearer.cli.progress import Countdown, progress_line
 from backlog_clearer.cli.session import Session
 from backlog_clearer.engine.drain import Snapshot
 from backlog_clearer.model import Partition, Survey
@@ -453,3 +454,12 @@ def test_notes_that_arise_while_a_run_is_at_work_are_shown_once(
     assert "added since" not in done.stderr
     workers = "Note: 4 workers for 3 partitions"
     assert (done.stderr.count(workers), done.stdout.count(workers)) == ((0, 1) if flags else (1, 0))
+
+
+def test_a_wait_for_proof_counts_down(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first line comes at once, and then one every 15 s with the time that is left."""
+    count = Countdown(Console(stderr=True))
+    for left in range(300, 260, -1):
+        count(float(left))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("at most ")[1].split(" (")[0] for line in lines] == ["300 s", "285 s", "270 s"]

@@ -77,6 +77,7 @@ class Traits:
     competing: bool = False  # several lanes may read one partition at the same time
     counts_only: bool = False  # no position can be stored: a run reads, counts and changes nothing
     proof: str = ""  # how a user can prove what the broker does not confirm yet, as "look …"
+    proof_wait_s: float = 0.0  # how long after a change the broker's figures may take to prove it
     skip_once: bool = False  # a skip that is repeated may bring back messages acknowledged since
     settle_interval_s: float = 1.0  # longest time between two settles; 0: after every read
 

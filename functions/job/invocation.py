@@ -13,7 +13,7 @@ from backlog_clearer.fanout.configuration import Config, Request, load_config, p
 from backlog_clearer.fanout.platform import run_of, slice_of
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, Ran, drain_slice, summary
 from backlog_clearer.options.base import build
-from backlog_clearer.run.report import failure_json
+from backlog_clearer.run.report import Verdict, failure_json
 from functions.answers import deadline_s, record_failure
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Invocation:
         """Clear a slice; the platform retries it on exit code 1."""
         config = self._start()
         ran = self._drain(config, request_of(values, self.environ))
+        if ran.follow_up is FollowUp.CONTINUE and ran.result.verdict is Verdict.UNPROVEN:
+            return CLEARED  # done: another attempt could only wait
         if ran.follow_up is FollowUp.CONTINUE:  # that is another attempt here
             _LOG.error("%s", summary(ran.result, FollowUp.RETRY))
         return _CODES[ran.follow_up]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -15,6 +16,9 @@ from backlog_clearer.text import counted
 
 LINE_EVERY_S = 5.0
 """Seconds between two lines where stderr is not a terminal."""
+
+COUNT_EVERY_S = 15.0
+"""Seconds between two lines of a countdown."""
 
 Observe: TypeAlias = Callable[[Snapshot], None]
 """Called about ten times a second while a drain runs."""
@@ -54,6 +58,23 @@ def show_progress(console: Console) -> Iterator[Observe]:
         yield show
     finally:
         bar.stop()
+
+
+class Countdown:
+    """How long a run still waits for the broker's proof: a line every `COUNT_EVERY_S`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.next_s = math.inf
+
+    def __call__(self, seconds: float) -> None:
+        """Print `seconds`, if it is time to."""
+        if seconds <= self.next_s:
+            self.next_s = seconds - COUNT_EVERY_S
+            print_line(
+                self.console,
+                f"Waiting for the broker's proof, at most {seconds:.0f} s (Ctrl-C ends it)",
+            )
 
 
 class _Lines:

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from backlog_clearer.cli import display
-from backlog_clearer.cli.progress import Observe, show_progress
+from backlog_clearer.cli.progress import Countdown, Observe, show_progress
 from backlog_clearer.cli.streams import unwritten
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import undo_line, undo_variables
@@ -37,6 +37,7 @@ class Session:
         self.console = Console(stderr=True)
         self.halt = Halt()
         self._noted: tuple[str, ...] = ()  # notes that the user has seen
+        self._countdown = Countdown(self.console)
         self._changing: str | None = None  # what an interrupt waits for; None: nothing has changed yet
 
     @property
@@ -46,7 +47,19 @@ class Session:
 
     def callbacks(self, observe: Observe = lambda _: None) -> Callbacks:
         """What a run calls: `show` with its plan, `confirm`, and `observe` while it drains."""
-        return Callbacks(show=self.show, confirm=self.confirm, progress=observe)
+        return Callbacks(
+            show=self.show,
+            confirm=self.confirm,
+            progress=observe,
+            waiting=self.wait,
+            halted=lambda: self.halt.signalled,
+        )
+
+    def wait(self, seconds: float) -> None:
+        """Show how long a run still waits for proof; an interrupt ends only the wait."""
+        self._changing = "ending the wait for proof"
+        if not self.talk.quiet:
+            self._countdown(seconds)
 
     def show(self, plan: Plan) -> None:
         """Show a plan; on stdout where it is the result."""

@@ -17,6 +17,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -52,6 +53,9 @@ class Backlog(Options):
     max_messages: int | None = Field(None, ge=1, description="of one slice; a request may lower it")
     max_seconds: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="of one slice; a request may lower it"
+    )
+    verify_seconds: float | None = Field(
+        None, ge=0, description="how long an invocation waits for the broker's proof at most"
     )
     force: bool = Field(False, description="proceed even if consumers are attached")
     max_slices: int = Field(32, ge=1, le=10_000, description="largest number of slices of a dispatch")
@@ -93,6 +97,9 @@ class Request(Options):
         None, gt=0, allow_inf_nan=False, description="at most the configured limit"
     )
     run_id: str | None = Field(None, description="of the run that the slice belongs to")
+    verify: bool = Field(
+        False, description="only verify: an earlier invocation of the run did the rest"
+    )
     requeued: int = Field(
         0, ge=0, le=1000, description="how often the slice was enqueued again already"
     )
@@ -216,17 +223,15 @@ class Config(Options):
                 "max_seconds": min(seconds, default=None),
                 "force": found.force,
                 "stop_when_empty": True,
+                "verify_seconds": found.verify_seconds,
                 "slice": request.part,
                 "receipt_dir": self.receipts,
                 "receipt_schemes": self.receipt_schemes,
             },
             environ=environ,
         )
-        return (
-            Job(found.system, options, run)
-            if request.run_id is None
-            else Job(found.system, options, run, request.run_id)
-        )
+        job = Job(found.system, options, run, deadline_s=deadline_s, only_verify=request.verify)
+        return job if request.run_id is None else replace(job, run_id=request.run_id)
 
 
 def load_config(environ: Mapping[str, str] = os.environ) -> Config:

@@ -115,13 +115,32 @@ def follow_up_of(
     if result.verdict is Verdict.CLEARED:
         return FollowUp.CLEARED, None
     if result.verdict is Verdict.UNPROVEN:
-        return FollowUp.UNPROVEN, None
+        proving = _proving(request, backlog, result)
+        return (FollowUp.UNPROVEN, None) if proving is None else (FollowUp.CONTINUE, proving)
+    if request.verify and result.totals.remaining:  # more is left than an earlier invocation saw
+        again = _again(request, backlog, result)
+        return (FollowUp.RETRY, None) if again is None else (FollowUp.CONTINUE, again)
     if result.stop_reason is StopReason.LIMIT or result.verdict is Verdict.COUNTED:
         return FollowUp.ENDED, None
     if result.stop_reason is not StopReason.DEADLINE:
         return FollowUp.RETRY, None
     following = _following(request, backlog, result)
     return (FollowUp.ENDED, None) if following is None else (FollowUp.CONTINUE, following)
+
+
+def _again(
+    request: Request, backlog: Backlog, result: RunResult, *, verify: bool = False
+) -> Request | None:
+    """The same request in its next turn; None: it had its last."""
+    if request.requeued >= backlog.max_requeues:
+        return None
+    turn = {"run_id": result.run_id, "requeued": request.requeued + 1, "verify": verify}
+    return request.model_copy(update=turn)
+
+
+def _proving(request: Request, backlog: Backlog, result: RunResult) -> Request | None:
+    """The request that only verifies; None: waiting longer proves nothing."""
+    return _again(request, backlog, result, verify=True) if result.provable else None
 
 
 def _following(request: Request, backlog: Backlog, result: RunResult) -> Request | None:
@@ -133,13 +152,6 @@ def _following(request: Request, backlog: Backlog, result: RunResult) -> Request
     if seconds is not None:
         seconds -= result.seconds
     spent = (messages is not None and messages < 1) or (seconds is not None and seconds < _LEAST_S)
-    if spent or request.requeued >= backlog.max_requeues:
-        return None
-    return request.model_copy(
-        update={
-            "run_id": result.run_id,
-            "max_messages": messages,
-            "max_seconds": seconds,
-            "requeued": request.requeued + 1,
-        }
-    )
+    again = None if spent else _again(request, backlog, result)
+    rest = {"max_messages": messages, "max_seconds": seconds}
+    return again.model_copy(update=rest) if again else None

@@ -83,6 +83,12 @@ class RunOptions(Options):
         gt=0,
         description="where the broker has no figures: end if no message arrives for this long",
     )
+    verify_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="wait for the broker's proof for this long at most;"
+        " default: 300 where its figures are late (Pub/Sub with Cloud Monitoring), otherwise 0",
+    )
     partitions: PartitionNumbers | None = Field(None, description="only these, as in 0,3,5-8")
     slice: Slice | None = Field(
         None, description="only every TOTALth partition of the sorted list, as in 2/8"

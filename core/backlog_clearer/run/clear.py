@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from backlog_clearer.engine.drain import Drain, Drained, Halt, drain
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
@@ -22,6 +23,7 @@ from backlog_clearer.run.attempts import (
 from backlog_clearer.run.growth import Growth
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import claim, cost, notes_for
+from backlog_clearer.run.proof import patience_for
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.record import Change, Record, change_of, complete
 from backlog_clearer.run.report import Action, RunResult, Verdict
@@ -47,7 +49,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     run = job.run
     if run.mode is Mode.SKIP and run.follow:
         raise UsageError("--follow has no meaning with --mode skip: a skip ends at once.")
-    started_at = now()
+    started_at, begun = now(), time.monotonic()
     survey, states = chosen(source, run)
     refuse_live(survey, run)
     refuse_doubt(survey, run)
@@ -81,10 +83,12 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         return record.result(record.rows, verdict=None)
     receipt = record.begin(record.path, plan, callbacks)
 
-    undo = () if skipped else _prepared(source, record, receipt, claims)
+    undo = () if skipped or job.only_verify else _prepared(source, record, receipt, claims)
     growth = Growth(source, record, receipt)
     untouched: frozenset[Partition] = frozenset()
-    if skipped:
+    if job.only_verify:
+        drained = Drain(StopReason.EMPTY, 0.0, 0, 0)
+    elif skipped:
         drained = repeated_skip(job, earlier)
     elif run.mode is Mode.SKIP:
         drained, untouched = _skip(source, claims)
@@ -93,12 +97,26 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         drained = drain(source, claims, run, halt=halt, observe=callbacks.progress, grow=grow)
 
     record = growth.record
-    rows = cleared_rows(source, (*claims, *drained.joined), record.states, record.rows, drained)
+    talk = replace(callbacks, halted=lambda: halt.signalled or callbacks.halted())
+    elapsed_s = time.monotonic() - begun
+    patience = patience_for(job, source.traits, talk, drained.reason, elapsed_s)
+    rows = cleared_rows(
+        source,
+        (*claims, *drained.joined),
+        record.states,
+        record.rows,
+        drained=drained,
+        patience=patience,
+    )
     added = growth.notes() if frozen and any(item.remaining is not None for item in rows) else ()
     notes = (*undo, *drained.notes, *added, *difference(source.traits, run.mode, rows))
     verdict = judge_clear(rows, drained.reason, counts_only=source.traits.counts_only)
     result = record.result(
-        rows, verdict=verdict, change=change_of(drained), untouched=untouched, notes=notes
+        rows,
+        verdict=verdict,
+        change=change_of(drained, patience.waited_s),
+        untouched=untouched,
+        notes=notes,
     )
     return complete(growth.receipt, result)
 

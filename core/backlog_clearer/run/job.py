@@ -29,6 +29,8 @@ class Job:
     options: SystemOptions
     run: RunOptions
     run_id: str = field(default_factory=lambda: new_run_id(now()))
+    deadline_s: float | None = None  # after the start: until then the platform lets it run, and wait
+    only_verify: bool = False  # an earlier attempt of this run did the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Callbacks:
     show: Callable[[Plan], None] = lambda _: None
     confirm: Callable[[Plan], bool] = lambda _: True
     progress: Callable[[Snapshot], None] = lambda _: None
+    waiting: Callable[[float], None] = lambda _: (
+        None
+    )  # seconds at most; called while a run waits for proof
+    halted: Callable[[], bool] = lambda: False  # whether to stop waiting
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from backlog_clearer.model import Partition, PartitionState, Position, StopReaso
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now
 from backlog_clearer.run.plan import Plan
+from backlog_clearer.run.proof import wanted_s
 from backlog_clearer.run.receipt import Receipt, RecordedPartition
 from backlog_clearer.run.report import (
     Action,
@@ -162,6 +163,9 @@ class Record:
             and not self.traits.counts_only
             and any(changed(item, mode) for item in rows if item.id not in untouched),
             proof=self.traits.proof or None if verdict is Verdict.UNPROVEN else None,
+            provable=verdict is Verdict.UNPROVEN
+            and self.action is Action.CLEAR
+            and done.waited_s + 1.0 < wanted_s(self.job, self.traits),
             waited_seconds=round(done.waited_s, 3),
             live=self.survey.live,
             receipt=self.path,

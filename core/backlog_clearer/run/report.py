@@ -124,6 +124,9 @@ class RunResult(_Frozen):
         False, description="whether the run changed anything, or may have; false: nothing to undo"
     )
     proof: str | None = Field(None, description="how to prove an unproven result")
+    provable: bool = Field(
+        False, description="whether waiting longer, or asking again later, may prove an unproven result"
+    )
     waited_seconds: float = Field(0.0, description="for the broker's proof; no part of `seconds`")
     live: tuple[str, ...] = Field((), description="consumers attached before, as the broker names them")
     receipt: str | None = Field(None, description="where the receipt is; null: none was written")

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.errors import BrokerError, UsageError, recreated
-from backlog_clearer.model import Outcome, Partition, PartitionState, Position, Recorded
+from backlog_clearer.model import Outcome, Partition, PartitionState, Position, Recorded, StopReason
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
+from backlog_clearer.run.proof import patience_for
 from backlog_clearer.run.receipt import SINCE, can_be_restored, is_another
 from backlog_clearer.run.record import Change, Record, complete
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, as_json, row
@@ -96,7 +97,9 @@ def restore_source(
     outcomes += _restored(source, writes)
     change = Change(time.monotonic() - begun)
 
-    rows = restored_rows(source, present, record.rows, outcomes)
+    patience = patience_for(job, source.traits, callbacks, StopReason.EMPTY, 0.0)
+    rows = restored_rows(source, present, record.rows, outcomes, patience)
+    change = replace(change, waited_s=patience.waited_s)
     verdict = judge_restore(rows, complete=not absent)
     result = record.result(
         rows, verdict=verdict, change=change, notes=_losses(rows, source.traits.unit)

@@ -20,6 +20,7 @@ from backlog_clearer.model import (
     StopReason,
     Traits,
 )
+from backlog_clearer.run.proof import Patience
 from backlog_clearer.run.receipt import SINCE, is_another
 from backlog_clearer.run.report import PartitionResult, as_json
 from backlog_clearer.run.survey import survey
@@ -37,13 +38,25 @@ def cleared_rows(
     claims: Sequence[Claim],
     states: Sequence[PartitionState],
     rows: tuple[PartitionResult, ...],
+    *,
     drained: Drain,
+    patience: Patience,
 ) -> tuple[PartitionResult, ...]:
-    """The rows after a drain or a skip, with what the broker reports is left up to each target."""
+    """The rows after a drain or a skip, with what the broker reports is left up to each target.
+
+    Figures that prove nothing yet are waited for as `patience` allows.
+    """
     # Partitions without a claim are asked for too: "nothing to do" is a statement about the broker.
     targets = {claim.partition: claim.target for claim in claims}
     targets.update({item.id: item.target for item in rows if item.id not in targets and not item.error})
     found = _remaining(source, targets, _expected_empty(targets, drained))
+    found = patience.until(
+        lambda answer: (
+            len(answer) == len(targets) and all(item.left is not None for item in answer.values())
+        ),
+        found,
+        lambda: _asked(source, targets),
+    )
     surveyed = {state.partition: state.incarnation for state in states}
     found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
     return tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
@@ -86,11 +99,7 @@ def _remaining(
     """The broker's figures; asked again where those `expected` to be 0 lag behind an acknowledgement."""
     found: dict[Partition, Remaining] = {}
     for attempt in range(ATTEMPTS if targets else 0):
-        try:
-            found = {item.partition: item for item in source.remaining(targets)}
-        except ClearerError as error:
-            _LOG.warning("Verification failed: %s", error)
-            found = {}
+        found = _asked(source, targets)
         satisfied = all(key in found and found[key].left == 0 for key in expected)
         if satisfied or attempt + 1 == ATTEMPTS:
             break
@@ -98,22 +107,47 @@ def _remaining(
     return found
 
 
+def _asked(source: Source, targets: Mapping[Partition, Position | None]) -> dict[Partition, Remaining]:
+    """`source.remaining`; nothing is known where it fails."""
+    try:
+        return {item.partition: item for item in source.remaining(targets)}
+    except ClearerError as error:
+        _LOG.warning("Verification failed: %s", error)
+        return {}
+
+
 def restored_rows(
     source: Source,
     recorded: Mapping[Partition, Recorded],
     rows: tuple[PartitionResult, ...],
     outcomes: Sequence[Outcome],
+    patience: Patience,
 ) -> tuple[PartitionResult, ...]:
-    """The rows after a restore, with the positions read back from the broker."""
+    """The rows after a restore, with the positions read back from the broker.
+
+    Where its figures are late they are waited for as `patience` allows, so that the backlog is the new one.
+    """
+    ends: dict[Partition, Position | None] = {item.id: None for item in rows if item.id in recorded}
+    late = {}
+    if patience.seconds:
+        late = patience.until(
+            lambda answer: all(item.left is not None for item in answer.values()) and bool(answer),
+            _asked(source, ends),
+            lambda: _asked(source, ends),
+        )
     try:
         now = {state.partition: state for state in survey(source).partitions}
     except ClearerError as error:
         _LOG.warning("Verification failed: %s", error)
         now = {}
     by_partition = {outcome.partition: outcome for outcome in outcomes}
-    return tuple(
+    done = (
         _restored(item, recorded.get(item.id), by_partition.get(item.id), now.get(item.id))
         for item in rows
+    )
+    return tuple(
+        item.model_copy(update={"remaining": late[item.id].left}) if item.id in late else item
+        for item in done
     )
 
 

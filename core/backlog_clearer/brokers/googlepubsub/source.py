@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from difflib import get_close_matches
 from typing import Any, TypeVar, cast
@@ -59,6 +60,7 @@ _LOG = logging.getLogger("backlog_clearer")
 TIMEOUT_S = 10.0  # of every request except a stream
 _SETTLE_S = 0.2  # acknowledgements are sent with every read, and counted this often
 SNAPSHOT_LIFE = timedelta(days=7)  # minus the age of the oldest unacknowledged message
+_PROOF_WAIT_S = 300.0  # a sampling period, its lag of two minutes, and another period in between
 _LABEL = "backlog-clearer-subscription"  # of a snapshot: which subscription it belongs to
 
 _SEEK_UNKNOWN = (
@@ -119,12 +121,13 @@ class PubSubSource:
                 credentials=self._credentials,
                 endpoint=options.monitoring_endpoint,
             )
+        self._counted = False  # whether Monitoring gave a count
         self._closed = False
 
     @property
     def traits(self) -> Traits:
         """See `source.Source`."""
-        return _TRAITS
+        return replace(_TRAITS, proof_wait_s=_PROOF_WAIT_S if self._counted else 0.0)
 
     def _connect(self) -> SubscriberClient:
         """A client of the official library, on a separate connection."""
@@ -164,6 +167,7 @@ class PubSubSource:
         found, notes = self._subscription()
         now = self._clock.now()
         figures = self._figures(now)
+        self._counted = figures.count is not None
         skew = self._clock.note()
         if skew:
             notes.append(skew)
