@@ -335,3 +335,25 @@ def test_an_unknown_run_is_wrong_use(tmp_path: Path) -> None:
     for run_id in ("r-9", "../etc"):
         with pytest.raises(UsageError):
             run_status(str(tmp_path), run_id)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "backlog", "competing", "slices"),
+    [
+        (6, 30 * EACH, False, 6),
+        (6, 30 * EACH, True, 30),
+        (1, 30 * EACH, False, 1),
+        (1, 30 * EACH, True, 30),
+        (1, 1000 * EACH, True, 32),
+        (1, EACH + 1, True, 2),
+        (1, 0, True, 1),
+        (1, None, True, 32),
+        (6, None, False, 6),
+    ],
+)
+def test_slices_that_compete_may_outnumber_partitions(
+    partitions: int, backlog: int | None, slices: int, *, competing: bool
+) -> None:
+    """Shares are counted by the backlog, up to `max_slices`; other slices by partitions, too."""
+    found = Backlog(system="memory", options={}, messages_per_slice=EACH)
+    assert found.slices(partitions, backlog, competing=competing) == slices

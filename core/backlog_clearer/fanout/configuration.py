@@ -77,9 +77,12 @@ class Backlog(Options):
         """The modes that a request may choose."""
         return self.allowed_modes or (self.mode,)
 
-    def slices(self, partitions: int, backlog: int | None) -> int:
-        """The number of slices of a dispatch: at most one a partition; the largest if unknown."""
-        most = max(1, min(partitions, self.max_slices))
+    def slices(self, partitions: int, backlog: int | None, *, competing: bool = False) -> int:
+        """The number of slices of a dispatch; the largest if the backlog is unknown.
+
+        At most one a partition, unless the slices may compete for one.
+        """
+        most = max(1, self.max_slices if competing else min(partitions, self.max_slices))
         return (
             most if backlog is None else max(1, min(most, math.ceil(backlog / self.messages_per_slice)))
         )

@@ -17,13 +17,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.fanout.configuration import Config, Request
-from backlog_clearer.model import total_known
+from backlog_clearer.model import Mode, Partition, Position, total_known
 from backlog_clearer.run import store
 from backlog_clearer.run.plan import live_text
 from backlog_clearer.run.receipt import new_run_id, run_folder
+from backlog_clearer.run.report import StoredPosition, as_json
 from backlog_clearer.run.survey import look, refuse_doubt
 
 DISPATCH_SCHEMA: Literal["backlog-clearer/dispatch/1"] = "backlog-clearer/dispatch/1"
+
+
+class FrozenTarget(BaseModel):
+    """The position that every slice of a partition goes to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic: str
+    partition: int
+    position: StoredPosition
 
 
 class Dispatch(BaseModel):
@@ -40,6 +51,9 @@ class Dispatch(BaseModel):
     partitions: int
     backlog: int | None = Field(description="at the dispatch; null: unknown")
     slices: int
+    targets: tuple[FrozenTarget, ...] = Field(
+        (), description="where slices share partitions: the position that all of them go to"
+    )
     created_at: datetime
     enqueued: bool = Field(description="false: the queue has not confirmed all slices yet")
 
@@ -89,6 +103,16 @@ def _survey(config: Config, request: Request, now: datetime, environ: Mapping[st
         raise RefusedError(f"{live_text(seen.survey)} Stop them, or set force for this backlog.")
     refuse_doubt(seen.survey, job.run)
     backlog = total_known(state.backlog for state in seen.states)
+    slices = config.backlog(request.backlog).slices(
+        len(seen.states), backlog, competing=seen.competing and job.run.mode is Mode.CONSUME
+    )
+    targets = tuple(
+        FrozenTarget(
+            topic=state.partition.topic, partition=state.partition.number, position=as_json(state.end)
+        )
+        for state in seen.states
+        if state.end is not None
+    )
     return Dispatch(
         run_id=job.run_id,
         request=request,
@@ -97,10 +121,26 @@ def _survey(config: Config, request: Request, now: datetime, environ: Mapping[st
         unit=seen.unit,
         partitions=len(seen.states),
         backlog=backlog,
-        slices=config.backlog(request.backlog).slices(len(seen.states), backlog),
+        slices=slices,
+        targets=targets if slices > len(seen.states) else (),
         created_at=now,
         enqueued=False,
     )
+
+
+def frozen_targets(receipts: str, request: Request) -> dict[Partition, Position]:
+    """The targets that a slice's dispatch froze; none where its slices share no partition.
+
+    Raises `BrokerError` where the dispatch cannot be read.
+    """
+    found = None
+    if request.run_id is not None and request.slice is not None:
+        found = read_dispatch(receipts, request.run_id)
+    return {
+        Partition(item.topic, item.partition): item.position
+        for item in (found.targets if found else ())
+        if item.position is not None
+    }
 
 
 def _record(found: Dispatch, path: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Backlog, Config, Request
-from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
+from backlog_clearer.fanout.dispatch import Dispatch, frozen_targets, read_dispatch
 from backlog_clearer.model import StopReason, StrEnum
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.report import RunResult, Verdict
@@ -67,7 +67,9 @@ def drain_slice(
     changed then.
     """
     check_slice(read_dispatch(config.receipts, request.run_id) if request.run_id else None, request)
-    result = clear(config.job(request, deadline_s=deadline_s, environ=environ), halt=halt)
+    job = config.job(request, deadline_s=deadline_s, environ=environ)
+    job = replace(job, targets=frozen_targets(config.receipts, request))
+    result = clear(job, halt=halt)
     follow_up, following = follow_up_of(request, config.backlog(request.backlog), result)
     if follow_up is not FollowUp.CLEARED:
         _LOG.log(_LEVELS.get(follow_up, logging.ERROR), "%s", summary(result, follow_up))
@@ -114,12 +116,12 @@ def follow_up_of(
     """
     if result.verdict is Verdict.CLEARED:
         return FollowUp.CLEARED, None
-    if result.verdict is Verdict.UNPROVEN:
-        proving = _proving(request, backlog, result)
-        return (FollowUp.UNPROVEN, None) if proving is None else (FollowUp.CONTINUE, proving)
     if request.verify and result.totals.remaining:  # more is left than an earlier invocation saw
         again = _again(request, backlog, result)
         return (FollowUp.RETRY, None) if again is None else (FollowUp.CONTINUE, again)
+    if result.verdict is Verdict.UNPROVEN:
+        proving = _proving(request, backlog, result)
+        return (FollowUp.UNPROVEN, None) if proving is None else (FollowUp.CONTINUE, proving)
     if result.stop_reason is StopReason.LIMIT or result.verdict is Verdict.COUNTED:
         return FollowUp.ENDED, None
     if result.stop_reason is not StopReason.DEADLINE:

@@ -91,7 +91,9 @@ class RunOptions(Options):
     )
     partitions: PartitionNumbers | None = Field(None, description="only these, as in 0,3,5-8")
     slice: Slice | None = Field(
-        None, description="only every TOTALth partition of the sorted list, as in 2/8"
+        None,
+        description="only every TOTALth partition of the sorted list, as in 2/8; of a subscription whose"
+        " consumers compete, a share",
     )
     force: bool = Field(False, description="proceed even if consumers are attached")
     new: bool = Field(
@@ -126,8 +128,10 @@ class RunOptions(Options):
         """
         return min(15.0, 0.4 * self.stall_seconds)
 
-    def choose(self, partitions: Iterable[Partition]) -> list[Partition]:
+    def choose(self, partitions: Iterable[Partition], *, competing: bool = False) -> list[Partition]:
         """The partitions that `--partitions` and `--slice` select, sorted.
+
+        `competing`: several slices may share a partition, so that none is left without one.
 
         Raises `UsageError` naming partitions that do not exist, and those that do.
         """
@@ -141,4 +145,9 @@ class RunOptions(Options):
                     f" {', '.join(map(str, sorted(existing)))}."
                 )
             chosen = [partition for partition in chosen if partition.number in self.partitions]
-        return chosen if self.slice is None else chosen[self.slice.index :: self.slice.total]
+        if self.slice is None:
+            return chosen
+        index, total = self.slice.index, self.slice.total
+        if competing and chosen and total > len(chosen):
+            return [chosen[index % len(chosen)]]
+        return chosen[index::total]

@@ -25,14 +25,15 @@ _UNCERTAIN = (
 )
 
 
-def earlier_attempts(job: Job, survey: Survey) -> list[Receipt]:
+def earlier_attempts(job: Job, survey: Survey, *, share: bool) -> list[Receipt]:
     """Receipts of this run's earlier invocations for the same part, oldest first.
 
+    For a share of a partition, those of all slices: they have one target.
     Raises `RefusedError` where the run id belongs to another subscription, `BrokerError` where they cannot
     be read.
     """
     try:
-        found = receipts.load_run(job.run.receipt_dir, job.run_id, job.run.slice)
+        found = receipts.load_run(job.run.receipt_dir, job.run_id, "all" if share else job.run.slice)
     except UsageError as error:
         raise BrokerError(
             f"{error} Nothing was changed; choose another place with --receipt-dir."
@@ -77,7 +78,10 @@ def refrozen(
     deadline, continues to the first one's targets and does not clear what arrived since; a note
     reports that. A log that is another one than the first attempt's has an error.
     """
-    targets = receipts.original_targets(earlier)
+    targets = {
+        **receipts.original_targets(earlier),
+        **{key: Recorded(key, position) for key, position in job.targets.items()},
+    }
     states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in states)
     moved = {
         state.partition: targets[state.partition].position
@@ -88,8 +92,9 @@ def refrozen(
     }
     if not moved:
         return survey, states, frozenset()
+    when = f" at {earlier[0].created_at:%Y-%m-%dT%H:%MZ}" if earlier else ""
     note = (
-        f"Run {job.run_id} froze its targets at {earlier[0].created_at:%Y-%m-%dT%H:%MZ} and continues to"
+        f"Run {job.run_id} froze its targets{when} and continues to"
         " them: messages that have arrived since stay in the backlog. Use another run id to clear them too."
     )
     survey = replace(survey, notes=(*survey.notes, note))

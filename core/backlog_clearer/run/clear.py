@@ -23,11 +23,12 @@ from backlog_clearer.run.attempts import (
 from backlog_clearer.run.growth import Growth
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import claim, cost, notes_for
-from backlog_clearer.run.proof import patience_for
+from backlog_clearer.run.proof import Patience, patience_for
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.record import Change, Record, change_of, complete
 from backlog_clearer.run.report import Action, RunResult, Verdict
 from backlog_clearer.run.retry import CHANGE_ATTEMPTS, repeated
+from backlog_clearer.run.shares import SilentSource, is_share, proves
 from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
 from backlog_clearer.run.verdict import judge_clear
 from backlog_clearer.run.verify import cleared_rows, difference
@@ -56,7 +57,8 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
 
     frozen = run.mode is Mode.SKIP or (run.stop_when_empty and not run.follow)
     reached: frozenset[Partition] = frozenset()
-    earlier = earlier_attempts(job, survey) if frozen else []
+    share = is_share(survey, source.traits, run)
+    earlier = earlier_attempts(job, survey, share=share) if frozen else []
     skipped = must_not_skip(source, job, earlier)
     if frozen and (skipped or not moves_target(source, job)):
         survey, states, reached = refrozen(source, job, survey, states, earlier)
@@ -94,12 +96,15 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         drained, untouched = _skip(source, claims)
     else:
         grow = None if frozen else growth.join
-        drained = drain(source, claims, run, halt=halt, observe=callbacks.progress, grow=grow)
+        read = SilentSource(source) if share else source
+        drained = drain(read, claims, run, halt=halt, observe=callbacks.progress, grow=grow)
 
     record = growth.record
     talk = replace(callbacks, halted=lambda: halt.signalled or callbacks.halted())
     elapsed_s = time.monotonic() - begun
     patience = patience_for(job, source.traits, talk, drained.reason, elapsed_s)
+    if share and not proves(run):
+        patience = Patience(0.0, talk)
     rows = cleared_rows(
         source,
         (*claims, *drained.joined),
@@ -107,6 +112,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         record.rows,
         drained=drained,
         patience=patience,
+        share=share,
     )
     added = growth.notes() if frozen and any(item.remaining is not None for item in rows) else ()
     notes = (*undo, *drained.notes, *added, *difference(source.traits, run.mode, rows))

@@ -58,7 +58,12 @@ class Growth:
             found = self.source.survey()
             new = [state.partition for state in found.partitions if state.partition not in self.known]
             surveyed = {state.partition for state in self.record.survey.partitions}
-            chosen = set(self.record.job.run.choose(state.partition for state in found.partitions))
+            chosen = set(
+                self.record.job.run.choose(
+                    (state.partition for state in found.partitions),
+                    competing=self.record.traits.competing,
+                )
+            )
         except ClearerError as error:
             _LOG.debug("Partitions that were added could not be looked for: %s", error)
             return ()
@@ -71,7 +76,12 @@ class Growth:
 
     def _new(self, found: Survey) -> list[PartitionState]:
         """States of partitions of this run's share that it does not read yet, and that can be read."""
-        chosen = set(self.record.job.run.choose(state.partition for state in found.partitions))
+        chosen = set(
+            self.record.job.run.choose(
+                (state.partition for state in found.partitions),
+                competing=self.record.traits.competing,
+            )
+        )
         return [
             state
             for state in found.partitions

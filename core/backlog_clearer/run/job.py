@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from backlog_clearer.engine.drain import Snapshot
+from backlog_clearer.model import Partition, Position
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import open_source
@@ -30,6 +31,8 @@ class Job:
     run: RunOptions
     run_id: str = field(default_factory=lambda: new_run_id(now()))
     deadline_s: float | None = None  # after the start: until then the platform lets it run, and wait
+    targets: Mapping[Partition, Position] = field(default_factory=dict)
+    """Targets that the dispatcher froze for slices that share a partition."""
     only_verify: bool = False  # an earlier attempt of this run did the rest
 
 

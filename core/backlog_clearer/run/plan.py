@@ -41,10 +41,10 @@ def cost(claims: Sequence[Claim], run: RunOptions, survey: Survey, unit: str) ->
     return f"transfers {amount}{size} of {places} with {counted(run.workers, 'worker')}"
 
 
-def choose(survey: Survey, run: RunOptions) -> tuple[PartitionState, ...]:
+def choose(survey: Survey, run: RunOptions, *, competing: bool) -> tuple[PartitionState, ...]:
     """The partitions that are to be cleared, sorted; raises like `RunOptions.choose`."""
     by_partition = {state.partition: state for state in survey.partitions}
-    return tuple(by_partition[partition] for partition in run.choose(by_partition))
+    return tuple(by_partition[partition] for partition in run.choose(by_partition, competing=competing))
 
 
 def claim(states: Sequence[PartitionState], mode: Mode, *, frozen: bool) -> list[Claim]:

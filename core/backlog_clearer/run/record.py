@@ -26,6 +26,7 @@ from backlog_clearer.run.report import (
     row,
     total,
 )
+from backlog_clearer.run.shares import is_share, proves
 from backlog_clearer.run.verdict import changed
 
 
@@ -126,6 +127,15 @@ class Record:
             ),
         )
 
+    def _provable(self, waited_s: float) -> bool:
+        """Whether waiting longer than `waited_s` may prove that nothing is left."""
+        longest = wanted_s(self.job, self.traits)
+        if self.action is not Action.CLEAR or not longest:
+            return False
+        if is_share(self.survey, self.traits, self.job.run):  # the others may take longer than that
+            return proves(self.job.run)
+        return waited_s + 1.0 < longest
+
     def result(
         self,
         rows: tuple[PartitionResult, ...],
@@ -163,9 +173,7 @@ class Record:
             and not self.traits.counts_only
             and any(changed(item, mode) for item in rows if item.id not in untouched),
             proof=self.traits.proof or None if verdict is Verdict.UNPROVEN else None,
-            provable=verdict is Verdict.UNPROVEN
-            and self.action is Action.CLEAR
-            and done.waited_s + 1.0 < wanted_s(self.job, self.traits),
+            provable=verdict is Verdict.UNPROVEN and self._provable(done.waited_s),
             waited_seconds=round(done.waited_s, 3),
             live=self.survey.live,
             receipt=self.path,

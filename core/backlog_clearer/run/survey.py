@@ -19,18 +19,20 @@ class Seen(NamedTuple):
     survey: Survey
     states: tuple[PartitionState, ...]  # those that --partitions and --slice select
     unit: str  # what their backlogs count
+    competing: bool  # several slices may share a partition
 
 
 def look(job: Job) -> Seen:
     """Survey a job's subscription; changes nothing. Raises like `run.clear.clear`."""
     with opened(job) as source:
-        return Seen(*chosen(source, job.run), source.traits.unit)
+        found, states = chosen(source, job.run)
+        return Seen(found, states, source.traits.unit, source.traits.competing)
 
 
 def chosen(source: Source, run: RunOptions) -> tuple[Survey, tuple[PartitionState, ...]]:
     """The survey, and the states of the partitions that the run is about. Raises like `survey`."""
     found = survey(source)
-    return found, choose(found, run)
+    return found, choose(found, run, competing=source.traits.competing)
 
 
 def refuse_live(found: Survey, run: RunOptions) -> None:

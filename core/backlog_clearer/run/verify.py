@@ -41,10 +41,12 @@ def cleared_rows(
     *,
     drained: Drain,
     patience: Patience,
+    share: bool = False,
 ) -> tuple[PartitionResult, ...]:
     """The rows after a drain or a skip, with what the broker reports is left up to each target.
 
-    Figures that prove nothing yet are waited for as `patience` allows.
+    Figures that prove nothing yet are waited for as `patience` allows; so are, for a `share`, messages
+    that other slices may have in their hands.
     """
     # Partitions without a claim are asked for too: "nothing to do" is a statement about the broker.
     targets = {claim.partition: claim.target for claim in claims}
@@ -52,14 +54,20 @@ def cleared_rows(
     found = _remaining(source, targets, _expected_empty(targets, drained))
     found = patience.until(
         lambda answer: (
-            len(answer) == len(targets) and all(item.left is not None for item in answer.values())
+            len(answer) == len(targets)
+            and all(item.left == 0 if share else item.left is not None for item in answer.values())
         ),
         found,
         lambda: _asked(source, targets),
     )
     surveyed = {state.partition: state.incarnation for state in states}
     found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
-    return tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
+    done = tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
+    if not share:
+        return done
+    return tuple(
+        item.model_copy(update={"verified": None}) if item.verified is False else item for item in done
+    )
 
 
 def _cleared(item: PartitionResult, drained: Drain, left: Remaining | None) -> PartitionResult:

@@ -132,7 +132,7 @@ class PulsarSource:
         except NotFoundError:
             raise self._missing_topic(admin.url, admin) from None
         topics = self._name(numbered(options.topic, count))
-        looks = self._looks(admin, self._run.choose(topics))
+        looks = self._looks(admin, self._run.choose(topics, competing=True))
         if not count and any(isinstance(look, NotFoundError) for look in looks.values()):
             raise self._missing_topic(admin.url, admin)
         found = {key: look for key, look in looks.items() if isinstance(look, PartitionFacts)}
@@ -201,7 +201,7 @@ class PulsarSource:
         states = []
         with self._cluster() as cluster:
             topics = self._name(numbered(options.topic, cluster.partitions(options.topic)))
-            for partition in self._run.choose(topics):
+            for partition in self._run.choose(topics, competing=True):
                 consumer = cluster.subscribe(partition, topics[partition], self._kind)
                 last = cluster.last(consumer, partition)
                 seen = _by_position(partition, last.mark_delete, last.end)
