@@ -102,7 +102,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     record = growth.record
     talk = replace(callbacks, halted=lambda: halt.signalled or callbacks.halted())
     elapsed_s = time.monotonic() - begun
-    patience = patience_for(job, source.traits, talk, drained.reason, elapsed_s)
+    patience = patience_for(job, source.traits, talk, drained.reason, elapsed_s, share=share)
     if share and not proves(run):
         patience = Patience(0.0, talk)
     rows = cleared_rows(

@@ -11,15 +11,20 @@ from backlog_clearer.model import StopReason, Traits
 from backlog_clearer.run.job import Callbacks, Job
 
 POLL_S = 5.0  # between two requests for figures
+SHARES_WAIT_S = 300.0  # for what other slices of the run still hold
 _TICK_S = 0.2  # how soon an interrupt ends the wait
 
 _Answer = TypeVar("_Answer")
 
 
-def wanted_s(job: Job, traits: Traits) -> float:
-    """How long a run is to wait for proof at most, in seconds."""
-    asked = job.run.verify_seconds
-    return traits.proof_wait_s if asked is None else asked
+def wanted_s(job: Job, traits: Traits, *, share: bool = False) -> float:
+    """How long a run is to wait for proof at most, in seconds.
+
+    A `share` that proves the end also waits for the other slices.
+    """
+    if job.run.verify_seconds is not None:
+        return job.run.verify_seconds
+    return max(traits.proof_wait_s, SHARES_WAIT_S) if share else traits.proof_wait_s
 
 
 @dataclass(slots=True)
@@ -55,13 +60,20 @@ class Patience:
 
 
 def patience_for(
-    job: Job, traits: Traits, callbacks: Callbacks, reason: StopReason, elapsed_s: float
+    job: Job,
+    traits: Traits,
+    callbacks: Callbacks,
+    reason: StopReason,
+    elapsed_s: float,
+    *,
+    share: bool = False,
 ) -> Patience:
     """How long a run waits that ended for this reason, `elapsed_s` after its start.
 
     A run that a limit, a signal or an error cut off does not wait; none waits past the job's deadline.
     """
-    seconds = wanted_s(job, traits) if reason in {StopReason.EMPTY, StopReason.QUIET} else 0.0
+    ended = reason in {StopReason.EMPTY, StopReason.QUIET}
+    seconds = wanted_s(job, traits, share=share) if ended else 0.0
     if job.deadline_s is not None:
         seconds = min(seconds, job.deadline_s - elapsed_s)
     return Patience(max(0.0, seconds), callbacks)

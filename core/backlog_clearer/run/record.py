@@ -127,14 +127,14 @@ class Record:
             ),
         )
 
-    def _provable(self, waited_s: float) -> bool:
+    def _provable(self, rows: tuple[PartitionResult, ...], waited_s: float) -> bool:
         """Whether waiting longer than `waited_s` may prove that nothing is left."""
-        longest = wanted_s(self.job, self.traits)
-        if self.action is not Action.CLEAR or not longest:
+        if self.action is not Action.CLEAR:
             return False
-        if is_share(self.survey, self.traits, self.job.run):  # the others may take longer than that
-            return proves(self.job.run)
-        return waited_s + 1.0 < longest
+        if is_share(self.survey, self.traits, self.job.run):  # the others may take any time
+            figures = self.traits.proof_wait_s or any(item.remaining is not None for item in rows)
+            return proves(self.job.run) and bool(figures)
+        return waited_s + 1.0 < wanted_s(self.job, self.traits)
 
     def result(
         self,
@@ -173,7 +173,7 @@ class Record:
             and not self.traits.counts_only
             and any(changed(item, mode) for item in rows if item.id not in untouched),
             proof=self.traits.proof or None if verdict is Verdict.UNPROVEN else None,
-            provable=verdict is Verdict.UNPROVEN and self._provable(done.waited_s),
+            provable=verdict is Verdict.UNPROVEN and self._provable(rows, done.waited_s),
             waited_seconds=round(done.waited_s, 3),
             live=self.survey.live,
             receipt=self.path,

@@ -52,14 +52,17 @@ def cleared_rows(
     targets = {claim.partition: claim.target for claim in claims}
     targets.update({item.id: item.target for item in rows if item.id not in targets and not item.error})
     found = _remaining(source, targets, _expected_empty(targets, drained))
-    found = patience.until(
-        lambda answer: (
-            len(answer) == len(targets)
-            and all(item.left == 0 if share else item.left is not None for item in answer.values())
-        ),
-        found,
-        lambda: _asked(source, targets),
-    )
+    late = source.traits.proof_wait_s > 0
+
+    def proven(answer: Mapping[Partition, Remaining]) -> bool:
+        lefts = [item.left for item in answer.values()]
+        if len(lefts) < len(targets):
+            return False
+        if share:  # without figures there is nothing to wait for
+            return all(left == 0 for left in lefts) or (None in lefts and not late)
+        return None not in lefts
+
+    found = patience.until(proven, found, lambda: _asked(source, targets))
     surveyed = {state.partition: state.incarnation for state in states}
     found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
     done = tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
