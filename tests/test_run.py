@@ -16,13 +16,14 @@ from backlog_clearer.engine.drain import Halt, Snapshot
 from backlog_clearer.errors import BrokerError, RefusedError, TransientError
 from backlog_clearer.model import Mode, Partition, Recorded, StopReason, Survey
 from backlog_clearer.options.base import SystemOptions
-from backlog_clearer.options.run import RunOptions
+from backlog_clearer.options.run import RunOptions, Slice
 from backlog_clearer.run import retry
 from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load
-from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.report import RunResult, Verdict
 from backlog_clearer.run.restore import restore_source
+from backlog_clearer.run.verdict import exit_code, sentence
 
 
 def filled() -> tuple[MemoryBroker, MemorySource]:
@@ -394,3 +395,61 @@ def test_slices_share_partitions_that_are_added(tmp_path: Path) -> None:
             result = clear_source(source, job, Callbacks(confirm=confirm), Halt())
         joined += [row.id for row in result.partitions if row.id.number >= 2]
     assert sorted(joined) == [Partition("t", number) for number in range(2, 6)]
+
+
+def test_an_interrupt_with_nothing_left_is_cleared(tmp_path: Path) -> None:
+    """A run that is stopped by a signal after its last message is cleared, by the broker's figures."""
+    broker, source = filled()
+    halt = Halt()
+
+    def stop(seen: Snapshot) -> None:
+        if seen.messages == 1000:
+            halt.signal()
+
+    options = RunOptions(receipt_dir=str(tmp_path))
+    job = Job("memory", SystemOptions(), options, "r")
+    result = clear_source(source, job, Callbacks(progress=stop), halt)
+    assert stored(broker) == [500, 500]
+    assert (result.stop_reason, result.verdict, exit_code(result)) == ("signal", Verdict.CLEARED, 0)
+
+
+def test_a_limit_that_leaves_nothing_is_cleared(tmp_path: Path) -> None:
+    """--max-messages of exactly the backlog: nothing is left, so the run is cleared."""
+    broker, source = filled()
+    result = run(source, tmp_path, max_messages=1000)
+    assert stored(broker) == [500, 500]
+    assert (result.verdict, exit_code(result)) == (Verdict.CLEARED, 0)
+
+
+def test_a_slice_without_partitions_is_cleared(tmp_path: Path) -> None:
+    """A container array with more indexes than partitions: the rest has nothing to do, exit 0, no undo."""
+    broker, source = filled()
+    for mode in (Mode.CONSUME, Mode.SKIP):
+        result = run(source, tmp_path, slice=Slice(index=4, total=5), mode=mode)
+        assert (result.verdict, exit_code(result), result.changed) == (Verdict.CLEARED, 0, False)
+        assert sentence(result) == "Nothing to do: no partition belongs to this slice"
+    assert stored(broker) == [None, None]
+
+
+def test_a_run_with_nothing_to_do_has_nothing_to_undo(tmp_path: Path) -> None:
+    """A second run finds nothing, is cleared, and offers no undo; neither does a refused skip."""
+    broker, source = filled()
+    assert run(source, tmp_path).changed
+    again = run(source, tmp_path)
+    assert (again.verdict, again.changed) == (Verdict.CLEARED, False)
+    assert sentence(again) == "Nothing to do: no backlog is left up to the target"
+    broker.produce("t", 0, 10)
+    broker.refused[Partition("t", 0)] = "not authorised"
+    options = RunOptions(receipt_dir=str(tmp_path), mode=Mode.SKIP)
+    refused = clear_source(source, Job("memory", SystemOptions(), options, "r2"), Callbacks(), Halt())
+    assert (refused.verdict, refused.changed) == (Verdict.NOT_CLEARED, False)
+    assert stored(broker) == [500, 500]
+
+
+def test_live_consumers_are_in_every_result(tmp_path: Path) -> None:
+    """The consumers that were attached are in the result of a forced run and of a dry run."""
+    broker, source = filled()
+    broker.members["g"] = ("consumer-1 on host-1",)
+    assert run(source, tmp_path, dry_run=True).live == ("consumer-1 on host-1",)
+    forced = run(source, tmp_path, force=True)
+    assert (forced.live, stored(broker)) == (("consumer-1 on host-1",), [500, 500])

@@ -17,7 +17,7 @@ import requests
 from backlog_clearer.run.receipt import load_run, original_positions
 from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub
 from backlog_clearer.testing.support import wait_until
-from tests.command import cleaner
+from tests.command import cleaner, ended, job_started
 from tests.functions.cloud_tasks import QUEUE, CloudTasks
 from tests.functions.gcp_bundle import DRAIN
 from tests.functions.instances import Service
@@ -125,3 +125,35 @@ def test_slices_share_a_subscription(shared: Shared, monkeypatch: pytest.MonkeyP
     undone = cleaner("restore", "--run", made["run_id"], "--receipt-dir", shared.receipts, "--yes")
     assert undone.code == 4, undone.stderr  # Pub/Sub reports no position
     assert shared.sub.unacked() == SLICES * EACH + NEWER
+
+
+def test_an_unproven_job_asks_for_neither_a_retry_nor_an_alert(tmp_path: Path) -> None:
+    """Without figures the job exits with 0, its result is unproven, and no line begins like an alert's.
+
+    The command line exits with 4 for the same, and its sentence says so.
+    """
+    with PubSubServer() as server:
+        sub = server.create("billing")
+        server.publish(sub, 200)
+        reach = {
+            "project_id": "test",
+            "subscription_id": "billing",
+            "monitoring_endpoint": f"http://{server.address}",
+        }
+        backlog = {"system": "googlepubsub", "options": reach, "workers": 1}
+        config = tmp_path / "config.json"
+        config.write_text(
+            json.dumps({"receipts": str(tmp_path / "receipts"), "backlogs": {"bills": backlog}})
+        )
+        env = {"PUBSUB_EMULATOR_HOST": server.address}
+        with job_started(str(config), "--backlog", "bills", env=env) as process:
+            ran = ended(process)
+        assert (ran.code, ran.result["verdict"]) == (0, "unproven")
+        assert "backlog-clearer: unproven" in ran.stderr
+        assert "backlog-clearer: not cleared" not in ran.stderr
+        server.publish(sub, 10)
+        flags = [part for key, value in reach.items() for part in (f"--{key.replace('_', '-')}", value)]
+        args = ("googlepubsub", *flags, "--stop-when-empty", "--quiet-seconds", "1")
+        shown = cleaner(*args, "--receipt-dir", str(tmp_path / "receipts"), env=env)
+        assert (shown.code, shown.result["verdict"]) == (4, "unproven")
+        assert sub.unacked() == 0
