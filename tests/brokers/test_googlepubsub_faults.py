@@ -40,6 +40,7 @@ def job(bench: PubSubBench, tmp_path: Path, run: dict[str, Any] | None = None, *
         "receipt_dir": str(tmp_path),
         "quiet_seconds": bench.quiet_s,
         "workers": 2,
+        "verify_seconds": 0,
         **(run or {}),
     }
     return Job("googlepubsub", PubSubOptions(**values), RunOptions(**given))

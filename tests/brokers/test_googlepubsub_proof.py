@@ -17,14 +17,14 @@ from backlog_clearer.fanout.slices import FollowUp, drain_slice
 from backlog_clearer.options.base import build
 from backlog_clearer.run import proof
 from backlog_clearer.run.clear import clear
-from backlog_clearer.run.job import Callbacks
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import Verdict
 from backlog_clearer.run.restore import restore
 from backlog_clearer.run.verdict import exit_code, sentence
 from backlog_clearer.testing.servers.pubsub import COUNT, PubSubServer, Sub
 from tests.brokers.test_googlepubsub import PubSubBench, server
-from tests.brokers.test_googlepubsub_faults import job
+from tests.brokers.test_googlepubsub_faults import job as job_without_wait
 
 __all__ = ["server"]
 
@@ -35,6 +35,11 @@ EARLY_S = -30.0  # a sample from before the last change proves nothing
 def _ask_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask for figures five times a second."""
     monkeypatch.setattr(proof, "POLL_S", 0.2)
+
+
+def job(bench: PubSubBench, tmp_path: Path, run: dict[str, Any] | None = None) -> Job:
+    """A run that waits for proof as long as is usual."""
+    return job_without_wait(bench, tmp_path, {"verify_seconds": None, **(run or {})})
 
 
 def late(server: PubSubServer, answers: int) -> Callable[[], int]:
