@@ -16,7 +16,7 @@ from collections import deque
 from typing import NamedTuple
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.errors import SilentError, evicted, tls_problem
+from backlog_clearer.brokers.iggy.errors import SilentError, evicted, handshake_ended, tls_problem
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
 from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
@@ -84,6 +84,9 @@ class IggyConnection(Waitable):
             self._socket = connect(*address, TIMEOUT_S, tls_context(options), name)
         except ssl.SSLError as error:
             raise tls_problem(error, self._name) from None
+        except ConnectionResetError as error:
+            made = handshake_ended(error, self._name) if options.tls else self._broken(error)
+            raise made from None
         except OSError as error:
             raise self._broken(error) from None
         self._begin()

@@ -131,6 +131,8 @@ def evicted(reason: int, oldest: str, newest: str, where: str) -> BrokerError:
 
 def tls_problem(error: ssl.SSLError, where: str) -> BrokerError:
     """Why a connection over TLS could not be opened, by its cause."""
+    if isinstance(error, ssl.SSLEOFError):
+        return handshake_ended(error, where)
     if not isinstance(error, ssl.SSLCertVerificationError):
         return BrokerError(
             f"{where} does not answer over TLS ({error.reason or error}): check --port, or leave out --tls if"
@@ -148,6 +150,14 @@ def tls_problem(error: ssl.SSLError, where: str) -> BrokerError:
     else:
         cause = f"{error.verify_message}: check --tls-ca-file and --tls-domain."
     return BrokerError(f"{what}: {cause}")
+
+
+def handshake_ended(error: OSError, where: str) -> TransientError:
+    """The server closed the connection while TLS was negotiated, as one without TLS does."""
+    return TransientError(
+        f"{where} does not answer over TLS ({error.strerror or error}): check --port, or leave out --tls if"
+        " this port is plain."
+    )
 
 
 def is_not_found(error: BrokerError) -> bool:
