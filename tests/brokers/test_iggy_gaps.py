@@ -6,6 +6,8 @@ chance only.
 
 from __future__ import annotations
 
+import re
+import ssl
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from backlog_clearer.brokers.iggy.errors import tls_problem
 from backlog_clearer.brokers.iggy.poll_wire import PollWalk, polled
 from backlog_clearer.brokers.iggy.positions import LogChange, LogExtent, LogFacts, change
 from backlog_clearer.brokers.iggy.wire import ReplyError
-from backlog_clearer.errors import UsageError
+from backlog_clearer.errors import TransientError, UsageError
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.status import status
@@ -161,6 +164,28 @@ def status_error(bench: IggyBench, tmp_path: Path) -> Exception:
     with pytest.raises(Exception, match="refused the login") as raised:
         status(job(bench, tmp_path, {"password": "wrong"}))
     return raised.value
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "cause"),
+    [
+        (10, "certificate has expired", "has expired"),
+        (9, "certificate is not yet valid", "clocks"),
+        (20, "unable to get local issuer certificate", "authority is not known.*--tls-ca-file"),
+        (18, "self-signed certificate", "authority is not known.*--tls-ca-file"),
+        (62, "Hostname mismatch, certificate is not valid for 'x'.", "another name.*--tls-domain"),
+        (23, "certificate revoked", "revoked"),
+    ],
+)
+def test_a_certificate_that_does_not_verify_is_named_by_its_cause(
+    code: int, text: str, cause: str
+) -> None:
+    """Each cause has a sentence of its own, with what to do; none of them is tried again."""
+    error = ssl.SSLCertVerificationError(1, text)
+    error.verify_code, error.verify_message = code, text
+    made = tls_problem(error, "broker:8090")
+    assert re.search(f"broker:8090 has a certificate that does not verify: .*{cause}", str(made))
+    assert not isinstance(made, TransientError)
 
 
 def reply(batches: list[tuple[int, int]], current: int, size: int = 100) -> bytes:

@@ -21,6 +21,7 @@ from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.connection import IggyConnection, Reply, ServerAddress
 from backlog_clearer.brokers.iggy.errors import (
     ConnectionLostError,
+    HandshakeError,
     SilentError,
     check_library,
     is_unknown_command,
@@ -42,13 +43,14 @@ _OLD_PONG_BYTES = 8
 _Result = TypeVar("_Result")
 
 
-class Read(NamedTuple):
-    """A request that changes nothing."""
+class IggyRequest(NamedTuple):
+    """A request about one partition."""
 
     partition: Partition
     code: int
     payload: bytes
     walk: PollWalk | None = None  # for a poll
+    operation: int = wire.READ
 
 
 class IggyCluster:
@@ -101,6 +103,8 @@ class IggyCluster:
             return cast("ServerAddress", self._leader)
 
     def _unreachable(self, error: TransientError, server: ServerAddress) -> BrokerError:
+        if isinstance(error, HandshakeError):
+            return error
         if not isinstance(error, SilentError):
             return TransientError(
                 f"{error} Check --host, --port and --tls: nothing there answers {library()}; older servers"
@@ -169,7 +173,7 @@ class IggyCluster:
         """The server and the partition, for an error's text."""
         return f"{self.address}, {partition}" if partition else self.address
 
-    def reads(self, requests: Sequence[Read]) -> list[Reply | BrokerError]:
+    def answers(self, requests: Sequence[IggyRequest]) -> list[Reply | BrokerError]:
         """The replies to requests, in their order, or why one failed; many are under way at a time.
 
         Raises `TransientError` where the connection breaks.
@@ -179,7 +183,7 @@ class IggyCluster:
             connection = self.connection()
             try:
                 for index, request in enumerate(requests):
-                    connection.ask(wire.READ, request.code, request.payload, request.walk)
+                    connection.ask(request.operation, request.code, request.payload, request.walk)
                     if index >= _AHEAD:
                         found.append(self._reply(connection, requests[len(found)].partition))
                 while len(found) < len(requests):
@@ -212,6 +216,11 @@ class IggyCluster:
         with self.lock:
             if self._main is not None:
                 self._write(self._main, wire.LEAVE, membership, None)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether there are several nodes, of which each may lead other partitions."""
+        return self._clustered
 
     def write(
         self, operation: int, payload: bytes, about: bytes, partition: Partition

@@ -84,10 +84,11 @@ class IggyConnection(Waitable):
             self._socket = connect(*address, TIMEOUT_S, tls_context(options), name)
         except ssl.SSLError as error:
             raise tls_problem(error, self._name) from None
-        except ConnectionResetError as error:
-            made = handshake_ended(error, self._name) if options.tls else self._broken(error)
-            raise made from None
         except OSError as error:
+            # The text alone tells a handshake that timed out from a connection that did.
+            negotiating = isinstance(error, ConnectionResetError) or "handshake" in str(error)
+            if options.tls and negotiating:
+                raise handshake_ended(error, self._name) from None
             raise self._broken(error) from None
         self._begin()
         try:

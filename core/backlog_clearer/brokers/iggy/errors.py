@@ -68,6 +68,10 @@ class SilentError(TransientError):
     """The server accepted a request, and did not answer in time or not in this protocol."""
 
 
+class HandshakeError(TransientError):
+    """The server did not negotiate TLS."""
+
+
 def library() -> str:
     """The SDK and the servers it works with, for error messages."""
     return f"apache-iggy {version('apache-iggy')}, which needs a server 0.9"
@@ -152,9 +156,9 @@ def tls_problem(error: ssl.SSLError, where: str) -> BrokerError:
     return BrokerError(f"{what}: {cause}")
 
 
-def handshake_ended(error: OSError, where: str) -> TransientError:
-    """The server closed the connection while TLS was negotiated, as one without TLS does."""
-    return TransientError(
+def handshake_ended(error: OSError, where: str) -> HandshakeError:
+    """Nothing, or the end of the connection, came where TLS was negotiated: a plain server does that."""
+    return HandshakeError(
         f"{where} does not answer over TLS ({error.strerror or error}): check --port, or leave out --tls if"
         " this port is plain."
     )

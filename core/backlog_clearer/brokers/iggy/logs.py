@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from apache_iggy import ConsumerGroupMember, TopicDetails
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import IggyCluster, Read
+from backlog_clearer.brokers.iggy.client import IggyCluster, IggyRequest
 from backlog_clearer.brokers.iggy.connection import Reply
 from backlog_clearer.brokers.iggy.errors import is_not_found, is_offset_not_found
 from backlog_clearer.brokers.iggy.options import IggyOptions
@@ -202,12 +202,12 @@ class TopicLogs:
         """The stored offsets (None: there is none), or why one is not known. Raises `BrokerError`."""
         about = who or self.who
         asked = [
-            Read(partition, wire.GET_OFFSET, wire.of_partition(about, partition.number))
+            IggyRequest(partition, wire.GET_OFFSET, wire.of_partition(about, partition.number))
             for partition in partitions
         ]
         return {
             request.partition: self._stored(request.partition, reply)
-            for request, reply in zip(asked, self._client.reads(asked), strict=True)
+            for request, reply in zip(asked, self._client.answers(asked), strict=True)
         }
 
     def _stored(
@@ -249,11 +249,13 @@ class TopicLogs:
         """
         filled = [partition for partition, facts in logs.items() if facts.extent.messages]
         asked = [
-            Read(partition, wire.POLL, wire.poll_first(self.reader, partition.number), PollWalk(1))
+            IggyRequest(
+                partition, wire.POLL, wire.poll_first(self.reader, partition.number), PollWalk(1)
+            )
             for partition in filled
         ]
         found: dict[Partition, LogFacts | BrokerError] = dict(logs)
-        for partition, reply in zip(filled, self._client.reads(asked), strict=True):
+        for partition, reply in zip(filled, self._client.answers(asked), strict=True):
             try:
                 first = self._polled(partition, reply)
             except BrokerError as error:
@@ -274,5 +276,5 @@ class TopicLogs:
     def after(self, partition: Partition, offset: int) -> Polled:
         """The first message after an offset; raises `BrokerError`."""
         payload = wire.poll(self.reader, partition.number, offset + 1, 1)
-        (reply,) = self._client.reads([Read(partition, wire.POLL, payload, PollWalk(1))])
+        (reply,) = self._client.answers([IggyRequest(partition, wire.POLL, payload, PollWalk(1))])
         return self._polled(partition, reply)

@@ -6,11 +6,11 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import IggyCluster
+from backlog_clearer.brokers.iggy.client import IggyCluster, IggyRequest
 from backlog_clearer.brokers.iggy.errors import is_not_owned, is_offset_not_found
 from backlog_clearer.brokers.iggy.logs import TopicLogs
 from backlog_clearer.brokers.iggy.options import IggyOptions
@@ -246,6 +246,32 @@ class OffsetWriter:
                 partition,
             )
         self._guard.kept(partition, offset)
+
+    def store_many(self, offsets: Mapping[Partition, int]) -> dict[Partition, BrokerError | None]:
+        """Like `store` for many partitions, whose requests are under way at once; None: it is stored.
+
+        Raises `TransientError` where the connection breaks.
+        """
+        done: dict[Partition, BrokerError | None] = dict.fromkeys(offsets)
+        left = dict(offsets)
+        if not self._client.clustered:
+            who = self._logs.who
+            asked = []
+            for partition, offset in offsets.items():
+                self._guard.sending(partition, offset)
+                payload = wire.store_offset(who, partition.number, offset)
+                asked.append(IggyRequest(partition, 0, payload, operation=wire.STORE_OFFSET))
+            self._client.answers(asked)
+            for partition, found in self._logs.stored(list(offsets)).items():
+                if isinstance(found, StoredOffset) and found.offset >= offsets[partition]:
+                    self._guard.kept(partition, offsets[partition])
+                    del left[partition]
+        for partition, offset in left.items():  # one at a time shows why it was refused
+            try:
+                self.store(partition, offset)
+            except BrokerError as error:
+                done[partition] = error
+        return done
 
     def restore(self, partition: Partition, offset: int | None) -> None:
         """Set the stored offset, in whatever direction (None: delete it). Raises `BrokerError`."""

@@ -8,7 +8,7 @@ membership, and its empty answers do not distinguish an end from an error.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from apache_iggy import ConsumerGroupMember
@@ -264,64 +264,73 @@ class IggySource:
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`."""
         wanted = [Recorded(claim.partition, claim.target, claim.state.incarnation) for claim in claims]
-        return self._moved(wanted, forward=True)
+        done: dict[Partition, Outcome] = {}
+        offsets: dict[Partition, int] = {}
+        with self._writer.writing():
+            for item, log, stored in self._looked(wanted):
+                partition = item.partition
+                try:
+                    if isinstance(log, BrokerError):
+                        raise log
+                    offset = self._forward(partition, log, stored, as_offset_or_none(item.position))
+                except BrokerError as error:
+                    done[partition] = Outcome(partition, None, str(error))
+                    continue
+                done[partition] = Outcome(partition, offset)
+                if offset is not None and offset > (NOTHING if stored is None else stored.offset):
+                    offsets[partition] = offset
+            errors = self._writer.store_many(offsets)
+        for partition, failed in errors.items():
+            if failed is not None:
+                reason = self._reason(failed, offsets[partition])
+                done[partition] = Outcome(partition, None, reason)
+        return list(done.values())
 
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """See `source.Source`."""
-        return self._moved(recorded, forward=False)
-
-    def _moved(self, wanted: Sequence[Recorded], *, forward: bool) -> Sequence[Outcome]:
-        partitions = [item.partition for item in wanted]
+        done = []
         with self._writer.writing():
-            logs, stored = self._logs.now(partitions), self._logs.stored(partitions)
-            return [
-                self._move(item, logs[item.partition], stored[item.partition], forward=forward)
-                for item in wanted
-            ]
+            for item, log, stored in self._looked(recorded):
+                partition, reason = item.partition, None
+                try:
+                    if isinstance(log, BrokerError):
+                        raise log
+                    self._back(partition, stored, as_offset_or_none(item.position))
+                except BrokerError as error:
+                    reason = self._reason(error, item.position)
+                done.append(Outcome(partition, None if reason else item.position, reason))
+        return done
 
-    def _move(
-        self,
-        item: Recorded,
-        log: LogFacts | BrokerError,
-        stored: StoredOffset | BrokerError | None,
-        *,
-        forward: bool,
-    ) -> Outcome:
-        """Set one stored offset, never to a lower one if `forward`; never raises."""
-        partition = item.partition
-        try:
-            if isinstance(log, BrokerError):
-                raise log
-            if isinstance(stored, BrokerError):
-                raise stored
-            problem = self._guard.problem(partition, log, stored, item.incarnation)
-            if problem:
-                raise problem
-            offset = as_offset_or_none(item.position)
-            if forward:
-                offset = self._forward(partition, log, stored, offset)
+    def _looked(
+        self, wanted: Sequence[Recorded]
+    ) -> Iterator[tuple[Recorded, LogFacts | BrokerError, StoredOffset | None]]:
+        """Each partition as it is now with its stored offset, or why nothing may be stored in it."""
+        partitions = [item.partition for item in wanted]
+        logs, stored = self._logs.now(partitions), self._logs.stored(partitions)
+        for item in wanted:
+            log, at = logs[item.partition], stored[item.partition]
+            if isinstance(at, BrokerError):
+                yield item, at, None
+            elif isinstance(log, BrokerError):
+                yield item, log, at
             else:
-                self._back(partition, stored, offset)
-        except BrokerError as error:
-            reason = str(error)
-            if is_invalid_offset(error):
-                reason = (
-                    f"Offset {item.position} lies beyond the partition's end: the topic was purged."
-                )
-            return Outcome(partition, None, reason)
-        return Outcome(partition, offset)
+                yield item, self._guard.problem(item.partition, log, at, item.incarnation) or log, at
+
+    @staticmethod
+    def _reason(error: BrokerError, position: Position | None) -> str:
+        if is_invalid_offset(error):
+            return f"Offset {position} lies beyond the partition's end: the topic was purged."
+        return str(error)
 
     def _forward(
         self, partition: Partition, log: LogFacts, stored: StoredOffset | None, offset: int | None
     ) -> int | None:
-        """Store an offset that is higher than the stored one; returns it, nearer where the log was cut."""
+        """Where to move a stored offset; raises `BrokerError` where the present one cannot be used."""
         problem = beyond_end(stored, log.extent.current) if stored is not None else None
         if problem:
             raise BrokerError(f"{self._client.where(partition)}: {problem}", partition)
         if offset is not None and self._guard.is_cut(partition, log):
-            offset = min(offset, log.extent.end)
-        if offset is not None and offset > (NOTHING if stored is None else stored.offset):
-            self._writer.store(partition, offset)
+            return min(offset, log.extent.end)
         return offset
 
     def _back(self, partition: Partition, stored: StoredOffset | None, offset: int | None) -> None:
