@@ -77,6 +77,7 @@ class IggyBench(Bench):
 
     system = "iggy"
     attempts = 1
+    notices_silence = True
     missing_name = "no-such-group"
 
     def __init__(
@@ -204,6 +205,11 @@ class IggyBench(Bench):
         self.create_topic(self.stream, self.topic)
         if self.detects_live:
             self.plain.run("create_consumer_group", self.stream, self.topic, GROUP)
+
+    def add_partition(self) -> int:
+        self.plain.run("create_partitions", self.stream, self.topic, 1)
+        self.numbers = sorted(part.id for part in self.details().partitions)
+        return int(self.numbers[-1])
 
     @contextmanager
     def refusing(self, number: int) -> Iterator[None]:

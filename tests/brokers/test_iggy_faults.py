@@ -18,13 +18,15 @@ from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.connection import IggyConnection, ServerAddress
 from backlog_clearer.brokers.iggy.poll_wire import PollWalk
 from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Mode
 from backlog_clearer.options.references import resolve_references
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.status import status
 from backlog_clearer.testing.servers.iggy import PASSWORD, TOKEN, IggyServer
+from backlog_clearer.testing.servers.iggy_cluster import running_cluster
 from backlog_clearer.testing.support import make_certificates
-from tests.brokers.iggy_bench import IggyBench, job
+from tests.brokers.iggy_bench import IggyBench, job, undo
 
 
 @pytest.fixture
@@ -216,6 +218,25 @@ def test_polls_go_to_the_leader(server: IggyServer, bench: IggyBench, tmp_path: 
         result = clear(job(bench, tmp_path, {"port": follower.port}))
         assert (result.verified, follower.polls) == (True, 0)
     assert bench.stored()[0] == 99
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("group", [True, False], ids=["group", "consumer"])
+def test_offsets_go_to_the_node_that_leads_the_partition(
+    tmp_path: Path, mode: Mode, group: bool
+) -> None:
+    """In a cluster another node than the leader of the metadata takes the offsets, and an undo works by any."""
+    with running_cluster() as (leader, primary):
+        address = f"127.0.0.1:{primary.port}"
+        with closing(IggyBench(address, password=PASSWORD, group=group)) as bench:
+            for number in range(3):
+                bench.produce(number, 100)
+            done = clear(job(bench, tmp_path, {"port": leader.port}, mode=mode))
+            assert (done.verified, done.totals.retries) == (True, 0)
+            assert bench.stored() == dict.fromkeys(range(3), 99)
+            assert (len(primary.stored), leader.stored) == (3, [])
+            assert undo(bench, tmp_path, done, {"port": primary.port}).verified
+            assert bench.stored() == dict.fromkeys(range(3))
 
 
 def test_tls_clears_only_where_the_certificate_verifies(tmp_path: Path) -> None:

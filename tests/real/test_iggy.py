@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apache_iggy import SendMessage
 
 from backlog_clearer.brokers.iggy.lane import IggyLane
 from backlog_clearer.errors import BrokerError
@@ -116,6 +117,17 @@ def test_a_server_killed_while_it_is_drained_costs_retries_only(
     assert result.verified
     assert 0 < result.totals.messages <= 60_000
     assert not any(bench.left().values())
+
+
+def test_a_reply_may_be_larger_than_the_sdk_accepts(bench: IggyBench, tmp_path: Path) -> None:
+    """Large messages after many small ones make a reply of 90 MB, of which only headers are kept."""
+    bench.produce(0, 2000)
+    for _ in range(90):
+        batch = [SendMessage(b"x" * 1_000_000)]
+        bench.plain.run("send_messages", bench.stream, bench.topic, bench.numbers[0], batch)
+    result = clear(job(bench, tmp_path, batch_size=3000))
+    assert (result.verified, result.totals.messages, result.totals.retries) == (True, 2090, 0)
+    assert bench.stored()[0] == 2089
 
 
 def test_16_slices_of_one_group_at_once_all_succeed(

@@ -31,7 +31,6 @@ _EVICTION = struct.Struct("<144xII103xB")
 """The newest and the oldest protocol that the server accepts, and the reason."""
 _AS_REQUEST, _AS_REPLY, _AS_EVICTION = 5, 8, 13  # commands
 _SESSION = struct.Struct("<IIQ")  # results that failed (none), user, session
-_MAX_BYTES = 64 * 1024 * 1024  # of a frame: the protocol's own limit
 _LEAST_S = 0.001  # to wait: 0 would make the socket non-blocking
 _DROP_BYTES = 1024 * 1024  # at a time
 _WINDOW_BYTES = 64 * 1024  # to receive small batches in
@@ -62,8 +61,10 @@ class IggyConnection(Waitable):
     Methods raise `TransientError` if it breaks, `BrokerError` where the server ended the session for good.
     """
 
-    def __init__(self, options: IggyOptions, address: ServerAddress) -> None:
-        """Connect and log in.
+    def __init__(
+        self, options: IggyOptions, address: ServerAddress, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Connect and log in. Later, `timeout_s` without a byte of an answer counts as broken.
 
         Raises `BrokerError` for refused credentials, a certificate that does not verify, another protocol;
         `SilentError` where nothing is answered; `TransientError` otherwise.
@@ -71,6 +72,7 @@ class IggyConnection(Waitable):
         self._name = f"{options.host}:{options.port}"
         if address.port != options.port:
             self._name += f" (its node {address})"
+        self._timeout_s = timeout_s
         self._client = uuid.uuid4().bytes
         self._session = 0
         self._number = 1  # of the next write on the metadata, which is the only kind that uses one up
@@ -146,7 +148,7 @@ class IggyConnection(Waitable):
     def answer(self, max_wait_s: float) -> Reply | None:
         """The reply to the oldest request; None: it has not arrived completely, call again.
 
-        Waits up to `max_wait_s`. Raises `TransientError` also where no byte has arrived for `TIMEOUT_S`, and
+        Waits up to `max_wait_s`. Raises `TransientError` also where no byte has arrived for too long, and
         `wire.ReplyError` for a poll's reply that cannot be.
         """
         until = time.monotonic() + max_wait_s
@@ -158,8 +160,10 @@ class IggyConnection(Waitable):
                     return None
                 self._receive(walk)
         except TimeoutError:
-            if time.monotonic() - self._heard > TIMEOUT_S:
-                raise SilentError(f"{self._name} did not answer within {TIMEOUT_S:.0f} s.") from None
+            if time.monotonic() - self._heard > self._timeout_s:
+                raise SilentError(
+                    f"{self._name} did not answer within {self._timeout_s:.0f} s."
+                ) from None
             return None
         except OSError as error:
             raise self._broken(error) from None
@@ -192,7 +196,7 @@ class IggyConnection(Waitable):
             raise evicted(reason, wire.version(oldest), wire.version(newest), self._name)
         if command != _AS_REPLY:
             raise SilentError(f"{self._name} answers in another protocol.")
-        if not _REPLY.size <= size <= _MAX_BYTES:
+        if size < _REPLY.size:  # no limit: what is not kept costs no memory
             raise ConnectionError(f"a frame of {size} bytes")
         self._size, self._at = size - _REPLY.size, 0
 

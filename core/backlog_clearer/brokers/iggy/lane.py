@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.client import IggyCluster
-from backlog_clearer.brokers.iggy.connection import IggyConnection, Reply
+from backlog_clearer.brokers.iggy.connection import TIMEOUT_S, IggyConnection, Reply
 from backlog_clearer.brokers.iggy.errors import is_invalid_offset, status_error
 from backlog_clearer.brokers.iggy.logs import TopicLogs
 from backlog_clearer.brokers.iggy.offsets import LogGuard, OffsetWriter
@@ -115,6 +115,7 @@ class LaneTools:
     guard: LogGuard
     writer: OffsetWriter
     sizes: PollSizes
+    answer_s: float  # how long a lane's connection may be silent
 
 
 class IggyLane:
@@ -135,7 +136,8 @@ class IggyLane:
             address = tools.client.leader()
             self._reader = tools.logs.reader
             for _ in range(max(1, min(CONNECTIONS, polls))):
-                self._connections.append(IggyConnection(options, address))
+                made = IggyConnection(options, address, min(TIMEOUT_S, tools.answer_s))
+                self._connections.append(made)
         except BrokerError:
             self.close()
             raise

@@ -49,7 +49,7 @@ from backlog_clearer.text import counted
 # Other slices of a run are members of the group for a moment (see `OffsetWriter.writing`): only a member
 # at each of a few looks is a consumer. An exchange that `backlog_clearer.source` allows inside one call.
 _LOOKS, _LOOK_AGAIN_S = 4, 0.25
-FRAME_BYTES = 32 * 1024 * 1024  # of one reply at most; the protocol's own limit is 64 MiB
+FRAME_BYTES = 32 * 1024 * 1024  # of one reply, by the average; the SDK's own limit is 64 MiB
 _GROUP_SETTLE_S = 5.0  # a group's slices are its members in turn, so each writes less often
 
 
@@ -219,7 +219,14 @@ class IggySource:
 
     def open_lane(self, claims: Sequence[Claim]) -> IggyLane:
         """See `source.Source`."""
-        tools = LaneTools(self._client, self._logs, self._guard, self._writer, self._sizes)
+        tools = LaneTools(
+            self._client,
+            self._logs,
+            self._guard,
+            self._writer,
+            self._sizes,
+            self._run.answer_seconds,
+        )
         return IggyLane(self._options, claims, tools)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:

@@ -39,7 +39,7 @@ from backlog_clearer.testing.servers.iggy_model import (
 _REPLY, _EVICTION = 8, 13
 _REGISTER, _READ, _LOGOUT = 1, 2, 3
 _CREATE_STREAM, _DELETE_STREAM, _CREATE_TOPIC, _DELETE_TOPIC = 128, 130, 132, 134
-_PURGE_TOPIC, _CREATE_GROUP = 135, 139
+_PURGE_TOPIC, _CREATE_PARTITIONS, _CREATE_GROUP = 135, 136, 139
 _JOIN, _LEAVE, _SEND, _STORE, _DELETE = 148, 149, 160, 161, 162
 _INVALID_CREDENTIALS, _INVALID_TOKEN, _INCOMPATIBLE = 9, 10, 14  # reasons of an eviction
 _POLL, _POLL_OTHERWISE = 100, 1100  # faults of polls by offset leave the others alone
@@ -252,6 +252,7 @@ class IggyServer:
             _CREATE_TOPIC: self._create_topic,
             _DELETE_TOPIC: self._delete_topic,
             _PURGE_TOPIC: self._purge,
+            _CREATE_PARTITIONS: self._create_partitions,
             _CREATE_GROUP: self._create_group,
             _JOIN: self._join,
             _LEAVE: self._leave,
@@ -348,6 +349,11 @@ class IggyServer:
                 del topics[name]
                 return b""
         raise WireError(_NO_TOPIC)
+
+    def _create_partitions(self, _client: ClientSession, fields: RequestReader) -> bytes:
+        topic = self.topic(fields)
+        topic.add(fields.take("I"))
+        return b""
 
     def delete_up_to(self, stream: str, topic: str, number: int, offset: int) -> None:
         """Delete the messages before an offset, as retention does."""

@@ -99,6 +99,11 @@ class Topic:
     groups: dict[str, dict[int, list[int]]] = field(default_factory=dict)  # members' partitions
     created_at: int = field(default_factory=lambda: next(_clock))
 
+    def add(self, count: int) -> None:
+        """Add partitions."""
+        for number in range(max(self.logs) + 1, max(self.logs) + 1 + count):
+            self.logs[number] = PartitionLog()
+
 
 @dataclass
 class Stream:
