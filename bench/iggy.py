@@ -2,7 +2,7 @@
 
 The server is the tests' (a separate process, which builds replies once), or with IGGY_ADDRESS=HOST:PORT
 a real one (user iggy, its password in IGGY_PASSWORD), on which a stream is filled, and deleted again.
-Both ask for the same number of messages at a time, each over its own connections. Peak memory is shown
+Both ask for the same number of messages at a time, over as many connections of their own. Peak memory is shown
 for two lengths of backlog: it must not grow.
 
     make bench-iggy [BENCH_ARGS=--quick]
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig
 
+from backlog_clearer.brokers.iggy.lane import CONNECTIONS
 from backlog_clearer.testing.servers.iggy import PASSWORD, USER, IggyServer
 from backlog_clearer.testing.servers.iggy_model import PartitionLog, Stream, Topic
 from bench.processes import Ran, best, ended, served, show
@@ -38,18 +39,25 @@ OFFICIAL = """
 import asyncio, os, sys, time
 from apache_iggy import AutoLogin, Consumer, IggyClient, PollingStrategy, TcpConfig
 address, stream, user = sys.argv[1:4]
-partitions, each, batch = map(int, sys.argv[4:])
-async def main():
+partitions, each, batch, connections = map(int, sys.argv[4:])
+async def connected():
     login = AutoLogin.username_password(user, os.environ["SECRET"])
     client = IggyClient(TcpConfig(server_address=address, auto_login=login))
     await client.connect()
-    begun, consumer = time.perf_counter(), Consumer.Single(0)
-    for partition in range(partitions):
+    return client
+async def drain(client, mine):
+    consumer = Consumer.Single(0)
+    for partition in mine:
         at = 0
         while at < each:
             at += len(await client.poll_messages(
                 stream, "bench", consumer=consumer, polling_strategy=PollingStrategy.Offset(value=at),
                 count=batch, auto_commit=False, partition_id=partition))
+async def main():
+    clients = [await connected() for _ in range(connections)]
+    begun = time.perf_counter()
+    shares = [range(index, partitions, connections) for index in range(connections)]
+    await asyncio.gather(*map(drain, clients, shares))
     print(time.perf_counter() - begun, flush=True)
     os._exit(0)  # the library may abort a process that ends while it has a connection
 asyncio.run(main())
@@ -100,7 +108,9 @@ async def fill(place: Place, each: int) -> None:
     """Make the stream."""
     client = await connected(place)
     await client.create_stream(place.stream)
-    await client.create_topic(place.stream, "bench", PARTITIONS)
+    name = place.stream.encode()
+    asked = bytes((2, len(name))) + name + PARTITIONS.to_bytes(4, "little") + b"\x05bench"
+    await client.send_binary_request(302, asked)  # without options, which not every server 0.9 takes
     topic = await client.get_topic(place.stream, "bench")
     batch = [SendMessage(bytes(SIZE)) for _ in range(SENT)]
     for part in topic.partitions if topic else ():
@@ -131,10 +141,10 @@ def ours(place: Place, each: int, batch: int) -> Ran:
 
 
 def official(place: Place, each: int, batch: int) -> Ran:
-    """The official client in a bare loop, which stores nothing."""
+    """The official client in bare loops over as many connections as a worker has; it stores nothing."""
     done = ended(
         sys.executable, "-c", OFFICIAL, place.address, place.stream, USER,
-        str(PARTITIONS), str(each), str(batch), env={**os.environ, "SECRET": SECRET},
+        str(PARTITIONS), str(each), str(batch), str(CONNECTIONS), env={**os.environ, "SECRET": SECRET},
     )  # fmt: skip
     return Ran(each * PARTITIONS / float(done.output), done.cpu, done.peak)
 
