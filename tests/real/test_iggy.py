@@ -152,7 +152,7 @@ def test_16_slices_of_one_group_at_once_all_succeed(
                 text=True,
                 check=False,
             )
-            assert ran.returncode == 0, ran.stderr
+            assert ran.returncode == 0, ran.stdout
             found: dict[str, Any] = json.loads(ran.stdout)
             return found
 

@@ -23,7 +23,6 @@ _LOG = logging.getLogger("backlog_clearer")
 # Slices of a run are a group's members in turn, each for as long as one call writes. A call that finds
 # another member waits, up to a total that keeps within the exchange that `backlog_clearer.source` allows.
 _TURNS_S = 6.0
-_RESIDENT_S = 2.0  # a member at each look for so long is not a slice
 _FIRST_TURN_S, _LAST_TURN_S = 0.02, 0.6  # between two looks, at most; growing
 
 
@@ -151,7 +150,7 @@ class OffsetWriter:
         self._grouped = options.group_id is not None
         self._until = 0.0  # of the present `writing`, by time.monotonic()
         self._turn_s = _FIRST_TURN_S
-        self._residents: set[int] = set()  # members that are consumers
+        self.forced = False  # a survey saw consumers: their members do not leave soon
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -171,18 +170,12 @@ class OffsetWriter:
         return self._logs.place + self._logs.consumer.wire
 
     def _join(self) -> None:
-        """Become a member once no other slice is: two at a time would get a part of the partitions each.
+        """Become a member, once no other slice is one: two at a time would get a part of the partitions each.
 
-        A member that stays is a consumer: the partitions that it leaves can be written all the same.
+        Where consumers are attached on purpose, the partitions that they leave can be written all the same.
         """
-        since: dict[int, float] = {}
-        while True:
-            now = time.monotonic()
-            present = {member.id for member in self._logs.members()}
-            since = {id_: since.get(id_, now) for id_ in present}
-            self._residents = {id_ for id_ in present if now - since[id_] > _RESIDENT_S}
-            if present == self._residents or not self._wait():
-                break
+        while not self.forced and self._logs.members() and self._wait():
+            pass
         self._client.join(self._membership())
 
     def _leave(self) -> None:
@@ -210,26 +203,20 @@ class OffsetWriter:
             except BrokerError as error:
                 if not self._grouped or not is_not_owned(error):
                     raise
-            owner = self._owner(partition)
-            if owner in self._residents:
+            if self.forced:
                 raise BrokerError(
-                    f"{self._client.where(partition)}: member {owner}, another member of the group, owns this"
-                    " partition, and the server accepts its offset only from that member: stop the group's"
-                    " consumers.",
+                    f"{self._client.where(partition)}: another member of the group owns this partition, and the"
+                    " server accepts its offset only from that member: stop the group's consumers.",
                     partition,
                 )
             self._leave()
             if not self._wait():
                 raise TransientError(
-                    f"{self._client.where(partition)}: other members of the group, such as other slices of"
-                    " this run, came in between; the offset was not stored.",
+                    f"{self._client.where(partition)}: another member of the group, such as another slice"
+                    " of this run, owns this partition; its offset was not stored. Stop the group's consumers.",
                     partition,
                 )
             self._join()
-
-    def _owner(self, partition: Partition) -> int | None:
-        """The member that owns a partition now; None: none does."""
-        return next((m.id for m in self._logs.members() if partition.number in m.partitions), None)
 
     def store(self, partition: Partition, offset: int) -> None:
         """Store an offset, never a lower one than is stored, and read it back; raises `BrokerError`."""

@@ -7,6 +7,7 @@ membership, and its empty answers do not distinguish an end from an error.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
@@ -47,8 +48,9 @@ from backlog_clearer.source import failed_state
 from backlog_clearer.text import counted
 
 # Other slices of a run are members of the group for a moment (see `OffsetWriter.writing`): only a member
-# at each of a few looks is a consumer. An exchange that `backlog_clearer.source` allows inside one call.
-_LOOKS, _LOOK_AGAIN_S = 4, 0.25
+# at each of several looks is a consumer. Many looks, since the server uses a member's id again at once. An
+# exchange that `backlog_clearer.source` allows inside one call.
+_LOOKS, _LOOK_AGAIN_S = 10, 0.4
 FRAME_BYTES = 32 * 1024 * 1024  # of one reply, by the average; the SDK's own limit is 64 MiB
 _GROUP_SETTLE_S = 5.0  # a group's slices are its members in turn, so each writes less often
 
@@ -83,6 +85,7 @@ class IggySource:
         options, logs = self._options, self._logs
         known = logs.described()
         live = self._members()
+        self._writer.forced = bool(live)
         chosen: dict[Partition, LogFacts | BrokerError] = {
             Partition(logs.title, id_): known[id_] for id_ in self._chosen(known)
         }
@@ -192,7 +195,7 @@ class IggySource:
         members: dict[int, ConsumerGroupMember] = {}
         for look in range(_LOOKS):
             if look:
-                time.sleep(_LOOK_AGAIN_S)
+                time.sleep(random.uniform(0.1, _LOOK_AGAIN_S))  # noqa: S311 not a secret
             seen = {member.id: member for member in self._logs.members()}
             members = {id_: seen[id_] for id_ in (members if look else seen) if id_ in seen}
             if not members:
