@@ -14,18 +14,18 @@ import struct
 import time
 from typing import Any, cast
 
-import kafka.errors
 from confluent_kafka import KafkaError
-from kafka.net.sasl import get_sasl_mechanism
-from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse
-from kafka.protocol.sasl import (
+
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, redact, refusal
+from backlog_clearer.brokers.kafka.library import (
+    ApiVersionsRequest,
+    ApiVersionsResponse,
     SaslAuthenticateRequest,
     SaslAuthenticateResponse,
     SaslHandshakeRequest,
     SaslHandshakeResponse,
+    kafka,
 )
-
-from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, redact, refusal
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
@@ -119,6 +119,12 @@ class Connection(Waitable):
 
     def _log_in(self, host: str, name: str) -> None:
         """SASL as in KIP-43 and KIP-152: handshake, then tokens in separate frames."""
+        # Only a login needs them, and they take long to load.
+        from kafka.net.sasl import get_sasl_mechanism  # noqa: PLC0415
+        from kafka.net.sasl.oauth import AbstractTokenProvider  # noqa: PLC0415
+
+        if (provider := self._settings.login.get("sasl_oauth_token_provider")) is not None:
+            AbstractTokenProvider.register(type(provider))
         version = self.version(SaslHandshakeRequest, 1, 1)
         answer = self.call(
             SaslHandshakeRequest(version=version, mechanism=name), SaslHandshakeResponse, version

@@ -7,13 +7,16 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError
-from kafka.protocol.admin.groups import ListGroupsRequest, ListGroupsResponse
-from kafka.protocol.consumer.group import OffsetDeleteRequest, OffsetDeleteResponse
-from kafka.protocol.metadata import FindCoordinatorRequest, FindCoordinatorResponse
 
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, is_transient, translate
 from backlog_clearer.brokers.kafka.leaders import Address, first_answer, open_connection
+from backlog_clearer.brokers.kafka.library import (
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+)
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import partition_error
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
@@ -63,6 +66,11 @@ def listed_group(options: KafkaOptions) -> ListedGroup | None:
     DescribeGroups reports share and streams groups as dead, as it does a group that does not exist.
     Raises `TransientError`, `BrokerError` or `HeadersUnsupportedError`.
     """
+    from kafka.protocol.admin.groups import (  # noqa: PLC0415 rarely needed, and slow to load
+        ListGroupsRequest,
+        ListGroupsResponse,
+    )
+
     with _coordinator(options) as connection:
         version = connection.version(ListGroupsRequest, 0, _TYPES)
         answer = connection.call(

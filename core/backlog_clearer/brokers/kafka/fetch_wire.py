@@ -19,9 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from kafka.protocol.consumer import FetchRequest
-
 from backlog_clearer.brokers.kafka.batch_wire import Buffer, CorruptBatchError
+from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.model import Partition
 
 MIN_VERSION, MAX_VERSION = 4, 13

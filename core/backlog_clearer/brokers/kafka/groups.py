@@ -10,7 +10,6 @@ from backlog_clearer.brokers.kafka.coordinator import listed_group
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.figures import offset_of, offsets_left
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.transactions import open_transactions
 from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.model import Partition, PartitionState
@@ -74,6 +73,9 @@ def pending_notes(
     unstable = admin.unstable(partitions)
     if not unstable:
         return ()
+    # rarely needed, and slow to load
+    from backlog_clearer.brokers.kafka.transactions import open_transactions  # noqa: PLC0415
+
     names = open_transactions(options)
     which = f" ({listed(map(repr, names))})" if names else ""
     note = (

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 from confluent_kafka import KafkaError
-from kafka.protocol.consumer import FetchRequest
 
 from backlog_clearer.brokers.kafka import fetch_wire
 from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk, Fetched
@@ -29,6 +28,7 @@ from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.inlet import Inlet, window_bytes
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
+from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError
-from kafka.protocol.consumer import ListOffsetsRequest, ListOffsetsResponse
-from kafka.protocol.metadata import MetadataRequest, MetadataResponse
 
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import translate
 from backlog_clearer.brokers.kafka.figures import contradiction, not_an_offset
+from backlog_clearer.brokers.kafka.library import (
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    MetadataRequest,
+    MetadataResponse,
+)
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.errors import TransientError

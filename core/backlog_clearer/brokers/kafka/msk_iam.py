@@ -11,8 +11,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kafka.net.sasl.oauth import AbstractTokenProvider
-
 from backlog_clearer.errors import UsageError
 
 MECHANISM = "AWS_MSK_IAM"
@@ -33,11 +31,13 @@ def librdkafka_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "sasl.mechanisms": "OAUTHBEARER", "oauth_cb": lambda _config: provider.signed()}
 
 
-class MskToken(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types for it
-    """A token signed when a connection logs in; raises `UsageError` where it cannot be."""
+class MskToken:
+    """A token signed when a connection logs in: a token provider of kafka-python.
+
+    Raises `UsageError` where it cannot be signed.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         if not region:
             raise UsageError(
@@ -63,3 +63,7 @@ class MskToken(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has 
     def token(self) -> str:
         """A fresh token."""
         return self.signed()[0]
+
+    def extensions(self) -> dict[str, str]:
+        """No SASL extensions."""
+        return {}

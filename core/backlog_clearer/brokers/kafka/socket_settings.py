@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kafka.net.sasl.oauth import AbstractTokenProvider
-
 from backlog_clearer.brokers.kafka import msk_iam
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -182,11 +180,10 @@ def _login(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     }
 
 
-class _Token(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types for it
-    """A token fetched when a connection logs in."""
+class _Token:
+    """A token fetched when a connection logs in: a token provider of kafka-python."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        super().__init__()
         self._given = given
 
     def token(self) -> str:
