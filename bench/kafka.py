@@ -1,12 +1,14 @@
 """Clearing a Kafka backlog, side by side on one real broker in the same minute.
 
 This tool (one worker, header reader and client reader) against `kcat -C -e -q -f ''`, Kafka's own
-ConsumerPerformance and confluent-kafka's `consume` in a bare loop. Rates leave out the start-up of
+ConsumerPerformance and confluent-kafka's `consume` in a bare loop, and against an earlier checkout of this
+tool. The programs take turns, and the best of the rounds counts. Rates leave out the start-up of
 each: ours is the run's own time up to the last commit, kcat's its wall time less that on an empty
 topic, ConsumerPerformance's its own figure without the group join, and the loop's from the first
-message on. CPU is the time that the process and the broker used in that run; memory is the peak resident set.
+message on. CPU is the time that the process and the broker used in that run; CPU for each GB leaves out
+what the same program uses on an empty topic. Memory is the peak resident set.
 
-    make bench-kafka [BENCH_ARGS=--quick]
+    make bench-kafka [BENCH_ARGS="--quick --against ../earlier --only batches --rounds 3"]
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
 
 from backlog_clearer.testing.servers.kafka import SERVER_JAVA, KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import Judge
-from bench.processes import Ended, Ran, best, ended, show
+from bench.processes import ROOT, Ended, Ran, best_of_rounds, ended, show
 
 LOOP = """
 import sys, time, json
@@ -51,13 +55,15 @@ class Backlog:
     messages: int
     size: int
     codec: str
+    batch: int = 64 * 1024  # the producer's largest batch, in bytes
 
 
 class Field:
-    """A broker, and the programs that read from it through one listener."""
+    """A broker, and the programs that read from it through one listener; `empty`: a topic without messages."""
 
-    def __init__(self, cluster: KafkaCluster, listener: str) -> None:
+    def __init__(self, cluster: KafkaCluster, listener: str, empty: str) -> None:
         self.cluster = cluster
+        self.empty = empty
         self.servers = cluster.bootstrap(listener)
         self.login = cluster.login(listener) if listener != "PLAINTEXT" else {}
         self.broker = next(
@@ -72,22 +78,35 @@ class Field:
         done = ended(*command)
         return done, sum(self.broker.cpu_times()[:2]) - before
 
-    def ours(self, backlog: Backlog, reader: str, workers: int = 1) -> Ran:
-        """The command line as a user runs it; the whole backlog must be verified as cleared."""
+    def cleared(self, topic: str, reader: str, workers: int, root: Path) -> tuple[Ended, float]:
+        """The command line of the checkout at `root`, as a user runs it, and the broker's CPU seconds."""
         settings = [part for key, value in self.login.items() for part in ("-X", f"{key}={value}")]
         with tempfile.TemporaryDirectory() as receipts:
-            done, broker = self.process(
-                sys.executable, "cleaner.py", "kafka", "--bootstrap-servers", self.servers,
-                "--topic", backlog.topic, "--group-id", f"bench-{uuid.uuid4().hex}",
+            return self.process(
+                sys.executable, str(root / "cleaner.py"), "kafka", "--bootstrap-servers", self.servers,
+                "--topic", topic, "--group-id", f"bench-{uuid.uuid4().hex}",
                 "--reader", reader, "--workers", str(workers), "--stop-when-empty",
                 "--receipt-dir", receipts, "--output", "json", *settings,
             )  # fmt: skip
+
+    @lru_cache  # noqa: B019 a field lives as long as the benchmark
+    def idle(self, reader: str, root: Path) -> float:
+        """CPU seconds of a run that finds nothing to clear."""
+        return min(self.cleared(self.empty, reader, 1, root)[0].cpu for _ in range(3))
+
+    def ours(self, backlog: Backlog, reader: str, workers: int = 1, root: Path = ROOT) -> Ran:
+        """A run of this tool, or of an earlier one; the whole backlog must be verified as cleared."""
+        done, broker = self.cleared(backlog.topic, reader, workers, root)
         result = json.loads(done.output)
         if not result["verified"] or result["totals"]["messages"] != backlog.messages:
             raise SystemExit(f"not cleared: {result}")
-        return Ran(backlog.messages / result["seconds"], done.cpu, done.peak, broker, done.wall)
+        busy = None
+        if reader == "headers":
+            busy = (done.cpu - self.idle(reader, root)) / result["totals"]["bytes"] * 1e9
+        rate = backlog.messages / result["seconds"]
+        return Ran(rate, done.cpu, done.peak, broker, done.wall, busy)
 
-    def kcat(self, backlog: Backlog, empty: str) -> Ran:
+    def kcat(self, backlog: Backlog) -> Ran:
         """`kcat -C -e -q -f ''`."""
         settings = [part for key, value in self.login.items() for part in ("-X", f"{key}={value}")]
         (start, _), (done, broker) = (
@@ -95,7 +114,7 @@ class Field:
                 "kcat", "-C", "-e", "-q", "-f", "", "-b", self.servers, "-t", topic,
                 "-o", "beginning", *settings,
             )
-            for topic in (empty, backlog.topic)
+            for topic in (self.empty, backlog.topic)
         )  # fmt: skip
         rate = backlog.messages / max(0.001, done.wall - start.wall)
         return Ran(rate, done.cpu, done.peak, broker, done.wall)
@@ -135,32 +154,72 @@ def publish(cluster: KafkaCluster, judge: Judge, backlog: Backlog) -> None:
             "org.apache.kafka.tools.ProducerPerformance", "--topic", backlog.topic,
             "--num-records", str(backlog.messages), "--record-size", str(backlog.size),
             "--throughput", "-1", "--producer-props", f"bootstrap.servers={cluster.bootstrap()}",
-            f"compression.type={backlog.codec}", "batch.size=65536", "linger.ms=20", "acks=1",
+            f"compression.type={backlog.codec}", f"batch.size={backlog.batch}", "linger.ms=100", "acks=1",
+            "max.request.size=4000000", "buffer.memory=67108864",
         ],
         check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
-def compare(field: Field, backlog: Backlog, empty: str) -> None:
+def compare(field: Field, backlog: Backlog, rounds: int, against: Path | None) -> None:
     """All programs on one backlog; ratios are of the header reader to each."""
     print(
-        f"{backlog.size} B, {backlog.codec}, {backlog.partitions} partitions,"
-        f" {backlog.messages:,} messages, {field.login.get('security.protocol', 'PLAINTEXT')}"
+        f"{backlog.size} B, {backlog.codec}, batches of {backlog.batch:,} B,"
+        f" {backlog.partitions} partitions, {backlog.messages:,} messages,"
+        f" {field.login.get('security.protocol', 'PLAINTEXT')}"
     )
-    ours = best(lambda: field.ours(backlog, "headers"))
-    show("headers (this tool)", ours, ours)
-    show("client (this tool)", best(lambda: field.ours(backlog, "client")), ours)
-    show("kcat", best(lambda: field.kcat(backlog, empty)) if shutil.which("kcat") else None, ours)
-    show("consume() loop", best(lambda: field.loop(backlog)), ours)
-    show("ConsumerPerformance", best(lambda: field.perf(backlog)), ours)
+    name = "headers (this tool)"
+    runs: dict[str, Callable[[], Ran]] = {name: lambda: field.ours(backlog, "headers")}
+    if against is not None:
+        runs["headers (earlier)"] = lambda: field.ours(backlog, "headers", root=against)
+    runs["client (this tool)"] = lambda: field.ours(backlog, "client")
+    if shutil.which("kcat"):
+        runs["kcat"] = lambda: field.kcat(backlog)
+    runs["consume() loop"] = lambda: field.loop(backlog)
+    runs["ConsumerPerformance"] = lambda: field.perf(backlog)
+    found = best_of_rounds(runs, rounds)
+    for each, ran in found.items():
+        show(each, ran, found[name])
+
+
+def many_workers(field: Field, backlog: Backlog, against: Path | None) -> None:
+    """Memory and rate of one process with more and more workers."""
+    print(f"{backlog.partitions} partitions, {backlog.messages:,} messages of {backlog.size} B")
+    for workers in (1, 20, 256):
+        ran = field.ours(backlog, "headers", workers)
+        show(f"headers, {workers} workers", ran, ran)
+        if against is not None:
+            show(f"earlier, {workers} workers", field.ours(backlog, "headers", workers, against), ran)
+
+
+def cases(scale: int) -> dict[str, list[tuple[Backlog, bool]]]:
+    """The backlogs by the part of the benchmark; whether each is read over TLS, too."""
+    found: dict[str, list[tuple[Backlog, bool]]] = {"batches": [], "partitions": [], "workers": []}
+    for size, messages in ((100, 20_000_000), (1000, 3_000_000)):
+        for batch in (16 * 1024, 64 * 1024, 1_000_000):
+            name = f"batches-{size}-{batch}"
+            tls = batch != 1_000_000
+            found["batches"].append((Backlog(name, 4, messages // scale, size, "none", batch), tls))
+    for size, codec, messages in ((100, "none", 20_000_000), (100, "lz4", 20_000_000)):
+        for partitions in (1, 32):
+            name = f"partitions-{size}-{codec}-{partitions}"
+            found["partitions"].append(
+                (Backlog(name, partitions, messages // scale, size, codec), False)
+            )
+    found["workers"].append((Backlog("workers", 256, 10_000_000 // scale, 100, "none"), False))
+    return found
 
 
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="one topic, a tenth of the messages")
-    quick = parser.parse_args().quick
-    scale = 10 if quick else 1
+    parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
+    parser.add_argument("--against", type=Path, help="an earlier checkout to compare with")
+    parser.add_argument("--only", choices=list(cases(1)), help="one part of the benchmark")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each program runs")
+    args = parser.parse_args()
+    scale = 10 if args.quick else 1
+    against = args.against and args.against.resolve()
     with (
         tempfile.TemporaryDirectory() as folder,
         running_kafka(Path(folder) / "kafka", java=SERVER_JAVA) as cluster,
@@ -168,30 +227,23 @@ def main() -> None:
         judge = Judge(cluster.bootstrap())
         judge.wait_for_coordinators()
         empty = judge.create("empty")
-        plain, tls = Field(cluster, "PLAINTEXT"), Field(cluster, "SSL")
+        plain, tls = Field(cluster, "PLAINTEXT", empty), Field(cluster, "SSL", empty)
         warm = Backlog("warm", 4, 1_000_000 // scale, 100, "none")  # the broker's code gets compiled
         publish(cluster, judge, warm)
         for _ in range(2):
             for run in (plain.ours, tls.ours):
                 run(warm, "headers")
             plain.loop(warm)
-        for size, codec, messages in (
-            (100, "none", 5_000_000),
-            (100, "lz4", 5_000_000),
-            (1000, "none", 1_000_000),
-        ):
-            for partitions in (4,) if quick else (1, 4, 32):
-                name = f"bench-{size}-{codec}-{partitions}"
-                backlog = Backlog(name, partitions, messages // scale, size, codec)
+        for part, backlogs in cases(scale).items():
+            for backlog, also_tls in backlogs if args.only in {None, part} else ():
                 publish(cluster, judge, backlog)
-                compare(plain, backlog, empty)
-                if partitions == 4 and size == 100:
-                    compare(tls, backlog, empty)
-                if partitions == 32 and codec == "none":
-                    many = plain.ours(backlog, "headers", workers=20)
-                    show("headers, 20 workers", many, many)
-                    show("client, 20 workers", plain.ours(backlog, "client", workers=20), many)
-                judge.admin.delete_topics([name])[name].result(30)
+                if part == "workers":
+                    many_workers(plain, backlog, against)
+                else:
+                    compare(plain, backlog, args.rounds, against)
+                if also_tls:
+                    compare(tls, backlog, args.rounds, against)
+                judge.admin.delete_topics([backlog.topic])[backlog.topic].result(30)
 
 
 if __name__ == "__main__":

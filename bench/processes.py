@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -82,11 +82,29 @@ class Ran(NamedTuple):
     peak: float  # MB
     broker: float | None = None  # seconds of the broker's CPU meanwhile
     wall: float | None = None  # seconds
+    cpu_gb: float | None = None  # seconds of CPU for each GB, without those of a run that reads nothing
 
 
 def best(run: Callable[[], Ran]) -> Ran:
     """The better of two runs, so that the machine's other work does not decide."""
-    return max((run() for _ in range(2)), key=lambda ran: ran.rate)
+    return best_of_rounds({"": run}, 2)[""]
+
+
+def best_of_rounds(runs: Mapping[str, Callable[[], Ran]], rounds: int) -> dict[str, Ran]:
+    """The best run of each program; they take turns, so that a slow minute slows all of them."""
+    found: dict[str, list[Ran]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(run())
+    return {
+        name: max(rans, key=lambda ran: ran.rate)._replace(cpu_gb=least(ran.cpu_gb for ran in rans))
+        for name, rans in found.items()
+    }
+
+
+def least(figures: Iterable[float | None]) -> float | None:
+    """The least figure that there is; None: there is none."""
+    return min((figure for figure in figures if figure is not None), default=None)
 
 
 def show(name: str, ran: Ran | None, ours: Ran) -> None:
@@ -96,8 +114,9 @@ def show(name: str, ran: Ran | None, ours: Ran) -> None:
         return
     broker = "" if ran.broker is None else f"  broker {ran.broker:4.1f} s"
     wall = "" if ran.wall is None else f"  wall {ran.wall:5.1f} s"
+    busy = "" if ran.cpu_gb is None else f"  {ran.cpu_gb:5.2f} s/GB"
     print(
         f"  {name:24} {ran.rate:12,.0f}/s  ratio {ours.rate / ran.rate:5.1f}"
-        f"  cpu {ran.cpu:5.1f} s{broker}{wall}  peak {ran.peak:4.0f} MB",
+        f"  cpu {ran.cpu:5.1f} s{busy}{broker}{wall}  peak {ran.peak:4.0f} MB",
         flush=True,
     )
