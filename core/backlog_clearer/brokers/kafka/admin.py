@@ -23,7 +23,7 @@ from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reas
 from backlog_clearer.brokers.kafka.figures import Figures, Stored, checked
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_admin
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.positions import partition_error
+from backlog_clearer.brokers.kafka.positions import AT_A_TIME, partition_error
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import Partition
 
@@ -232,15 +232,19 @@ class GroupAdmin:
         return self._list_offsets(partitions, "log end", OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the library lacks it
 
     def _list_offsets(self, partitions: Iterable[Partition], name: str, spec: OffsetSpec) -> Figures:
-        wanted = {TopicPartition(p.topic, p.number): spec for p in partitions}
+        wanted = [TopicPartition(p.topic, p.number) for p in partitions]
         if not wanted:
             return {}, {}
         with self._lock:
-            futures = self._client.list_offsets(
-                wanted,
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=REQUEST_TIMEOUT_S,
-            )
+            futures: dict[TopicPartition, Future[Any]] = {}
+            for at in range(0, len(wanted), AT_A_TIME):  # all of them at the same time
+                futures.update(
+                    self._client.list_offsets(
+                        dict.fromkeys(wanted[at : at + AT_A_TIME], spec),
+                        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                        request_timeout=REQUEST_TIMEOUT_S,
+                    )
+                )
             found, failed = self._answers(futures, "listing offsets")
             offsets, errors = checked(
                 {Partition(tp.topic, tp.partition): info.offset for tp, info in found.items()}, name
@@ -325,11 +329,13 @@ class GroupAdmin:
         """
         begun = time.monotonic()
         deadline = begun + REQUEST_TIMEOUT_S + 1
-        pending: set[Future[Any]] = set(futures.values())
+        pending = list(futures.values())
         while pending and time.monotonic() < deadline:
             if to_coordinator and self._complaints.last_at > begun:
                 deadline = min(deadline, self._complaints.last_at + _AFTER_LOSS_S)
-            pending = wait(pending, timeout=0.05).not_done
+            wait(pending[-1:], timeout=0.05)  # not all of them: there may be thousands
+            while pending and pending[-1].done():
+                pending.pop()
             self._client.poll(0)  # runs error_cb
             self._complaints.raise_refusal()
         if pending:

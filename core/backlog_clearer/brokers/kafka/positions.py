@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -29,6 +30,9 @@ _MEMBERS = frozenset(
     }
 )
 """The coordinator's answers to a commit from outside while the group has members."""
+
+
+AT_A_TIME = 1000  # partitions in a request: librdkafka's time for one grows with their square
 
 
 def partition_error(error: KafkaError, options: KafkaOptions) -> str:
@@ -77,8 +81,12 @@ class GroupOffsets:
         if not wanted:
             return {}, {}
         doing = f"fetching the offsets of group {self._options.group_id}"
+        until = time.monotonic() + REQUEST_TIMEOUT_S
+        answers: list[TopicPartition] = []
         try:
-            answers = self._client().committed(wanted, timeout=REQUEST_TIMEOUT_S)
+            for at in range(0, len(wanted), AT_A_TIME):
+                left = max(0.1, until - time.monotonic())
+                answers += self._client().committed(wanted[at : at + AT_A_TIME], timeout=left)
         except KafkaException as failure:
             raise translate(failure, doing, self._options) from None
         failures: dict[Partition, BrokerError] = {}
