@@ -288,6 +288,30 @@ def test_an_answer_has_a_deadline_as_a_whole() -> None:
         stop.set()
 
 
+def test_a_fetch_that_drips_is_given_up_on() -> None:
+    """An answer that never ends is late after three time-outs; waiting for the caller is not counted."""
+    stop = threading.Event()
+
+    def script(peer: socket.socket, correlation: int) -> None:
+        records = encode(mixed_batches(5))
+        body = encode_response([Row(PARTITION.topic, PARTITION.number, 0, 0, records)], VERSION)
+        peer.sendall(frame(correlation, body)[: -len(records) + 70])
+        while not stop.wait(0.05):
+            peer.sendall(b"\0")
+
+    with connected(script, timeout_ms=1000) as connection:
+        inlet, into, begun = ask(connection), window(), time.monotonic()
+        inlet.receive(into, 1, begun + 0.1, patient=True)
+        while not inlet.ready:
+            inlet.receive(into, 1, time.monotonic() + 0.1, patient=True)
+        assert inlet.late(2.9) is None
+        inlet.receive(into, 1, time.monotonic() + 0.1, patient=True)
+        assert inlet.late(2.9) is None, "the budget ended the wait before"
+        inlet.receive(into, None, time.monotonic() + 0.1, patient=True)
+        assert "no whole answer within 3 s" in str(inlet.late(0.2))
+        stop.set()
+
+
 def test_an_answer_to_another_request_is_refused() -> None:
     """Another correlation id raises: what follows would be read as something it is not."""
 

@@ -63,6 +63,7 @@ class Connection(Waitable):
         login, `HeadersUnsupportedError` where it has no version of a request in common with this module.
         """
         self.name = f"{host}:{port}"
+        self.timeout_s = settings.timeout_s
         self._options = options
         self._settings = settings
         self._correlation = 0
@@ -181,7 +182,7 @@ class Connection(Waitable):
         piece = memoryview(bytearray(min(size, _PIECE_BYTES)))
         while len(whole) < size:
             if time.monotonic() >= until:
-                raise self.late(self._settings.timeout_s)
+                raise self.late(self.timeout_s)
             got = self.gather(piece[: size - len(whole)], until)
             whole += piece[:got]
         return bytes(whole)

@@ -38,7 +38,6 @@ from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 _BATCH_LIMIT = 256 * 1024 * 1024  # a larger record batch is not accepted
 _MAX_WAIT_MS = 500  # how long a broker may wait for data before it answers
-_ANSWER_TIMES = 3  # how many time-outs a whole answer may take; it should take a second
 _WITHOUT_S = 2.0  # how long a lane reads before it names a partition whose leader it does not reach
 _STARTING = frozenset(
     {
@@ -86,7 +85,6 @@ class HeaderLane:
         self._left: dict[Partition, int | None] = {}  # as last reported, of claims without target
         self._inlets: dict[int, Inlet] = {}
         self._versions: dict[int, int] = {}
-        self._waited: dict[int, float] = {}  # by node: seconds of reading since its request was sent
         self._not_before: dict[int, float] = {}  # by node: when its throttling ends
         self._failure: BrokerError | None = None
         self._leaders = Leaders({}, {}, {})
@@ -153,8 +151,9 @@ class HeaderLane:
             self._collect(node, budget, begun + max_wait_s, advances, alone=len(in_flight) == 1)
             if self._failure is not None:
                 break
-        if self._failure is None:
-            self._failure = self._late(in_flight, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        for inlet in in_flight.values():
+            self._failure = self._failure or inlet.late(seconds)
         if not advances:
             self._fail()
         return advances
@@ -172,15 +171,6 @@ class HeaderLane:
             return paused
         nodes = {inlet.connection: node for node, inlet in in_flight.items()}
         return [nodes[connection] for connection in wait(list(nodes), max_wait_s)]
-
-    def _late(self, in_flight: Mapping[int, Inlet], seconds: float) -> BrokerError | None:
-        """Count the time spent; the error of an answer that is not there in time."""
-        most = self._settings.timeout_s * _ANSWER_TIMES
-        for node, inlet in in_flight.items():
-            self._waited[node] += seconds
-            if inlet.expecting and self._waited[node] >= most:
-                return inlet.connection.late(most)
-        return None
 
     def _fail(self) -> None:
         """Raise the failure that was kept, if there is one."""
@@ -214,7 +204,6 @@ class HeaderLane:
         inlet.connection.send(request, version)
         positions = {p: (offsets.at[p], offsets.targets[p]) for p in wanted}
         inlet.expect(version, positions, self._names)
-        self._waited[node] = 0.0
 
     def _collect(
         self, node: int, budget: int | None, until: float, advances: list[Advance], *, alone: bool
@@ -230,8 +219,6 @@ class HeaderLane:
                 return
             self._report(node, answer, advances)
             if inlet.expecting:
-                if inlet.ready:
-                    self._waited[node] = 0.0  # the caller is awaited, not the broker
                 return
             self._end(node, answer, advances)
             if budget is None or answer.budget:

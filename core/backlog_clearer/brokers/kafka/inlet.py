@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk
 from backlog_clearer.brokers.kafka.batch_wire import HEADER_BYTES
 from backlog_clearer.brokers.kafka.connection import FRAME_BYTES, Connection
+from backlog_clearer.errors import TransientError
 from backlog_clearer.model import Partition
 
 _LARGEST = 256 * 1024
@@ -23,6 +24,7 @@ _ALL_LANES = 16 * 1024 * 1024
 _FIELDS_BYTES = 4 * 1024  # received at a time between the records of partitions with large batches
 _DROP_FROM = 32 * 1024  # fewer bytes are received with what follows them
 _DROP_AT_MOST = 64 * 1024 * 1024  # in one call
+_ANSWER_TIMES = 3  # how many time-outs a whole response may take; it should take a second
 _SINK = memoryview(mmap.mmap(-1, _DROP_AT_MOST))  # nothing is written to it: it takes no memory
 
 
@@ -48,6 +50,7 @@ class Inlet:
         self._kept = b""  # received, but not walked yet
         self._skip = 0  # bytes to come that are not needed
         self._batch_bytes = 0  # of the last batch
+        self._waited = 0.0  # seconds for the whole response so far
 
     @property
     def ready(self) -> bool:
@@ -61,7 +64,7 @@ class Inlet:
         names: Mapping[str, str] | None = None,
     ) -> None:
         """A request was sent, for these positions and targets (None: none); `names`: see `AnswerWalk`."""
-        self.expecting, self.answer = True, None
+        self.expecting, self.answer, self._waited = True, None, 0.0
         self._version, self._wanted, self._names = version, wanted, names or {}
 
     def receive(
@@ -83,7 +86,15 @@ class Inlet:
             self._walk(answer, window, until)
         finally:
             self.expecting = answer.left + self._skip > 0
+        if self.ready:
+            self._waited = 0.0  # the caller is awaited, not the broker
         return answer
+
+    def late(self, seconds: float) -> TransientError | None:
+        """Count seconds in which the response was awaited; the error of one that is not there in time."""
+        self._waited += seconds
+        most = _ANSWER_TIMES * self.connection.timeout_s
+        return self.connection.late(most) if self.expecting and self._waited >= most else None
 
     def _begin(self, window: memoryview, until: float) -> AnswerWalk | None:
         """Receive the frame's header."""
