@@ -143,7 +143,7 @@ def parse_request(body: bytes | str) -> Request:
         value = json.loads(body, object_pairs_hook=_distinct, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise UsageError(
-            'The body is not a JSON object with distinct keys; send one, as in {"backlog": "orders"}.'
+            'The body is not JSON, or has a key twice; send an object, as in {"backlog": "orders"}.'
         ) from None
     if not isinstance(value, dict):
         raise UsageError('A request is a JSON object, as in {"backlog": "orders"}.')
