@@ -24,7 +24,7 @@ from backlog_clearer.registry import options_model
 _CONFIG = click.Option(
     ["--config-json"], metavar="FILE", help="JSON file with any of these options; flags override it"
 )
-_RESTORE = ("partitions", "force", "dry_run", "receipt_dir", "receipt_schemes")
+_RESTORE = ("partitions", "force", "dry_run", "receipt_dir", "receipt_schemes", "verify_seconds")
 _ALLOW_REFERENCE = click.Option(
     ["--allow-reference"],
     multiple=True,

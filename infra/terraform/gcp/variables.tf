@@ -76,6 +76,7 @@ variable "backlogs" {
     max_slices         = optional(number)
     messages_per_slice = optional(number)
     max_requeues       = optional(number)
+    verify_seconds     = optional(number)
   }))
   nullable = false
 

@@ -396,6 +396,7 @@ run "every_key_of_a_backlog" {
         max_slices         = 16
         messages_per_slice = 20000000
         max_requeues       = 3
+        verify_seconds     = 120.5
       }
     }
   }

@@ -33,6 +33,7 @@ variables {
       max_slices         = 16
       messages_per_slice = 1000000
       max_requeues       = 3
+      verify_seconds     = 120.5
     }
     events = {
       system  = "kafka"
