@@ -40,8 +40,8 @@ _STALE = frozenset(
 )
 """A broker's answers about an existing partition that it does not lead, not yet or no longer."""
 
+_BUSY_S = 4.0  # how long a lane waits until another one's request is answered
 _AFTER_LOSS_S = 2.0  # how long a coordinator's answer is awaited after a connection was lost
-_NO_MEMBERS = frozenset({"EMPTY", "DEAD"})
 
 
 class Topics(NamedTuple):
@@ -105,11 +105,18 @@ class GroupAdmin:
         return {name: _incarnation(topic) for name, topic in found.items()}
 
     def _described(self, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, KafkaError]]:
-        with self._lock:
+        doing = f"describing {','.join(names)}"
+        if not self._lock.acquire(
+            timeout=_BUSY_S
+        ):  # lanes must not queue up behind a broker that is silent
+            raise TransientError(f"Another request was not answered in time, before {doing}.")
+        try:
             futures = self._client.describe_topics(
                 TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT_S
             )
-            return self._answers(futures, f"describing {','.join(names)}")
+            return self._answers(futures, doing)
+        finally:
+            self._lock.release()
 
     def _missing_text(self, missing: Sequence[str]) -> str:
         """Which topics are missing, and the existing topics with similar names."""

@@ -65,6 +65,10 @@ _OURS = {
 """librdkafka settings that would change what the tool guarantees, and why they are refused."""
 
 
+_ONCE = frozenset({"lower_to_end", "delete_group"})
+"""What a user allows for one call: a receipt does not bring it into another."""
+
+
 class Reader(StrEnum):
     """How messages are read."""
 
@@ -138,3 +142,7 @@ class KafkaOptions(SystemOptions):
     def secret_settings(cls) -> frozenset[str]:
         """See `SystemOptions`."""
         return _SECRET_SETTINGS
+
+    def public(self) -> dict[str, Any]:
+        """See `SystemOptions`."""
+        return {name: value for name, value in super().public().items() if name not in _ONCE}
