@@ -56,6 +56,7 @@ from backlog_clearer.model import (
 )
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
+from backlog_clearer.source import failed_state
 
 _BATCHES = 25  # of --batch-size messages: the permits of one consumer
 _BLIND = (
@@ -201,25 +202,33 @@ class PulsarSource:
         states = []
         with self._cluster() as cluster:
             topics = self._name(numbered(options.topic, cluster.partitions(options.topic)))
+            failed: list[BrokerError] = []
             for partition in self._run.choose(topics, competing=True):
-                consumer = cluster.subscribe(partition, topics[partition], self._kind)
-                last = cluster.last(consumer, partition)
-                seen = _by_position(partition, last.mark_delete, last.end)
-                states.append(
-                    PartitionState(
-                        partition,
-                        position=seen.position,
-                        start=None,
-                        end=str(last.end),
-                        backlog=seen.left,
-                        undo=_NO_POSITION if seen.position is None else UNKNOWN_RETENTION,
-                    )
-                )
+                try:
+                    states.append(self._state_blind(cluster, partition))
+                except BrokerError as error:
+                    failed.append(error)
+                    states.append(failed_state(partition, error))
+        if failed and len(failed) == len(states):
+            raise failed[0]
         return Survey(
             subscription=f"subscription {options.subscription} on {options.topic}",
             identity={"topic": options.topic, "subscription": options.subscription},
             partitions=completed(states, topics),
             notes=(_BLIND,),
+        )
+
+    def _state_blind(self, cluster: Cluster, partition: Partition) -> PartitionState:
+        consumer = cluster.subscribe(partition, self._topics[partition], self._kind)
+        last = cluster.last(consumer, partition)
+        seen = _by_position(partition, last.mark_delete, last.end)
+        return PartitionState(
+            partition,
+            position=seen.position,
+            start=None,
+            end=str(last.end),
+            backlog=seen.left,
+            undo=_NO_POSITION if seen.position is None else UNKNOWN_RETENTION,
         )
 
     @contextmanager
