@@ -208,7 +208,7 @@ def limited(
         (["orders"], "JSON object"),
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "more than 65536 bytes"),
         (b"", "not JSON"),
     ],
 )
