@@ -26,10 +26,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import psutil
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined] # it is documented there
 
 from backlog_clearer.testing.servers.kafka import SERVER_JAVA, KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import Judge
+from backlog_clearer.testing.support import wait_until
 from bench.processes import ROOT, Ended, Ran, best_of_rounds, ended, show
+
+_CREATED = 5_000  # partitions at a time; a controller refuses more than 10,000 changes
 
 LOOP = """
 import sys, time, json
@@ -78,14 +83,16 @@ class Field:
         done = ended(*command)
         return done, sum(self.broker.cpu_times()[:2]) - before
 
-    def cleared(self, topic: str, reader: str, workers: int, root: Path) -> tuple[Ended, float]:
+    def cleared(
+        self, topic: str, reader: str, workers: int, root: Path, mode: str = "consume"
+    ) -> tuple[Ended, float]:
         """The command line of the checkout at `root`, as a user runs it, and the broker's CPU seconds."""
         settings = [part for key, value in self.login.items() for part in ("-X", f"{key}={value}")]
         with tempfile.TemporaryDirectory() as receipts:
             return self.process(
                 sys.executable, str(root / "cleaner.py"), "kafka", "--bootstrap-servers", self.servers,
                 "--topic", topic, "--group-id", f"bench-{uuid.uuid4().hex}",
-                "--reader", reader, "--workers", str(workers), "--stop-when-empty",
+                "--reader", reader, "--workers", str(workers), "--stop-when-empty", "--mode", mode, "--yes",
                 "--receipt-dir", receipts, "--output", "json", *settings,
             )  # fmt: skip
 
@@ -192,6 +199,29 @@ def many_workers(field: Field, backlog: Backlog, against: Path | None) -> None:
             show(f"earlier, {workers} workers", field.ours(backlog, "headers", workers, against), ran)
 
 
+def small(field: Field, judge: Judge, rounds: int, against: Path | None) -> None:
+    """Wall time and CPU of whole commands: a small backlog, and skips of many partitions."""
+    print("whole commands")
+    roots = {"this tool": ROOT, **({} if against is None else {"earlier": against})}
+    for mode, partitions, each in (("consume", 4, 250), ("skip", 1_000, 1), ("skip", 10_000, 1)):
+        topic = f"{mode}-{partitions}"
+        judge.create(topic, min(partitions, _CREATED))
+        if partitions > _CREATED:
+            judge.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(60)
+            wait_until(lambda: len(judge.leaders(topic)) == partitions, "the partitions")  # noqa: B023
+        producer = Producer({"bootstrap.servers": field.servers})
+        for number in range(partitions):
+            for _ in range(each):
+                producer.produce(topic, b"x" * 100, partition=number)
+            producer.poll(0)
+        producer.flush()
+        for _ in range(rounds):
+            for name, root in roots.items():
+                done, _ = field.cleared(topic, "headers", 4, root, mode)
+                what = f"{mode}, {partitions} partitions, {name}"
+                print(f"  {what:42} wall {done.wall:5.2f} s  cpu {done.cpu:5.2f} s", flush=True)
+
+
 def cases(scale: int) -> dict[str, list[tuple[Backlog, bool]]]:
     """The backlogs by the part of the benchmark; whether each is read over TLS, too."""
     found: dict[str, list[tuple[Backlog, bool]]] = {"batches": [], "partitions": [], "workers": []}
@@ -215,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--against", type=Path, help="an earlier checkout to compare with")
-    parser.add_argument("--only", choices=list(cases(1)), help="one part of the benchmark")
+    parser.add_argument("--only", choices=[*cases(1), "small"], help="one part of the benchmark")
     parser.add_argument("--rounds", type=int, default=2, help="how often each program runs")
     args = parser.parse_args()
     scale = 10 if args.quick else 1
@@ -234,6 +264,8 @@ def main() -> None:
             for run in (plain.ours, tls.ours):
                 run(warm, "headers")
             plain.loop(warm)
+        if args.only in {None, "small"}:
+            small(plain, judge, args.rounds, against)
         for part, backlogs in cases(scale).items():
             for backlog, also_tls in backlogs if args.only in {None, part} else ():
                 publish(cluster, judge, backlog)
