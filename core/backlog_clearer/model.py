@@ -30,7 +30,19 @@ Position: TypeAlias = int | str | Mapping[str, int | str | None]
 
 It survives JSON unchanged, since receipts keep it: Kafka's and Iggy's is an int offset, Pulsar's
 "ledger:entry", Pub/Sub's a snapshot name, Event Hubs' a mapping of offset and sequence number.
+A key that begins with "_" is what an adapter needs for a restore; it does not change the place.
 """
+
+
+def same_place(one: Position | None, other: Position | None) -> bool:
+    """Whether two positions are the same place, whatever they record for a restore."""
+    return _place(one) == _place(other)
+
+
+def _place(position: Position | None) -> Position | None:
+    if not isinstance(position, Mapping):
+        return position
+    return {key: value for key, value in position.items() if not key.startswith("_")}
 
 
 class Mode(StrEnum):

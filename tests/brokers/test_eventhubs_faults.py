@@ -81,14 +81,18 @@ def test_a_processor_started_afterwards_gets_only_new_events(
 
 
 def test_checkpoints_are_exactly_those_of_the_sdk(bench: EventHubsBench, tmp_path: Path) -> None:
-    """A checkpoint has the SDK's name and metadata, and no content."""
+    """A checkpoint has the SDK's name and metadata, .NET's client identifier, and no content."""
     fill(bench)
     clear(bench, run_options(tmp_path, mode=Mode.SKIP))
     names = [blob.name for blob in bench.container.list_blobs()]
     path = f"{bench.server.namespace}/{bench.hub.lower()}/$default/checkpoint"
     assert names == [f"{path}/{number}" for number in range(bench.partitions)]
     properties = bench.container.get_blob_client(names[0]).get_blob_properties()
-    assert properties.metadata == {"offset": offset_of(999), "sequencenumber": "999"}
+    assert properties.metadata == {
+        "offset": offset_of(999),
+        "sequencenumber": "999",
+        "clientidentifier": "backlog-clearer/run",
+    }
     assert properties.size == 0
 
 
@@ -409,7 +413,7 @@ def test_checkpoints_of_other_sdks_are_restored_as_they_were(
             source, job, original_positions([receipt]), receipt.identity, Callbacks()
         ).cleared
     blob = bench.container.get_blob_client(name).get_blob_properties()
-    assert blob.metadata == {"offset": "", "sequencenumber": "39"}
+    assert blob.metadata == old
     assert set(bench.checkpoints()) == {2}
 
 

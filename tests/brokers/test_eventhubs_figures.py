@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobClient
 
+from backlog_clearer.brokers.eventhubs.blobs import Held
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
 from backlog_clearer.brokers.eventhubs.positions import (
     PartitionProperties,
@@ -27,7 +28,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
 )
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import TransientError, UsageError
-from backlog_clearer.model import Claim, Mode, Position, Recorded
+from backlog_clearer.model import Claim, Mode, Partition, PartitionState, Position, Recorded
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.eventhubs import EventLog, offset_of
 from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
@@ -344,16 +345,31 @@ def test_a_checkpoint_that_became_unreadable_is_not_skipped_over(
     assert bench.checkpoints()[1] == strange
 
 
-def test_a_lease_that_cannot_be_read_is_its_partitions_error(
-    bench: EventHubsBench, tmp_path: Path
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"Offset": "64',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"Offset": "64", "SequenceNumber": "many"}',
+    ],
+    ids=["empty", "cut", "not text", "deep", "not a number"],
+)
+def test_a_malformed_lease_is_a_note_of_its_partition(
+    bench: EventHubsBench, tmp_path: Path, content: bytes
 ) -> None:
-    """Functions: a damaged lease does not end the survey, and its partition does not count from the start."""
+    """Functions ignore a malformed lease: so does the backlog, with a note, and the partition is cleared."""
     fill(bench, 100)
-    bench.container.upload_blob(f"{bench.server.namespace}/{bench.hub}/$Default/2", b'{"Offset": "64')
+    bench.container.upload_blob(f"{bench.server.namespace}/{bench.hub}/$Default/2", content)
     options = bench.options_of(checkpoint_format="functions")
-    states = survey_of(options, tmp_path).partitions
-    assert [state.backlog for state in states] == [100, 100, None]
-    assert "lease blob" in (states[2].error or "")
+    found = survey_of(options, tmp_path)
+    assert [state.backlog for state in found.partitions] == [100, 100, 100]
+    assert all(state.error is None for state in found.partitions)
+    (note,) = [note for note in found.notes if "lease blob" in note]
+    assert note.startswith(f"{bench.hub}[2]: ")
+    assert clear(bench, run_options(tmp_path, new=True), checkpoint_format="functions").cleared
+    assert bench.left() == {0: 0, 1: 0, 2: 0}
 
 
 def test_a_checkpoint_without_a_number_is_read_over_amqp(bench: EventHubsBench, tmp_path: Path) -> None:
@@ -374,8 +390,10 @@ def test_a_checkpoint_written_at_the_same_moment_is_not_overwritten(
     """Between reading a checkpoint and writing it, another client's write wins; the error is transient."""
     options = bench.options_of()
     near: Position = {"offset": offset_of(40), "sequence_number": 40}
-    with closing(Checkpoints(options)) as checkpoints:
-        assert checkpoints.advance(0, near) == near
+    state = PartitionState(Partition(bench.hub, 0), None, None, None, None)
+    with closing(Checkpoints(options, "run")) as checkpoints:
+        held = Held(Claim(state, None, None), checkpoints.path, checkpoints.path.lower())
+        assert checkpoints.advance(held, near) == near
         read = BlobClient.get_blob_properties
 
         def read_then_overtaken(blob: BlobClient) -> Any:
@@ -385,8 +403,8 @@ def test_a_checkpoint_written_at_the_same_moment_is_not_overwritten(
 
         monkeypatch.setattr(BlobClient, "get_blob_properties", read_then_overtaken)
         with pytest.raises(TransientError, match="same moment"):
-            checkpoints.advance(0, {"offset": offset_of(60), "sequence_number": 60})
+            checkpoints.advance(held, {"offset": offset_of(60), "sequence_number": 60})
         monkeypatch.undo()
-        stored = checkpoints.advance(0, {"offset": offset_of(60), "sequence_number": 60})
+        stored = checkpoints.advance(held, {"offset": offset_of(60), "sequence_number": 60})
     assert stored == {"offset": offset_of(90), "sequence_number": 90}
     assert bench.checkpoints()[0] == {"offset": offset_of(90), "sequencenumber": "90"}

@@ -47,7 +47,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, dict):
-        return " ".join(f"{key}={item}" for key, item in value.items())
+        return " ".join(f"{key}={item}" for key, item in value.items() if not key.startswith("_"))
     return str(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backlog_clearer.model import Claim, Mode, PartitionState, Survey
+from backlog_clearer.model import Claim, Mode, PartitionState, Survey, same_place
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.report import Action, PartitionResult
 from backlog_clearer.text import counted, listed
@@ -63,7 +63,7 @@ def _is_there(state: PartitionState) -> bool:
     position = state.position
     if isinstance(position, Mapping) and not isinstance(state.end, Mapping):
         position = position.get("offset")
-    return position in (None, state.end)
+    return position is None or same_place(position, state.end)
 
 
 def notes_for(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints, settled
+from backlog_clearer.brokers.eventhubs.ledger import Ledger
 from backlog_clearer.brokers.eventhubs.links import LinkGroup, Receiver
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
@@ -28,10 +28,10 @@ class AmqpLane:
         self,
         options: EventHubsOptions,
         claims: Sequence[Claim],
-        checkpoints: Checkpoints | None,
+        ledger: Ledger,
         batch: int,
     ) -> None:
-        self._checkpoints = checkpoints
+        self._ledger = ledger
         self._claims = {claim.partition: claim for claim in claims}
         self._targets = {claim.partition: sequence_number(claim.target) for claim in claims}
         self._reached: list[Partition] = []  # with nothing to read, and not reported yet
@@ -132,14 +132,10 @@ class AmqpLane:
 
     def settle(self) -> Sequence[Settled]:
         """Write the checkpoints; without a checkpoint store events are only counted."""
-        done = []
-        for partition, (count, position) in self._unsettled.items():
-            try:
-                done.append(settled(self._checkpoints, partition, count, position))
-            except TransientError:
-                raise
-            except ClearerError as error:
-                done.append(Settled(partition, 0, None, str(error)))
+        done = [
+            self._ledger.settled(partition, count, position)
+            for partition, (count, position) in self._unsettled.items()
+        ]
         self._unsettled.clear()
         return done
 
@@ -148,8 +144,7 @@ class AmqpLane:
         group, self._group = self._group, None
         if group is not None:
             group.close()
-        if self._checkpoints is not None:
-            self._checkpoints.close()
+        self._ledger.close()
 
 
 def _is_reached(claim: Claim, begin: Position | None) -> bool:

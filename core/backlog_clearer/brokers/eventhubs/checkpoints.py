@@ -1,19 +1,20 @@
-"""Azure Event Hubs: checkpoint and ownership blobs, as event processors and Azure Functions keep them.
+"""Azure Event Hubs: reading, moving and restoring the checkpoint blobs of one consumer group.
 
-Every current SDK (Python, .NET, Java, JavaScript) and the Event Hubs extension of Azure Functions use
-the blobs `<namespace>/<hub>/<group>/checkpoint/<partition>` and `…/ownership/<partition>`, names in
-lower case, no content, with the metadata `offset` and `sequencenumber`, or `ownerid`. Functions differ
-in the container, `azure-webjobs-eventhub`, and in a fallback for partitions without a checkpoint of
-that kind: the JSON lease `<namespace>/<hub>/<group>/<partition>`, case kept, of the
-extension before version 5. They never write it. (.NET:
-Azure.Messaging.EventHubs.Primitives.BlobCheckpointStoreInternal, initializeWithLegacyCheckpoints.)
+Which blobs those are: `blobs`. Azure Functions differ from event processors in the container,
+`azure-webjobs-eventhub`, and in a fallback for partitions without a checkpoint: the JSON lease
+`<namespace>/<hub>/<group>/<partition>` of the extension before version 5, which they never write, and
+ignore if it is malformed. (.NET: Azure.Messaging.EventHubs.Primitives.BlobCheckpointStoreInternal,
+initializeWithLegacyCheckpoints.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core import MatchConditions
@@ -23,34 +24,35 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobProperties, ContainerClient
 
+from backlog_clearer.brokers.eventhubs.blobs import (
+    MARK,
+    Blobs,
+    Held,
+    StoredBlob,
+    checkpoint_name,
+    folded,
+    is_own,
+    layouts,
+    moved_metadata,
+    recorded_blobs,
+    sort_blobs,
+)
 from backlog_clearer.brokers.eventhubs.connection import credential
 from backlog_clearer.brokers.eventhubs.errors import storage_error
 from backlog_clearer.brokers.eventhubs.options import CheckpointFormat, EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
+    LEGACY,
     Checkpoint,
-    metadata_of,
+    checked_position,
     parse_checkpoint,
     parse_lease,
     sequence_number,
 )
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
-from backlog_clearer.model import Partition, Position, Settled
+from backlog_clearer.model import Position
 
-
-class Ownership(NamedTuple):
-    """A processor that owns a partition."""
-
-    number: int
-    name: str
-    age_s: float  # since it last renewed the ownership, by the storage account's clock
-
-
-class Blobs(NamedTuple):
-    """The blobs of a group in the container, by partition number."""
-
-    positions: dict[int, Checkpoint]
-    faults: dict[int, str]  # why a checkpoint or lease cannot be read
-    owners: tuple[Ownership, ...]
+_OTHERS = 5000  # blobs that are looked at for checkpoints of others: one page of a listing
+_SINCE = "since the survey; nothing is written to it"
 
 
 class Checkpoints:
@@ -60,11 +62,12 @@ class Checkpoints:
     storage account may answer later, and `BrokerError` otherwise.
     """
 
-    def __init__(self, options: EventHubsOptions) -> None:
+    def __init__(self, options: EventHubsOptions, run_id: str) -> None:
         assert options.checkpoint_store is not None  # noqa: S101 the caller has one
         self._options = options
+        self._client = f"{MARK}/{run_id}"
         self._container = _container(options)
-        self._path = f"{options.namespace}/{options.hub}/{options.consumer_group}/"
+        self.path = f"{options.namespace}/{options.hub}/{options.consumer_group}/"
 
     @property
     def account(self) -> str:
@@ -73,122 +76,197 @@ class Checkpoints:
         return f"{parts.scheme}://{parts.netloc}{parts.path.rpartition('/')[0]}"
 
     @property
+    def container(self) -> str:
+        """The container's URL, without a SAS."""
+        return f"{self.account}/{self._container.container_name}"
+
+    @property
     def location(self) -> str:
         """Where the checkpoints are, for people."""
-        return f"{self.account}/{self._container.container_name}/{self._path.lower()}checkpoint/"
+        return f"{self.container}/{self.path.lower()}checkpoint/"
 
     def look(self) -> Blobs:
-        """Read every checkpoint and ownership of the group: one listing."""
+        """Read every checkpoint and ownership of the group, whatever the case of their names.
+
+        If the group has none, what the container holds of others is in `Blobs.others`.
+        """
         clock: list[datetime] = []
 
         def remember(response: Any) -> None:
             clock.append(_clock(response.http_response.headers.get("Date")))
 
-        prefix = self._path.lower()
         try:
-            found = list(
-                self._container.list_blobs(prefix, include=["metadata"], raw_response_hook=remember)
-            )
-            blobs = _sort(found, prefix, clock[-1] if clock else _clock(None))
+            found: list[BlobProperties] = []
+            for folder in self._folders():
+                found += self._container.list_blobs(
+                    folder, include=["metadata"], raw_response_hook=remember
+                )
+            now = clock[-1] if clock else _clock(None)
+            blobs = sort_blobs(_stored(found), self.path, now)
             if self._options.checkpoint_format is CheckpointFormat.FUNCTIONS:
-                self._add_leases(blobs)
+                blobs = self._with_leases(blobs, [blob.name for blob in found])
+            if blobs.nothing:
+                listed = self._container.list_blobs(include=["metadata"])
+                blobs = replace(blobs, others=layouts(_stored(islice(listed, _OTHERS)), self.path))
         except AzureError as error:
             raise self._translated(error) from error
         return blobs
 
-    def _add_leases(self, blobs: Blobs) -> None:
+    def _folders(self) -> list[str]:
+        """The group's folders in every spelling: a prefix of a listing is case-sensitive."""
+        folders = [""]
+        for part in self.path.lower().split("/")[:-1]:
+            folders = [
+                name
+                for folder in folders
+                for name in self._below(folder)
+                if name[len(folder) : -1].lower() == part
+            ]
+        return folders
+
+    def _below(self, folder: str) -> Iterator[str]:
+        """The folders directly below one."""
+        for item in self._container.walk_blobs(folder, delimiter="/"):
+            if item.name.endswith("/"):
+                yield item.name
+
+    def _with_leases(self, blobs: Blobs, names: Iterable[str]) -> Blobs:
         """Add the leases of before version 5, for partitions without a checkpoint."""
-        for blob in self._container.list_blobs(self._path):
-            name = blob.name.removeprefix(self._path)
-            if not name.isdecimal() or int(name) in blobs.positions or int(name) in blobs.faults:
+        positions: dict[int, Checkpoint] = dict(blobs.positions)
+        faults, ignored = dict(blobs.faults), dict(blobs.ignored)
+        exact = sorted(names, key=lambda name: not name.startswith(self.path))
+        for name in exact:
+            number = name[len(self.path) :]
+            if not (number.isascii() and number.isdecimal()) or int(number) in {*positions, *faults}:
                 continue
             try:
-                position = parse_lease(self._container.download_blob(blob.name).readall())
+                content = self._container.download_blob(name).readall()
             except ResourceNotFoundError:
                 continue  # deleted since it was listed
-            except (ValueError, AzureError) as error:
-                reason = self._translated(error) if isinstance(error, AzureError) else error
-                blobs.faults[int(name)] = f"its lease blob {blob.name} cannot be read: {reason}"
+            except AzureError as error:
+                reason = self._translated(error)
+                faults[int(number)] = f"its lease blob {name} cannot be read: {reason}"
+                continue
+            try:
+                position = parse_lease(content)
+            except ValueError as error:
+                ignored[int(number)] = f"the lease blob {name} is ignored, as Functions do: {error}"
                 continue
             if position:
-                blobs.positions[int(name)] = position
+                positions[int(number)] = position
+        return replace(blobs, positions=positions, faults=faults, ignored=ignored)
 
     def _translated(self, error: AzureError) -> ClearerError:
         return storage_error(error, self.account, self._container.container_name)
 
-    def advance(self, number: int, position: Position) -> Position:
-        """Write one checkpoint unless the stored one is as far; returns what is stored then.
+    def advance(self, held: Held, position: Position) -> Position:
+        """Move a partition's checkpoints forward; returns what the one furthest behind holds then.
 
-        Raises `TransientError` if another client writes it at the same moment, and `BrokerError` if the
-        stored one cannot be read.
+        A blob that is as far is left. Raises `TransientError` if another client writes one at the same
+        moment, and `BrokerError` if one cannot be read, was deleted or was moved back.
         """
-        blob = self._container.get_blob_client(self._name(number))
-        try:
+        reached: list[Position] = []
+        for name, floor in held.floors.items():
             try:
-                found = blob.get_blob_properties()
-            except ResourceNotFoundError as error:
-                if "ContainerNotFound" in str(getattr(error, "error_code", "")):
-                    raise
-                blob.upload_blob(b"", metadata=metadata_of(position))  # raises if it exists by now
-                return position
-            stored = parse_checkpoint(found.metadata or {})
-            at, to = sequence_number(stored), sequence_number(position)
-            if at is not None and to is not None and at >= to:
-                return stored
-            unchanged = MatchConditions.IfNotModified
-            blob.set_blob_metadata(metadata_of(position), etag=found.etag, match_condition=unchanged)
-        except AzureError as error:
-            raise self._translated(error) from error
-        except ValueError as error:
+                stored = self._advance(name, floor, position)
+            except AzureError as error:
+                raise self._translated(error) from error
+            except ValueError as error:
+                raise BrokerError(
+                    f"its checkpoint blob {name} cannot be read: {error}", held.partition
+                ) from error
+            number = sequence_number(stored)
+            held.floors[name] = -1 if number is None else number
+            reached.append(stored)
+        return min(reached, key=lambda stored: (sequence_number(stored) or 0, stored != position))
+
+    def _advance(self, name: str, floor: int | None, position: Position) -> Position:
+        blob = self._container.get_blob_client(name)
+        try:
+            found = blob.get_blob_properties()
+        except ResourceNotFoundError as error:
+            if "ContainerNotFound" in str(getattr(error, "error_code", "")):
+                raise
+            if floor is not None:
+                raise BrokerError(f"its checkpoint blob {name} was deleted {_SINCE}") from error
+            metadata = moved_metadata({}, position, self._client)
+            blob.upload_blob(b"", metadata=metadata)  # raises if it exists by now
+            return position
+        metadata = found.metadata or {}
+        stored = parse_checkpoint(folded(metadata))
+        at, to = sequence_number(stored), sequence_number(position)
+        if at is not None and floor is not None and at < floor:
             raise BrokerError(
-                f"its checkpoint blob {blob.blob_name} cannot be read: {error}"
-            ) from error
+                f"its checkpoint blob {name} was moved back from sequence number {floor} to {at} {_SINCE}"
+            )
+        if at is not None and to is not None and at >= to:
+            return stored
+        unchanged = MatchConditions.IfNotModified
+        blob.set_blob_metadata(
+            moved_metadata(metadata, position, self._client), etag=found.etag, match_condition=unchanged
+        )
         return position
 
-    def write(self, number: int, position: Position) -> None:
-        """Write one checkpoint, whatever is stored."""
+    def restore(self, number: int, position: Position | None, present: Iterable[str]) -> None:
+        """Put the checkpoint blobs of a partition back as they were recorded; None: there were none.
+
+        `present` are those that are there now. One that was not recorded is deleted if this tool wrote
+        it; otherwise raises `BrokerError`, after the others were written.
+        """
+        wanted: dict[str, dict[str, str]] = {}
+        if position is not None and checked_position(position).get("layout") != LEGACY:
+            wanted = recorded_blobs(position, checkpoint_name(self.path, number))
         try:
-            self._container.upload_blob(
-                self._name(number), b"", metadata=metadata_of(position), overwrite=True
+            for name, metadata in wanted.items():
+                self._put(name, metadata)
+            kept = [name for name in present if name not in wanted and not self._deleted(name)]
+        except AzureError as error:
+            raise self._translated(error) from error
+        except ValueError as error:  # what the storage library refuses to send
+            raise UsageError(f"the recorded checkpoint cannot be written: {error}") from error
+        if kept:
+            raise BrokerError(
+                f"the checkpoint blob {kept[0]} was not written by this tool last, and there was none"
+                " before the run: it is left as it is. Delete it if its position is not wanted"
             )
-        except AzureError as error:
-            raise self._translated(error) from error
 
-    def _name(self, number: int) -> str:
-        return f"{self._path}checkpoint/{number}".lower()
-
-    def delete(self, number: int) -> None:
-        """Delete one checkpoint; one that does not exist is not an error."""
+    def _put(self, name: str, metadata: dict[str, str]) -> None:
+        """Write a blob's metadata as a whole, whatever is stored; keeps its content if it has any."""
+        blob = self._container.get_blob_client(name)
         try:
-            self._container.delete_blob(self._name(number))
+            blob.set_blob_metadata(metadata)
         except ResourceNotFoundError as error:
-            if "ContainerNotFound" in str(error):
-                raise self._translated(error) from error
-        except AzureError as error:
-            raise self._translated(error) from error
+            if "ContainerNotFound" in str(getattr(error, "error_code", "")):
+                raise
+            blob.upload_blob(b"", metadata=metadata, overwrite=True)
+
+    def _deleted(self, name: str) -> bool:
+        """Delete a checkpoint that this tool wrote last; False: another client did, and it stays."""
+        blob = self._container.get_blob_client(name)
+        try:
+            found = blob.get_blob_properties()
+            if not is_own(found.metadata or {}):
+                return False
+            blob.delete_blob(etag=found.etag, match_condition=MatchConditions.IfNotModified)
+        except ResourceNotFoundError as error:
+            if "ContainerNotFound" in str(getattr(error, "error_code", "")):
+                raise
+        return True
 
     def close(self) -> None:
         """Close the connection."""
         self._container.close()
 
 
-def settled(
-    checkpoints: Checkpoints | None, partition: Partition, messages: int, position: Position
-) -> Settled:
-    """Store how far a partition was read; without a checkpoint store, only count.
-
-    Counts nothing if another client stored a position that is as far. Raises like `Checkpoints.advance`.
-    """
-    if checkpoints is None:
-        return Settled(partition, messages, position)
-    stored = checkpoints.advance(partition.number, position)
-    return Settled(partition, messages if stored == position else 0, stored)
+def _stored(found: Iterable[BlobProperties]) -> Iterator[StoredBlob]:
+    for blob in found:
+        yield StoredBlob(blob.name, blob.metadata or {}, blob.last_modified)
 
 
 def _container(options: EventHubsOptions) -> ContainerClient:
     """The container's client: bounded in time, without retries."""
     assert options.checkpoint_store is not None  # noqa: S101 the caller has one
-    text = options.checkpoint_store.get_secret_value().strip()
+    text = options.store_account
     name = options.container or ""
     bounds: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 8}
     try:
@@ -199,7 +277,8 @@ def _container(options: EventHubsOptions) -> ContainerClient:
     except ValueError:  # its text may quote the connection string
         raise UsageError(
             "--checkpoint-store is neither a storage connection string (DefaultEndpointsProtocol=…;"
-            "AccountName=…;AccountKey=…) nor an account URL (https://<account>.blob.core.windows.net)."
+            "AccountName=…;AccountKey=…) nor the URL of an account or a container"
+            " (https://<account>.blob.core.windows.net)."
         ) from None
 
 
@@ -210,24 +289,3 @@ def _clock(stamp: str | None) -> datetime:
     except ValueError:
         return datetime.now(timezone.utc)
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-
-
-def _sort(found: list[BlobProperties], prefix: str, now: datetime) -> Blobs:
-    """Checkpoints and ownerships by partition from the blobs of a group."""
-    positions: dict[int, Checkpoint] = {}
-    faults: dict[int, str] = {}
-    owners: list[Ownership] = []
-    for blob in found:
-        kind, _, name = blob.name.removeprefix(prefix).partition("/")
-        if not name.isdecimal():
-            continue
-        metadata = blob.metadata or {}
-        if kind == "checkpoint":
-            try:
-                positions[int(name)] = parse_checkpoint(metadata)
-            except ValueError as error:
-                faults[int(name)] = f"its checkpoint blob {blob.name} cannot be read: {error}"
-        elif kind == "ownership" and metadata.get("ownerid"):
-            age = (now - blob.last_modified).total_seconds()
-            owners.append(Ownership(int(name), metadata["ownerid"], age))
-    return Blobs(positions, faults, tuple(owners))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.brokers.eventhubs.admin import read_partitions
-from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints, settled
+from backlog_clearer.brokers.eventhubs.ledger import Ledger
 from backlog_clearer.brokers.eventhubs.links import position_of
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import PartitionProperties, sequence_number
@@ -108,15 +108,14 @@ class KafkaEndpoint:
                     f" its sequence numbers ({old.begin} to {new.last})"
                 )
 
-    def open_lane(self, claims: Sequence[Claim], checkpoints: Checkpoints | None) -> Lane:
+    def open_lane(self, claims: Sequence[Claim], ledger: Ledger) -> Lane:
         """A lane that reads through Kafka and writes checkpoint blobs."""
         try:
             lane = self._source.open_lane([kafka_claim(claim) for claim in claims])
         except ClearerError:
-            if checkpoints is not None:
-                checkpoints.close()
+            ledger.close()
             raise
-        return KafkaReaderLane(self._options, claims, lane, checkpoints)
+        return KafkaReaderLane(self._options, claims, lane, ledger)
 
     def close(self) -> None:
         """Close the admin client."""
@@ -133,12 +132,12 @@ class KafkaReaderLane:
         options: EventHubsOptions,
         claims: Sequence[Claim],
         lane: Lane,
-        checkpoints: Checkpoints | None,
+        ledger: Ledger,
     ) -> None:
         self._options = options
         self._claims = {claim.partition: claim for claim in claims}
         self._lane = lane
-        self._checkpoints = checkpoints
+        self._ledger = ledger
         self._unsettled: dict[Partition, tuple[int, int]] = {}  # messages, next offset
 
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
@@ -169,7 +168,7 @@ class KafkaReaderLane:
             try:
                 position = self._position(partition, offset - 1)
                 if messages:
-                    done.append(settled(self._checkpoints, partition, messages, position))
+                    done.append(self._ledger.settled(partition, messages, position))
             except TransientError:
                 raise
             except ClearerError as error:
@@ -182,7 +181,7 @@ class KafkaReaderLane:
         target = self._claims[partition].target
         if target is not None and sequence_number(target) == number:
             return target
-        if self._checkpoints is None:  # nothing is written: the number is enough to resume
+        if not self._ledger.stores:  # nothing is written: the number is enough to resume
             return {"offset": None, "sequence_number": number}
         position = position_of(self._options, partition, number)
         if sequence_number(position) != number:
@@ -192,5 +191,4 @@ class KafkaReaderLane:
     def close(self) -> None:
         """See `source.Lane`."""
         self._lane.close()
-        if self._checkpoints is not None:
-            self._checkpoints.close()
+        self._ledger.close()

@@ -13,6 +13,9 @@ from backlog_clearer.options.base import Name, SystemOptions
 FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
 """Where Azure Functions' Event Hubs extension keeps checkpoints, in the AzureWebJobsStorage account."""
 
+_STORE_URL = re.compile(r"(?P<scheme>https?://)(?P<host>[^/?;=]+)(?P<path>[^?;=]*)(?P<query>(?:\?.*)?)")
+_ADDRESS = re.compile(r"(?:[^.:]+|[0-9.]+|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?")  # or a name without dots
+
 
 class EventReader(StrEnum):
     """The protocol that events are read by."""
@@ -47,8 +50,8 @@ class EventHubsOptions(SystemOptions):
     consumer_group: Name = Field("$Default", min_length=1, description="the consumer group")
     checkpoint_store: SecretStr | None = Field(
         None,
-        description="Blob Storage that holds the checkpoints: a connection string, an account URL with"
-        " a SAS, or an account URL without one to sign in with Microsoft Entra ID",
+        description="Blob Storage that holds the checkpoints: a connection string, the URL of an account or"
+        " a container with a SAS, or one without a SAS to sign in with Microsoft Entra ID",
     )
     checkpoint_container: str | None = Field(
         None, description=f"blob container of the checkpoints; for Functions {FUNCTIONS_CONTAINER}"
@@ -89,10 +92,28 @@ class EventHubsOptions(SystemOptions):
 
     @property
     def container(self) -> str | None:
-        """The container of the checkpoints."""
-        if self.checkpoint_container is None and self.checkpoint_format is CheckpointFormat.FUNCTIONS:
+        """The container of the checkpoints, from whichever option names it."""
+        named = self.checkpoint_container or self._split_store()[1]
+        if named is None and self.checkpoint_format is CheckpointFormat.FUNCTIONS:
             return FUNCTIONS_CONTAINER
-        return self.checkpoint_container
+        return named
+
+    @property
+    def store_account(self) -> str:
+        """The checkpoint store without a container: a connection string, or a URL with its SAS; a secret."""
+        return self._split_store()[0]
+
+    def _split_store(self) -> tuple[str, str | None]:
+        """The checkpoint store as it reaches the account, and the container that a URL names."""
+        text = self.checkpoint_store.get_secret_value().strip() if self.checkpoint_store else ""
+        found = _STORE_URL.fullmatch(text)
+        if found is None:
+            return text, None
+        parts = [part for part in found["path"].split("/") if part]
+        # An emulator has the account in the path; on Azure, it is a part of the host's name.
+        account = parts[: 1 if _ADDRESS.fullmatch(found["host"]) else 0]
+        container = parts[len(account)] if len(parts) > len(account) else None
+        return "/".join([found["scheme"] + found["host"], *account]) + found["query"], container
 
     @property
     def namespace(self) -> str:
@@ -134,6 +155,12 @@ class EventHubsOptions(SystemOptions):
             )
         if self.no_checkpoint and self.checkpoint_store is not None:
             raise ValueError("--no-checkpoint and --checkpoint-store cannot be used together")
+        in_url = self._split_store()[1]
+        if in_url is not None and self.checkpoint_container not in {None, in_url}:
+            raise ValueError(
+                f"--checkpoint-store is the URL of the container {in_url!r}, but --checkpoint-container is"
+                f" {self.checkpoint_container!r}"
+            )
         if self.checkpoint_store is not None and self.container is None:
             raise ValueError("--checkpoint-container is required with --checkpoint-store")
         if self.reader is EventReader.KAFKA and self.connection_string is None:

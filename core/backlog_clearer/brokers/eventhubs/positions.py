@@ -113,7 +113,10 @@ def parse_lease(content: bytes) -> Checkpoint | None:
 
     Raises `ValueError` for content that is not a lease.
     """
-    lease = json.loads(content)
+    try:
+        lease = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(lease, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 the caller handles one kind
     offset, number = lease.get("Offset"), lease.get("SequenceNumber")

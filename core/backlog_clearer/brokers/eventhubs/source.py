@@ -14,13 +14,22 @@ from typing import TypeVar
 
 from backlog_clearer.brokers.eventhubs.admin import read_partition_numbers, read_partitions
 from backlog_clearer.brokers.eventhubs.amqp_lane import AmqpLane
-from backlog_clearer.brokers.eventhubs.checkpoints import Blobs, Checkpoints, Ownership
+from backlog_clearer.brokers.eventhubs.blobs import Blobs, Held
+from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
 from backlog_clearer.brokers.eventhubs.kafka_lane import KafkaEndpoint
+from backlog_clearer.brokers.eventhubs.ledger import Ledger
 from backlog_clearer.brokers.eventhubs.links import LinkGroup
+from backlog_clearer.brokers.eventhubs.notes import (
+    NO_STORE,
+    doubt_of,
+    live_processors,
+    never_notes,
+    notes_of,
+    undo_of,
+)
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventReader
 from backlog_clearer.brokers.eventhubs.positions import (
-    LEGACY,
     PartitionProperties,
     anomaly,
     backlog,
@@ -54,35 +63,18 @@ _TRAITS = Traits(unit="events", settle_interval_s=5.0)  # a blob written a parti
 _PROBED = 32  # partitions on which the survey looks for readers with an owner level
 _WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
 
-_NO_STORE = (
-    "Event Hubs does not store the position of a consumer group: its consumers do, in a checkpoint store."
-    " Without --checkpoint-store this only drains and counts; nothing is cleared. To clear the backlog, use"
-    " --checkpoint-store and --checkpoint-container; to count only, use --no-checkpoint."
-)
-_NO_CHECKPOINT = "--no-checkpoint: this only drains and counts; nothing changes."
 _UNKNOWN = "nothing was cleared, and what is left is unknown, because there is no checkpoint store"
-
-
-def live_processors(owners: Sequence[Ownership], expiration_s: float) -> tuple[str, ...]:
-    """Processors whose ownership has not expired, with their partitions."""
-    fresh = [owner for owner in owners if owner.age_s < expiration_s]
-    names = sorted({owner.name for owner in fresh})
-    texts = []
-    for name in names:
-        owned = sorted(owner.number for owner in fresh if owner.name == name)
-        age = min(owner.age_s for owner in fresh if owner.name == name)
-        numbers = ", ".join(map(str, owned))
-        texts.append(f"processor {name} (partitions {numbers}; renewed {max(0.0, age):.0f} s ago)")
-    return tuple(texts)
 
 
 class EventHubsSource:
     """One consumer group of one Event Hub."""
 
-    def __init__(self, options: EventHubsOptions, run: RunOptions) -> None:
+    def __init__(self, options: EventHubsOptions, run: RunOptions, run_id: str) -> None:
         self._options = options
         self._run = run
-        self._checkpoints = Checkpoints(options) if options.checkpoint_store is not None else None
+        self._run_id = run_id
+        self._checkpoints = self._opened()
+        self._folder = f"{options.namespace}/{options.hub}/{options.consumer_group}/".lower()
         self._kafka: KafkaEndpoint | None = None
 
     @property
@@ -93,7 +85,8 @@ class EventHubsSource:
     def survey(self) -> Survey:
         """Partitions, checkpoints, ownerships, readers; see `source.Source`."""
         options = self._options
-        blobs = self._checkpoints.look() if self._checkpoints else Blobs({}, {}, ())
+        blobs = self._checkpoints.look() if self._checkpoints else Blobs({}, {}, (), {}, self._folder)
+        self._folder = blobs.folder
         numbers = read_partition_numbers(options)
         partitions = [Partition(options.hub, number) for number in numbers]
         mine = self._run.choose(partitions)
@@ -104,7 +97,10 @@ class EventHubsSource:
             *self._readers(mine[:_PROBED]),
         )
         states = [self._state(number, item, blobs) for number, item in found.items()]
-        notes = [*self._notes(states, blobs), *_notes_of_live(live)]
+        store = self._checkpoints
+        notes = notes_of(options, states, blobs, store.location if store else None, live)
+        if store and blobs.nothing:
+            notes += never_notes(options, blobs, found)
         if self._run.mode is Mode.CONSUME:
             notes.append(self._choose_reader(states, found))
         return Survey(
@@ -113,7 +109,13 @@ class EventHubsSource:
             partitions=completed(states, partitions),
             live=live,
             notes=tuple(notes),
+            doubt=doubt_of(options, blobs, store.container) if store else None,
         )
+
+    def _opened(self) -> Checkpoints | None:
+        """Another client of the checkpoint store, if there is one."""
+        has_store = self._options.checkpoint_store is not None
+        return Checkpoints(self._options, self._run_id) if has_store else None
 
     def _identity(self) -> dict[str, str]:
         options = self._options
@@ -151,7 +153,9 @@ class EventHubsSource:
         partition = Partition(self._options.hub, number)
         position = blobs.positions.get(number)
         if isinstance(found, ClearerError):
-            return replace(failed_state(partition, found, position), undo=blobs.faults.get(number))
+            return replace(
+                failed_state(partition, found, position), undo=undo_of(blobs.faults.get(number))
+            )
         fault = blobs.faults.get(number)
         error = fault or anomaly(found, position, None)
         return PartitionState(
@@ -160,28 +164,9 @@ class EventHubsSource:
             start={"offset": None, "sequence_number": found.begin - 1},
             end={"offset": found.offset, "sequence_number": found.last},
             backlog=None if error else backlog(found, position),
-            undo=fault and f"{fault}; nothing is written over it or deleted",
+            undo=undo_of(fault),
             error=error,
         )
-
-    def _notes(self, states: Sequence[PartitionState], blobs: Blobs) -> list[str]:
-        if self._options.no_checkpoint:
-            return [_NO_CHECKPOINT]
-        if self._checkpoints is None:
-            return [_NO_STORE]
-        notes = [f"The checkpoints are {self._checkpoints.location}<partition>."]
-        never = sum(state.position is None and not state.error for state in states)
-        if never:
-            notes.append(
-                f"{counted(never, 'partition')} without a checkpoint: the backlog counts from the first"
-                " event retained, while a processor would begin at its default position."
-            )
-        if any(position.get("layout") == LEGACY for position in blobs.positions.values()):
-            notes.append(
-                "Some positions are leases of the Functions extension before version 5. Newer versions read"
-                " a lease only if the partition has no checkpoint blob, and this run writes the blob."
-            )
-        return notes
 
     def _choose_reader(
         self, states: Sequence[PartitionState], found: Mapping[int, PartitionProperties | ClearerError]
@@ -235,11 +220,10 @@ class EventHubsSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """See `source.Source`."""
-        options = self._options
-        checkpoints = Checkpoints(options) if options.checkpoint_store is not None else None
+        ledger = Ledger(self._opened(), claims, self._folder)
         if self._kafka is not None:
-            return self._kafka.open_lane(claims, checkpoints)
-        return AmqpLane(options, claims, checkpoints, self._run.batch_size)
+            return self._kafka.open_lane(claims, ledger)
+        return AmqpLane(self._options, claims, ledger, self._run.batch_size)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Blobs read afresh against the partitions' properties; see `source.Source`."""
@@ -265,7 +249,7 @@ class EventHubsSource:
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Write a checkpoint for each partition, in parallel; see `source.Source`."""
         if self._checkpoints is None:
-            raise UsageError(_NO_STORE)
+            raise UsageError(NO_STORE)
         blobs = self._checkpoints.look()
 
         def write(checkpoints: Checkpoints, claim: Claim) -> Position | None:
@@ -277,25 +261,23 @@ class EventHubsSource:
                 raise BrokerError("its target has no sequence number", claim.partition)
             if target < 0:  # an empty partition has no event for a checkpoint
                 return None
-            return checkpoints.advance(number, claim.target)
+            return checkpoints.advance(Held(claim, checkpoints.path, blobs.folder), claim.target)
 
         return self._each(claims, lambda claim: claim.partition, write)
 
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
-        """Write the old checkpoints back, or delete them; see `source.Source`."""
+        """Write the old checkpoints back; delete those that this tool made. See `source.Source`."""
         if self._checkpoints is None:
             raise UsageError("Restoring needs --checkpoint-store, where the positions are.")
 
-        faults = self._checkpoints.look().faults
+        blobs = self._checkpoints.look()
 
         def write(checkpoints: Checkpoints, item: Recorded) -> Position | None:
             partition, position, *_ = item
-            if partition.number in faults:
-                raise BrokerError(f"{faults[partition.number]}; it is left as it is", partition)
-            if position is None or (isinstance(position, Mapping) and position.get("layout") == LEGACY):
-                checkpoints.delete(partition.number)  # without it, the lease counts again
-            else:
-                checkpoints.write(partition.number, position)
+            number = partition.number
+            if number in blobs.faults:
+                raise BrokerError(f"{blobs.faults[number]}; it is left as it is", partition)
+            checkpoints.restore(number, position, blobs.names.get(number, ()))
             return position
 
         return self._each(recorded, lambda item: item.partition, write)
@@ -309,7 +291,7 @@ class EventHubsSource:
         """Write for each item in parallel, each thread through its own client."""
 
         def open_worker() -> Callable[[_Item], Position | None]:
-            checkpoints = Checkpoints(self._options)
+            checkpoints = Checkpoints(self._options, self._run_id)
             return lambda item: write(checkpoints, item)
 
         outcomes = []
@@ -327,25 +309,13 @@ class EventHubsSource:
             self._kafka.close()
 
 
-def _notes_of_live(live: Sequence[str]) -> list[str]:
-    if not live:
-        return []
-    return [
-        (
-            "Processors read a checkpoint only when they claim its partition: those that run now continue"
-            " from where they are, and their next checkpoints overwrite those of this run."
-        )
-    ]
-
-
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> EventHubsSource:
     """Open a consumer group's source; connects at the first request.
 
     Raises `UsageError` where there is nothing to move: skipping needs a checkpoint store.
     """
-    del run_id  # nothing on the service is named after the run
     if not isinstance(options, EventHubsOptions):
         raise UsageError("eventhubs needs EventHubsOptions.")
     if options.checkpoint_store is None and run.mode is Mode.SKIP:
-        raise UsageError(_NO_STORE)
-    return EventHubsSource(options, run)
+        raise UsageError(NO_STORE)
+    return EventHubsSource(options, run, run_id)

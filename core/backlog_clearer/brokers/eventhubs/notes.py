@@ -1,0 +1,148 @@
+"""Azure Event Hubs: what a survey shows in sentences: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from backlog_clearer.brokers.eventhubs.blobs import Blobs, Elsewhere, Ownership
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.positions import LEGACY, PartitionProperties, left_up_to
+from backlog_clearer.brokers.shared.names import never_stored
+from backlog_clearer.errors import ClearerError
+from backlog_clearer.model import Partition, PartitionState, total_known
+from backlog_clearer.text import counted, listed
+
+NO_STORE = (
+    "Event Hubs does not store the position of a consumer group: its consumers do, in a checkpoint store."
+    " Without --checkpoint-store this only drains and counts; nothing is cleared. To clear the backlog, use"
+    " --checkpoint-store and --checkpoint-container; to count only, use --no-checkpoint."
+)
+_NO_CHECKPOINT = "--no-checkpoint: this only drains and counts; nothing changes."
+
+_LIVE = (
+    "Processors read a checkpoint only when they claim its partition: those that run now continue"
+    " from where they are, and their next checkpoints overwrite those of this run."
+)
+_SPELLING = (
+    "New checkpoints get names in lower case, as Python, .NET, JavaScript and Azure Functions look for them;"
+    " processors in Go and Java look for names as their own settings spell namespace, Event Hub and group."
+)
+
+
+def live_processors(owners: Sequence[Ownership], expiration_s: float) -> tuple[str, ...]:
+    """Processors whose ownership has not expired, with their partitions."""
+    fresh = [owner for owner in owners if owner.age_s < expiration_s]
+    names = sorted({owner.name for owner in fresh})
+    texts = []
+    for name in names:
+        owned = sorted({owner.number for owner in fresh if owner.name == name})
+        age = min(owner.age_s for owner in fresh if owner.name == name)
+        numbers = ", ".join(map(str, owned))
+        texts.append(f"processor {name} (partitions {numbers}; renewed {max(0.0, age):.0f} s ago)")
+    return tuple(texts)
+
+
+def undo_of(fault: str | None) -> str | None:
+    """Why a partition cannot be restored: what its checkpoint holds is not known."""
+    return fault and f"{fault}; nothing is written over it or deleted"
+
+
+def notes_of(
+    options: EventHubsOptions,
+    states: Sequence[PartitionState],
+    blobs: Blobs,
+    location: str | None,
+    live: Sequence[str],
+) -> list[str]:
+    """Facts about the checkpoints; `location` is where they are, None: there is no store."""
+    notes = []
+    if options.no_checkpoint:
+        notes.append(_NO_CHECKPOINT)
+    elif location is None:
+        notes.append(NO_STORE)
+    else:
+        notes += _of_checkpoints(options, states, blobs, location)
+    return [*notes, *([_LIVE] if live else [])]
+
+
+def _of_checkpoints(
+    options: EventHubsOptions, states: Sequence[PartitionState], blobs: Blobs, location: str
+) -> list[str]:
+    notes = [f"The checkpoints are {location}<partition>."]
+    usual = f"{options.namespace}/{options.hub}/{options.consumer_group}/checkpoint/".lower()
+    names = {name for found in blobs.names.values() for name in found}
+    folders = sorted({name.rpartition("/")[0] + "/" for name in names} - {usual})
+    if folders:
+        notes.append(
+            f"Checkpoint blobs spelled differently are moved under their own names: {listed(folders)}"
+            " (processors in Go and Java do not write lower case)."
+        )
+    several = sum(len(found) > 1 for found in blobs.names.values())
+    if several:
+        notes.append(
+            f"{counted(several, 'partition')} with several checkpoint blobs: the backlog counts from the one"
+            " furthest behind, and all of them are moved."
+        )
+    never = sum(state.position is None and not state.error for state in states)
+    if never:
+        notes.append(
+            f"{counted(never, 'partition')} without a checkpoint: the backlog counts from the first"
+            " event retained, while a processor would begin at its default position."
+        )
+    mine = {state.partition.number for state in states}
+    ignored = {number: text for number, text in blobs.ignored.items() if number in mine}
+    notes += [f"{Partition(options.hub, number)}: {text}." for number, text in sorted(ignored.items())]
+    if any(position.get("layout") == LEGACY for position in blobs.positions.values()):
+        notes.append(
+            "Some positions are leases of the Functions extension before version 5. Newer versions read"
+            " a lease only if the partition has no checkpoint blob, and this run writes the blob."
+        )
+    return notes
+
+
+def _what(options: EventHubsOptions) -> str:
+    return f"consumer group {options.consumer_group} on Event Hub {options.hub}"
+
+
+def never_notes(
+    options: EventHubsOptions, blobs: Blobs, found: Mapping[int, PartitionProperties | ClearerError]
+) -> list[str]:
+    """That nothing was ever stored for the group, and which other groups have a backlog there."""
+    backlogs: dict[str, int | None] = {}
+    for other, positions in blobs.others.items():
+        here = (other.namespace, other.hub) == (options.namespace.lower(), options.hub.lower())
+        if here and not other.lease:
+            backlogs[other.group] = total_known(
+                None if isinstance(item, ClearerError) else _left(item, positions.get(number))
+                for number, item in found.items()
+            )
+    return [never_stored(_what(options), backlogs, "events") + " " + _SPELLING]
+
+
+def _left(item: PartitionProperties, position: Mapping[str, int | str | None] | None) -> int | None:
+    return left_up_to(item, position, item.last)
+
+
+def doubt_of(options: EventHubsOptions, blobs: Blobs, container: str) -> str | None:
+    """Why a clear is refused: the group has no checkpoint, and the container has others; None: it is not."""
+    if not blobs.nothing or not blobs.others:
+        return None
+    texts = sorted({_described(other, options) for other in blobs.others})
+    return (
+        f"The {_what(options)} has no checkpoint in {container}, where others have: {listed(texts)}."
+        " Check the consumer group, the Event Hub, the namespace and --checkpoint-format. If this consumer"
+        " group is new, use --new."
+    )
+
+
+def _described(other: Elsewhere, options: EventHubsOptions) -> str:
+    """One kind of checkpoints, by what differs from those that were looked for."""
+    parts = [f"consumer group {other.group}"]
+    if other.hub and other.hub != options.hub.lower():
+        parts.append(f"Event Hub {other.hub}")
+    if other.namespace and other.namespace != options.namespace.lower():
+        parts.append(f"namespace {other.namespace}")
+    text = " of ".join(parts)
+    if other.lease and other.hub:
+        return f"{text} (leases of Functions before extension version 5: --checkpoint-format functions)"
+    return f"{text} (leases of the older Event Processor Host)" if other.lease else text
