@@ -99,6 +99,11 @@ class EventHubsBench(Bench):
         yield
         lease.release()
 
+    def recreate(self) -> None:
+        self.log = self.server.recreate(self.hub)
+        for name in self.container.list_blob_names():
+            self.container.delete_blob(name)
+
     def checkpoint(self, number: int) -> str:
         """The name of a partition's checkpoint blob."""
         return f"{self.server.namespace}/{self.hub}/$Default/checkpoint/{number}".lower()

@@ -20,8 +20,8 @@ from backlog_clearer.brokers.eventhubs.positions import (
     events_behind,
     left_up_to,
     parse_checkpoint,
+    parse_hub,
     parse_lease,
-    parse_partition_ids,
     parse_properties,
     position_from,
     selector,
@@ -101,7 +101,7 @@ def test_an_answer_without_figures_is_refused(answer: object) -> None:
     with pytest.raises(ValueError, match="no properties|last_enqueued"):
         parse_properties(answer, 1)
     with pytest.raises(ValueError, match="names no partition"):
-        parse_partition_ids(answer)
+        parse_hub(answer)
 
 
 @pytest.mark.parametrize(

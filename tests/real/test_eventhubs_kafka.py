@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # documented there
 
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
@@ -63,10 +62,14 @@ class KafkaReaderBench(EventHubsBench):
         super().__init__(server, storage)
         self.endpoint = None  # a relay in front of AMQP would not disturb reads
         self.kafka = endpoint
-        admin = AdminClient({"bootstrap.servers": endpoint.bootstrap()})
-        topic = NewTopic(self.hub, num_partitions=self.partitions, replication_factor=1)
-        admin.create_topics([topic])[self.hub].result(30)
+        self.judge = Judge(endpoint.bootstrap())
+        self.judge.create(self.hub, self.partitions)
         self.producer = Producer({"bootstrap.servers": endpoint.bootstrap()})
+
+    def recreate(self) -> None:
+        super().recreate()
+        self.judge.recreate(self.hub, self.partitions)
+        self.producer = Producer({"bootstrap.servers": self.kafka.bootstrap()})
 
     def options_of(self, **changes: Any) -> EventHubsOptions:
         kafka = {

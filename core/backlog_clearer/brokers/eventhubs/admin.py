@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from azure.eventhub._pyamqp import AMQPClient
@@ -14,15 +14,18 @@ from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, Am
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
+    HubProperties,
     PartitionProperties,
-    parse_partition_ids,
+    incarnation_of,
+    parse_hub,
     parse_properties,
 )
 from backlog_clearer.brokers.shared.parallel import in_parallel
-from backlog_clearer.errors import ClearerError, TransientError
+from backlog_clearer.errors import BrokerError, ClearerError, RecreatedError, TransientError, UsageError
 from backlog_clearer.model import Partition
 
 _ERRORS_FROM = 400  # of the management node's status codes, which are HTTP's
+_IDLE_S = 60.0  # after which a connection is not used again: the service closes idle ones
 _REQUESTS = 32  # asked one after the other over one connection; more get a connection of their own
 
 
@@ -35,11 +38,11 @@ class Management:
         auth = self._link.auth
         self._client = AMQPClient(options.namespace, auth=auth, auth_timeout=TIMEOUT_S)
 
-    def partition_numbers(self) -> list[int]:
-        """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
+    def hub(self) -> HubProperties:
+        """The Event Hub; raises `UsageError` if it does not exist."""
         found = self._ask("com.microsoft:eventhub", None)
         try:
-            return parse_partition_ids(found)
+            return parse_hub(found)
         except (TypeError, ValueError) as error:
             raise self._unusable(error, None) from error
 
@@ -90,16 +93,72 @@ class Management:
         self._link.close()
 
 
-def read_partition_numbers(options: EventHubsOptions) -> list[int]:
-    """The partitions of the Event Hub; raises `UsageError` if it does not exist."""
+def read_hub(options: EventHubsOptions) -> HubProperties:
+    """The Event Hub; raises `UsageError` if it does not exist."""
     with contextlib.closing(Management(options)) as management:
-        return management.partition_numbers()
+        return management.hub()
+
+
+class HubWatch:
+    """Asks whether the Event Hub is still the surveyed one; belongs to one thread."""
+
+    def __init__(self, options: EventHubsOptions) -> None:
+        self._options = options
+        self._management: Management | None = None
+        self._asked_at = 0.0
+
+    def others(
+        self, incarnations: Mapping[Partition, str | None], since: str = "since the survey"
+    ) -> dict[Partition, BrokerError]:
+        """The partitions that are not those of these incarnations any more; None is not compared.
+
+        Raises `BrokerError` if the service does not answer.
+        """
+        known = {partition: held for partition, held in incarnations.items() if held is not None}
+        if not known:
+            return {}
+        options = self._options
+        try:
+            now = incarnation_of(options.namespace, options.hub, self._hub().created_ms)
+        except UsageError as error:  # it does not exist
+            text = f"the Event Hub was deleted {since}: {error}"
+            return {partition: BrokerError(text, partition) for partition in known}
+        if now is None:
+            raise TransientError(
+                f"{options.hub}: the management node did not report when it was created."
+            )
+        return {
+            partition: RecreatedError(partition, since)
+            for partition, held in known.items()
+            if held != now
+        }
+
+    def _hub(self) -> HubProperties:
+        if time.monotonic() - self._asked_at > _IDLE_S:
+            self.close()
+        try:
+            self._management = self._management or Management(self._options)
+            found = self._management.hub()
+        except ClearerError:
+            self.close()
+            raise
+        self._asked_at = time.monotonic()
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        management, self._management = self._management, None
+        if management is not None:
+            management.close()
 
 
 def read_partitions(
     options: EventHubsOptions, numbers: Sequence[int]
 ) -> dict[int, PartitionProperties | ClearerError]:
-    """The properties of each partition, or the error that its request met."""
+    """The properties of each partition, or the error that its request met.
+
+    When the Event Hub was created is asked last: where it is the one known before, all figures are its own.
+    """
 
     def ask(chunk: Sequence[int]) -> dict[int, PartitionProperties | ClearerError]:
         found: dict[int, PartitionProperties | ClearerError] = {}
@@ -109,7 +168,13 @@ def read_partitions(
                     found[number] = management.properties(number)
                 except ClearerError as error:
                     found[number] = error
-        return found
+            created_ms = management.hub().created_ms
+        return {
+            number: item._replace(created_ms=created_ms)
+            if isinstance(item, PartitionProperties)
+            else item
+            for number, item in found.items()
+        }
 
     chunks = [numbers[at : at + _REQUESTS] for at in range(0, len(numbers), _REQUESTS)]
     found: dict[int, PartitionProperties | ClearerError] = {}

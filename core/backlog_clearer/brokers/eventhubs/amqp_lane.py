@@ -132,10 +132,7 @@ class AmqpLane:
 
     def settle(self) -> Sequence[Settled]:
         """Write the checkpoints; without a checkpoint store events are only counted."""
-        done = [
-            self._ledger.settled(partition, count, position)
-            for partition, (count, position) in self._unsettled.items()
-        ]
+        done = self._ledger.settle(self._unsettled)
         self._unsettled.clear()
         return done
 

@@ -66,6 +66,7 @@ def kafka_claim(claim: Claim) -> Claim:
             position=kafka_offset(state.position),
             start=kafka_offset(state.start),
             end=kafka_offset(state.end),
+            incarnation=None,  # of the Event Hub, not of the topic
         ),
         kafka_offset(claim.resume),
         _NEVER if claim.target is None else kafka_offset(claim.target),
@@ -164,15 +165,17 @@ class KafkaReaderLane:
     def settle(self) -> Sequence[Settled]:
         """Write a checkpoint for each partition; see `source.Lane`."""
         done = []
+        reached: dict[Partition, tuple[int, Position]] = {}
         for partition, (messages, offset) in self._unsettled.items():
             try:
                 position = self._position(partition, offset - 1)
                 if messages:
-                    done.append(self._ledger.settled(partition, messages, position))
+                    reached[partition] = messages, position
             except TransientError:
                 raise
             except ClearerError as error:
                 done.append(Settled(partition, 0, None, str(error)))
+        done += self._ledger.settle(reached)
         self._unsettled.clear()
         return done
 

@@ -21,7 +21,7 @@ from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import position_from
 from backlog_clearer.brokers.eventhubs.wire import Tally
-from backlog_clearer.errors import ClearerError, TransientError
+from backlog_clearer.errors import ClearerError, TransientError, UsageError
 from backlog_clearer.model import Partition, Position
 
 _EPOCH = b"com.microsoft:epoch"
@@ -176,7 +176,11 @@ class LinkGroup:
             for receiver in self.receivers:
                 receiver.book()
         except FAILURES as error:
-            raise self._failed(error, partition) from error
+            failed = self._failed(error, partition)
+            if isinstance(failed, UsageError):  # it existed when the link was attached
+                text = f"{partition or self._options.hub} was deleted, or is being deleted: {failed}"
+                raise TransientError(text, partition) from error
+            raise failed from error
 
     def _raise_for_connection(self) -> None:
         error = self._connection._error  # noqa: SLF001 raised by its next use only

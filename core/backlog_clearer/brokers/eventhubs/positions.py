@@ -28,12 +28,33 @@ _NO_OFFSET = frozenset({"", "no offset", "None"})
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
-def parse_partition_ids(found: object) -> list[int]:
-    """The partitions of an Event Hub from the management node's answer; raises `ValueError`."""
+class HubProperties(NamedTuple):
+    """One Event Hub, as `parse_hub` checked it."""
+
+    numbers: list[int]  # of its partitions, sorted
+    created_ms: int | None  # when it was created, since 1970; None: the service does not report it
+
+
+def incarnation_of(namespace: str, hub: str, created_ms: int | None) -> str | None:
+    """What tells an Event Hub from another one of its name; None: the service does not report it."""
+    return None if created_ms is None else f"{namespace}/{hub}".lower() + f" created {created_ms}"
+
+
+def parse_hub(found: object) -> HubProperties:
+    """An Event Hub from the management node's answer.
+
+    Keys and meaning: azure-eventhub, `_get_eventhub_properties`. Raises `ValueError` for an answer without
+    partitions, or with an impossible time.
+    """
     names = found.get(b"partition_ids") if isinstance(found, Mapping) else None
-    if not isinstance(names, list) or not names:
+    if not isinstance(found, Mapping) or not isinstance(names, list) or not names:
         raise ValueError("the answer names no partition")
-    return sorted(int(name) for name in names)
+    created = found.get(b"created_at") or None
+    if created is not None and (
+        not isinstance(created, int) or isinstance(created, bool) or created < 0
+    ):
+        raise ValueError(f"created_at is {created!r}")
+    return HubProperties(sorted(int(name) for name in names), created)
 
 
 class PartitionProperties(NamedTuple):
@@ -43,6 +64,7 @@ class PartitionProperties(NamedTuple):
     last: int  # sequence number of the last event enqueued; -1: never any
     offset: str  # its offset; "-1": never any
     empty: bool  # nothing is retained
+    created_ms: int | None = None  # of the Event Hub, asked for afterwards
 
 
 def parse_properties(found: object, number: int) -> PartitionProperties:

@@ -9,10 +9,11 @@ are opaque to clients, and processors resume by them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
-from backlog_clearer.brokers.eventhubs.admin import read_partition_numbers, read_partitions
+from backlog_clearer.brokers.eventhubs.admin import HubWatch, read_hub, read_partitions
 from backlog_clearer.brokers.eventhubs.amqp_lane import AmqpLane
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Held
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
@@ -33,12 +34,13 @@ from backlog_clearer.brokers.eventhubs.positions import (
     PartitionProperties,
     anomaly,
     backlog,
+    incarnation_of,
     left_up_to,
     selector,
     sequence_number,
 )
 from backlog_clearer.brokers.shared.parallel import in_parallel
-from backlog_clearer.errors import BrokerError, ClearerError, UsageError
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.model import (
     Claim,
     Mode,
@@ -59,6 +61,7 @@ from backlog_clearer.text import counted
 
 _Item = TypeVar("_Item")
 
+_SINCE_RECEIPT = "since the receipt"
 _TRAITS = Traits(unit="events", settle_interval_s=5.0)  # a blob written a partition and interval
 _PROBED = 32  # partitions on which the survey looks for readers with an owner level
 _WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
@@ -87,16 +90,22 @@ class EventHubsSource:
         options = self._options
         blobs = self._checkpoints.look() if self._checkpoints else Blobs({}, {}, (), {}, self._folder)
         self._folder = blobs.folder
-        numbers = read_partition_numbers(options)
-        partitions = [Partition(options.hub, number) for number in numbers]
+        hub = read_hub(options)
+        partitions = [Partition(options.hub, number) for number in hub.numbers]
         mine = self._run.choose(partitions)
         found = read_partitions(options, [partition.number for partition in mine])
+        for number, item in found.items():
+            if isinstance(item, PartitionProperties) and item.created_ms != hub.created_ms:
+                found[number] = TransientError("The Event Hub was created again during the survey.")
         live = (
             *live_processors(blobs.owners, options.ownership_expiration),
             # Only these: Event Hubs allows five readers of one partition, and slices survey at the same time.
             *self._readers(mine[:_PROBED]),
         )
-        states = [self._state(number, item, blobs) for number, item in found.items()]
+        states = [
+            replace(self._state(number, item, blobs), incarnation=self._incarnation(hub.created_ms))
+            for number, item in found.items()
+        ]
         store = self._checkpoints
         notes = notes_of(options, states, blobs, store.location if store else None, live)
         if store and blobs.nothing:
@@ -220,7 +229,12 @@ class EventHubsSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """See `source.Source`."""
-        ledger = Ledger(self._opened(), claims, self._folder)
+        ledger = Ledger(self._options, self._opened(), claims, self._folder)
+        try:
+            ledger.check()
+        except ClearerError:
+            ledger.close()
+            raise
         if self._kafka is not None:
             return self._kafka.open_lane(claims, ledger)
         return AmqpLane(self._options, claims, ledger, self._run.batch_size)
@@ -243,7 +257,8 @@ class EventHubsSource:
             if wanted is None:
                 error = error or "its target has no sequence number"
             left = None if error or wanted is None else left_up_to(item, position, wanted)
-            results.append(Remaining(partition, position, left, error))
+            incarnation = self._incarnation(item.created_ms)
+            results.append(Remaining(partition, position, left, error, incarnation))
         return results
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
@@ -251,9 +266,12 @@ class EventHubsSource:
         if self._checkpoints is None:
             raise UsageError(NO_STORE)
         blobs = self._checkpoints.look()
+        others = self._others({claim.partition: claim.state.incarnation for claim in claims})
 
         def write(checkpoints: Checkpoints, claim: Claim) -> Position | None:
             number = claim.partition.number
+            if claim.partition in others:
+                raise others[claim.partition]
             if number in blobs.faults:
                 raise BrokerError(blobs.faults[number], claim.partition)
             target = sequence_number(claim.target)
@@ -271,16 +289,29 @@ class EventHubsSource:
             raise UsageError("Restoring needs --checkpoint-store, where the positions are.")
 
         blobs = self._checkpoints.look()
+        others = self._others({item.partition: item.incarnation for item in recorded}, _SINCE_RECEIPT)
 
         def write(checkpoints: Checkpoints, item: Recorded) -> Position | None:
             partition, position, *_ = item
             number = partition.number
+            if partition in others:
+                raise others[partition]
             if number in blobs.faults:
                 raise BrokerError(f"{blobs.faults[number]}; it is left as it is", partition)
             checkpoints.restore(number, position, blobs.names.get(number, ()))
             return position
 
         return self._each(recorded, lambda item: item.partition, write)
+
+    def _incarnation(self, created_ms: int | None) -> str | None:
+        return incarnation_of(self._options.namespace, self._options.hub, created_ms)
+
+    def _others(
+        self, incarnations: Mapping[Partition, str | None], since: str = "since the survey"
+    ) -> dict[Partition, BrokerError]:
+        """See `HubWatch.others`."""
+        with closing(HubWatch(self._options)) as watch:
+            return watch.others(incarnations, since)
 
     def _each(
         self,

@@ -70,6 +70,7 @@ class EventHubsServer:
         self.jwt: str | None = None  # the bearer token that is accepted
         self.attached: list[tuple[str, str, int | None]] = []  # every (group, partition, level) so far
         self.lock = threading.RLock()
+        self._created = 0
         self.connections: set[_Connection] = set()
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
@@ -91,8 +92,25 @@ class EventHubsServer:
 
     def create(self, name: str, partitions: int, *, size: int = 100) -> Hub:
         """Create an Event Hub whose events have bodies of `size` bytes."""
-        hub = self.hubs[name] = Hub([EventLog() for _ in range(partitions)], body=b"x" * size)
+        self._created += 1
+        hub = Hub([EventLog() for _ in range(partitions)], body=b"x" * size)
+        hub.created_ms = 1_700_000_000_000 + self._created
+        self.hubs[name] = hub
         return hub
+
+    def recreate(self, name: str) -> Hub:
+        """Delete an Event Hub and create it again, as large and empty; its receivers are detached."""
+        with self.lock:
+            old = self.hubs[name]
+            new = self.create(name, len(old.partitions), size=len(old.body))
+            new.groups = set(old.groups)
+            for connection in self.connections:
+                for link in connection.links.values():
+                    if link.hub is old and link.open:
+                        connection.orders.append(
+                            (link, NOT_FOUND, f"The Event Hub '{name}' was deleted.")
+                        )
+        return new
 
     def produce(self, name: str, number: int, count: int) -> None:
         """Enqueue `count` events in one partition."""

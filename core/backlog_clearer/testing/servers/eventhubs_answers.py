@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from azure.eventhub._pyamqp.types import TYPE, VALUE, AMQPTypes
 from azure.eventhub._pyamqp.utils import amqp_long_value
 
 from backlog_clearer.testing.servers.eventhubs_events import Hub, offset_of, text_of
@@ -50,7 +51,17 @@ def describe(
         return 404, f"The messaging entity 'sb://{namespace}/{name}' could not be found.", None
     if text_of(asked[b"type"]) == "com.microsoft:eventhub":
         numbers = [str(number) for number in range(len(hub.partitions))]
-        return 200, "OK", {"name": name, "created_at": 0, "partition_ids": numbers}
+        return (
+            200,
+            "OK",
+            {
+                "name": name,
+                "created_at": {TYPE: AMQPTypes.timestamp, VALUE: hub.created_ms}
+                if hub.created_ms
+                else None,
+                "partition_ids": numbers,
+            },
+        )
     log = hub.partitions[int(text_of(asked[b"partition"]))]
     return (
         200,

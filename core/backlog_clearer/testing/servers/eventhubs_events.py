@@ -37,6 +37,7 @@ class Hub:
     partitions: list[EventLog]
     groups: set[str] = field(default_factory=lambda: {"$Default"})
     body: bytes = b"x" * 100
+    created_ms: int = 0  # 0: the service does not report it
 
 
 @dataclass(slots=True)
