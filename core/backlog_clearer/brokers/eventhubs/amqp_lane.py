@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from backlog_clearer.brokers.eventhubs.errors import PositionRefusedError
 from backlog_clearer.brokers.eventhubs.ledger import Ledger
 from backlog_clearer.brokers.eventhubs.links import LinkGroup, Receiver
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
@@ -30,13 +31,17 @@ class AmqpLane:
         claims: Sequence[Claim],
         ledger: Ledger,
         batch: int,
+        by_number: set[Partition],
     ) -> None:
+        """`by_number`: partitions whose offsets were refused before; shared by all lanes, and added to."""
         self._ledger = ledger
         self._claims = {claim.partition: claim for claim in claims}
         self._targets = {claim.partition: sequence_number(claim.target) for claim in claims}
         self._reached: list[Partition] = []  # with nothing to read, and not reported yet
         self._last: dict[Partition, int] = {}  # the last sequence number before what is to be read
         self._unsettled: dict[Partition, tuple[int, Position]] = {}
+        self._begins: dict[Partition, Position | None] = {}
+        self._by_number = by_number
         filters = {}
         for claim in claims:
             begin = claim.resume if claim.resume is not None else claim.state.position
@@ -46,7 +51,8 @@ class AmqpLane:
             if _is_reached(claim, begin):
                 self._reached.append(claim.partition)
             else:
-                filters[claim.partition] = selector(begin)
+                filters[claim.partition] = selector(begin, by_number=claim.partition in by_number)
+                self._begins[claim.partition] = begin
         follows = any(target is None for target in self._targets.values())
         self._group: LinkGroup | None = None
         if filters:
@@ -54,8 +60,7 @@ class AmqpLane:
                 options, filters, credit=options.prefetch, wanted=batch, metric=follows
             )
             try:
-                for error in self._group.attach().values():
-                    raise error
+                self._raise(self._group.attach())
                 self._group.start()
             except ClearerError:
                 self.close()
@@ -71,7 +76,7 @@ class AmqpLane:
         if group is None or not group.receivers:
             return ()
         if not any(receiver.tally.events for receiver in group.receivers):
-            group.pump(max_wait_s)
+            self._raise(group.pump(max_wait_s))
         advances = []
         for receiver in list(group.receivers):
             if max_messages == 0:
@@ -85,6 +90,20 @@ class AmqpLane:
             group.receivers[1:] + group.receivers[:1]
         )  # so that a limit does not favour one
         return advances
+
+    def _raise(self, refused: Mapping[Partition, ClearerError]) -> None:
+        """Raise the first refusal; where offsets were refused, the next lane resumes by sequence number."""
+        passing = None
+        for partition, error in refused.items():
+            begin = self._begins.get(partition)
+            other = selector(begin, by_number=True) != selector(begin)
+            if isinstance(error, PositionRefusedError) and other and partition not in self._by_number:
+                self._by_number.add(partition)
+                passing = passing or TransientError(f"{error} Resuming by sequence number.", partition)
+        if passing is not None:
+            raise passing
+        for error in refused.values():
+            raise error
 
     def _take(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
         """Report what has arrived on one link, up to the target and the limit.
@@ -117,7 +136,10 @@ class AmqpLane:
         if target is not None and at >= target:
             if at > target:
                 count = count_up_to(number, count, target)
-            position = self._claims[partition].target
+            # The event's own offset where it is there: with geo-replication, the survey's may be refused.
+            last = group.transport.event(tally, count - 1)
+            reached = event_number(last) == target
+            position = position_from(last) if reached else self._claims[partition].target
             assert position is not None  # noqa: S101 it has a sequence number
             left: int | None = 0
             group.drop(receiver)

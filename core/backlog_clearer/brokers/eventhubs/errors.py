@@ -33,6 +33,9 @@ _TRANSIENT = (
 """Conditions that may pass, as in the SDK's texts without punctuation."""
 
 
+_REFUSED_POSITIONS = ("georeplicationinvalidoffset", "argumentoutofrange", "argumenterror")
+"""Conditions for a position to start at; the first is of offsets (go: azeventhubs/internal/errors)."""
+
 _LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 """Answers of Blob Storage below 500 that mean "try again"."""
 _CHANGED = {"conditionnotmet", "blobalreadyexists"}
@@ -41,6 +44,10 @@ _CHANGED = {"conditionnotmet", "blobalreadyexists"}
 
 class AttachedElsewhereError(BrokerError):
     """Other consumers hold the partition: reading is possible once they are gone."""
+
+
+class PositionRefusedError(BrokerError):
+    """The service does not start at this position; at another spelling of it, it may."""
 
 
 def service_error(
@@ -89,11 +96,14 @@ def service_error(
             f"{options.custom_endpoint_address or options.namespace} cannot be reached: {cause}. Check the"
             " name, the network and that port 5671 is open."
         )
-    elif has("argumentoutofrange", "argumenterror"):
-        message = (
-            f"The service does not have the position in {place}: {cause}. The Event Hub was probably"
-            " created again since the checkpoint was written."
+    elif has(*_REFUSED_POSITIONS):
+        kind = PositionRefusedError
+        reason = (
+            "It was stored before geo-replication, or in another region."
+            if has("georeplication")
+            else "The Event Hub was probably created again since the checkpoint was written."
         )
+        message = f"The service does not have the position in {place}: {cause}. {reason}"
     elif denied or has(*_TRANSIENT):
         kind = TransientError
         if has("serverbusy"):

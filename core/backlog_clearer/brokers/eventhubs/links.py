@@ -8,7 +8,7 @@ would grow without end), and session windows and link credit are updated here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from azure.eventhub._pyamqp import ReceiveClient
@@ -19,8 +19,9 @@ from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, AmqpConnection
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.positions import position_from
+from backlog_clearer.brokers.eventhubs.positions import position_from, selector
 from backlog_clearer.brokers.eventhubs.wire import Tally
+from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import ClearerError, TransientError, UsageError
 from backlog_clearer.model import Partition, Position
 
@@ -28,6 +29,7 @@ _EPOCH = b"com.microsoft:epoch"
 _GEOREPLICATION = b"com.microsoft:georeplication"  # offsets as strings, as the SDK's own consumers ask
 _METRIC = b"com.microsoft:enable-receiver-runtime-metric"  # the partition's end with each event
 _U32 = 0xFFFFFFFF
+_PROBES = 64  # links that look for readers over one connection
 
 
 class Receiver:
@@ -133,10 +135,10 @@ class LinkGroup:
                 except FAILURES as error:
                     refused[receiver.partition] = self._failed(error, receiver.partition)
             self._raise_for_connection()
-        raise TransientError(
-            f"{self._options.namespace} did not attach {waiting[0].partition} within {TIMEOUT_S:.0f} s.",
-            waiting[0].partition,
-        )
+        for receiver in waiting:
+            text = f"{self._options.namespace} did not attach {receiver.partition} within {TIMEOUT_S:.0f} s."
+            refused[receiver.partition] = TransientError(text, receiver.partition)
+        return refused
 
     def settle_refusals(self) -> dict[Partition, ClearerError]:
         """Refusals that follow the attachment: the service attaches a link first, then refuses it."""
@@ -160,27 +162,35 @@ class LinkGroup:
             self.transport.tallies[channel << 32 | link.remote_handle] = receiver.tally
             link.flow(link_credit=receiver.credit)
 
-    def pump(self, wait_s: float) -> None:
-        """Receive for `wait_s` at most, less if anything arrives.
+    def pump(self, wait_s: float) -> dict[Partition, ClearerError]:
+        """Receive for `wait_s` at most, less if anything arrives; returns why links were detached.
 
-        Raises `ClearerError` for what the service reported.
+        Raises `TransientError` or `BrokerError` if the connection as a whole fails.
         """
-        partition = None
-        try:
-            for receiver in self.receivers:
-                partition = receiver.partition
+        refused = {}
+        for receiver in self.receivers:
+            try:
                 receiver.client.client_ready()  # renews the token; raises if the link was detached
-            partition = None
+            except FAILURES as error:
+                self._raise_for_connection()
+                refused[receiver.partition] = self._detached(error, receiver.partition)
+        if refused:
+            return refused
+        try:
             self.transport.wait_s = wait_s
             self._connection.listen()
             for receiver in self.receivers:
                 receiver.book()
         except FAILURES as error:
-            failed = self._failed(error, partition)
-            if isinstance(failed, UsageError):  # it existed when the link was attached
-                text = f"{partition or self._options.hub} was deleted, or is being deleted: {failed}"
-                raise TransientError(text, partition) from error
-            raise failed from error
+            raise self._failed(error, None) from error
+        return refused
+
+    def _detached(self, error: BaseException, partition: Partition) -> ClearerError:
+        failed = self._failed(error, partition)
+        if isinstance(failed, UsageError):  # it existed when the link was attached
+            text = f"{partition} was deleted, or is being deleted: {failed}"
+            return TransientError(text, partition)
+        return failed
 
     def _raise_for_connection(self) -> None:
         error = self._connection._error  # noqa: SLF001 raised by its next use only
@@ -218,7 +228,8 @@ def position_of(options: EventHubsOptions, partition: Partition, number: int) ->
         group.start()
         receiver = group.receivers[0]
         for _ in range(int(TIMEOUT_S / 0.25)):
-            group.pump(0.25)
+            for error in group.pump(0.25).values():
+                raise error
             if receiver.tally.events:
                 return position_from(group.transport.event(receiver.tally, 0))
     except (ValueError, IndexError) as error:
@@ -228,3 +239,32 @@ def position_of(options: EventHubsOptions, partition: Partition, number: int) ->
     raise TransientError(
         f"{partition}: the event with sequence number {number} did not arrive.", partition
     )
+
+
+def find_readers(
+    options: EventHubsOptions, partitions: Sequence[Partition]
+) -> dict[Partition, ClearerError]:
+    """Look for readers with an owner level, by trying to attach beside them without granting any credit.
+
+    Returns why it was refused, by partition: `AttachedElsewhereError` where there is one. Raises
+    `UsageError` if the consumer group does not exist.
+    """
+    plain = options.model_copy(update={"owner_level": None})
+
+    def probe(chunk: Sequence[Partition]) -> dict[Partition, ClearerError]:
+        group = LinkGroup(plain, {partition: selector(None) for partition in chunk}, credit=0)
+        try:
+            refused = group.attach()
+            refused.update(group.settle_refusals())
+        finally:
+            group.close()
+        return refused
+
+    chunks = [partitions[at : at + _PROBES] for at in range(0, len(partitions), _PROBES)]
+    found: dict[Partition, ClearerError] = {}
+    for chunk, answer in zip(chunks, in_parallel(chunks, lambda: probe), strict=True):
+        found.update(dict.fromkeys(chunk, answer) if isinstance(answer, ClearerError) else answer)
+    missing = [error for error in found.values() if isinstance(error, UsageError)]
+    if missing and len(missing) == len(partitions):
+        raise missing[0]
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Elsewhere, Ownership
+from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import LEGACY, PartitionProperties, left_up_to
 from backlog_clearer.brokers.shared.names import never_stored
@@ -40,6 +41,23 @@ def live_processors(owners: Sequence[Ownership], expiration_s: float) -> tuple[s
         numbers = ", ".join(map(str, owned))
         texts.append(f"processor {name} (partitions {numbers}; renewed {max(0.0, age):.0f} s ago)")
     return tuple(texts)
+
+
+def exclusive_readers(refused: Mapping[Partition, ClearerError]) -> tuple[str, ...]:
+    """Consumers that let no other read their partition, from the refusals that `find_readers` met."""
+    held = sorted(key for key, error in refused.items() if isinstance(error, AttachedElsewhereError))
+    return tuple(f"a consumer that holds {partition}" for partition in held)
+
+
+def unprobed_notes(refused: Mapping[Partition, ClearerError]) -> list[str]:
+    """Partitions of which it is not known whether another consumer holds them."""
+    others = {k: error for k, error in refused.items() if not isinstance(error, AttachedElsewhereError)}
+    if not others:
+        return []
+    first = min(others)
+    return [
+        f"Whether a consumer holds {listed(sorted(others))} exclusively is not known: {others[first]}"
+    ]
 
 
 def undo_of(fault: str | None) -> str | None:

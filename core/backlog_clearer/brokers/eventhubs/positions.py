@@ -171,12 +171,15 @@ def sequence_number(position: Position | None) -> int | None:
     return None if number is None else int(number)
 
 
-def selector(position: Position | None) -> str:
-    """The filter for the events after a position; by offset where it is known, as processors do."""
+def selector(position: Position | None, *, by_number: bool = False) -> str:
+    """The filter for the events after a position; by offset where it is known, as processors do.
+
+    `by_number`: by its sequence number if it has one, which is the same in every region.
+    """
     if position is None:
         return "amqp.annotation.x-opt-offset > '-1'"
     found = checked_position(position)
-    if found["offset"] is not None:
+    if found["offset"] is not None and not (by_number and found["sequence_number"] is not None):
         return f"amqp.annotation.x-opt-offset > '{found['offset']}'"
     return f"amqp.annotation.x-opt-sequence-number > '{found['sequence_number']}'"
 

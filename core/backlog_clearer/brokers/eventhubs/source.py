@@ -17,17 +17,18 @@ from backlog_clearer.brokers.eventhubs.admin import HubWatch, read_hub, read_par
 from backlog_clearer.brokers.eventhubs.amqp_lane import AmqpLane
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Held
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
-from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
 from backlog_clearer.brokers.eventhubs.kafka_lane import KafkaEndpoint
 from backlog_clearer.brokers.eventhubs.ledger import Ledger
-from backlog_clearer.brokers.eventhubs.links import LinkGroup
+from backlog_clearer.brokers.eventhubs.links import find_readers
 from backlog_clearer.brokers.eventhubs.notes import (
     NO_STORE,
     doubt_of,
+    exclusive_readers,
     live_processors,
     never_notes,
     notes_of,
     undo_of,
+    unprobed_notes,
 )
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventReader
 from backlog_clearer.brokers.eventhubs.positions import (
@@ -36,7 +37,6 @@ from backlog_clearer.brokers.eventhubs.positions import (
     backlog,
     incarnation_of,
     left_up_to,
-    selector,
     sequence_number,
 )
 from backlog_clearer.brokers.shared.parallel import in_parallel
@@ -63,7 +63,6 @@ _Item = TypeVar("_Item")
 
 _SINCE_RECEIPT = "since the receipt"
 _TRAITS = Traits(unit="events", settle_interval_s=5.0)  # a blob written a partition and interval
-_PROBED = 32  # partitions on which the survey looks for readers with an owner level
 _WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
 
 _UNKNOWN = "nothing was cleared, and what is left is unknown, because there is no checkpoint store"
@@ -79,6 +78,7 @@ class EventHubsSource:
         self._checkpoints = self._opened()
         self._folder = f"{options.namespace}/{options.hub}/{options.consumer_group}/".lower()
         self._kafka: KafkaEndpoint | None = None
+        self._by_number: set[Partition] = set()  # whose offsets the service refused to a lane
 
     @property
     def traits(self) -> Traits:
@@ -97,10 +97,11 @@ class EventHubsSource:
         for number, item in found.items():
             if isinstance(item, PartitionProperties) and item.created_ms != hub.created_ms:
                 found[number] = TransientError("The Event Hub was created again during the survey.")
+        # Only these: Event Hubs allows five readers of one partition, and slices survey at the same time.
+        refused = find_readers(options, mine)
         live = (
             *live_processors(blobs.owners, options.ownership_expiration),
-            # Only these: Event Hubs allows five readers of one partition, and slices survey at the same time.
-            *self._readers(mine[:_PROBED]),
+            *exclusive_readers(refused),
         )
         states = [
             replace(self._state(number, item, blobs), incarnation=self._incarnation(hub.created_ms))
@@ -110,6 +111,7 @@ class EventHubsSource:
         notes = notes_of(options, states, blobs, store.location if store else None, live)
         if store and blobs.nothing:
             notes += never_notes(options, blobs, found)
+        notes += unprobed_notes(refused)
         if self._run.mode is Mode.CONSUME:
             notes.append(self._choose_reader(states, found))
         return Survey(
@@ -136,25 +138,6 @@ class EventHubsSource:
         if self._checkpoints:
             identity["checkpoints"] = self._checkpoints.location
         return identity
-
-    def _readers(self, partitions: Sequence[Partition]) -> tuple[str, ...]:
-        """Readers with an owner level, by trying to attach beside them without granting any credit.
-
-        Raises `UsageError` if the consumer group does not exist.
-        """
-        if not partitions:
-            return ()
-        plain = self._options.model_copy(update={"owner_level": None})
-        group = LinkGroup(plain, {partition: selector(None) for partition in partitions}, credit=0)
-        try:
-            refused = group.attach()
-            refused.update(group.settle_refusals())
-        finally:
-            group.close()
-        for error in refused.values():
-            if not isinstance(error, AttachedElsewhereError):
-                raise error
-        return tuple(f"a consumer that holds {partition}" for partition in sorted(refused))
 
     def _state(
         self, number: int, found: PartitionProperties | ClearerError, blobs: Blobs
@@ -237,7 +220,7 @@ class EventHubsSource:
             raise
         if self._kafka is not None:
             return self._kafka.open_lane(claims, ledger)
-        return AmqpLane(self._options, claims, ledger, self._run.batch_size)
+        return AmqpLane(self._options, claims, ledger, self._run.batch_size, self._by_number)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Blobs read afresh against the partitions' properties; see `source.Source`."""

@@ -320,7 +320,9 @@ class _Connection:
         level = (fields[13] or {}).get(b"com.microsoft:epoch")
         link.level = level
         link.metric = _METRIC in (fields[12] or [])
-        refusal = self._rank(link) or place_link(link, fields[5][7] or {})
+        refusal = self._rank(link) or place_link(
+            link, fields[5][7] or {}, geo=int(path[4]) in self.server.faults.refused_offsets
+        )
         if refusal:
             link.log = None
             return refusal

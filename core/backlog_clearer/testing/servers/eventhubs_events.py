@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BAD_ARGUMENT = b"com.microsoft:argument-out-of-range"
+BAD_OFFSET = b"com.microsoft:georeplication:invalid-offset"
 _SELECTOR = re.compile(r"amqp\.annotation\.x-opt-([a-z-]+) (>=?) '([^']*)'")
 _OFFSET_BASE, _OFFSET_STEP, _OFFSET_DIGITS = 1_000_000_000, 64, 10
 
@@ -49,6 +50,7 @@ class Faults:
     garbled: dict[int, dict[str, Any]] = field(default_factory=dict)  # in each answer about a partition
     detach_after: deque[tuple[int, bytes, str]] = field(default_factory=deque)  # after n events sent
     drop_after: deque[int] = field(default_factory=deque)  # the connection breaks after n events
+    refused_offsets: set[int] = field(default_factory=set)  # partitions, as with geo-replication
     silent_after: int | None = None  # after so many reads a connection is not answered
     missing_hub_at_cbs: bool = False  # a missing hub is reported when the token is put, not later
 
@@ -169,8 +171,11 @@ def text_of(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def place_link(link: Link, filters: dict[bytes, Any]) -> tuple[bytes, str] | None:
-    """Start a link at the position that its selectors name; returns the refusal, or None."""
+def place_link(link: Link, filters: dict[bytes, Any], *, geo: bool = False) -> tuple[bytes, str] | None:
+    """Start a link at the position that its selectors name; returns the refusal, or None.
+
+    `geo`: offsets are refused, as those of another region are.
+    """
     assert link.log is not None
     link.next = link.log.begin
     for value in filters.values():
@@ -180,6 +185,8 @@ def place_link(link: Link, filters: dict[bytes, Any]) -> tuple[bytes, str] | Non
         kind, sign, text = found.groups()
         if text == "@latest":
             at = link.log.end - 1
+        elif kind == "offset" and geo and text != "-1":
+            return BAD_OFFSET, f"The offset '{text}' is not valid for this region."
         elif kind == "offset":
             at = _sequence_of(text)
         else:
