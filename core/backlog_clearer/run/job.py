@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from backlog_clearer.engine.drain import Snapshot
@@ -47,6 +47,11 @@ class Callbacks:
         None
     )  # seconds at most; called while a run waits for proof
     halted: Callable[[], bool] = lambda: False  # whether to stop waiting
+
+
+def reading_nothing(job: Job) -> Job:
+    """The same job for a survey only: an adapter need not prepare to read."""
+    return replace(job, run=job.run.model_copy(update={"dry_run": True}))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backlog_clearer.run.job import Job, now, opened
+from backlog_clearer.run.job import Job, now, opened, reading_nothing
 from backlog_clearer.run.record import Record
 from backlog_clearer.run.report import Action, RunResult, as_json
 from backlog_clearer.run.survey import chosen
@@ -10,7 +10,7 @@ from backlog_clearer.run.survey import chosen
 
 def status(job: Job) -> RunResult:
     """Survey a job's subscription and report it; changes nothing. Raises like `run.clear.clear`."""
-    with opened(job) as source:
+    with opened(reading_nothing(job)) as source:
         started_at = now()
         found, states = chosen(source, job.run)
         record = Record(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from backlog_clearer.errors import RefusedError
 from backlog_clearer.model import PartitionState, Survey
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.job import Job, opened
+from backlog_clearer.run.job import Job, opened, reading_nothing
 from backlog_clearer.run.plan import choose, live_text
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.source import Source
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 def look(job: Job) -> Seen:
     """Survey a job's subscription; changes nothing. Raises like `run.clear.clear`."""
-    with opened(job) as source:
+    with opened(reading_nothing(job)) as source:
         found, states = chosen(source, job.run)
         return Seen(found, states, source.traits.unit, source.traits.competing)
 

@@ -7,9 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from azure.eventhub._pyamqp import AMQPClient
-from azure.eventhub._pyamqp.message import Message
-
 from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, AmqpConnection
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
@@ -20,6 +17,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     parse_hub,
     parse_properties,
 )
+from backlog_clearer.brokers.eventhubs.sdk import AMQPClient, Message
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, RecreatedError, TransientError, UsageError
 from backlog_clearer.model import Partition

@@ -22,13 +22,11 @@ import certifi
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import AzureError
 from azure.eventhub import EventHubConsumerClient, TransportType
-from azure.eventhub._pyamqp._connection import Connection
-from azure.eventhub._pyamqp.error import AMQPException
-from azure.eventhub._pyamqp.sasl import SASLTransport
 from azure.identity import DefaultAzureCredential
 
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.sdk import AMQPException, Connection, SASLTransport
 from backlog_clearer.brokers.eventhubs.wire import (
     FRAME,
     FRAME_HEADER_BYTES,
@@ -212,7 +210,7 @@ class AmqpConnection:
         self.transport = CountingTransport(
             host.hostname or "",
             credential=self.auth.sasl,
-            port=host.port or 5671,
+            port=host.port or options.port,
             custom_endpoint=custom.hostname,
             custom_port=custom.port,
             socket_timeout=TIMEOUT_S,

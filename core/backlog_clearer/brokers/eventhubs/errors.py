@@ -62,7 +62,7 @@ def service_error(
     cause = text.split(" Error condition:", maxsplit=1)[0].split(" TrackingId:", maxsplit=1)[0]
     cause = cause[:300].rstrip(" .") or type(error).__name__
     name = re.sub(r"[^a-z0-9]", "", text.lower())
-    place = f"{partition}" if partition else f"{options.hub} on {options.namespace}"
+    place = f"{partition}" if partition else f"{options.hub} on {options.place}"
 
     def has(*words: str) -> bool:
         return any(word in name for word in words)
@@ -74,7 +74,7 @@ def service_error(
     if has("notfound", "statuscode404"):
         return UsageError(
             f"There is no Event Hub {options.hub!r} with a consumer group {options.consumer_group!r} on"
-            f" {options.namespace}: {cause}. Check --eventhub-name and --consumer-group."
+            f" {options.place}: {cause}. Check --eventhub-name and --consumer-group."
         )
     if has("linkstolen", "higherepoch"):
         kind = AttachedElsewhereError
@@ -87,14 +87,14 @@ def service_error(
         message = f"The service allows no more readers on {place}: {cause}. Stop others of this consumer group."
     elif denied and not has("timedout", "timeout"):
         message = (
-            f"{options.namespace} refused the sign-in for {options.hub!r}: {cause}. Check the key and its"
+            f"{options.place} refused the sign-in for {options.hub!r}: {cause}. Check the key and its"
             " Listen claim (with Microsoft Entra ID: the role Azure Event Hubs Data Receiver)."
         )
     elif has("failedtoinitiatetheconnection") or isinstance(error, FileNotFoundError):
         kind = BrokerError if isinstance(error, FileNotFoundError) else TransientError
         message = (
-            f"{options.custom_endpoint_address or options.namespace} cannot be reached: {cause}. Check the"
-            " name, the network and that port 5671 is open."
+            f"{options.place} cannot be reached: {cause}. Check the name, the network and that port"
+            f" {options.port} is open."
         )
     elif has(*_REFUSED_POSITIONS):
         kind = PositionRefusedError

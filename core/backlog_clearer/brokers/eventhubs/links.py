@@ -11,15 +11,19 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from azure.eventhub._pyamqp import ReceiveClient
-from azure.eventhub._pyamqp.constants import ReceiverSettleMode, SenderSettleMode
-from azure.eventhub._pyamqp.endpoints import ApacheFilters, Source
-from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
-
 from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, AmqpConnection
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import position_from, selector
+from backlog_clearer.brokers.eventhubs.sdk import (
+    ApacheFilters,
+    ReceiveClient,
+    ReceiverSettleMode,
+    SenderSettleMode,
+    Source,
+    amqp_long_value,
+    amqp_string_value,
+)
 from backlog_clearer.brokers.eventhubs.wire import Tally
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import ClearerError, TransientError, UsageError

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Elsewhere, Ownership
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
-from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.positions import LEGACY, PartitionProperties, left_up_to
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventReader
+from backlog_clearer.brokers.eventhubs.positions import (
+    LEGACY,
+    PartitionProperties,
+    left_up_to,
+    sequence_number,
+)
 from backlog_clearer.brokers.shared.names import never_stored
-from backlog_clearer.errors import ClearerError
+from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.model import Partition, PartitionState, total_known
 from backlog_clearer.text import counted, listed
 
@@ -24,6 +30,7 @@ _LIVE = (
     "Processors read a checkpoint only when they claim its partition: those that run now continue"
     " from where they are, and their next checkpoints overwrite those of this run."
 )
+_WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
 _SPELLING = (
     "New checkpoints get names in lower case, as Python, .NET, JavaScript and Azure Functions look for them;"
     " processors in Go and Java look for names as their own settings spell namespace, Event Hub and group."
@@ -58,6 +65,48 @@ def unprobed_notes(refused: Mapping[Partition, ClearerError]) -> list[str]:
     return [
         f"Whether a consumer holds {listed(sorted(others))} exclusively is not known: {others[first]}"
     ]
+
+
+def reason_for_amqp(
+    options: EventHubsOptions, states: Sequence[PartitionState], *, dry_run: bool
+) -> str | None:
+    """Why the Kafka endpoint is not asked, as a note; None: it is, since that reader is wanted.
+
+    Raises `UsageError` if --reader kafka cannot be used.
+    """
+    if options.reader is EventReader.AMQP:
+        return "Reading over AMQP, as --reader amqp asks for."
+    wanted = options.reader is EventReader.KAFKA
+    unnumbered = sum(
+        state.position is not None and not state.error and sequence_number(state.position) is None
+        for state in states
+    )
+    size = sum(state.backlog or 0 for state in states)
+    reason = None
+    if unnumbered:
+        cause = (
+            f"{counted(unnumbered, 'checkpoint')} without a sequence number, which the Kafka endpoint"
+            " needs to start there"
+        )
+        if wanted:
+            raise UsageError(f"--reader kafka cannot be used: {cause}. Use --reader amqp.")
+        reason = f"Reading over AMQP: {cause}."
+    elif not wanted and options.connection_string is None:
+        reason = "Reading over AMQP: the Kafka endpoint needs a connection string to sign in."
+    elif not wanted and size < _WORTH_KAFKA:
+        reason = (
+            f"Reading over AMQP: {counted(size, 'event')}, too few to gain from the Kafka endpoint."
+        )
+    elif dry_run:  # the endpoint may take seconds to answer, and nothing will be read
+        reason = "Reading through the Kafka endpoint if it answers when the run begins, else over AMQP."
+    return reason
+
+
+def without_options(text: str) -> str:
+    """A text of the Kafka adapter without the sentences that name its options: there are none here."""
+    sentences = re.split(r"(?<=[.;]) ", text)
+    kept = [part for part in sentences if not re.search(r"(?:^|[\s(,])--?[A-Za-z]", part)]
+    return " ".join(kept) or "it does not answer as expected."
 
 
 def undo_of(fault: str | None) -> str | None:

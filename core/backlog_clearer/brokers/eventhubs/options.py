@@ -13,6 +13,7 @@ from backlog_clearer.options.base import Name, SystemOptions
 FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
 """Where Azure Functions' Event Hubs extension keeps checkpoints, in the AzureWebJobsStorage account."""
 
+_PORT, _EMULATOR_PORT = 5671, 5672
 _STORE_URL = re.compile(r"(?P<scheme>https?://)(?P<host>[^/?;=]+)(?P<path>[^?;=]*)(?P<query>(?:\?.*)?)")
 _ADDRESS = re.compile(r"(?:[^.:]+|[0-9.]+|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?")  # or a name without dots
 
@@ -126,6 +127,17 @@ class EventHubsOptions(SystemOptions):
         return self.eventhub_name or self._part("EntityPath")
 
     @property
+    def port(self) -> int:
+        """The port of a namespace that names none: the emulator's documented string does not."""
+        return _EMULATOR_PORT if self.emulated else _PORT
+
+    @property
+    def place(self) -> str:
+        """What is connected to, for errors."""
+        place = self.custom_endpoint_address or self.namespace
+        return f"the Event Hubs emulator at {place}" if self.emulated else place
+
+    @property
     def emulated(self) -> bool:
         """Whether the connection string is the development emulator's, which has no TLS."""
         return self._part("UseDevelopmentEmulator").lower() == "true"
@@ -148,6 +160,12 @@ class EventHubsOptions(SystemOptions):
                 "the namespace is missing: --connection-string begins with"
                 " Endpoint=sb://<namespace>.servicebus.windows.net/, and --fully-qualified-namespace is"
                 " only that host"
+            )
+        entity = self._part("EntityPath")
+        if self.eventhub_name and entity and self.eventhub_name.lower() != entity.lower():
+            raise ValueError(
+                f"--eventhub-name is {self.eventhub_name!r}, but the connection string has the EntityPath"
+                f" {entity!r}"
             )
         if not self.hub:
             raise ValueError(

@@ -27,8 +27,10 @@ from backlog_clearer.brokers.eventhubs.notes import (
     live_processors,
     never_notes,
     notes_of,
+    reason_for_amqp,
     undo_of,
     unprobed_notes,
+    without_options,
 )
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventReader
 from backlog_clearer.brokers.eventhubs.positions import (
@@ -57,13 +59,11 @@ from backlog_clearer.model import (
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Lane, failed_state
-from backlog_clearer.text import counted
 
 _Item = TypeVar("_Item")
 
 _SINCE_RECEIPT = "since the receipt"
 _TRAITS = Traits(unit="events", settle_interval_s=5.0)  # a blob written a partition and interval
-_WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
 
 _UNKNOWN = "nothing was cleared, and what is left is unknown, because there is no checkpoint store"
 
@@ -171,35 +171,19 @@ class EventHubsSource:
         if self._kafka is not None:
             self._kafka.close()
             self._kafka = None
-        if options.reader is EventReader.AMQP:
-            return "Reading over AMQP, as --reader amqp asks for."
-        unnumbered = sum(
-            state.position is not None and not state.error and sequence_number(state.position) is None
-            for state in states
-        )
-        if unnumbered:
-            reason = (
-                f"{counted(unnumbered, 'checkpoint')} without a sequence number, which the Kafka endpoint"
-                " needs to start there"
-            )
-            if options.reader is EventReader.KAFKA:
-                raise UsageError(f"--reader kafka cannot be used: {reason}. Use --reader amqp.")
-            return f"Reading over AMQP: {reason}."
-        if options.reader is EventReader.AUTO:
-            size = sum(state.backlog or 0 for state in states)
-            if options.connection_string is None:
-                return "Reading over AMQP: the Kafka endpoint needs a connection string to sign in."
-            if size < _WORTH_KAFKA:
-                return f"Reading over AMQP: {counted(size, 'event')}, too few to gain from the Kafka endpoint."
+        reason = reason_for_amqp(options, states, dry_run=self._run.dry_run)
+        if reason is not None:
+            return reason
         good = {number: item for number, item in found.items() if isinstance(item, PartitionProperties)}
         endpoint = KafkaEndpoint(options, self._run)
         try:
             endpoint.check(good)
         except ClearerError as error:
             endpoint.close()
+            cause = without_options(str(error))
             if options.reader is EventReader.KAFKA:
-                raise
-            return f"Reading over AMQP, because the Kafka endpoint cannot be used: {error}"
+                raise type(error)(cause) from error
+            return f"Reading over AMQP, because the Kafka endpoint cannot be used: {cause}"
         self._kafka = endpoint
         return f"Reading through the Kafka endpoint {endpoint.address}" + (
             ", as --reader kafka asks for."
