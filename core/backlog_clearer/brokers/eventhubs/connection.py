@@ -1,22 +1,11 @@
-"""Azure Event Hubs over AMQP: the SDK's client and connection, with a transport that counts events.
-
-The SDK spends about 30 µs on an event: two socket reads, a decoded performative, a decoded message.
-A drain needs only how many events arrived and the sequence number and offset of the last. So the SDK's
-transport is replaced by one that reads in bulk and counts the transfers where they lie (`wire`); every
-other frame is left to the SDK.
-"""
+"""Azure Event Hubs over AMQP: the SDK's client and connection, over a transport that counts events."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import ssl
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import certifi
 from azure.core.credentials import TokenCredential
@@ -24,20 +13,11 @@ from azure.core.exceptions import AzureError
 from azure.eventhub import EventHubConsumerClient, TransportType
 from azure.identity import DefaultAzureCredential
 
+from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S, Counting, CountingTransport
 from backlog_clearer.brokers.eventhubs.errors import service_error
-from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.sdk import AMQPException, Connection, SASLTransport
-from backlog_clearer.brokers.eventhubs.wire import (
-    FRAME,
-    FRAME_HEADER_BYTES,
-    Tally,
-    message_annotations,
-    walk_frames,
-)
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventTransport
+from backlog_clearer.brokers.eventhubs.sdk import AMQPException, Connection
 from backlog_clearer.errors import UsageError
-
-TIMEOUT_S = 12.0
-"""The longest time that a request to the service may take."""
 
 FRAME_SIZE = 65536
 """Bytes; the size that the service uses."""
@@ -45,7 +25,7 @@ FRAME_SIZE = 65536
 FAILURES = (AMQPException, AzureError, OSError, ValueError, TimeoutError)
 """The exceptions of the SDK's AMQP layers."""
 
-_HEAD_BYTES = 4096  # kept of an event that spans buffers: more than its annotations take
+_WEBSOCKET_PATH = "/$servicebus/websocket/"  # azure-eventhub, `_client_base`
 
 
 def credential() -> TokenCredential:
@@ -83,117 +63,45 @@ def consumer_client(options: EventHubsOptions) -> EventHubConsumerClient:
         ) from None
 
 
-class CountingTransport(SASLTransport):  # type: ignore[misc]  # the SDK's layers below its API are untyped
-    """The SDK's transport, with bulk reads and, for the links in `tallies`, counting.
-
-    It stops reading while counted events have not been taken, so the buffer that `Tally.events` points
-    into stays as it is, and memory is bounded by it.
-    """
-
-    def __init__(self, host: str, *, size: int = 1 << 20, **options: Any) -> None:
-        super().__init__(host, connect_timeout=TIMEOUT_S, **options)
-        self.tallies: dict[int, Tally] = {}
-        self.buffer = bytearray(size)
-        self.received = 0  # bytes
-        self.wait_s = 0.2  # how long a read waits for the first byte
-        self.wanted = 1000  # events after which a read stops
-        self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops have to end
-        self._view = memoryview(self.buffer)
-        self._at = 0
-        self._end = 0
-
-    @contextmanager
-    def block(self) -> Iterator[socket.socket]:
-        """Limit the time of the SDK's sign-in, which has no limit."""
-        before = self.wait_s, self.give_up_at
-        self.wait_s, self.give_up_at = TIMEOUT_S, time.monotonic() + TIMEOUT_S
-        try:
-            yield self.sock
-        finally:
-            self.wait_s, self.give_up_at = before
-
-    def read(self, verify_frame_type: int | None = 0) -> tuple[memoryview, int, memoryview | None]:
-        """The next frame that is not a counted transfer: (header, channel, body).
-
-        Counts transfers meanwhile. Raises `TimeoutError`, which means "nothing arrived" to the SDK, if there
-        is none within `wait_s` or as soon as counted events wait to be taken; and `OSError` after
-        `give_up_at`.
-        """
-        del verify_frame_type  # a frame of the wrong type fails to decode, too
-        deadline = time.monotonic() + self.wait_s
-        while True:
-            self._at = walk_frames(self.buffer, self._at, self._end, self.tallies)
-            frame = self._take()
-            if frame is not None:
-                return frame
-            counted = sum(len(tally.events) for tally in self.tallies.values())
-            full = counted >= self.wanted or (counted > 0 and self._end == len(self.buffer))
-            wait = 0.0 if counted else max(0.0, deadline - time.monotonic())
-            if not full and self._fill(wait, keep=counted > 0):
-                continue
-            now = time.monotonic()
-            if self.give_up_at is not None and now >= self.give_up_at:
-                raise OSError("it did not answer in time")
-            if counted or now >= deadline:
-                raise TimeoutError
-
-    def _take(self) -> tuple[memoryview, int, memoryview | None] | None:
-        """One complete frame, in the form that the SDK expects."""
-        at = self._at
-        if self._end - at < FRAME_HEADER_BYTES:
-            return None
-        header = memoryview(bytes(self._view[at : at + 8]))
-        if bytes(header[:4]) == b"AMQP":
-            self._at = at + 8
-            return header, 0, None
-        size, words, _, channel = FRAME(self.buffer, at)
-        if size > len(self.buffer) or size < FRAME_HEADER_BYTES:
-            raise OSError(f"a frame of {size} bytes, which is not an AMQP frame")
-        if self._end - at < size:
-            return None
-        self._at = at + size
-        return header, channel, memoryview(bytes(self._view[at + words * 4 : at + size]))
-
-    def _fill(self, wait_s: float, *, keep: bool) -> bool:
-        """Receive the bytes that are there; False if none came. `keep`: do not move the buffer's content."""
-        if not keep:
-            self._compact()
-        try:
-            self.sock.settimeout(wait_s)
-            got = self.sock.recv_into(self._view[self._end :])
-        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
-            return False
-        except ssl.SSLError as error:
-            if "timed out" in str(error):
-                return False
-            raise
-        finally:
-            if self.sock is not None:
-                self.sock.settimeout(TIMEOUT_S)  # for what the SDK writes
-        if not got:
-            raise ConnectionResetError("Server unexpectedly closed connection")
-        self._end += got
-        self.received += got
-        return True
-
-    def _compact(self) -> None:
-        """Move an incomplete frame to the front, and keep the head of an incomplete event."""
-        if self._at == 0:
-            return
-        for tally in self.tallies.values():
-            if tally.first is not None and tally.first >= 0:
-                tally.head = bytes(self._view[tally.first : min(self._at, tally.first + _HEAD_BYTES)])
-                tally.first = -1
-        rest = self._end - self._at
-        self.buffer[:rest] = self.buffer[self._at : self._end]
-        self._at, self._end = 0, rest
-
-    def event(self, tally: Tally, index: int) -> dict[bytes, int | bytes]:
-        """The annotations of an event that is counted and not taken yet."""
-        start = tally.events[index]
-        if start < 0:
-            return message_annotations(tally.head, 0)
-        return message_annotations(self.buffer, start)
+def _transport(options: EventHubsOptions, sasl: Any) -> Counting:
+    """The transport that was asked for, not connected."""
+    host = urlsplit(f"//{options.namespace}")
+    custom = urlsplit(options.custom_endpoint_address or "")
+    common: dict[str, Any] = {
+        "credential": sasl,
+        "socket_timeout": TIMEOUT_S,
+        "ssl_opts": {"ca_certs": options.connection_verify or certifi.where()},
+        "use_tls": not options.emulated,
+        "network_trace_params": {},
+    }
+    if options.transport is EventTransport.AMQP:
+        return CountingTransport(
+            host.hostname or "",
+            port=host.port or options.port,
+            custom_endpoint=custom.hostname,
+            custom_port=custom.port,
+            **common,
+        )
+    try:
+        from backlog_clearer.brokers.eventhubs.websockets import CountingWebSocket  # noqa: PLC0415 only here
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "--transport websocket needs the Python package websocket-client, which is not installed;"
+            " install it with: pip install 'websocket-client>=1.8,<2'"
+        ) from error
+    proxy = options.proxy
+    if proxy is not None:
+        common["http_proxy"] = {
+            "proxy_hostname": proxy.hostname,
+            "proxy_port": proxy.port,
+            "username": proxy.username and unquote(proxy.username),
+            "password": proxy.password and unquote(proxy.password),
+        }
+    return CountingWebSocket(
+        host.hostname or "",
+        custom_endpoint=f"{custom.netloc or options.namespace}{_WEBSOCKET_PATH}",
+        **common,
+    )
 
 
 class AmqpConnection:
@@ -204,20 +112,8 @@ class AmqpConnection:
 
     def __init__(self, options: EventHubsOptions) -> None:
         self.options = options
-        host = urlsplit(f"//{options.namespace}")
-        custom = urlsplit(options.custom_endpoint_address or "")
         self.auth = consumer_client(options)._create_auth()  # noqa: SLF001 every kind of credential
-        self.transport = CountingTransport(
-            host.hostname or "",
-            credential=self.auth.sasl,
-            port=host.port or options.port,
-            custom_endpoint=custom.hostname,
-            custom_port=custom.port,
-            socket_timeout=TIMEOUT_S,
-            ssl_opts={"ca_certs": options.connection_verify or certifi.where()},
-            use_tls=not options.emulated,
-            network_trace_params={},
-        )
+        self.transport = _transport(options, self.auth.sasl)
         self.connection = Connection(
             f"amqps://{options.namespace}",
             transport=self.transport,

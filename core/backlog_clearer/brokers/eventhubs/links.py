@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backlog_clearer.brokers.eventhubs.connection import FAILURES, TIMEOUT_S, AmqpConnection
+from backlog_clearer.brokers.eventhubs.connection import FAILURES, AmqpConnection
+from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import position_from, selector

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Elsewhere, Ownership
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
-from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventReader
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventReader, EventTransport
 from backlog_clearer.brokers.eventhubs.positions import (
     LEGACY,
     PartitionProperties,
@@ -93,6 +93,8 @@ def reason_for_amqp(
         reason = f"Reading over AMQP: {cause}."
     elif not wanted and options.connection_string is None:
         reason = "Reading over AMQP: the Kafka endpoint needs a connection string to sign in."
+    elif not wanted and options.transport is EventTransport.WEBSOCKET:
+        reason = "Reading over AMQP: the Kafka endpoint cannot be reached over WebSockets."
     elif not wanted and size < _WORTH_KAFKA:
         reason = (
             f"Reading over AMQP: {counted(size, 'event')}, too few to gain from the Kafka endpoint."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from typing_extensions import Self
@@ -13,9 +14,17 @@ from backlog_clearer.options.base import Name, SystemOptions
 FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
 """Where Azure Functions' Event Hubs extension keeps checkpoints, in the AzureWebJobsStorage account."""
 
-_PORT, _EMULATOR_PORT = 5671, 5672
+_PORT, _EMULATOR_PORT, _WEBSOCKET_PORT = 5671, 5672, 443
 _STORE_URL = re.compile(r"(?P<scheme>https?://)(?P<host>[^/?;=]+)(?P<path>[^?;=]*)(?P<query>(?:\?.*)?)")
 _ADDRESS = re.compile(r"(?:[^.:]+|[0-9.]+|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?")  # or a name without dots
+
+
+def _port_of(url: SplitResult) -> int | None:
+    """The port of a URL; None where it has none, or one that cannot be."""
+    try:
+        return url.port
+    except ValueError:
+        return None
 
 
 class EventReader(StrEnum):
@@ -24,6 +33,13 @@ class EventReader(StrEnum):
     AUTO = "auto"
     AMQP = "amqp"
     KAFKA = "kafka"
+
+
+class EventTransport(StrEnum):
+    """What AMQP is carried by."""
+
+    AMQP = "amqp"  # TCP, port 5671
+    WEBSOCKET = "websocket"  # WebSockets, port 443
 
 
 class CheckpointFormat(StrEnum):
@@ -65,6 +81,16 @@ class EventHubsOptions(SystemOptions):
     reader: EventReader = Field(
         EventReader.AUTO,
         description="protocol to read events by; auto chooses, and a note gives the reason",
+    )
+    transport: EventTransport = Field(
+        EventTransport.AMQP,
+        description="amqp: TCP on port 5671; websocket: AMQP over WebSockets on port 443, where only that is"
+        " open",
+    )
+    http_proxy: SecretStr | None = Field(
+        None,
+        description="http://[USER:PASSWORD@]HOST:PORT, a proxy for --transport websocket; without it, the"
+        " one of the environment (HTTPS_PROXY)",
     )
     prefetch: int = Field(
         5000, ge=1, le=100_000, description="link credit: events on the way for one partition (AMQP)"
@@ -129,7 +155,14 @@ class EventHubsOptions(SystemOptions):
     @property
     def port(self) -> int:
         """The port of a namespace that names none: the emulator's documented string does not."""
+        if self.transport is EventTransport.WEBSOCKET:
+            return _WEBSOCKET_PORT
         return _EMULATOR_PORT if self.emulated else _PORT
+
+    @property
+    def proxy(self) -> SplitResult | None:
+        """The proxy's address."""
+        return urlsplit(self.http_proxy.get_secret_value()) if self.http_proxy else None
 
     @property
     def place(self) -> str:
@@ -147,6 +180,16 @@ class EventHubsOptions(SystemOptions):
         text = self.connection_string.get_secret_value() if self.connection_string else ""
         found = re.search(rf"(?:^|;)\s*{key}\s*=\s*([^;]*)", text, re.IGNORECASE)
         return found[1].strip() if found else ""
+
+    @model_validator(mode="after")
+    def _proxied(self) -> Self:
+        proxy = self.proxy
+        if proxy is not None:
+            if self.transport is not EventTransport.WEBSOCKET:
+                raise ValueError("--http-proxy needs --transport websocket")
+            if proxy.scheme != "http" or not proxy.hostname or _port_of(proxy) is None:
+                raise ValueError("--http-proxy has the form http://[USER:PASSWORD@]HOST:PORT")
+        return self
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

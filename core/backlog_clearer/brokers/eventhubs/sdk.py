@@ -42,7 +42,7 @@ try:
     from azure.eventhub._pyamqp.endpoints import ApacheFilters, Source
     from azure.eventhub._pyamqp.error import AMQPException
     from azure.eventhub._pyamqp.message import Message
-    from azure.eventhub._pyamqp.sasl import SASLTransport
+    from azure.eventhub._pyamqp.sasl import SASLTransport, SASLWithWebSocket
     from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 except ImportError as error:
     raise unsupported(VERSION) from error
@@ -56,6 +56,7 @@ __all__ = [
     "ReceiveClient",
     "ReceiverSettleMode",
     "SASLTransport",
+    "SASLWithWebSocket",
     "SenderSettleMode",
     "Source",
     "amqp_long_value",

@@ -1,0 +1,53 @@
+"""Azure Event Hubs: AMQP over WebSockets, for networks where only port 443 is open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import websocket
+
+from backlog_clearer.brokers.eventhubs.counting import Counting
+from backlog_clearer.brokers.eventhubs.sdk import AMQPException, SASLWithWebSocket
+
+
+class CountingWebSocket(Counting, SASLWithWebSocket):  # type: ignore[misc]
+    """AMQP over WebSockets (subprotocol AMQPWSB10), counting; the SDK has it from websocket-client."""
+
+    def __init__(self, host: str, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._message = b""  # what a message brought and the buffer had no room for
+
+    def connect(self) -> None:
+        """Connect; raises `OSError` for whatever the library raises."""
+        try:
+            super().connect()
+        except (AMQPException, OSError, websocket.WebSocketException) as error:
+            raise OSError(f"Failed to initiate the connection: {error}") from error
+
+    def negotiate(self) -> None:
+        """Sign in, within a bounded time."""
+        with self.block():
+            self._negotiate()
+
+    def _receive(self, view: memoryview) -> int:
+        """The next message, or a part of it."""
+        if not self._message:
+            try:
+                message = self.sock.recv()
+            except websocket.WebSocketTimeoutException as error:
+                raise TimeoutError from error
+            except websocket.WebSocketException as error:
+                raise OSError(f"the WebSocket was disconnected: {error}") from error
+            if isinstance(message, str):
+                return 0  # closed
+            self._message = message
+        got = min(len(view), len(self._message))
+        view[:got] = self._message[:got]
+        self._message = self._message[got:]
+        return got
+
+    def _write(self, data: bytes) -> None:
+        try:
+            super()._write(data)
+        except websocket.WebSocketException as error:
+            raise OSError(f"the WebSocket was disconnected: {error}") from error
