@@ -62,6 +62,16 @@ HUNDRED = PartitionProperties(begin=10, last=99, offset="640", empty=False)
             },
             PartitionProperties(0, -1, "-1", empty=True),
         ),
+        (  # with geo-replication, before the first event and after some
+            {
+                b"begin_sequence_number": -1,
+                b"last_enqueued_sequence_number": -1,
+                b"last_enqueued_offset": b"2:-1:-1",
+                b"is_partition_empty": True,
+            },
+            PartitionProperties(0, -1, "2:-1:-1", empty=True),
+        ),
+        ({b"last_enqueued_offset": b"2:640:99"}, HUNDRED._replace(offset="2:640:99")),
     ],
 )
 def test_possible_properties_are_read(changes: dict[bytes, Any], expected: PartitionProperties) -> None:
@@ -84,6 +94,7 @@ def test_possible_properties_are_read(changes: dict[bytes, Any], expected: Parti
         {b"last_enqueued_offset": None},
         {b"last_enqueued_offset": b""},
         {b"last_enqueued_offset": b"-1"},  # before the first event, after 100 of them
+        {b"last_enqueued_offset": b"2:-1:-1"},
         {b"is_partition_empty": None},
         {b"is_partition_empty": 0},
         {b"partition": b"2"},  # an answer about another partition

@@ -62,7 +62,7 @@ class PartitionProperties(NamedTuple):
 
     begin: int  # sequence number of the first event retained; `last + 1`: none is
     last: int  # sequence number of the last event enqueued; -1: never any
-    offset: str  # its offset; "-1": never any
+    offset: str  # its offset, opaque
     empty: bool  # nothing is retained
     created_ms: int | None = None  # of the Event Hub, asked for afterwards
 
@@ -82,7 +82,8 @@ def parse_properties(found: object, number: int) -> PartitionProperties:
     offset = found.get(b"last_enqueued_offset")
     offset = offset.decode("utf-8", "replace") if isinstance(offset, bytes) else offset
     empty = found.get(b"is_partition_empty")
-    if not isinstance(offset, str) or not offset or (offset == "-1") != (last == _NONE):
+    # With geo-replication, an offset has three parts: "2:-1:-1" before the first event (go: azeventhubs).
+    if not isinstance(offset, str) or not offset or (offset.split(":")[-1] == "-1") != (last == _NONE):
         raise ValueError(f"last_enqueued_offset is {offset!r}, of event {last}")
     if not isinstance(empty, bool):
         raise ValueError(f"is_partition_empty is {empty!r}")  # noqa: TRY004
