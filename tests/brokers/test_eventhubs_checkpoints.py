@@ -74,11 +74,9 @@ def test_checkpoints_are_found_moved_and_restored_whatever_their_case(
     """Blobs that keep the case are the position; they, and no other blob, are moved and brought back."""
     fill(bench, 100)
     before = {spelled(bench, n): put(bench, spelled(bench, n), 39 + n) for n in range(3)}
-    assert [state.backlog for state in survey_of(bench.options_of(), tmp_path).partitions] == [
-        60,
-        59,
-        58,
-    ]
+    found = survey_of(bench.options_of(), tmp_path)
+    assert [state.backlog for state in found.partitions] == [60, 59, 58]
+    assert any(f"/{bench.hub}/$Default/checkpoint/<partition>." in note for note in found.notes)
     result = clear(bench, run_options(tmp_path, mode=mode))
     assert (result.cleared, result.verified) == (True, True)
     assert result.totals.messages == (177 if mode is Mode.CONSUME else 0)

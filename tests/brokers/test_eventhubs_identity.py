@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +19,7 @@ from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.receipt import load, original_positions
 from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_checkpoints import put, stored, undo
-from tests.brokers.test_eventhubs_faults import clear, fill, run_options
+from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -133,6 +134,15 @@ def test_figures_at_verification_are_those_of_the_new_one(
         found = source.remaining({key: state.end for key, state in states.items()})
     assert {item.incarnation for item in same} == {s.incarnation for s in states.values()}
     assert not {item.incarnation for item in found} & {s.incarnation for s in states.values()}
+
+
+def test_checkpoints_older_than_the_event_hub_are_a_note(bench: EventHubsBench, tmp_path: Path) -> None:
+    """Checkpoints that were written before the Event Hub was created are counted in a note."""
+    half_consumed(bench)
+    text = "3 checkpoints older than the Event Hub"
+    assert not any(text in note for note in survey_of(bench.options_of(), tmp_path).notes)
+    bench.log.created_ms = int(time.time() * 1000) + 3_600_000
+    assert any(text in note for note in survey_of(bench.options_of(), tmp_path).notes)
 
 
 @pytest.mark.parametrize("created", [None, 0])

@@ -83,6 +83,7 @@ class Blobs:
     owners: Sequence[Ownership]
     names: Mapping[int, Sequence[str]]  # the checkpoint blobs of each partition
     folder: str  # where a partition without a checkpoint blob gets one; ends with "/"
+    modified: Mapping[int, datetime] = field(default_factory=dict)  # when a checkpoint was last written
     ignored: Mapping[int, str] = field(default_factory=dict)  # why a lease is not a position
     others: Mapping[Elsewhere, Mapping[int, Checkpoint]] = field(
         default_factory=dict
@@ -105,6 +106,7 @@ def sort_blobs(found: Iterable[StoredBlob], path: str, now: datetime) -> Blobs:
     `path` is "<namespace>/<hub>/<group>/"; the blobs' names may spell it in any case.
     """
     checkpoints: dict[int, dict[str, Metadata]] = {}
+    modified: dict[int, datetime] = {}
     owners: list[Ownership] = []
     newest: tuple[datetime, str] | None = None
     for blob in found:
@@ -113,6 +115,7 @@ def sort_blobs(found: Iterable[StoredBlob], path: str, now: datetime) -> Blobs:
             continue
         if kind == "checkpoint":
             checkpoints.setdefault(int(number), {})[blob.name] = blob.metadata
+            modified[int(number)] = max(blob.modified, modified.get(int(number), blob.modified))
         elif kind == "ownership" and folded(blob.metadata).get("ownerid"):
             age_s = (now - blob.modified).total_seconds()
             owners.append(Ownership(int(number), folded(blob.metadata)["ownerid"], age_s))
@@ -127,7 +130,7 @@ def sort_blobs(found: Iterable[StoredBlob], path: str, now: datetime) -> Blobs:
         except ValueError as error:
             faults[number_] = str(error)
     names = {number_: tuple(sorted(blobs)) for number_, blobs in checkpoints.items()}
-    return Blobs(positions, faults, owners, names, newest[1] if newest else path.lower())
+    return Blobs(positions, faults, owners, names, newest[1] if newest else path.lower(), modified)
 
 
 def checkpoint_name(path: str, number: int) -> str:

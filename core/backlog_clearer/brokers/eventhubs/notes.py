@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Elsewhere, Ownership
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
@@ -30,6 +31,7 @@ _LIVE = (
     "Processors read a checkpoint only when they claim its partition: those that run now continue"
     " from where they are, and their next checkpoints overwrite those of this run."
 )
+_CLOCKS = timedelta(minutes=1)  # by which the clocks of the two services may differ
 _WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
 _SPELLING = (
     "New checkpoints get names in lower case, as Python, .NET, JavaScript and Azure Functions look for them;"
@@ -120,24 +122,24 @@ def notes_of(
     options: EventHubsOptions,
     states: Sequence[PartitionState],
     blobs: Blobs,
-    location: str | None,
+    container: str | None,
     live: Sequence[str],
 ) -> list[str]:
-    """Facts about the checkpoints; `location` is where they are, None: there is no store."""
+    """Facts about the checkpoints in a container (None: there is no store)."""
     notes = []
     if options.no_checkpoint:
         notes.append(_NO_CHECKPOINT)
-    elif location is None:
+    elif container is None:
         notes.append(NO_STORE)
     else:
-        notes += _of_checkpoints(options, states, blobs, location)
+        notes += _of_checkpoints(options, states, blobs, container)
     return [*notes, *([_LIVE] if live else [])]
 
 
 def _of_checkpoints(
-    options: EventHubsOptions, states: Sequence[PartitionState], blobs: Blobs, location: str
+    options: EventHubsOptions, states: Sequence[PartitionState], blobs: Blobs, container: str
 ) -> list[str]:
-    notes = [f"The checkpoints are {location}<partition>."]
+    notes = [f"The checkpoints are {container}/{blobs.folder}checkpoint/<partition>."]
     usual = f"{options.namespace}/{options.hub}/{options.consumer_group}/checkpoint/".lower()
     names = {name for found in blobs.names.values() for name in found}
     folders = sorted({name.rpartition("/")[0] + "/" for name in names} - {usual})
@@ -167,6 +169,22 @@ def _of_checkpoints(
             " a lease only if the partition has no checkpoint blob, and this run writes the blob."
         )
     return notes
+
+
+def older_notes(blobs: Blobs, created_ms: int | None) -> list[str]:
+    """Checkpoints from before the Event Hub was created (milliseconds since 1970)."""
+    if created_ms is None:
+        return []
+    created = datetime.fromtimestamp(created_ms / 1000, timezone.utc)
+    older = sum(modified < created - _CLOCKS for modified in blobs.modified.values())
+    if not older:
+        return []
+    return [
+        (
+            f"{counted(older, 'checkpoint')} older than the Event Hub, which was created at"
+            f" {created:%Y-%m-%dT%H:%MZ}: a deleted one of its name had them, and a processor starts there."
+        )
+    ]
 
 
 def _what(options: EventHubsOptions) -> str:

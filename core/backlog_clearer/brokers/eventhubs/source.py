@@ -27,6 +27,7 @@ from backlog_clearer.brokers.eventhubs.notes import (
     live_processors,
     never_notes,
     notes_of,
+    older_notes,
     reason_for_amqp,
     undo_of,
     unprobed_notes,
@@ -108,7 +109,8 @@ class EventHubsSource:
             for number, item in found.items()
         ]
         store = self._checkpoints
-        notes = notes_of(options, states, blobs, store.location if store else None, live)
+        notes = notes_of(options, states, blobs, store.container if store else None, live)
+        notes += older_notes(blobs, hub.created_ms)
         if store and blobs.nothing:
             notes += never_notes(options, blobs, found)
         notes += unprobed_notes(refused)
