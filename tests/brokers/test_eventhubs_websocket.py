@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.options.base import build
 from backlog_clearer.run.job import Callbacks
-from backlog_clearer.testing.support import free_port
+from backlog_clearer.testing.support import free_port, make_certificates
 from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 from tests.brokers.websocket_gateway import Gateway, Proxy
@@ -88,6 +89,30 @@ def test_a_broken_websocket_is_opened_again(
     result = clear(bench, run_options(tmp_path, workers=1), Callbacks(confirm=harm), **through(gateway))
     assert (result.cleared, result.totals.messages) == (True, 15_000)
     assert result.totals.retries >= 1
+
+
+def test_a_backlog_is_cleared_over_websockets_with_tls(
+    bench: EventHubsBench,
+    tmp_path: Path,
+) -> None:
+    """With a certificate of an authority that is named, the service's own kind of string works."""
+    make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    gateway = Gateway(bench.server.port, context)
+    fill(bench, 5000)
+    text = bench.server.connection_string().replace(";UseDevelopmentEmulator=true", "")
+    name = text.replace(bench.server.namespace, "ns.servicebus.windows.net")
+    try:
+        result = clear(
+            bench,
+            run_options(tmp_path / "receipts"),
+            **through(gateway, connection_string=name, connection_verify=str(tmp_path / "ca.pem")),
+        )
+    finally:
+        gateway.stop()
+    assert (result.cleared, result.totals.messages) == (True, 15_000)
+    assert gateway.opened > 3
 
 
 def test_a_proxy_is_used_with_its_password(

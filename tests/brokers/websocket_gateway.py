@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -81,12 +82,15 @@ class _Listener:
 class Gateway(_Listener):
     """WebSockets with the subprotocol of AMQP, unwrapped to a TCP port of this machine."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.target = port
+        self.tls = tls
         self.opened = 0  # connections so far
         super().__init__()
 
     def serve(self, client: socket.socket) -> None:
+        if self.tls is not None:
+            client = self.tls.wrap_socket(client, server_side=True)
         first, headers = _request(client)
         if f" {PATH} " not in first or headers.get("sec-websocket-protocol") != "AMQPWSB10":
             client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
