@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_sourc
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing import Bench, Contract
-from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer, offset_of
+from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer, EventLog, offset_of
 from backlog_clearer.testing.support import wait_until
 from tests.brokers.azurite import KEY as STORAGE_KEY
 from tests.brokers.azurite import Azurite, azurite
@@ -103,6 +103,26 @@ class EventHubsBench(Bench):
         self.log = self.server.recreate(self.hub)
         for name in self.container.list_blob_names():
             self.container.delete_blob(name)
+
+    @contextmanager
+    def breaking(self, number: int) -> Iterator[Callable[[], None]]:
+        leases: list[Any] = []
+
+        def breaks() -> None:
+            self.server.disable(self.hub, number)
+            name = self.checkpoint(number)
+            if number not in self.checkpoints():  # a skip only writes: it fails where that is refused
+                self.container.upload_blob(name, b"", metadata={"offset": "-1", "sequencenumber": "-1"})
+            leases.append(self.container.get_blob_client(name).acquire_lease())
+
+        yield breaks
+        self.server.faults.disabled.clear()
+        for lease in leases:
+            lease.release()
+
+    def add_partition(self) -> int:
+        self.log.partitions.append(EventLog())
+        return len(self.log.partitions) - 1
 
     def checkpoint(self, number: int) -> str:
         """The name of a partition's checkpoint blob."""

@@ -66,6 +66,12 @@ class KafkaReaderBench(EventHubsBench):
         self.judge.create(self.hub, self.partitions)
         self.producer = Producer({"bootstrap.servers": endpoint.bootstrap()})
 
+    def breaking(self, number: int) -> Any:
+        self._not_offered("breaking")  # only the AMQP side can disable one
+
+    def add_partition(self) -> int:
+        self._not_offered("add_partition")
+
     def recreate(self) -> None:
         super().recreate()
         self.judge.recreate(self.hub, self.partitions)

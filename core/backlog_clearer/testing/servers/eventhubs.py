@@ -46,6 +46,7 @@ BUSY = b"com.microsoft:server-busy"
 NOT_FOUND = b"amqp:not-found"
 TOO_MANY = b"amqp:resource-limit-exceeded"
 DETACH_FORCED = b"amqp:link:detach-forced"
+DISABLED = b"com.microsoft:entity-disabled"
 
 _SASL_HEADER, _AMQP_HEADER = b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x01\x00\x00"
 _BLOCK = 2000  # events sent at a time, so that the other links of a connection get their turn
@@ -150,6 +151,16 @@ class EventHubsServer:
                 for link in connection.links.values():
                     if link.log is not None and link.open:
                         connection.orders.append((link, condition, description))
+
+    def disable(self, name: str, number: int) -> None:
+        """Refuse everything about one partition, and detach its receivers."""
+        with self.lock:
+            self.faults.disabled.add((name, number))
+            log = self.hubs[name].partitions[number]
+            for connection in self.connections:
+                for link in connection.links.values():
+                    if link.log is log and link.open:
+                        connection.orders.append((link, DISABLED, "The partition is disabled."))
 
     def drop(self) -> None:
         """Break every connection."""
@@ -315,6 +326,8 @@ class _Connection:
         hub = self.server.hubs.get(path[0])
         if hub is None or path[2] not in hub.groups or int(path[4]) >= len(hub.partitions):
             return NOT_FOUND, f"The messaging entity 'sb:{link.address}' could not be found."
+        if (path[0], int(path[4])) in self.server.faults.disabled:
+            return DISABLED, "The partition is disabled."
         link.group, link.partition, link.hub = path[2], path[4], hub
         link.log = hub.partitions[int(path[4])]
         level = (fields[13] or {}).get(b"com.microsoft:epoch")
@@ -403,7 +416,8 @@ class _Connection:
         elif self.server.faults.management:
             status, text = self.server.faults.management.popleft()
         else:
-            status, text, value = describe(self.server.hubs, self.server.namespace, asked)
+            server = self.server
+            status, text, value = describe(server.hubs, server.namespace, asked, server.faults.disabled)
             if value and b"partition" in asked:
                 value.update(self.server.faults.garbled.get(int(text_of(asked[b"partition"])), {}))
         reply = Message(

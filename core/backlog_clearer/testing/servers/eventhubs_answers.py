@@ -42,7 +42,10 @@ def token_status(
 
 
 def describe(
-    hubs: Mapping[str, Hub], namespace: str, asked: Mapping[bytes, Any]
+    hubs: Mapping[str, Hub],
+    namespace: str,
+    asked: Mapping[bytes, Any],
+    disabled: Collection[tuple[str, int]] = (),
 ) -> tuple[int, str, dict[str, Any] | None]:
     """The answer to a request to the management node: status, description, properties."""
     name = text_of(asked[b"name"])
@@ -62,6 +65,8 @@ def describe(
                 "partition_ids": numbers,
             },
         )
+    if (name, int(text_of(asked[b"partition"]))) in disabled:
+        return 409, "com.microsoft:entity-disabled: The partition is disabled.", None
     log = hub.partitions[int(text_of(asked[b"partition"]))]
     return (
         200,

@@ -50,6 +50,7 @@ class Faults:
     garbled: dict[int, dict[str, Any]] = field(default_factory=dict)  # in each answer about a partition
     detach_after: deque[tuple[int, bytes, str]] = field(default_factory=deque)  # after n events sent
     drop_after: deque[int] = field(default_factory=deque)  # the connection breaks after n events
+    disabled: set[tuple[str, int]] = field(default_factory=set)  # partitions of hubs: nothing works
     refused_offsets: set[int] = field(default_factory=set)  # partitions, as with geo-replication
     silent_after: int | None = None  # after so many reads a connection is not answered
     missing_hub_at_cbs: bool = False  # a missing hub is reported when the token is put, not later
