@@ -33,6 +33,7 @@ class EventHubsBench(Bench):
 
     system = "eventhubs"
     missing = "nosuchhub"
+    notices_silence = True
 
     def __init__(self, server: EventHubsServer, storage: Azurite) -> None:
         self.server = server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from azure.eventhub import EventHubConsumerClient
 from backlog_clearer.brokers.eventhubs.positions import selector
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import RefusedError, UsageError
-from backlog_clearer.model import Mode
+from backlog_clearer.model import Claim, Mode
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.report import Verdict
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer, offset_of
@@ -192,3 +193,20 @@ def test_one_partition_without_figures_does_not_end_status(
         states = source.survey().partitions
     assert [state.backlog for state in states] == [100, None, 100]
     assert [state.passing for state in states] == [False, True, False]
+
+
+def test_an_idle_connection_is_not_a_dead_one(bench: EventHubsBench, tmp_path: Path) -> None:
+    """Where no event comes, the service's heartbeats keep a lane that follows alive."""
+    fill(bench, 10)
+    run = run_options(tmp_path, follow=True, stop_when_empty=False, stall_seconds=3)
+    assert run.answer_seconds < 1.5
+    with closing(open_source(bench.options_of(), run, "run")) as source:
+        claims = [Claim(state, None, None) for state in source.survey().partitions]
+        with closing(source.open_lane(claims)) as lane:
+            until = time.monotonic() + 4
+            got = 0
+            while time.monotonic() < until:
+                got += sum(item.messages for item in lane.read(0.25, None))
+            bench.produce(0, 5)
+            got += sum(item.messages for item in lane.read(0.25, None))
+    assert got == 35

@@ -32,8 +32,13 @@ class AmqpLane:
         ledger: Ledger,
         batch: int,
         by_number: set[Partition],
+        *,
+        silence_s: float,
     ) -> None:
-        """`by_number`: partitions whose offsets were refused before; shared by all lanes, and added to."""
+        """A lane that takes a connection for dead after `silence_s` without a byte.
+
+        `by_number`: partitions whose offsets were refused before; shared by all lanes, and added to.
+        """
         self._ledger = ledger
         self._claims = {claim.partition: claim for claim in claims}
         self._targets = {claim.partition: sequence_number(claim.target) for claim in claims}
@@ -57,7 +62,12 @@ class AmqpLane:
         self._group: LinkGroup | None = None
         if filters:
             self._group = LinkGroup(
-                options, filters, credit=options.prefetch, wanted=batch, metric=follows
+                options,
+                filters,
+                credit=options.prefetch,
+                wanted=batch,
+                metric=follows,
+                silence_s=silence_s,
             )
             try:
                 self._raise(self._group.attach())

@@ -110,7 +110,8 @@ class AmqpConnection:
     Raises `ClearerError` if the service does not answer, or refuses.
     """
 
-    def __init__(self, options: EventHubsOptions) -> None:
+    def __init__(self, options: EventHubsOptions, idle_s: int | None = None) -> None:
+        """`idle_s`: the service is to send a heartbeat at least so often (AMQP 1.0, part 2.4.5)."""
         self.options = options
         self.auth = consumer_client(options)._create_auth()  # noqa: SLF001 every kind of credential
         self.transport = _transport(options, self.auth.sasl)
@@ -119,6 +120,7 @@ class AmqpConnection:
             transport=self.transport,
             container_id=f"backlog-clearer-{uuid.uuid4()}",
             max_frame_size=FRAME_SIZE,
+            idle_timeout=idle_s,
         )
         try:
             self.connection.open()

@@ -43,6 +43,7 @@ class Counting:
         self.tallies: dict[int, Tally] = {}
         self.buffer = bytearray(size)
         self.received = 0  # bytes
+        self.received_at = time.time()  # the SDK's clock for idle connections
         self.wait_s = 0.2  # how long a read waits for the first byte
         self.wanted = 1000  # events after which a read stops
         self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops have to end
@@ -122,6 +123,7 @@ class Counting:
             raise ConnectionResetError("Server unexpectedly closed connection")
         self._end += got
         self.received += got
+        self.received_at = time.time()
         return True
 
     def _receive(self, view: memoryview) -> int:

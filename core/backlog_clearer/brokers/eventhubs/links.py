@@ -8,6 +8,7 @@ would grow without end), and session windows and link credit are updated here.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,9 +84,12 @@ class LinkGroup:
         credit: int,
         wanted: int = 1000,
         metric: bool = False,
+        silence_s: float | None = None,
     ) -> None:
+        """`silence_s`: how long the service may send nothing, not even a heartbeat; None: any time."""
         self._options = options
-        self._opened = AmqpConnection(options)
+        self._silence_s = silence_s
+        self._opened = AmqpConnection(options, None if silence_s is None else max(1, int(silence_s)))
         self._connection = self._opened.connection
         self.transport = self._opened.transport
         self.transport.wanted = wanted
@@ -181,6 +185,11 @@ class LinkGroup:
                 refused[receiver.partition] = self._detached(error, receiver.partition)
         if refused:
             return refused
+        silent_s = time.time() - self.transport.received_at
+        if self._silence_s is not None and silent_s > self._silence_s:
+            raise TransientError(f"{self._options.place} has sent nothing for {silent_s:.0f} s.")
+        # Counted events do not pass through the SDK, which would take the connection for an idle one.
+        self._connection._last_frame_received_time = self.transport.received_at  # noqa: SLF001
         try:
             self.transport.wait_s = wait_s
             self._connection.listen()

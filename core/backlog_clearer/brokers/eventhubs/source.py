@@ -206,7 +206,14 @@ class EventHubsSource:
             raise
         if self._kafka is not None:
             return self._kafka.open_lane(claims, ledger)
-        return AmqpLane(self._options, claims, ledger, self._run.batch_size, self._by_number)
+        return AmqpLane(
+            self._options,
+            claims,
+            ledger,
+            self._run.batch_size,
+            self._by_number,
+            silence_s=self._run.answer_seconds,
+        )
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Blobs read afresh against the partitions' properties; see `source.Source`."""

@@ -14,9 +14,10 @@ import socket
 import ssl
 import struct
 import threading
+import time
 import urllib.parse
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from azure.eventhub._pyamqp import outcomes, performatives
@@ -32,6 +33,7 @@ from backlog_clearer.testing.servers.eventhubs_events import (
     Faults,
     Hub,
     Link,
+    TransferWindow,
     bulk_transfers,
     offset_of,
     place_link,
@@ -51,14 +53,6 @@ DISABLED = b"com.microsoft:entity-disabled"
 _SASL_HEADER, _AMQP_HEADER = b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x01\x00\x00"
 _BLOCK = 2000  # events sent at a time, so that the other links of a connection get their turn
 _METRIC = b"com.microsoft:enable-receiver-runtime-metric"
-
-
-@dataclass(slots=True)
-class _Session:
-    """One session's transfer window."""
-
-    window: int
-    next_outgoing: int = 0
 
 
 class EventHubsServer:
@@ -105,12 +99,7 @@ class EventHubsServer:
             old = self.hubs[name]
             new = self.create(name, len(old.partitions), size=len(old.body))
             new.groups = set(old.groups)
-            for connection in self.connections:
-                for link in connection.links.values():
-                    if link.hub is old and link.open:
-                        connection.orders.append(
-                            (link, NOT_FOUND, f"The Event Hub '{name}' was deleted.")
-                        )
+            self._order(NOT_FOUND, f"The Event Hub '{name}' was deleted.", lambda link: link.hub is old)
         return new
 
     def produce(self, name: str, number: int, count: int) -> None:
@@ -147,20 +136,21 @@ class EventHubsServer:
     def detach(self, condition: bytes, description: str) -> None:
         """Detach every receiver, as the service does when it moves a partition."""
         with self.lock:
-            for connection in self.connections:
-                for link in connection.links.values():
-                    if link.log is not None and link.open:
-                        connection.orders.append((link, condition, description))
+            self._order(condition, description, lambda link: link.log is not None)
+
+    def _order(self, condition: bytes, description: str, which: Callable[[Link], bool]) -> None:
+        """Have receivers detached by the threads of their connections."""
+        for connection in self.connections:
+            for link in connection.links.values():
+                if link.open and which(link):
+                    connection.orders.append((link, condition, description))
 
     def disable(self, name: str, number: int) -> None:
         """Refuse everything about one partition, and detach its receivers."""
         with self.lock:
             self.faults.disabled.add((name, number))
             log = self.hubs[name].partitions[number]
-            for connection in self.connections:
-                for link in connection.links.values():
-                    if link.log is log and link.open:
-                        connection.orders.append((link, DISABLED, "The partition is disabled."))
+            self._order(DISABLED, "The partition is disabled.", lambda link: link.log is log)
 
     def drop(self) -> None:
         """Break every connection."""
@@ -196,9 +186,11 @@ class _Connection:
         self.server = server
         self.sock = accepted
         self.links: dict[tuple[int, int], Link] = {}
-        self.sessions: dict[int, _Session] = {}
+        self.sessions: dict[int, TransferWindow] = {}
         self.orders: deque[tuple[Link, bytes, str]] = deque()
         self.frame_size = 65536
+        self.heartbeat_s = 0.0  # 0: none is asked for
+        self.beat_at = time.monotonic()
         self.alive = True
 
     def stop(self) -> None:
@@ -226,6 +218,7 @@ class _Connection:
         buffer, heard = b"", 0
         while self.alive:
             busy = self._push()
+            self._beat()
             pending = self.server.tls and self.sock.pending()  # type: ignore[attr-defined]
             if pending or select.select([self.sock], [], [], 0 if busy else 0.01)[0]:
                 data = self.sock.recv(1 << 16)
@@ -236,6 +229,12 @@ class _Connection:
                     continue
                 heard += 1
                 buffer = self._take(buffer + data)
+
+    def _beat(self) -> None:
+        """Send an empty frame where one is due."""
+        if self.heartbeat_s and time.monotonic() - self.beat_at > self.heartbeat_s:
+            self.sock.sendall(b"\x00\x00\x00\x08\x02\x00\x00\x00")
+            self.beat_at = time.monotonic()
 
     def _take(self, buffer: bytes) -> bytes:
         """Handle every complete frame; returns the rest."""
@@ -267,9 +266,10 @@ class _Connection:
             self._send(0, performatives.SASLOutcome(0, None), b"\x01")
         elif code == 0x10:  # open
             self.frame_size = min(fields[2] or 65536, 65536)
+            self.heartbeat_s = (fields[4] or 0) / 2000  # half of what the client allows
             self._send(0, performatives.OpenFrame("server", None, 65536, 4999, 240_000, *[None] * 5))
         elif code == 0x11:  # begin
-            self.sessions[channel] = _Session(fields[2])
+            self.sessions[channel] = TransferWindow(fields[2])
             self._send(channel, performatives.BeginFrame(channel, 0, 5000, 5000, 255, *[None] * 3))
         elif code == 0x12:
             with self.server.lock:
@@ -483,7 +483,7 @@ class _Connection:
             if link.open:
                 self._detach(link, condition, description)
 
-    def _events(self, link: Link, session: _Session, count: int) -> None:
+    def _events(self, link: Link, session: TransferWindow, count: int) -> None:
         assert link.log is not None
         assert link.hub is not None
         if len(link.hub.body) > self.frame_size - 512:

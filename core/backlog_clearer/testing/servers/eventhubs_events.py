@@ -78,6 +78,14 @@ class Link:
     open: bool = True
 
 
+@dataclass(slots=True)
+class TransferWindow:
+    """One session's transfer window."""
+
+    window: int
+    next_outgoing: int = 0
+
+
 def _symbol(text: str) -> bytes:
     return b"\xa3" + bytes([len(text)]) + text.encode()
 
