@@ -16,6 +16,7 @@ from backlog_clearer.model import Partition, PartitionState
 from backlog_clearer.text import listed
 
 _MOST = 100  # other groups whose offsets are asked for
+_OFFSETS = 50_000  # that are asked for of all of them: fewer groups where there are many partitions
 _EMPTY = frozenset({"empty", "dead"})
 
 
@@ -91,7 +92,8 @@ def others(admin: GroupAdmin, options: KafkaOptions, states: Sequence[PartitionS
     try:
         names = admin.group_names()
         near = similar(options.group_id, names, limit=10)
-        asked = [*near, *sorted(set(names) - {options.group_id, *near})][:_MOST]
+        most = max(len(near), min(_MOST, _OFFSETS // max(1, len(states))))
+        asked = [*near, *sorted(set(names) - {options.group_id, *near})][:most]
         stored = admin.offsets_of(asked, [state.partition for state in states])
     except BrokerError:
         return Others(None, never_stored(what, None, "offsets"))
