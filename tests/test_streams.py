@@ -36,6 +36,11 @@ MemoryLane.read = slow
 sys.argv = ["backlog-clearer", *sys.argv[1:]]
 main()
 """
+# The tests themselves may run under nohup, and a shell cannot stop ignoring what it was started to ignore.
+RESET = (
+    "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+    " os.execvp(sys.argv[1], sys.argv[1:])"
+)
 CLEAR = ("memory", "--topic", "orders", "--group-id", "billing", "--new", "--stop-when-empty", "--yes")
 STATUS = ("status", *CLEAR[:5])
 
@@ -47,8 +52,9 @@ def started(
     """The command line on a filled topic, with redirections as a shell makes them."""
     program = folder / "program.py"
     program.write_text(PROGRAM.format(count=count, seconds=seconds))
+    script = f'{before} exec "$0" "$@" {shell}'
     process = subprocess.Popen(
-        ["bash", "-c", f'{before} exec "$0" "$@" {shell}', sys.executable, str(program), *args],
+        [sys.executable, "-c", RESET, "bash", "-c", script, sys.executable, str(program), *args],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -153,6 +153,6 @@ def clear(account: Account, emulator: Mapping[str, str], drain: Mapping[str, Any
     assert sum(each.result["totals"]["messages"] for each in done) == PARTITIONS * (EACH - 10)
     stored = account.client("s3").list_objects_v2(Bucket=drain["receipts_bucket"])["Contents"]
     names = sorted(item["Key"] for item in stored)
-    assert [re.sub("-[0-9a-f]{8}", "", name) for name in names] == [
-        re.sub("-[0-9a-f]{8}", "", f"runs/{parent}/slice-{index}-of-4.json") for index in range(4)
+    assert [re.sub(r"-\d{4}-[0-9a-f]{8}\.json$", "", name) for name in names] == [
+        f"runs/{parent}/slice-{index}-of-4" for index in range(4)
     ]

@@ -99,7 +99,10 @@ def others(admin: GroupAdmin, options: KafkaOptions, states: Sequence[PartitionS
         return Others(None, never_stored(what, None, "offsets"))
     here = {name: offsets for name, offsets in stored.items() if offsets}
     backlogs = {name: _backlog(offsets, states) for name, offsets in here.items()}
-    return Others(doubt(what, similar(options.group_id, here)), never_stored(what, backlogs, "offsets"))
+    some = len(asked) < len(set(names) - {options.group_id})
+    which = f"group of the {len(asked)} that were asked for" if some else "other name"
+    note = never_stored(what, backlogs, "offsets", asked=which)
+    return Others(doubt(what, similar(options.group_id, here)), note)
 
 
 def _backlog(offsets: Mapping[Partition, int], states: Sequence[PartitionState]) -> int | None:

@@ -43,7 +43,7 @@ _STARTING = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.UNKNOWN_TOPIC_ID,
-        KafkaError.INCONSISTENT_TOPIC_ID,
+        103,  # INCONSISTENT_TOPIC_ID: older versions of confluent-kafka have no name for it
     }
 )  # also the answers of a broker that just started: the next lane finds out what happened to the topic
 

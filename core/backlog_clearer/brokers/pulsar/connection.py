@@ -240,8 +240,8 @@ class Connection(Waitable):
             raise self._broken("the topic is migrating to another cluster")
         elif kind == Kind.CONNECTED:
             self._answers[_LOGIN] = body
-        elif body is not None and body.request_id in self._answers:
-            self._answers[body.request_id] = body
+        elif (number := getattr(body, "request_id", None)) in self._answers:  # a PONG has none
+            self._answers[number] = body
         elif kind == Kind.ERROR:
             raise RefusalError(error_name(body.error), body.message)
 

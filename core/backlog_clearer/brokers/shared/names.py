@@ -54,11 +54,14 @@ def doubt(what: str, near: Iterable[str]) -> str | None:
     )
 
 
-def never_stored(what: str, backlogs: Mapping[str, int | None] | None, unit: str) -> str:
+def never_stored(
+    what: str, backlogs: Mapping[str, int | None] | None, unit: str, *, asked: str = "other name"
+) -> str:
     """The note that nothing was ever stored under this name, with the names that have a backlog.
 
     `backlogs` has, by name, the backlog of each other name that has a position there, in `unit`, or None
-    where it is not known; as a whole None where the broker did not list the names.
+    where it is not known; as a whole None where the broker did not list the names. `asked` says of which
+    names that is known, where it is not of all.
     """
     first = f"Nothing was ever stored under the name of {what}"
     if backlogs is None:
@@ -68,6 +71,6 @@ def never_stored(what: str, backlogs: Mapping[str, int | None] | None, unit: str
         key=lambda item: (item[1] is None, -(item[1] or 0), item[0]),
     )
     if not behind:
-        return f"{first}; no other name has a backlog there."
+        return f"{first}; no {asked} has a backlog there."
     texts = (f"{name!r} ({amount(left, unit)})" for name, left in behind)
     return f"{first}; names with a backlog there: {listed(texts)}."

@@ -6,10 +6,11 @@ Nothing here uses the adapter under test.
 from __future__ import annotations
 
 import struct
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from confluent_kafka import (
@@ -40,6 +41,14 @@ READERS = (Reader.HEADERS, Reader.CLIENT)
 NEVER = -1001  # librdkafka's figure where nothing is committed
 
 
+_MOVING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+_Answer = TypeVar("_Answer")
+
+
 def shorten_time_outs(monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0) -> None:
     """Let every request of the adapter time out early, for tests of brokers that do not answer."""
     for module in (admin, librdkafka, positions):
@@ -50,6 +59,18 @@ def shorten_time_outs(monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0) -> 
 def unique(prefix: str) -> str:
     """A name that no other test uses."""
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def _patiently(ask: Callable[[], _Answer]) -> _Answer:
+    """What a client answers, once a coordinator that is about to move has moved; raises like it after 30 s."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 class Judge:
@@ -160,7 +181,7 @@ class Judge:
         with closing(Consumer({**self.settings, **config})) as consumer:
             numbers = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
             asked = [TopicPartition(topic, number) for number in numbers]
-            found = consumer.committed(asked, timeout=30)
+            found = _patiently(lambda: consumer.committed(asked, timeout=30))
         return {item.partition: None if item.offset == NEVER else item.offset for item in found}
 
     def records(self, topic: str, partition: int = 0) -> Iterator[Message]:
