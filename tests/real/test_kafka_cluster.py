@@ -128,13 +128,15 @@ def test_a_lane_with_a_dead_and_a_healthy_leader_clears_what_it_can(
     assert not result.cleared
 
 
-@pytest.mark.parametrize("reader", READERS, ids=str)
 def test_a_log_that_an_unclean_election_cut_is_not_acknowledged(
-    cluster: KafkaCluster, reader: Reader, tmp_path: Path
+    cluster: KafkaCluster, tmp_path: Path
 ) -> None:
-    """A leader without the messages read last takes over, and its log grows past them: none is committed."""
+    """A leader without the messages read last takes over, and its log grows past them: none is committed.
+
+    The client reader cannot promise that for what it had received already (docs/kafka.md).
+    """
     judge = Judge(cluster.bootstrap())
-    case = Case(judge, tmp_path, reader)
+    case = Case(judge, tmp_path, Reader.HEADERS)
     topic = case.topic = judge.place(unique("unclean"), [1, 3], unclean_leader_election_enable="true")
     judge.produce(topic, 0, 5_000, compression="none")
     cluster.kill(3)
