@@ -29,12 +29,12 @@ def slow_case(pulsar_judge: Judge, tmp_path: Path) -> Case:
     return case
 
 
-def once(act: Callable[[], Any]) -> Callbacks:
-    """Act once some messages, and not all of them, are read."""
+def once(act: Callable[[], Any], messages: int = MESSAGES) -> Callbacks:
+    """Act once some of the messages, and not all of them, are read."""
     acts = [act]
 
     def look(seen: Any) -> None:
-        if 0 < seen.messages < MESSAGES and acts:
+        if 0 < seen.messages < messages and acts:
             acts.pop()()
 
     return Callbacks(progress=look)

@@ -32,9 +32,8 @@ def test_a_partition_deleted_during_a_drain_ends_alone(
         pulsar_judge.produce(part, MESSAGES)
     case.changes["subscription_type"] = kind
     gone = parts(case)[1]
-    result = case.clear(
-        once(lambda: pulsar_judge.admin("DELETE", path(gone), force="true")), workers=2, max_retries=3
-    )
+    delete = once(lambda: pulsar_judge.admin("DELETE", path(gone), force="true"), PARTITIONS * MESSAGES)
+    result = case.clear(delete, workers=2, max_retries=3)
     assert [pulsar_judge.backlog(part) for part in parts(case) if part != gone] == [0] * 3
     assert [row.partition for row in result.partitions if row.error] == [1]
     assert [row.verified for row in result.partitions if not row.error] == [True] * 3
