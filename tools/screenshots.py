@@ -71,7 +71,8 @@ def record(command: list[str], folder: Path) -> str:
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, _COLUMNS, 0, 0))
     unwanted = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    environment |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT / "core")}
+    path = f"{Path(command[0]).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it is on a user's, too
+    environment |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT / "core"), "PATH": path}
     with subprocess.Popen(  # noqa: S603 our own command line
         command, cwd=folder, env=environment, stdin=inside, stdout=inside, stderr=inside
     ) as process:
@@ -131,7 +132,7 @@ def main() -> None:
     if installed is None:
         raise click.ClickException(f"{COMMAND} is not installed beside {Path(sys.executable).name}.")
     screens = []
-    with EmbeddedKafka() as broker, tempfile.TemporaryDirectory() as folder:
+    with EmbeddedKafka() as broker, tempfile.TemporaryDirectory(prefix="drain-") as folder:
         broker.create_topic(_TOPIC, len(_CONSUMED))
         broker.produce(_TOPIC, _MESSAGES)
         _commit(broker.bootstrap_servers)
