@@ -87,7 +87,7 @@ def _transport(options: EventHubsOptions, sasl: Any) -> Counting:
     except ModuleNotFoundError as error:
         raise UsageError(
             "--transport websocket needs the Python package websocket-client, which is not installed;"
-            " install it with: pip install 'websocket-client>=1.8,<2'"
+            " install it with: pip install 'websocket-client>=1.9,<2'"
         ) from error
     proxy = options.proxy
     if proxy is not None:
