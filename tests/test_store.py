@@ -228,6 +228,7 @@ def test_only_plain_files_of_a_sane_size_are_read(
 
 def test_an_unresponsive_store_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that never answers becomes an error after the deadline, whatever its library waits for."""
+    pytest.importorskip("gcsfs", reason="needs the Python package 'gcsfs'")
     monkeypatch.setattr(store, "DEADLINE_S", 0.2)
     hanging = SimpleNamespace(pipe_file=lambda *_: time.sleep(5))
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda url, **_: (hanging, url))
