@@ -71,7 +71,8 @@ def record(command: list[str], folder: Path) -> str:
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, _COLUMNS, 0, 0))
     unwanted = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    path = f"{Path(command[0]).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it is on a user's, too
+    # A user's PATH has the command, too: it is printed by its name.
+    path = f"{Path(command[0]).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT / "core"), "PATH": path}
     with subprocess.Popen(  # noqa: S603 our own command line
         command, cwd=folder, env=environment, stdin=inside, stdout=inside, stderr=inside
