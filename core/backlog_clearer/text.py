@@ -1,8 +1,9 @@
-"""How counts and lists are spelled in every text for people: pure."""
+"""How counts and lists are spelled in every text for people, and how strictly JSON text is read: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -23,3 +24,11 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
     found = [str(name) for name in names]
     shown = ", ".join(found[:limit])
     return f"{shown} and {len(found) - limit} more" if len(found) > limit else shown
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for `object_pairs_hook`; raises `ValueError` where one of its keys is given twice."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is there twice")
+    return value

@@ -33,6 +33,7 @@ from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import check_run_id
+from backlog_clearer.text import distinct_keys
 
 VARIABLE = "BACKLOG_CLEARER_CONFIG"
 
@@ -140,7 +141,7 @@ def parse_request(body: bytes | str) -> Request:
     if len(body) > _BODY_LIMIT:
         raise UsageError(f"The request has more than {_BODY_LIMIT} bytes.")
     try:
-        value = json.loads(body, object_pairs_hook=_distinct, parse_constant=_no_number)
+        value = json.loads(body, object_pairs_hook=distinct_keys, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise UsageError(
             'The body is not JSON, or has a key twice; send an object, as in {"backlog": "orders"}.'
@@ -148,13 +149,6 @@ def parse_request(body: bytes | str) -> Request:
     if not isinstance(value, dict):
         raise UsageError('A request is a JSON object, as in {"backlog": "orders"}.')
     return build(Request, value, strict=True)
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is given twice")
-    return found
 
 
 def _no_number(name: str) -> None:

@@ -57,6 +57,15 @@ class Dispatch(BaseModel):
     created_at: datetime
     enqueued: bool = Field(description="false: the queue has not confirmed all slices yet")
 
+    @property
+    def frozen_targets(self) -> dict[Partition, Position]:
+        """Where its slices go, by partition; none where they share no partition."""
+        return {
+            Partition(item.topic, item.partition): item.position
+            for item in self.targets
+            if item.position is not None
+        }
+
     def requests(self) -> list[Request]:
         """One request a slice."""
         return [
@@ -126,21 +135,6 @@ def _survey(config: Config, request: Request, now: datetime, environ: Mapping[st
         created_at=now,
         enqueued=False,
     )
-
-
-def frozen_targets(receipts: str, request: Request) -> dict[Partition, Position]:
-    """The targets that a slice's dispatch froze; none where its slices share no partition.
-
-    Raises `BrokerError` where the dispatch cannot be read.
-    """
-    found = None
-    if request.run_id is not None and request.slice is not None:
-        found = read_dispatch(receipts, request.run_id)
-    return {
-        Partition(item.topic, item.partition): item.position
-        for item in (found.targets if found else ())
-        if item.position is not None
-    }
 
 
 def _record(found: Dispatch, path: str) -> None:

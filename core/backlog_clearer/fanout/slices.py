@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Backlog, Config, Request
-from backlog_clearer.fanout.dispatch import Dispatch, frozen_targets, read_dispatch
+from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
 from backlog_clearer.model import StopReason, StrEnum
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.report import RunResult, Verdict
@@ -66,9 +66,11 @@ def drain_slice(
     Raises like `run.clear.clear`, and `UsageError` for a slice that is not one of its run: nothing was
     changed then.
     """
-    check_slice(read_dispatch(config.receipts, request.run_id) if request.run_id else None, request)
+    dispatched = read_dispatch(config.receipts, request.run_id) if request.run_id else None
+    check_slice(dispatched, request)
     job = config.job(request, deadline_s=deadline_s, environ=environ)
-    job = replace(job, targets=frozen_targets(config.receipts, request))
+    if dispatched is not None:
+        job = replace(job, targets=dispatched.frozen_targets)
     result = clear(job, halt=halt)
     follow_up, following = follow_up_of(request, config.backlog(request.backlog), result)
     if follow_up is not FollowUp.CLEARED:

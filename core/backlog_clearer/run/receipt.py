@@ -25,7 +25,7 @@ from backlog_clearer.model import Mode, Partition, Position, Recorded, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
-from backlog_clearer.text import counted, listed
+from backlog_clearer.text import counted, distinct_keys, listed
 
 RECEIPT_SCHEMA: Literal["backlog-clearer/receipt/1"] = "backlog-clearer/receipt/1"
 
@@ -215,7 +215,7 @@ def _reason(error: OSError) -> str:
 
 def _parsed(path: str, data: bytes) -> Receipt:
     try:
-        value = json.loads(data, object_pairs_hook=_object)
+        value = json.loads(data, object_pairs_hook=distinct_keys)
         receipt = Receipt.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -230,14 +230,6 @@ def _parsed(path: str, data: bytes) -> Receipt:
             " Nothing was changed."
         )
     return receipt
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, none of whose keys is given twice."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is there twice")
-    return value
 
 
 def load_run(
