@@ -63,6 +63,11 @@ class StopReason(StrEnum):
     STALLED = "stalled"  # backlog remains and nothing arrived for the stall time
     FAILED = "failed"  # what is left has errors that retrying does not mend
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do, as far as the run could see."""
+        return self in {StopReason.EMPTY, StopReason.QUIET}
+
 
 class Partition(NamedTuple):
     """One independently positioned part of the backlog; sorts by topic, then number.

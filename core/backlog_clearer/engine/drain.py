@@ -108,16 +108,18 @@ def drain(
     halt: Halt | None = None,
     observe: Callable[[Snapshot], None] = lambda _: None,
     grow: Callable[[], Sequence[Claim]] | None = None,
+    figures: bool = True,
 ) -> Drain:
     """Read and acknowledge the claims until a stop rule applies; never raises a broker's error.
 
     `observe` is called about ten times a second from the calling thread. So is `grow`, every 30 s: it
     returns claims that the drain is to take on, each partition once. A partition that fails for good
-    ends with its error, and the others continue.
+    ends with its error, and the others continue. Without `figures` the broker is not asked what is left,
+    since that may be in the hands of another drain: this one ends once nothing comes.
     """
     halt = halt or Halt()
     crew = Crew(source, run, halt.event, spread(claims, run.workers, competing=source.traits.competing))
-    watch = _Watch(source, claims, run, crew, grow)
+    watch = _Watch(source, claims, run, crew, grow, figures=figures)
     crew.start()
     while True:
         crew.event.clear()
@@ -157,8 +159,11 @@ class _Watch:
         run: RunOptions,
         crew: Crew,
         grow: Callable[[], Sequence[Claim]] | None,
+        *,
+        figures: bool,
     ) -> None:
         self.source = source
+        self.figures = figures
         self.frozen = all(claim.target is not None for claim in claims)
         self.run = run
         self.crew = crew
@@ -218,10 +223,10 @@ class _Watch:
             if share.error is None
         }
         try:
-            found = self.source.remaining(targets)
+            found = self.source.remaining(targets) if self.figures else ()
         except ClearerError as error:
             _LOG.warning("The broker did not report what is left: %s", error)
-            found = []
+            found = ()
         answered = {item.partition: item.left for item in found}
         self.probed_left = total_known(answered.get(partition) for partition in targets)
         self.probed = True
@@ -275,7 +280,7 @@ class _Watch:
             f"{worker.name} did not stop within {JOIN_S:.0f} s; its last messages may be unacknowledged"
             for worker in late
         ]
-        if unfinished or (errors and reason in {StopReason.EMPTY, StopReason.QUIET}):
+        if unfinished or (errors and reason.done):
             reason = StopReason.FAILED
         throttled_s = sum(worker.throttled_s for worker in self.crew.all)
         notes = [*self.crew.notes()]

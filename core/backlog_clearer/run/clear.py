@@ -28,7 +28,7 @@ from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.record import Change, Record, change_of, complete
 from backlog_clearer.run.report import Action, RunResult, Verdict
 from backlog_clearer.run.retry import CHANGE_ATTEMPTS, repeated
-from backlog_clearer.run.shares import SilentSource, is_share, proves
+from backlog_clearer.run.shares import is_share, proves
 from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
 from backlog_clearer.run.verdict import judge_clear
 from backlog_clearer.run.verify import cleared_rows, difference
@@ -96,8 +96,15 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         drained, untouched = _skip(source, claims)
     else:
         grow = None if frozen else growth.join
-        read = SilentSource(source) if share else source
-        drained = drain(read, claims, run, halt=halt, observe=callbacks.progress, grow=grow)
+        drained = drain(
+            source,
+            claims,
+            run,
+            halt=halt,
+            observe=callbacks.progress,
+            grow=grow,
+            figures=not share,
+        )
 
     record = growth.record
     talk = replace(callbacks, halted=lambda: halt.signalled or callbacks.halted())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from backlog_clearer.errors import ClearerError
 from backlog_clearer.model import Claim, PartitionState, Survey
 from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.plan import choose
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.record import Record
 from backlog_clearer.source import Source
@@ -56,18 +57,12 @@ class Growth:
             return ()
         try:
             found = self.source.survey()
-            new = [state.partition for state in found.partitions if state.partition not in self.known]
-            surveyed = {state.partition for state in self.record.survey.partitions}
-            chosen = set(
-                self.record.job.run.choose(
-                    (state.partition for state in found.partitions),
-                    competing=self.record.traits.competing,
-                )
-            )
+            chosen = self._chosen(found)
         except ClearerError as error:
             _LOG.debug("Partitions that were added could not be looked for: %s", error)
             return ()
-        added = [str(partition) for partition in new if partition in chosen - surveyed]
+        before = self.known | {state.partition for state in self.record.survey.partitions}
+        added = [str(state.partition) for state in chosen if state.partition not in before]
         if not added:
             return ()
         were = "was" if len(added) == 1 else "were"
@@ -76,14 +71,11 @@ class Growth:
 
     def _new(self, found: Survey) -> list[PartitionState]:
         """States of partitions of this run's share that it does not read yet, and that can be read."""
-        chosen = set(
-            self.record.job.run.choose(
-                (state.partition for state in found.partitions),
-                competing=self.record.traits.competing,
-            )
-        )
         return [
             state
-            for state in found.partitions
-            if state.partition in chosen - self.known and state.error is None
+            for state in self._chosen(found)
+            if state.partition not in self.known and state.error is None
         ]
+
+    def _chosen(self, found: Survey) -> tuple[PartitionState, ...]:
+        return choose(found, self.record.job.run, competing=self.record.traits.competing)

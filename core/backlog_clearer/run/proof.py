@@ -72,8 +72,7 @@ def patience_for(
 
     A run that a limit, a signal or an error cut off does not wait; none waits past the job's deadline.
     """
-    ended = reason in {StopReason.EMPTY, StopReason.QUIET}
-    seconds = wanted_s(job, traits, share=share) if ended else 0.0
+    seconds = wanted_s(job, traits, share=share) if reason.done else 0.0
     if job.deadline_s is not None:
         seconds = min(seconds, job.deadline_s - elapsed_s)
     return Patience(max(0.0, seconds), callbacks)

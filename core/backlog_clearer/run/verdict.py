@@ -14,9 +14,6 @@ from backlog_clearer.text import amount, counted
 
 EXIT_DONE, EXIT_NOT_DONE, EXIT_WRONG_USE, EXIT_UNPROVEN = 0, 1, 2, 4
 
-_DONE = {StopReason.EMPTY, StopReason.QUIET}
-"""Reasons after which nothing is left to do, as far as the run could see."""
-
 _CAUSES = {
     StopReason.LIMIT: "--max-messages is reached",
     StopReason.DEADLINE: "--max-seconds is reached",
@@ -40,13 +37,13 @@ def judge_clear(
 
     `counts_only`: see `model.Traits`.
     """
-    if counts_only and reason in _DONE:
+    if counts_only and reason.done:
         return Verdict.COUNTED
     if all(item.verified is True for item in rows):
         return Verdict.CLEARED
     unknown = [item for item in rows if item.verified is None]
     failed = any(item.verified is False for item in rows) or any(item.error for item in unknown)
-    return Verdict.NOT_CLEARED if failed or reason not in _DONE else Verdict.UNPROVEN
+    return Verdict.NOT_CLEARED if failed or not reason.done else Verdict.UNPROVEN
 
 
 def judge_restore(rows: Sequence[PartitionResult], *, complete: bool) -> Verdict:
