@@ -202,11 +202,11 @@ def suggestion(name: str, known: list[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-_FAULTS = 20  # lines of an error; more help nobody
+_FAULTS = 20  # lines of an error; a longer list does not help
 _NAME = 60  # characters of an unknown name
 
 
-def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool | None = None) -> _Model:
+def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool = False) -> _Model:
     """Validate values into a model; `strict`: JSON values of exactly the declared types.
 
     Raises `UsageError` that lists the faults at once, by flag name, with suggestions for unknown

@@ -125,7 +125,7 @@ def notes_of(
     container: str | None,
     live: Sequence[str],
 ) -> list[str]:
-    """Facts about the checkpoints in a container (None: there is no store)."""
+    """Facts about the checkpoints; `container` is None where no checkpoint store is used."""
     notes = []
     if options.no_checkpoint:
         notes.append(_NO_CHECKPOINT)

@@ -12,7 +12,7 @@ from backlog_clearer.model import Mode
 DELETED_TOPIC = "_deleted-topic_"
 """The topic of a subscription whose topic was deleted (pubsub.proto, `Subscription.topic`)."""
 
-# Ways to deliver that are no pull: the field, the part of it that is only set where it is used, and a verb.
+# Ways to deliver that are not pull: the field, the part of it that is only set where it is used, and a verb.
 _ELSEWHERE = {
     "push_config": ("push_endpoint", "pushes to"),
     "bigquery_config": ("table", "writes to the BigQuery table"),
@@ -20,7 +20,7 @@ _ELSEWHERE = {
     "bigtable_config": ("table", "writes to the Bigtable table"),
 }
 _BYTES = 2  # the wire type of an embedded message
-# Embedded messages that are no way to deliver, but that older client libraries do not know (pubsub.proto):
+# Embedded messages that are not a way to deliver, but that older client libraries do not know (pubsub.proto):
 # analytics_hub_subscription_info, message_transforms, tags.
 _HARMLESS = {23, 25, 26}
 
@@ -38,7 +38,7 @@ def delivers(found: Subscription) -> str | None:
         where = getattr(value, part) if part else ""
         if where:
             return f"{verb} {where}"
-        if not part or part != "push_endpoint":  # an empty push_config means pull
+        if part != "push_endpoint":  # an empty push_config means pull
             return verb
     unknown = sorted(
         {

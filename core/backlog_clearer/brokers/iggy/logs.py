@@ -19,6 +19,7 @@ from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import Partition
 from backlog_clearer.options.base import suggestion
+from backlog_clearer.text import listed
 
 _MANY = 20  # names in a list of what exists
 
@@ -61,12 +62,11 @@ def named(asked: str, what: str, lister: Callable[[], Iterable[Any]]) -> Named:
 
 
 def existing(asked: str, what: str, known: Iterable[Any]) -> str:
-    """A sentence with the names that exist, the likely one first."""
+    """A sentence with the names that exist, and a question where one of them is likely meant."""
     names = sorted(item.name for item in known)
     if not names:
         return f"No {what} exists there."
-    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
-    return f"Existing: {', '.join(names[:_MANY])}{more}.{suggestion(asked, names)}"
+    return f"Existing: {listed(names, _MANY)}.{suggestion(asked, names)}"
 
 
 class TopicLogs:
@@ -134,7 +134,7 @@ class TopicLogs:
     def described(self) -> dict[int, LogFacts | TransientError]:
         """The topic's partitions by id, with their figures or why those cannot be used.
 
-        Raises `UsageError` where there is no such topic. The SDK refuses an incomplete description.
+        Raises `UsageError` if the topic does not exist. The SDK refuses an incomplete description.
         """
         found = self._details()
         logs: dict[int, LogFacts | TransientError] = {}

@@ -93,13 +93,13 @@ def others(admin: GroupAdmin, options: KafkaOptions, states: Sequence[PartitionS
         names = admin.group_names()
         near = similar(options.group_id, names, limit=10)
         most = max(len(near), min(_MOST, _OFFSETS // max(1, len(states))))
-        asked = [*near, *sorted(set(names) - {options.group_id, *near})][:most]
+        asked = [*near, *(name for name in names if name not in near)][:most]
         stored = admin.offsets_of(asked, [state.partition for state in states])
     except BrokerError:
         return Others(None, never_stored(what, None, "offsets"))
     here = {name: offsets for name, offsets in stored.items() if offsets}
     backlogs = {name: _backlog(offsets, states) for name, offsets in here.items()}
-    some = len(asked) < len(set(names) - {options.group_id})
+    some = len(asked) < len(names)
     which = f"group of the {len(asked)} that were asked for" if some else "other name"
     note = never_stored(what, backlogs, "offsets", asked=which)
     return Others(doubt(what, similar(options.group_id, here)), note)

@@ -68,9 +68,9 @@ def produce(
 
 
 _CLOSED: list[pulsar.Consumer] = []
-"""Keeps closed consumers: where a connection broke meanwhile, destroying one can abort the whole process
+"""Closed consumers, kept since destroying one whose connection broke can abort the whole process.
 
-(https://github.com/apache/pulsar-client-python/issues/103).
+See https://github.com/apache/pulsar-client-python/issues/103.
 """
 
 
