@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from rich.console import Console
 
-from backlog_clearer import registry
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource
-from backlog_clearer.cli import commands
 from backlog_clearer.cli.program import program
 from backlog_clearer.cli.progress import Countdown, progress_line
 from backlog_clearer.cli.session import Session
 from backlog_clearer.engine.drain import Snapshot
 from backlog_clearer.model import Partition, Survey
 from backlog_clearer.run.report import RunResult
-from tests import memory_system
+from tests.invoking import call, clear, stored, three_partitions
 
 SECRET = "hunter2-do-not-print"
 
@@ -34,31 +31,8 @@ SECRET = "hunter2-do-not-print"
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryBroker]:
     """Topic `orders` with 3 partitions of 1,000 messages, reachable as system `memory`."""
-    monkeypatch.setitem(registry.SYSTEMS, "memory", memory_system.SYSTEM)
-    monkeypatch.chdir(tmp_path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    made = memory_system.reset()
-    made.create("orders", 3)
-    for number in range(3):
-        made.produce("orders", number, 1000)
-    yield made
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def call(*args: str, **settings: Any) -> Result:
-    """Run the command line in this process."""
-    return CliRunner().invoke(commands.cli, args, **settings)
-
-
-def clear(*args: str, **settings: Any) -> Result:
-    """Run it on topic `orders`, group `billing`."""
-    return call("memory", "--topic", "orders", "--group-id", "billing", *args, **settings)
-
-
-def stored(broker: MemoryBroker) -> list[int | None]:
-    """The group's positions on the broker."""
-    return [broker.position("billing", Partition("orders", number)) for number in range(3)]
+    with three_partitions(monkeypatch, tmp_path) as made:
+        yield made
 
 
 def test_restore_puts_back_every_position_that_a_clear_moved(broker: MemoryBroker) -> None:

@@ -6,18 +6,24 @@ import logging
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.table import Table
 
+from backlog_clearer.cli.tables import (
+    VERIFIED,
+    by_weight,
+    error_lines,
+    figure,
+    outcome_table,
+    plan_table,
+    slices_table,
+    status_table,
+)
 from backlog_clearer.fanout.run_status import RunStatus, State
-from backlog_clearer.model import Partition
+from backlog_clearer.model import total_known
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, Verdict
 from backlog_clearer.run.verdict import sentence
 from backlog_clearer.text import amount, counted, listed
-
-_ROWS = 40  # partitions shown before a table is cut; JSON always has all
 
 _STYLES = {
     Verdict.CLEARED: "bold green",
@@ -30,12 +36,11 @@ _RUNS = {
     Verdict.UNPROVEN: "Done, but not proven",
     Verdict.NOT_CLEARED: "NOT cleared",
 }
-_VERIFIED = {True: "yes", False: "no", None: "unknown"}
 
 
-def figure(value: int | None) -> str:
-    """A count with thousands separated; "unknown" for None."""
-    return "unknown" if value is None else f"{value:,}"
+def console_for(*, stderr: bool = False) -> Console:
+    """A console that prints texts as they are: "amqp:link:stolen" has no emoji in it."""
+    return Console(stderr=stderr, emoji=False, markup=False, highlight=False)
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:
@@ -43,43 +48,34 @@ def print_line(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, dict):
-        return " ".join(f"{key}={item}" for key, item in value.items() if not key.startswith("_"))
-    return str(value)
+def _width(console: Console) -> int | None:
+    """The characters of a line at a terminal; None elsewhere, where nothing needs to be shortened."""
+    return console.width if console.is_terminal else None
 
 
-def _table(rows: Sequence[object], columns: dict[str, list[str]], first: str = "partition") -> Table:
-    """A row for each of `rows`, up to `_ROWS` of them; `str` of one is its first cell."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", overflow="fold")
-    for index, item in enumerate(rows[:_ROWS]):
-        table.add_row(str(item), *(cells[index] for cells in columns.values()))
-    if len(rows) > _ROWS:
-        table.add_row(f"… and {len(rows) - _ROWS} more; --output json has all of them")
-    return table
+def _print_table(
+    console: Console, lines: Sequence[str], errors: Sequence[tuple[object, str | None]]
+) -> None:
+    """A table, and the errors of its rows below it."""
+    for index, line in enumerate(lines):
+        print_line(console, line, "" if index else "bold")
+    for line in error_lines(errors):
+        print_line(console, f"Error: {line}", "red")
 
 
-def _ids(rows: Sequence[PartitionResult]) -> list[Partition]:
-    return [item.id for item in rows]
+def _errors(rows: Sequence[PartitionResult]) -> list[tuple[object, str | None]]:
+    return [(item.id, item.error) for item in by_weight(rows)]
 
 
 def show_plan(console: Console, plan: Plan) -> None:
     """The plan, partition by partition."""
     verb = {Action.RESTORE: "Restore", Action.STATUS: "Status of"}.get(plan.action, "Clear")
     print_line(console, f"{verb} {plan.subscription}", "bold")
-    columns = {
-        "position": [_cell(item.before) for item in plan.rows],
-        "new position": [_cell(item.target) for item in plan.rows],
-        f"backlog ({plan.unit})": [figure(item.backlog) for item in plan.rows],
-    }
-    if any(item.error for item in plan.rows):
-        columns["error"] = [item.error or "" for item in plan.rows]
-    console.print(_table(_ids(plan.rows), columns), markup=False)
+    if plan.rows:
+        _print_table(console, plan_table(plan, _width(console)), _errors(plan.rows))
+    print_line(
+        console, f"Backlog: {amount(total_known(item.backlog for item in plan.rows), plan.unit)}"
+    )
     print_line(console, f"Plan: {plan.cost}.")
     show_notes(console, plan.notes)
     if plan.receipt:
@@ -109,14 +105,9 @@ def show_result(console: Console, result: RunResult, undo: Sequence[tuple[str, s
 
 def _show_status(console: Console, result: RunResult) -> None:
     print_line(console, result.subscription, "bold")
-    columns = {
-        "position": [_cell(item.before) for item in result.partitions],
-        "end": [_cell(item.target) for item in result.partitions],
-        f"backlog ({result.unit})": [figure(item.backlog) for item in result.partitions],
-    }
-    if result.totals.errors:
-        columns["error"] = [item.error or "" for item in result.partitions]
-    console.print(_table(_ids(result.partitions), columns), markup=False)
+    if result.partitions:
+        rows = result.partitions
+        _print_table(console, status_table(result, _width(console)), _errors(rows))
     print_line(console, f"Backlog: {amount(result.totals.backlog, result.unit)}")
     if result.live:
         print_line(console, f"Attached: {counted(len(result.live), 'consumer')}: {listed(result.live)}")
@@ -127,13 +118,7 @@ def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str,
     totals = result.totals
     troubled = [item for item in result.partitions if item.error or item.verified is not True]
     if troubled:
-        columns = {
-            "messages": [figure(item.messages) for item in troubled],
-            f"remaining ({result.unit})": [figure(item.remaining) for item in troubled],
-            "verified": [_VERIFIED[item.verified] for item in troubled],
-            "error": [item.error or "" for item in troubled],
-        }
-        console.print(_table(_ids(troubled), columns), markup=False)
+        _print_table(console, outcome_table(troubled, _width(console)), _errors(troubled))
     left = "Backlog" if result.action is Action.RESTORE else "Remaining"
     lines = {left: amount(totals.remaining, result.unit)}
     if totals.unacknowledged:
@@ -141,7 +126,7 @@ def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str,
         lines["Read but not acknowledged"] = f"{unacknowledged}, still in the backlog"
     if totals.retries:
         lines["Retries"] = str(totals.retries)
-    lines["Verified"] = _VERIFIED[result.verified]
+    lines["Verified"] = VERIFIED[result.verified]
     if result.error:
         lines["Error"] = result.error
     if result.waited_seconds:
@@ -165,12 +150,8 @@ def show_run(console: Console, run: RunStatus) -> None:
     """A run of many slices: those not cleared yet, slices by state, and how much is cleared."""
     others = [item for item in run.slices if item.state is not State.CLEARED]
     if others:
-        columns = {
-            "state": [item.state.value for item in others],
-            "invocations": [figure(item.invocations) for item in others],
-            "error": [item.error or "" for item in others],
-        }
-        console.print(_table([item.slice for item in others], columns, "slice"), markup=False)
+        lines = slices_table(others, _width(console))
+        _print_table(console, lines, [(item.slice, item.error) for item in others])
     counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
     print_line(console, f"{_RUNS[run.verdict]}: {counts}", _style(run.verdict))
     so_far = "unknown"
@@ -180,14 +161,22 @@ def show_run(console: Console, run: RunStatus) -> None:
     print_line(console, f"Cleared so far: {so_far}")
 
 
+class _Lines(logging.Handler):
+    """Prints a record as a line of the console: above the progress bar where there is one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        print_line(self.console, self.format(record))
+
+
 def set_up_logging(console: Console, level: str) -> None:
     """Send this package's log to stderr, above the progress bar where there is one."""
-    handler: logging.Handler
-    if console.is_terminal:
-        handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler = _Lines(console)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("backlog_clearer")
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())

@@ -10,7 +10,8 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backlog_clearer.cli.display import figure, print_line
+from backlog_clearer.cli.display import print_line
+from backlog_clearer.cli.tables import figure
 from backlog_clearer.engine.drain import Snapshot
 from backlog_clearer.text import counted
 

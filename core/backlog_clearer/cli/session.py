@@ -11,7 +11,6 @@ from types import FrameType
 from typing import NoReturn
 
 import click
-from rich.console import Console
 
 from backlog_clearer.cli import display
 from backlog_clearer.cli.progress import Countdown, Observe, show_progress
@@ -34,7 +33,7 @@ class Session:
 
     def __init__(self, talk: Talk) -> None:
         self.talk = talk
-        self.console = Console(stderr=True)
+        self.console = display.console_for(stderr=True)
         self.halt = Halt()
         self._noted: tuple[str, ...] = ()  # notes that the user has seen
         self._countdown = Countdown(self.console)
@@ -65,7 +64,7 @@ class Session:
         """Show a plan; on stdout where it is the result."""
         if (self.asks or not self.talk.quiet) and not (self.talk.json and plan.dry_run):
             self._noted = plan.notes
-            display.show_plan(Console() if plan.dry_run else self.console, plan)
+            display.show_plan(display.console_for() if plan.dry_run else self.console, plan)
 
     def confirm(self, plan: Plan) -> bool:
         """Ask at a terminal; a script needs --yes to change positions without reading messages."""
@@ -114,12 +113,12 @@ class Session:
         if self.talk.json:
             click.echo(result.model_dump_json(by_alias=True, indent=2))
         elif isinstance(result, RunStatus):
-            display.show_run(Console(), result)
+            display.show_run(display.console_for(), result)
         else:
-            display.show_result(Console(), result, self._undo(result, job))
+            display.show_result(display.console_for(), result, self._undo(result, job))
             if result.verdict is not None:  # a status has shown its notes, and so has a dry run
                 new = [note for note in result.notes if note not in self._noted]
-                display.show_notes(Console(), new)
+                display.show_notes(display.console_for(), new)
         code = run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result)
         lost = unwritten()
         if lost:
