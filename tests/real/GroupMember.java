@@ -7,8 +7,12 @@ import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.UUID;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.consumer.KafkaShareConsumer;
+import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.message.RequestHeaderData;
 import org.apache.kafka.common.message.StreamsGroupHeartbeatRequestData;
 import org.apache.kafka.common.message.StreamsGroupHeartbeatResponseData;
@@ -43,14 +47,24 @@ public class GroupMember {
                         "group.id", group,
                         "key.deserializer", ByteArrayDeserializer.class,
                         "value.deserializer", ByteArrayDeserializer.class);
-        try (KafkaShareConsumer<byte[], byte[]> consumer = new KafkaShareConsumer<>(settings)) {
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", server));
+                KafkaShareConsumer<byte[], byte[]> consumer = new KafkaShareConsumer<>(settings)) {
             consumer.subscribe(List.of(topic));
-            for (int i = 0; i < 10; i++) {
+            while (!stable(admin, group)) { // a busy broker takes its time
                 consumer.poll(Duration.ofMillis(200));
             }
             System.out.println("joined");
             input.readLine();
         }
+    }
+
+    private static boolean stable(Admin admin, String group) throws Exception {
+        for (GroupListing listing : admin.listGroups().all().get()) {
+            if (listing.groupId().equals(group)) {
+                return listing.groupState().equals(Optional.of(GroupState.STABLE));
+            }
+        }
+        return false;
     }
 
     private static void streams(String server, String group, String topic, BufferedReader input)
