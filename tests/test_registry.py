@@ -152,6 +152,23 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     assert registry.install_command("redis", "acme-queue") == "pip install 'acme-queue[redis]'"
 
 
+def test_a_library_without_wheels_for_this_python_is_named_as_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An extra that installs nothing on this Python is not what the message asks for."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "needs_wheels.py").write_text("import no_such_library")
+    entry = System(
+        "a queue", "tests.memory_system:MemoryOptions", "needs_wheels:open_source", "kafka",
+        newest_python=(3, 9),
+    )  # fmt: skip
+    monkeypatch.setitem(registry.SYSTEMS, "queue", entry)
+    options = registry.options_model("queue").model_construct()
+    with pytest.raises(UsageError, match=r"no wheels for Python 3\.\d+: use Python 3\.9") as refused:
+        registry.open_source("queue", options, RunOptions(), "run")
+    assert "pip install" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", registry.SYSTEMS)
 def test_built_in_systems_fill_every_list(name: str) -> None:
     """Each built-in system has an extra, its libraries, a page that exists, and texts for tables."""

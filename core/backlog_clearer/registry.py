@@ -41,6 +41,9 @@ class System:
     opener: str  # "module:function", an `Opener`; its module may import the library
     extra: str | None = None  # the pip extra of its distribution that installs its library
     libraries: tuple[str, ...] = ()  # top-level modules of its libraries; only adapters import them
+    newest_python: tuple[int, int] | None = (
+        None  # the last that its libraries have wheels for; None: any
+    )
     page: str | None = None  # its documentation: a file in this repository, or a URL
     clears: str = ""  # for tables: "a consumer group"
     position: str = ""  # for tables: where progress is stored, "committed offset"
@@ -111,6 +114,7 @@ SYSTEMS: dict[str, System] = {
         opener=f"{_IGGY}.source:open_source",
         extra="iggy",
         libraries=("apache_iggy",),
+        newest_python=(3, 13),
         page="docs/iggy.md",
         clears="a consumer's or a group's offsets",
         position="stored offset",
@@ -194,7 +198,7 @@ def _loaded(name: str, path: str, extra: str | None = None) -> object:
         if missing and extra and missing.split(".")[0] != path.split(".", maxsplit=1)[0]:
             raise UsageError(
                 f"{name} needs the Python package that provides {missing!r}, which is not installed;"
-                f" install it with: {install_command(extra, _provider(name))}"
+                f" {_installing(name, extra)}"
             ) from error
         if name in SYSTEMS:
             raise
@@ -202,6 +206,18 @@ def _loaded(name: str, path: str, extra: str | None = None) -> object:
             f"The system {name!r} of {_provider(name)} cannot be loaded from {path}:"
             f" {type(error).__name__}: {error}"
         ) from error
+
+
+def _installing(name: str, extra: str) -> str:
+    """How to install the libraries of a system on this Python, as the end of a sentence."""
+    newest = system(name).newest_python
+    if newest is not None and sys.version_info[:2] > newest:
+        here = ".".join(map(str, sys.version_info[:2]))
+        return (
+            f"it has no wheels for Python {here}: use Python {newest[0]}.{newest[1]} or earlier, or build it"
+            f" (the page of {name} shows how)"
+        )
+    return f"install it with: {install_command(extra, _provider(name))}"
 
 
 def options_model(name: str) -> type[SystemOptions]:
