@@ -249,14 +249,6 @@ def test_a_restore_without_a_receipt_exits_2(
     assert not broker.positions
 
 
-def test_restore_needs_the_receipt_before_any_option(broker: MemoryBroker) -> None:
-    """Without a receipt in first place the error states where it has to be, and nothing moves."""
-    done = call("restore", "--yes", "receipts/some.json")
-    assert done.exit_code == 2
-    assert "Name a receipt file before any option" in done.stderr
-    assert not broker.positions
-
-
 def test_restore_refuses_a_receipt_of_another_group(broker: MemoryBroker) -> None:
     """A receipt is not applied to a group that it does not belong to."""
     result = json.loads(clear("--stop-when-empty", "--output", "json").stdout)

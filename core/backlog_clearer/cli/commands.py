@@ -6,31 +6,23 @@ Exit 0: cleared (or shown, or restored); 1: not cleared; 2: wrong use.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import click
 
 from backlog_clearer import __version__, registry
 from backlog_clearer.cli import flags
 from backlog_clearer.cli.program import INSTALLED, program
+from backlog_clearer.cli.restore_command import RestoreCommand
 from backlog_clearer.cli.streams import guard, unwritten
-from backlog_clearer.cli.talk import FLAGS, OUTPUT, Talk, talk_of
-from backlog_clearer.errors import UsageError
+from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, talk_of
+from backlog_clearer.cli.wrong_use import show_failure, show_wrong_use
+from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request
+from backlog_clearer.options.base import suggestion
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import options_model
-
-_CONFIG = click.Option(
-    ["--config-json"], metavar="FILE", help="JSON file with any of these options; flags override it"
-)
-_RESTORE = ("partitions", "force", "dry_run", "receipt_dir", "receipt_schemes", "verify_seconds")
-_ALLOW_REFERENCE = click.Option(
-    ["--allow-reference"],
-    multiple=True,
-    metavar="env:NAME|file:PATH",
-    help="a secret that the receipt refers to and that may be sent to the broker it names; may be repeated",
-)
 
 
 class _Systems(click.Group):
@@ -39,6 +31,17 @@ class _Systems(click.Group):
     def __init__(self, make: Callable[[str], click.Command], **settings: Any) -> None:
         super().__init__(**settings)
         self.make = make
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments begin with; an unknown one is answered with the nearest name."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            hidden = {item for item, command in self.commands.items() if command.hidden}
+            known = [item for item in self.list_commands(ctx) if item not in hidden]
+            raise click.UsageError(f"No such command {name!r}.{suggestion(name, known)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Systems first."""
@@ -76,7 +79,7 @@ def _system_params(name: str) -> list[click.Parameter]:
     return [
         *flags.options_of(options_model(name)),
         *flags.options_of(RunOptions),
-        _CONFIG,
+        CONFIG,
         *FLAGS,
     ]
 
@@ -127,63 +130,6 @@ def _run_command() -> click.Command:
     )
 
 
-@click.command(
-    "restore",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    short_help="Undo a run from its receipt.",
-)
-@click.argument("receipt", required=False)
-@click.option(
-    "--run", "run_id", metavar="RUN_ID", help="undo all slices of this run (with --receipt-dir)"
-)
-@click.pass_context
-def restore_command(ctx: click.Context, receipt: str | None, run_id: str | None) -> None:
-    """Set every partition back to the position that RECEIPT recorded.
-
-    Connection options are read from the receipt; flags of its system override them. A receipt
-    contains no secret: what it refers to is used only if --allow-reference names it, other secrets have to
-    be given again.
-    """
-    from backlog_clearer.cli.actions import find_receipts, undo
-
-    args = list(ctx.args)
-    if receipt is not None and receipt.startswith("-"):  # an option's name landed in the argument
-        args, receipt = [receipt, *args], None
-    if (receipt is None) == (run_id is None):
-        raise click.UsageError(
-            "Name a receipt file before any option, or a run with --run RUN_ID --receipt-dir DIR."
-        )
-    # The other arguments are flags of the receipt's system, so it is read first.
-    directory = _value_after(args, "--receipt-dir")
-    directory = RunOptions().receipt_dir if directory is None else directory
-    early = Talk(output=_value_after(args, "--output") or "text")
-    schemes = _value_after(args, "--receipt-schemes") or ""
-    found = find_receipts(early, receipt, run_id, directory, schemes)
-
-    model = options_model(found[0].system)
-    params = [
-        *flags.options_of(model),
-        *flags.options_of(RunOptions, *_RESTORE),
-        _ALLOW_REFERENCE,
-        _CONFIG,
-        *FLAGS,
-    ]
-    parser = click.Command("restore", params=list(params))
-    with parser.make_context(ctx.command_path, args, parent=ctx.parent) as inner:
-        talk, rest = talk_of(inner.params)
-    undo(talk, found, rest)
-
-
-def _value_after(args: list[str], name: str) -> str | None:
-    """The value of an option among arguments that are not parsed yet."""
-    for index, arg in enumerate(args):
-        if arg == name and index + 1 < len(args):
-            return args[index + 1]
-        if arg.startswith(f"{name}="):
-            return arg.partition("=")[2]
-    return None
-
-
 def _progress_command(name: str, *, hidden: bool = False) -> click.Command:
     def callback(run_id: str, receipt_dir: str, receipt_schemes: str, **values: Any) -> None:
         from backlog_clearer.cli.actions import show_run_status
@@ -216,7 +162,26 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-cli = _Systems(
+class _Program(_Systems):
+    """The whole command line: how each failure of it is answered."""
+
+    def main(  # type: ignore[override] # without the parameters that nothing here uses
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run a command line, and exit."""
+        given = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(given, prog_name, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            show_wrong_use(error, given)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            show_failure(RefusedError("Interrupted; nothing was changed."), given)
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+cli = _Program(
     _system_command,
     name=INSTALLED,
     help="Clear the backlog of one subscription: fast, provably, undoably.",
@@ -236,7 +201,7 @@ cli.add_command(_Systems(_status_command, name="status", help="Show a backlog an
 cli.add_command(_run_command())
 cli.add_command(_progress_command("progress"))
 cli.add_command(_progress_command("runs", hidden=True))  # the former name, for existing scripts
-cli.add_command(restore_command)
+cli.add_command(RestoreCommand())
 
 
 def main() -> None:

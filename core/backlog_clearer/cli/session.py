@@ -158,7 +158,7 @@ class Session:
 def session(talk: Talk) -> Iterator[Session]:
     """The block does the work and calls `end`; an error in it becomes a message and an exit code."""
     opened = Session(talk)
-    display.set_up_logging(opened.console, talk.log_level)
+    display.set_up_logging(opened.console, talk.least)
     opened.listen()
     try:
         yield opened
@@ -166,3 +166,8 @@ def session(talk: Talk) -> Iterator[Session]:
         opened.fail(error)
     except (KeyboardInterrupt, click.Abort):
         opened.fail(RefusedError("Interrupted; nothing was changed."))
+    except Exception as error:  # a fault of this program: its traceback follows on stderr
+        if talk.json:
+            text = f"{type(error).__name__}, which was not expected; stderr has its traceback"
+            click.echo(failure_json(ClearerError(text)))
+        raise

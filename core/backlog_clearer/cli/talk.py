@@ -15,15 +15,22 @@ OUTPUT = click.Option(
     help="format of the result on stdout [default text]",
 )
 
+CONFIG = click.Option(
+    ["--config-json"], metavar="FILE", help="JSON file with any of these options; flags override it"
+)
+
 FLAGS = (
     click.Option(["--yes", "-y"], is_flag=True, help="do not ask for confirmation"),
     OUTPUT,
-    click.Option(["--quiet", "-q"], is_flag=True, help="show neither the plan nor the progress"),
+    click.Option(
+        ["--quiet", "-q"],
+        is_flag=True,
+        help="write nothing but errors to stderr",
+    ),
     click.Option(
         ["--log-level"],
         type=click.Choice(["debug", "info", "warning", "error"]),
-        default="warning",
-        help="least severe messages on stderr [default warning]",
+        help="least severe messages on stderr [default warning; with --quiet, error]",
     ),
 )
 
@@ -35,12 +42,17 @@ class Talk:
     yes: bool = False
     output: str = "text"
     quiet: bool = False
-    log_level: str = "warning"
+    log_level: str | None = None
 
     @property
     def json(self) -> bool:
         """Whether stdout is for programs."""
         return self.output == "json"
+
+    @property
+    def least(self) -> str:
+        """The least severe messages that are shown."""
+        return self.log_level or ("error" if self.quiet else "warning")
 
 
 def talk_of(values: Mapping[str, Any]) -> tuple[Talk, dict[str, Any]]:

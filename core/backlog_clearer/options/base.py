@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -202,6 +202,30 @@ def suggestion(name: str, known: list[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+RISKY = frozenset(
+    {
+        "allow_reference",
+        "assume_exists",
+        "delete_group",
+        "delete_snapshot",
+        "force",
+        "lower_to_end",
+        "new",
+        "no_checkpoint",
+        "no_snapshot",
+        "yes",
+    }
+)
+"""Options that are never suggested for a mistyped one: they switch off a safeguard, or delete something."""
+
+
+def option_suggestion(name: str, known: Iterable[str]) -> str:
+    """' Did you mean …?' for the known option nearest to a mistyped one, or '' where it is a risky one."""
+    spelled = {each.lstrip("-").replace("-", "_"): each for each in known}
+    close = get_close_matches(name.lstrip("-").replace("-", "_"), list(spelled), n=1, cutoff=0.7)
+    return f" Did you mean {spelled[close[0]]!r}?" if close and close[0] not in RISKY else ""
+
+
 _FAULTS = 20  # lines of an error; a longer list does not help
 _NAME = 60  # characters of an unknown name
 
@@ -223,7 +247,7 @@ def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool = Fals
             # Only names that the model or the caller's keys spell are shown, never a value.
             name = str(fault["loc"][0])[:_NAME] if fault["loc"] else ""
             if fault["type"] == "extra_forbidden":
-                lines.append(f"unknown option {name!r}.{suggestion(name, list(model.model_fields))}")
+                lines.append(f"unknown option {name!r}.{option_suggestion(name, model.model_fields)}")
             elif fault["type"] == "missing":
                 lines.append(f"{flag(name)} is required.")
             else:

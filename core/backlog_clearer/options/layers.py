@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backlog_clearer.errors import UsageError
-from backlog_clearer.options.base import SETTINGS, Options, SystemOptions, build, suggestion
+from backlog_clearer.options.base import SETTINGS, Options, SystemOptions, build, option_suggestion
 from backlog_clearer.options.references import resolve_references
 from backlog_clearer.options.run import RunOptions
 
@@ -74,7 +74,7 @@ def merged_layers(model: type[SystemOptions], *layers: Mapping[str, Any]) -> dic
         elif name in known:
             merged[name] = value
         else:
-            unknown.append(f"unknown option {key!r}.{suggestion(name, known)}")
+            unknown.append(f"unknown option {key!r}.{option_suggestion(name, known)}")
     if unknown:
         raise UsageError("\n".join(dict.fromkeys(unknown)))
     return {**merged, SETTINGS: settings} if settings else merged
