@@ -14,8 +14,8 @@ from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.cli import commands
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.fanout.configuration import Backlog, Config, Request, parse, parse_request
-from backlog_clearer.fanout.dispatch import Dispatch, dispatch, read_dispatch
-from backlog_clearer.fanout.run_status import RunStatus, State, note_failure, run_status
+from backlog_clearer.fanout.dispatch import Dispatch, FrozenTarget, dispatch, read_dispatch
+from backlog_clearer.fanout.run_status import RunStatus, State, combined, note_failure, run_status
 from backlog_clearer.fanout.slices import FollowUp, drain_slice, follow_up_of
 from backlog_clearer.model import Partition, StopReason
 from backlog_clearer.options.base import build
@@ -357,3 +357,31 @@ def test_slices_that_compete_may_outnumber_partitions(
     """Shares are counted by the backlog, up to `max_slices`; other slices by partitions, too."""
     found = Backlog(system="memory", options={}, messages_per_slice=EACH)
     assert found.slices(partitions, backlog, competing=competing) == slices
+
+
+def test_the_dispatch_gives_a_total_that_no_slice_could_count(
+    broker: MemoryBroker, tmp_path: Path
+) -> None:
+    """Where slices share frozen targets, the backlog at the dispatch stands for one that they do not know.
+
+    Without shared targets it does not: slices freeze their own, later ones.
+    """
+    assert left(broker) == PARTITIONS * EACH
+    found, queue = config(tmp_path), Queue()
+    made = dispatch(found, Request.model_validate({"backlog": "orders"}), queue.put, NOTHING)
+    ran_all(found, queue.requests)
+    uncounted = [
+        item.model_copy(
+            update={
+                "partitions": tuple(
+                    entry.model_copy(update={"backlog": None}) for entry in item.partitions
+                )
+            }
+        )
+        for item in load_run(str(tmp_path), made.run_id).values()
+    ]
+    target = FrozenTarget(topic="t", partition=0, position=EACH)
+    shared = combined(made.run_id, made.model_copy(update={"targets": (target,)}), uncounted, [])
+    assert (shared.total, shared.gone) == (PARTITIONS * EACH, PARTITIONS * EACH)
+    apart = combined(made.run_id, made, uncounted, [])
+    assert (apart.total, apart.gone) == (None, None)

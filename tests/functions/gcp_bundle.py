@@ -9,11 +9,11 @@ from typing import Any
 
 import requests
 
+from backlog_clearer.testing.servers.cloud_tasks import QUEUE, CloudTasks
+from backlog_clearer.testing.servers.functions import Service
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
-from tests.functions.cloud_tasks import QUEUE, CloudTasks
 from tests.functions.deployed import Deployed
-from tests.functions.instances import Service
 
 DRAIN = "http://drain.functions/"
 PARTITIONS, EACH = 6, 500

@@ -15,12 +15,12 @@ import pytest
 import requests
 
 from backlog_clearer.run.receipt import load_run, original_positions
+from backlog_clearer.testing.servers.cloud_tasks import QUEUE, CloudTasks
+from backlog_clearer.testing.servers.functions import Service
 from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub
 from backlog_clearer.testing.support import wait_until
 from tests.command import cleaner, ended, job_started
-from tests.functions.cloud_tasks import QUEUE, CloudTasks
 from tests.functions.gcp_bundle import DRAIN
-from tests.functions.instances import Service
 
 SLICES, EACH, NEWER = 4, 1000, 30
 LEASES_S = 0.1  # of the server, for each second of a lease: what a dead instance held comes back soon

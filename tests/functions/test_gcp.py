@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from backlog_clearer.run.receipt import load_run, original_positions
+from backlog_clearer.testing.servers.cloud_tasks import QUEUE, CloudTasks
+from backlog_clearer.testing.servers.functions import Service
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
 from tests.brokers.kafka_embedded import embedded
 from tests.command import cleaner
-from tests.functions.cloud_tasks import QUEUE, CloudTasks
 from tests.functions.gcp_bundle import DRAIN, EACH, PARTITIONS, Bundle, deployed
-from tests.functions.instances import Service
 
 __all__ = ["embedded"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backlog_clearer.testing.servers.cloud_tasks import CloudTasks
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
 from tests.command import cleaner
-from tests.functions.cloud_tasks import CloudTasks
 from tests.functions.gcp_bundle import Bundle, deployed
 
 PARTITIONS, EACH, SLICES = 32, 156_250, 8  # 5,000,000 messages

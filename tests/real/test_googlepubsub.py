@@ -20,7 +20,7 @@ from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.googlepubsub.source import PubSubSource, open_source
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing import Bench, Contract
-from tests.real.pubsub_emulator import Emulator, emulator
+from backlog_clearer.testing.servers.pubsub_emulator import Emulator, emulator
 
 _numbers = itertools.count()
 

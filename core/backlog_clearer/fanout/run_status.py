@@ -83,9 +83,7 @@ class PartitionStatus(_Frozen):
     @property
     def cleared(self) -> int | None:
         """How much of the backlog is gone, in `unit`."""
-        if self.backlog is None or self.remaining is None:
-            return None
-        return self.backlog - self.remaining
+        return _difference(self.backlog, self.remaining)
 
 
 class RunStatus(_Frozen):
@@ -149,8 +147,10 @@ def combined(
         )
         for name in dict.fromkeys(names)
     )
-    backlogs = [item.backlog for item in partitions]
-    gone = [item.cleared for item in partitions]
+    total_before = total_known(item.backlog for item in partitions)
+    if total_before is None and dispatched is not None and dispatched.targets:
+        total_before = dispatched.backlog  # up to the same targets, counted before any slice began
+    left = total_known(item.remaining for item in partitions)
     complete = all(item.invocations for item in slices)
     first = receipts[0] if receipts else None
     return RunStatus(
@@ -162,9 +162,13 @@ def combined(
         counts={state: sum(item.state is state for item in slices) for state in State},
         slices=slices,
         partitions=partitions,
-        total=total_known(backlogs) if complete else None,
-        gone=total_known(gone) if complete else None,
+        total=total_before if complete else None,
+        gone=_difference(total_before, left) if complete else None,
     )
+
+
+def _difference(before: int | None, left: int | None) -> int | None:
+    return None if before is None or left is None else before - left
 
 
 def _verdict(states: set[State]) -> Verdict:

@@ -21,8 +21,8 @@ import grpc
 import requests
 from google.cloud import tasks_v2
 
+from backlog_clearer.testing.servers.functions import Service
 from backlog_clearer.testing.support import Server
-from tests.functions.instances import Service
 
 QUEUE = "projects/shop/locations/europe-west1/queues/drains"
 
@@ -106,18 +106,18 @@ class CloudTasks:
             for attempt in range(self.attempts):
                 call = Call(task.name, json.loads(http.body), dict(http.headers))
                 self.calls.append(call)
-                self._deliver(call, http)
+                self._deliver(call, http, task.dispatch_deadline.total_seconds())
                 if call.status is not None and 200 <= call.status < 300:
                     break
                 time.sleep(0.1 * 2**attempt)
             with self._lock:
                 self._open -= 1
 
-    def _deliver(self, call: Call, http: tasks_v2.HttpRequest) -> None:
+    def _deliver(self, call: Call, http: tasks_v2.HttpRequest, deadline_s: float) -> None:
         with self.services[http.url].instance() as call.server:
             try:
                 answer = requests.post(
-                    call.server.url, data=http.body, headers=call.headers, timeout=120
+                    call.server.url, data=http.body, headers=call.headers, timeout=deadline_s
                 )
                 call.status, call.answer = answer.status_code, answer.json()
             except requests.RequestException:

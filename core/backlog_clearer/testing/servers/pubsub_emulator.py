@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 from backlog_clearer.testing.support import Server, cached, free_port, need, running
 
@@ -37,6 +40,18 @@ class Emulator:
         self.address = f"127.0.0.1:{port}"
         self._http = f"http://127.0.0.1:{http_port}"
 
+    def load(self, topic: str, count: int, size: int) -> None:
+        """Give a large server messages of `size` bytes, all published now; what it had before is gone."""
+        query = urlencode({"topic": topic, "count": count, "size": size})
+        with urllib.request.urlopen(f"{self._http}/load?{query}", data=b"", timeout=60):  # noqa: S310 a test's own server
+            pass
+
+    def account(self) -> dict[str, Any]:
+        """A large server's figures of everything that it was given; see large.go."""
+        with urllib.request.urlopen(f"{self._http}/account", timeout=60) as answer:  # noqa: S310 a test's own server
+            found: dict[str, Any] = json.load(answer)
+        return found
+
     def left(self, topic: str) -> int:
         """Messages of a topic (full name) that its one subscription has not acknowledged."""
         with urllib.request.urlopen(f"{self._http}/left?topic={topic}", timeout=30) as answer:  # noqa: S310 a test's own server
@@ -44,12 +59,15 @@ class Emulator:
 
 
 @contextmanager
-def emulator(folder: Path) -> Iterator[Emulator]:
-    """A server that logs to `folder`."""
+def emulator(folder: Path, rate: float | None = None) -> Iterator[Emulator]:
+    """A server that logs to `folder`.
+
+    With `rate`, the bytes a second of one stream (0: no limit), it is one for large backlogs.
+    """
     binary = _binary()
     port, http_port = free_port(), free_port()
     server = Server(
-        [str(binary), str(port), str(http_port)],
+        [str(binary), str(port), str(http_port), *([] if rate is None else [str(rate)])],
         port=http_port,  # which it opens last
         log=folder / "emulator.log",
     )

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backlog_clearer.testing.support import Server, free_port
-from tests.paths import MODULE_PATH, ROOT
+
+ROOT = Path(__file__).resolve().parents[4]
+"""This repository, of which a deployment has the package and the functions."""
+
+_MODULE_PATH = os.pathsep.join((str(ROOT / "core"), str(ROOT)))
 
 
 class Service:
@@ -19,7 +23,7 @@ class Service:
 
     def __init__(self, entry: str, env: Mapping[str, str], folder: Path, instances: int = 1) -> None:
         self.entry, self.folder = entry, folder
-        self.env = {**os.environ, "PYTHONPATH": MODULE_PATH, **env}
+        self.env = {**os.environ, "PYTHONPATH": _MODULE_PATH, **env}
         self.servers: list[Server] = []
         self._free: queue.Queue[Server] = queue.Queue()
         for _ in range(instances):
