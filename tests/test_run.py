@@ -173,7 +173,7 @@ def test_partial_skip_is_reported(tmp_path: Path) -> None:
 
 
 def test_declined_plan_changes_nothing(tmp_path: Path) -> None:
-    """A plan that is not confirmed leaves positions alone; its receipt has no result."""
+    """A plan that is not confirmed leaves positions alone; its receipt records that it was declined."""
     broker, source = filled()
     options = RunOptions(receipt_dir=str(tmp_path))
     job = Job("memory", SystemOptions(), options, "r")
@@ -181,7 +181,9 @@ def test_declined_plan_changes_nothing(tmp_path: Path) -> None:
         clear_source(source, job, Callbacks(confirm=lambda _: False), Halt())
     assert stored(broker) == [None, None]
     (written,) = tmp_path.rglob("*.json")
-    assert load(str(written)).result is None
+    result = load(str(written)).result
+    assert result is not None
+    assert (result.stop_reason, result.changed) == (StopReason.DECLINED, False)
 
 
 def test_a_position_below_log_start_is_cleared_too(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class StopReason(StrEnum):
     SIGNAL = "signal"  # SIGINT, SIGTERM or SIGHUP
     STALLED = "stalled"  # backlog remains and nothing arrived for the stall time
     FAILED = "failed"  # what is left has errors that retrying does not mend
+    DECLINED = "declined"  # the plan was not confirmed, so that nothing began
 
     @property
     def done(self) -> bool:

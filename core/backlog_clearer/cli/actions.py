@@ -14,7 +14,7 @@ from backlog_clearer.cli.undo import reached
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
-from backlog_clearer.model import Recorded
+from backlog_clearer.model import Mode, Recorded
 from backlog_clearer.options.base import build
 from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.options.places import checked_place
@@ -33,6 +33,7 @@ from backlog_clearer.run.receipt import (
     load,
     load_run,
     original_positions,
+    to_undo,
     unsealed,
 )
 from backlog_clearer.run.restore import restore
@@ -55,6 +56,7 @@ def clear_named(talk: Talk, values: dict[str, Any]) -> NoReturn:
 
 
 def _clear(opened: Session, job: Job) -> NoReturn:
+    opened.check_consent(job, consumes=job.run.mode is Mode.CONSUME)
     with opened.progress() as observe:
         result = clear(job, opened.callbacks(observe), opened.halt)
     opened.end(result, job)
@@ -81,6 +83,7 @@ def find_receipts(
         if not found:
             opened.fail(UsageError(f"There is no receipt of a run {run_id!r} in {directory}."))
         check_alike(found)
+        found = list(to_undo(found))
         options_model(found[0].system)  # before any other flag is read: they are this system's
     return found
 
@@ -108,6 +111,7 @@ def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoR
         if run.partitions is not None:
             recorded = _chosen(recorded, run.partitions)
         job = Job(system, options, run)
+        opened.check_consent(job, consumes=False)
         opened.end(
             restore(job, recorded, receipts[0].identity, opened.callbacks(), notes=unsealed(receipts)),
             job,

@@ -118,7 +118,8 @@ def _found(ctx: click.Context, values: dict[str, Any]) -> list[Receipt]:
     if receipt is not None and run_id is not None:
         raise click.UsageError(_BOTH.format(receipt, run_id), ctx)
     talk, _ = talk_of(values)
-    directory = values["receipt_dir"] or RunOptions().receipt_dir
+    directory = values["receipt_dir"]
+    directory = RunOptions().receipt_dir if directory is None else directory
     return find_receipts(talk, receipt, run_id, directory, values["receipt_schemes"] or "")
 
 

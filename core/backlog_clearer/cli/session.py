@@ -66,14 +66,16 @@ class Session:
             self._noted = plan.notes
             display.show_plan(display.console_for() if plan.dry_run else self.console, plan)
 
-    def confirm(self, plan: Plan) -> bool:
-        """Ask at a terminal; a script needs --yes to change positions without reading messages."""
-        consumes = plan.mode is Mode.CONSUME  # None: a restore
-        if self.asks:
-            if not click.confirm("Continue?", err=True):
-                return False
-        elif not self.talk.yes and not consumes:
+    def check_consent(self, job: Job, *, consumes: bool) -> None:
+        """Before anything is connected: a script needs --yes to change positions without reading messages."""
+        if not (consumes or job.run.dry_run or self.talk.yes or self.asks):
             raise UsageError("Without a terminal to ask for confirmation, this needs --yes.")
+
+    def confirm(self, plan: Plan) -> bool:
+        """Ask at a terminal."""
+        consumes = plan.mode is Mode.CONSUME  # None: a restore
+        if self.asks and not click.confirm("Continue?", err=True):
+            return False
         self._changing = "acknowledging what was read" if consumes else "writing the positions"
         return True
 

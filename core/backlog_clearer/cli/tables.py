@@ -172,7 +172,7 @@ def outcome_table(troubled: Sequence[PartitionResult], width: int | None) -> lis
     return partitions_table(rows, columns, width)
 
 
-_LATER = (State.FAILED, State.NOT_CLEARED, State.UNPROVEN, State.STARTED, State.WAITING)
+_LATER = (State.FAILED, State.NOT_CLEARED, State.UNPROVEN, State.DECLINED, State.STARTED, State.WAITING)
 
 
 def slices_table(slices: Sequence[SliceStatus], width: int | None) -> list[str]:

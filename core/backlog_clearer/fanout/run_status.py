@@ -21,7 +21,7 @@ from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
 from backlog_clearer.model import Partition, StrEnum, total_known
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
-from backlog_clearer.run.receipt import Receipt, load_run, part_name, run_folder
+from backlog_clearer.run.receipt import Receipt, is_declined, load_run, part_name, run_folder
 from backlog_clearer.run.report import Action, StoredPosition, Verdict
 from backlog_clearer.run.verdict import EXIT_DONE, EXIT_NOT_DONE, EXIT_UNPROVEN
 
@@ -49,6 +49,7 @@ class State(StrEnum):
     CLEARED = "cleared"  # an invocation of it was verified by the broker
     UNPROVEN = "unproven"  # done by its newest result, but not proven by any
     NOT_CLEARED = "not cleared"  # by its newest result; another attempt may follow
+    DECLINED = "declined"  # its newest invocation was not confirmed, and changed nothing
     FAILED = "failed"  # refused, or given up by the queue, since its newest receipt
 
 
@@ -199,6 +200,8 @@ def _slice(
         state = State.WAITING
     elif newest.result is None:
         state = State.STARTED
+    elif is_declined(newest):
+        state = State.DECLINED
     elif newest.result.verdict is Verdict.UNPROVEN:
         whole = {entry.id for entry in newest.partitions} <= proven
         state = State.CLEARED if whole else State.UNPROVEN

@@ -108,6 +108,12 @@ class RunOptions(Options):
     )
 
     @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        if self.mode is Mode.SKIP and self.follow:
+            raise ValueError("--follow has no meaning with --mode skip: a skip ends at once")
+        return self
+
+    @model_validator(mode="after")
     def _receipts_can_be_kept(self) -> Self:
         try:
             checked_schemes(self.receipt_schemes)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from backlog_clearer.engine.drain import Drain, Drained, Halt, drain
-from backlog_clearer.errors import BrokerError, ClearerError, UsageError
+from backlog_clearer.errors import BrokerError, ClearerError
 from backlog_clearer.model import Claim, Mode, Outcome, Partition, StopReason
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.attempts import (
@@ -48,8 +48,6 @@ def clear(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None
 def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> RunResult:
     """Like `clear`, on a source that is open already."""
     run = job.run
-    if run.mode is Mode.SKIP and run.follow:
-        raise UsageError("--follow has no meaning with --mode skip: a skip ends at once.")
     started_at, begun = now(), time.monotonic()
     survey, states = chosen(source, run)
     refuse_live(survey, run)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
-from backlog_clearer.model import Mode, Partition, Position, Recorded, Survey
+from backlog_clearer.model import Mode, Partition, Position, Recorded, StopReason, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
@@ -252,6 +252,25 @@ def load_run(
             key=lambda item: (item[1].sequence, item[1].created_at, item[0]),
         )
     )
+
+
+def is_declined(receipt: Receipt) -> bool:
+    """Whether the run of this receipt was not confirmed, and so changed nothing."""
+    return receipt.result is not None and receipt.result.stop_reason is StopReason.DECLINED
+
+
+def to_undo(receipts: Sequence[Receipt]) -> tuple[Receipt, ...]:
+    """Those of a run's receipts that an undo starts from; raises `UsageError` where none changed anything.
+
+    Between a declined invocation and the next one, positions may have moved without this tool.
+    """
+    found = tuple(item for item in receipts if not is_declined(item))
+    if not found:
+        raise UsageError(
+            f"Run {receipts[0].run_id} was declined when its plan was shown: it changed nothing, so there is"
+            " nothing to undo."
+        )
+    return found
 
 
 def original_positions(receipts: Iterable[Receipt]) -> tuple[Recorded, ...]:

@@ -88,14 +88,34 @@ class Record:
     def begin(self, path: str, plan: Plan, callbacks: Callbacks) -> Receipt:
         """Store the receipt, show the plan, and have it confirmed: only then may anything change.
 
-        Raises `BrokerError` if the receipt cannot be stored, `RefusedError` if it is not confirmed.
+        Raises `BrokerError` if the receipt cannot be stored, `RefusedError` if it is not confirmed; the
+        receipt then records that.
         """
         receipt = self.receipt()
         receipts.save(receipt, path)
-        callbacks.show(plan)
-        if not callbacks.confirm(plan):
-            raise RefusedError(f"Not confirmed; nothing was changed. The receipt is kept at {path}.")
+        try:
+            callbacks.show(plan)
+            confirmed = callbacks.confirm(plan)
+        except BaseException:  # an interrupt, too
+            self._decline(receipt)
+            raise
+        if not confirmed:
+            self._decline(receipt)
+            raise RefusedError(
+                f"Not confirmed; nothing was changed. The receipt at {path} records that it was declined."
+            )
         return receipt
+
+    def _decline(self, receipt: Receipt) -> None:
+        """Complete a receipt: its run was not confirmed, and nothing of it began."""
+        clears = self.action is Action.CLEAR
+        result = self.result(
+            self.rows,
+            verdict=Verdict.NOT_CLEARED if clears else Verdict.NOT_RESTORED,
+            change=Change(0.0, StopReason.DECLINED),
+            untouched=frozenset(item.id for item in self.rows),
+        )
+        complete(receipt, result)
 
     def receipt(self) -> Receipt:
         """The receipt of this run, without its result."""

@@ -20,6 +20,7 @@ _CAUSES = {
     StopReason.SIGNAL: "it was interrupted",
     StopReason.STALLED: "backlog remains, but no message arrived for --stall-seconds",
     StopReason.FAILED: "it failed",
+    StopReason.DECLINED: "it was not confirmed",
 }
 _WORDS = {
     Verdict.CLEARED: "Cleared and verified",
