@@ -25,6 +25,25 @@ def test_partition_ranges_become_sorted_numbers(text: str, numbers: tuple[int, .
     assert build(RunOptions, {"partitions": text}).partitions == numbers
 
 
+@pytest.mark.parametrize(
+    "text", ["0-20000000", "0-99999,100000", "5-9999999999999999999", "0-4294967295", "9" * 5000]
+)
+def test_more_partitions_than_a_topic_has_are_refused(text: str) -> None:
+    """A range is not expanded to more numbers than any topic has partitions."""
+    with pytest.raises(UsageError, match="--partitions") as raised:
+        build(RunOptions, {"partitions": text})
+    assert "more than 100,000 partitions" in str(raised.value) or "not a partition" in str(raised.value)
+    assert len(build(RunOptions, {"partitions": "0-99999"}).partitions or ()) == 100_000
+
+
+def test_partitions_that_do_not_exist_are_named_in_one_line() -> None:
+    """Of many partitions that do not exist the first are named, and how many more there are."""
+    run = build(RunOptions, {"partitions": "0-50000"})
+    with pytest.raises(UsageError, match="names 1, 2, 3, 4, 5 and 49995 more, but") as raised:
+        run.choose([Partition("t", 0)])
+    assert len(str(raised.value)) < 200
+
+
 @pytest.mark.parametrize("text", ["a", "1-", "5-3", "-1", "1;2"])
 def test_an_invalid_partition_range_is_refused(text: str) -> None:
     """Anything else is refused by the flag's name."""
@@ -44,7 +63,7 @@ def test_slices_cover_every_partition_exactly_once(total: int, partitions: int) 
     assert sorted(dealt) == list(range(partitions))
 
 
-@pytest.mark.parametrize("text", ["8/8", "1", "a/b", "1/0", "-1/3"])
+@pytest.mark.parametrize("text", ["8/8", "1", "a/b", "1/0", "-1/3", "0/2000000000"])
 def test_a_slice_outside_its_total_is_refused(text: str) -> None:
     """A slice outside its total is refused."""
     with pytest.raises(UsageError, match="--slice"):

@@ -19,10 +19,10 @@ from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_sourc
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing import Bench, Contract
+from backlog_clearer.testing.servers.azurite import KEY as STORAGE_KEY
+from backlog_clearer.testing.servers.azurite import Azurite, azurite
 from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer, EventLog, offset_of
 from backlog_clearer.testing.support import wait_until
-from tests.brokers.azurite import KEY as STORAGE_KEY
-from tests.brokers.azurite import Azurite, azurite
 
 TIMEOUT_S = 4.0  # of requests in the contract; a third of the usual
 WRONG_KEY = "b25lIHRoYXQgaXMgbm90IHJpZ2h0"

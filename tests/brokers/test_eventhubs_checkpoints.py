@@ -20,9 +20,9 @@ from backlog_clearer.options.base import build
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.restore import restore_source
+from backlog_clearer.testing.servers.azurite import ACCOUNT
+from backlog_clearer.testing.servers.azurite import KEY as STORAGE_KEY
 from backlog_clearer.testing.servers.eventhubs import offset_of
-from tests.brokers.azurite import ACCOUNT
-from tests.brokers.azurite import KEY as STORAGE_KEY
 from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 

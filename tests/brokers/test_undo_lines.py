@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from backlog_clearer.testing.servers.azurite import Azurite, azurite
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.servers.iggy import USER
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.servers.pubsub import PubSubServer
 from tests import command
-from tests.brokers.azurite import Azurite, azurite
 from tests.brokers.iggy_bench import GROUP, opened
 from tests.brokers.kafka_embedded import embedded
 from tests.brokers.test_eventhubs import EventHubsBench

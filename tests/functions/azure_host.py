@@ -26,8 +26,8 @@ import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.queue import QueueClient
 
+from backlog_clearer.testing.servers.azurite import Azurite, azurite
 from backlog_clearer.testing.support import cached, unavailable, wait_until
-from tests.brokers.azurite import Azurite, azurite
 from tests.paths import MODULE_PATH, ROOT
 
 RUNTIME = "azure-functions-runtime==1.3.0"

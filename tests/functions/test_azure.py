@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 
+from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from functions.storage_queue import MAX_DEQUEUES
-from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded
 from tests.command import cleaner
 from tests.functions.azure_host import Host, hosted, storage

@@ -18,9 +18,9 @@ from backlog_clearer.errors import BrokerError
 from backlog_clearer.fanout.run_status import State, run_status
 from backlog_clearer.model import Partition
 from backlog_clearer.registry import SYSTEMS
+from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.kafka_judge import unique
 from tests import memory_system
-from tests.brokers.azurite import Azurite
 from tests.functions.azure_host import queues, storage
 
 __all__ = ["storage"]

@@ -16,10 +16,10 @@ import pytest
 
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.fanout.configuration import Request
+from backlog_clearer.testing.servers.azurite import Azurite, azurite
 from backlog_clearer.testing.servers.kafka_judge import unique
 from backlog_clearer.testing.support import answering
 from functions.storage_queue import StorageQueue
-from tests.brokers.azurite import Azurite, azurite
 from tests.functions.azure_host import queues
 
 

@@ -15,10 +15,10 @@ import pytest
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.dispatch import Dispatch, dispatch
 from backlog_clearer.fanout.run_status import run_status
+from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.support import wait_until
 from functions.storage_queue import MAX_DEQUEUES, StorageQueue
-from tests.brokers.azurite import Azurite
 from tests.brokers.kafka_embedded import embedded
 from tests.command import Ran, ended, job_started
 from tests.functions.azure_host import count, queues, storage

@@ -14,10 +14,10 @@ from azure.storage.queue import QueueClient
 
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
+from backlog_clearer.testing.servers.azurite import KEY, Azurite
 from backlog_clearer.testing.servers.kafka_judge import unique
 from backlog_clearer.testing.support import wait_until
 from functions.storage_queue import StorageQueue
-from tests.brokers.azurite import KEY, Azurite
 from tests.functions.azure_host import count, queues, storage
 from tests.functions.flaky import flaky
 

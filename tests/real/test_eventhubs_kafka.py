@@ -21,10 +21,10 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.testing import Bench, Contract
+from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge
-from tests.brokers.azurite import Azurite
 from tests.brokers.test_eventhubs import EventHubsBench, storage  # noqa: F401 a fixture
 
 

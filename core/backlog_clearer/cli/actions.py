@@ -126,7 +126,8 @@ def _chosen(recorded: Sequence[Recorded], numbers: Sequence[int]) -> tuple[Recor
         raise UsageError(
             f"--partitions names {listed(missing)}, but the receipt has {listed(sorted(known), 20)}."
         )
-    return tuple(item for item in recorded if item.partition.number in numbers)
+    wanted = set(numbers)
+    return tuple(item for item in recorded if item.partition.number in wanted)
 
 
 def show_run_status(talk: Talk, run_id: str, receipt_dir: str, schemes: str) -> NoReturn:

@@ -50,7 +50,7 @@ class Dispatch(BaseModel):
     unit: str = Field(description="the unit of `backlog`")
     partitions: int
     backlog: int | None = Field(description="at the dispatch; null: unknown")
-    slices: int
+    slices: int = Field(ge=1, le=10_000)
     targets: tuple[FrozenTarget, ...] = Field(
         (), description="where slices share partitions: the position that all of them go to"
     )

@@ -28,6 +28,9 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.options.references import is_reference, portable
 from backlog_clearer.text import counted
 
+MOST_PARTITIONS = 100_000
+"""More of one topic are not believed, of a user or of a broker: what they take in memory stays bounded."""
+
 
 def _comma_separated(value: object) -> object:
     """Let a list be written as one comma-separated string, as a flag is."""
@@ -40,16 +43,20 @@ def _partition_numbers(value: object) -> object:
     """Expand "0,3,5-8" to the numbers it names."""
     if not isinstance(value, str):
         return value
-    numbers: list[int] = []
+    numbers: set[int] = set()
     for part in value.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part)
         if not match:
             raise ValueError(f"{part.strip()!r} is not a partition number or a range, as in 0,3,5-8")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"the range {part.strip()!r} runs backwards")
-        numbers.extend(range(first, last + 1))
-    return tuple(sorted(set(numbers)))
+        if last - first >= MOST_PARTITIONS:
+            raise ValueError(f"the range {part.strip()!r} has more than {MOST_PARTITIONS:,} partitions")
+        numbers.update(range(first, last + 1))
+        if len(numbers) > MOST_PARTITIONS:
+            raise ValueError(f"more than {MOST_PARTITIONS:,} partitions are named")
+    return tuple(sorted(numbers))
 
 
 def _without_blanks(name: str) -> str:

@@ -12,6 +12,7 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode, Partition
 from backlog_clearer.options.base import Names, Options, PartitionNumbers
 from backlog_clearer.options.places import checked_place, checked_schemes
+from backlog_clearer.text import listed
 
 
 class Slice(BaseModel):
@@ -20,7 +21,7 @@ class Slice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: int = Field(ge=0)
-    total: int = Field(ge=1)
+    total: int = Field(ge=1, le=10_000)
 
     @model_validator(mode="before")
     @classmethod
@@ -147,10 +148,11 @@ class RunOptions(Options):
             missing = [number for number in self.partitions if number not in existing]
             if missing:
                 raise UsageError(
-                    f"--partitions names {', '.join(map(str, missing))}, but the partitions are"
-                    f" {', '.join(map(str, sorted(existing)))}."
+                    f"--partitions names {listed(missing)}, but the partitions are"
+                    f" {listed(sorted(existing), 20)}."
                 )
-            chosen = [partition for partition in chosen if partition.number in self.partitions]
+            wanted = set(self.partitions)
+            chosen = [partition for partition in chosen if partition.number in wanted]
         if self.slice is None:
             return chosen
         index, total = self.slice.index, self.slice.total

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,10 +49,13 @@ from backlog_clearer.brokers.eventhubs.positions import (
     parse_lease,
     sequence_number,
 )
+from backlog_clearer.brokers.eventhubs.storage_transport import WHOLE_S, BoundedTransport
+from backlog_clearer.brokers.shared.deadline import within
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.model import Position
 
 _OTHERS = 5000  # blobs that are looked at for checkpoints of others: one page of a listing
+_LEASE_BYTES = 64 * 1024  # a lease has a few hundred
 _SINCE = "since the survey; nothing is written to it"
 
 
@@ -140,7 +144,10 @@ class Checkpoints:
             if not (number.isascii() and number.isdecimal()) or int(number) in {*positions, *faults}:
                 continue
             try:
-                content = self._container.download_blob(name).readall()
+                content = within(WHOLE_S, partial(self._read, name))
+            except TimeoutError as error:
+                faults[int(number)] = f"its lease blob {name} cannot be read: {error}"
+                continue
             except ResourceNotFoundError:
                 continue  # deleted since it was listed
             except AzureError as error:
@@ -155,6 +162,10 @@ class Checkpoints:
             if position:
                 positions[int(number)] = position
         return replace(blobs, positions=positions, faults=faults, ignored=ignored)
+
+    def _read(self, name: str) -> bytes:
+        """The content of a blob, or the beginning of a large one."""
+        return bytes(self._container.download_blob(name, offset=0, length=_LEASE_BYTES).readall())
 
     def _translated(self, error: AzureError) -> ClearerError:
         return storage_error(error, self.account, self._container.container_name)
@@ -268,7 +279,12 @@ def _container(options: EventHubsOptions) -> ContainerClient:
     assert options.checkpoint_store is not None  # noqa: S101 the caller has one
     text = options.store_account
     name = options.container or ""
-    bounds: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 8}
+    bounds: dict[str, Any] = {
+        "retry_total": 0,
+        "connection_timeout": 5,
+        "read_timeout": 8,
+        "transport": BoundedTransport(connection_timeout=5, read_timeout=8),
+    }
     try:
         if "://" in text.split(";", maxsplit=1)[0] and "=" not in text.split("://")[0]:
             sas = urlsplit(text).query

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import uuid
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,8 +23,11 @@ from backlog_clearer.errors import UsageError
 FRAME_SIZE = 65536
 """Bytes; the size that the service uses."""
 
-FAILURES = (AMQPException, AzureError, OSError, ValueError, TimeoutError)
-"""The exceptions of the SDK's AMQP layers."""
+FAILURES = (
+    *(AMQPException, AzureError, OSError, ValueError, TimeoutError),
+    *(LookupError, TypeError, AttributeError, RecursionError, struct.error),
+)
+"""The exceptions of the SDK's AMQP layers; the second line: for values of other types than it expects."""
 
 _WEBSOCKET_PATH = "/$servicebus/websocket/"  # azure-eventhub, `_client_base`
 

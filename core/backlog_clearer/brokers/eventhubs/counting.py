@@ -19,14 +19,21 @@ from backlog_clearer.brokers.eventhubs.wire import (
     FRAME,
     FRAME_HEADER_BYTES,
     Tally,
+    check_frame,
+    check_message,
     message_annotations,
     walk_frames,
 )
+from backlog_clearer.brokers.shared.deadline import within
 
 TIMEOUT_S = 12.0
 """The longest time that a request to the service may take."""
 
 _HEAD_BYTES = 4096  # kept of an event that spans buffers: more than its annotations take
+
+
+_MESSAGE_BYTES = 4 * 1024 * 1024
+"""More than an answer of the management node, or an event, can have."""
 
 
 class Counting:
@@ -43,11 +50,12 @@ class Counting:
         self.tallies: dict[int, Tally] = {}
         self.buffer = bytearray(size)
         self.received = 0  # bytes
-        self.received_at = time.time()  # the SDK's clock for idle connections
+        self.received_at = time.time()  # a whole frame; on the SDK's clock for idle connections
         self.wait_s = 0.2  # how long a read waits for the first byte
         self.wanted = 1000  # events after which a read stops
         self.give_up_at: float | None = None  # when (monotonic) the SDK's endless loops have to end
         self._view = memoryview(self.buffer)
+        self._pieces: dict[tuple[int, bytes], bytes] = {}  # of messages, by channel and link
         self._at = 0
         self._end = 0
 
@@ -70,9 +78,13 @@ class Counting:
         """
         del verify_frame_type  # a frame of the wrong type fails to decode, too
         deadline = time.monotonic() + self.wait_s
+        if self.give_up_at is not None and time.monotonic() >= self.give_up_at:
+            raise OSError("it did not answer in time")  # although it sends something
         while True:
-            self._at = walk_frames(self.buffer, self._at, self._end, self.tallies)
+            before, self._at = self._at, walk_frames(self.buffer, self._at, self._end, self.tallies)
             frame = self._take()
+            if self._at > before:
+                self.received_at = time.time()
             if frame is not None:
                 return frame
             counted = sum(len(tally.events) for tally in self.tallies.values())
@@ -101,7 +113,25 @@ class Counting:
         if self._end - at < size:
             return None
         self._at = at + size
-        return header, channel, memoryview(bytes(self._view[at + words * 4 : at + size]))
+        body = bytes(self._view[at + words * 4 : at + size])
+        try:
+            self._check(channel, body)
+        except ValueError as error:
+            raise OSError(f"it sent what is not AMQP: {error}") from error
+        return header, channel, memoryview(body)
+
+    def _check(self, channel: int, body: bytes) -> None:
+        """Raise `ValueError` for what the SDK cannot decode, in pieces of messages, too."""
+        piece = check_frame(body)
+        if piece is None:
+            return
+        payload = self._pieces.pop((channel, piece.handle), b"") + body[piece.at :]
+        if len(payload) > _MESSAGE_BYTES:
+            raise ValueError(f"a message of more than {_MESSAGE_BYTES:,} bytes")
+        if piece.more:
+            self._pieces[channel, piece.handle] = payload
+        else:
+            check_message(payload)
 
     def _fill(self, wait_s: float, *, keep: bool) -> bool:
         """Receive the bytes that are there; False if none came. `keep`: do not move the buffer's content."""
@@ -123,7 +153,6 @@ class Counting:
             raise ConnectionResetError("Server unexpectedly closed connection")
         self._end += got
         self.received += got
-        self.received_at = time.time()
         return True
 
     def _receive(self, view: memoryview) -> int:
@@ -152,3 +181,7 @@ class Counting:
 
 class CountingTransport(Counting, SASLTransport):  # type: ignore[misc]  # the SDK's layers are untyped
     """AMQP over TCP, counting."""
+
+    def connect(self) -> None:
+        """Connect, within a bounded time; raises as the SDK does."""
+        within(TIMEOUT_S, super().connect)

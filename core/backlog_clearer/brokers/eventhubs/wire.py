@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 Buffer = bytearray | bytes | memoryview
 
@@ -38,6 +39,13 @@ _NUMBERS = {
     0x81: struct.Struct(">q").unpack_from,
 }
 _ZEROS = {0x43, 0x44}
+_CONSTRUCTORS = {
+    *(0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x60, 0x61),
+    *(0x70, 0x71, 0x72, 0x80, 0x81, 0x82, 0x83, 0x94, 0x98, 0xA0, 0xA1, 0xA3, 0xB0, 0xB1, 0xB3),
+}
+"""Of values that are neither described nor compound, as the SDK decodes them."""
+_SCALARS = frozenset(range(4, 12))
+_DEEPEST = 32  # the service nests four deep
 
 SEQUENCE_NUMBER = b"x-opt-sequence-number"
 OFFSET = b"x-opt-offset"
@@ -71,6 +79,109 @@ def _scalar(buffer: Buffer, at: int) -> int | bytes | None:
     if code >> 4 == 0xB:  # and the longer ones
         return bytes(buffer[at + 5 : at + 5 + int(_U32(buffer, at + 1)[0])])
     return None
+
+
+def check_value(buffer: Buffer, at: int, end: int, depth: int = 0) -> int:
+    """Where the value at `at` ends, as the SDK decodes it; raises `ValueError` if it cannot be decoded.
+
+    The SDK allocates as many values as a list or an array announces, and trusts every size.
+    """
+    if at >= end or depth > _DEEPEST:
+        raise ValueError("a value that ends too early, or is nested too deep")
+    code = buffer[at]
+    if code == 0:
+        return check_value(buffer, check_value(buffer, at + 1, end, depth + 1), end, depth + 1)
+    kind = code >> 4
+    if kind in {0xC, 0xD}:
+        at, count = _compound(buffer, at, end)
+        for _ in range(count):
+            at = check_value(buffer, at, end, depth + 1)
+        return at
+    if kind in {0xE, 0xF}:
+        at, count = _compound(buffer, at, end)
+        return _checked_array(buffer, at, end, count) if count else at
+    return _checked_scalar(buffer, code, at + 1, end)
+
+
+def _compound(buffer: Buffer, at: int, end: int) -> tuple[int, int]:
+    """Where the elements of a list, map or array begin, and how many there are."""
+    wide = buffer[at] >> 4 in {0xD, 0xF}
+    first = at + (9 if wide else 3)
+    if first > end:
+        raise ValueError("a list that ends too early")
+    count = int(_U32(buffer, at + 5)[0]) if wide else buffer[at + 2]
+    if count > end - first:  # the smallest element takes a byte
+        raise ValueError(f"a list of {count:,} elements in {end - first:,} bytes")
+    return first, count
+
+
+def _checked_array(buffer: Buffer, at: int, end: int, count: int) -> int:
+    """The same for an array's elements, which share the constructor at `at`."""
+    code, at = buffer[at], at + 1
+    if code >> 4 not in _SCALARS:
+        raise ValueError(f"an array of {code:#x}")
+    for _ in range(count):
+        at = _checked_scalar(buffer, code, at, end)
+    return at
+
+
+def _checked_scalar(buffer: Buffer, code: int, at: int, end: int) -> int:
+    """Where the value ends whose constructor is `code`, and whose bytes begin at `at`."""
+    if code not in _CONSTRUCTORS:
+        raise ValueError(f"{code:#x} is not an AMQP constructor")
+    kind = code >> 4
+    if kind == 0xA and at < end:
+        at += 1 + buffer[at]
+    elif kind == 0xB and at + 4 <= end:
+        at += 4 + int(_U32(buffer, at)[0])
+    elif kind in {0xA, 0xB}:
+        at = end + 1
+    else:
+        at += _WIDTHS[kind] - 1
+    if at > end:
+        raise ValueError("a value that ends too early")
+    return at
+
+
+class Piece(NamedTuple):
+    """What a transfer's frame has of a message."""
+
+    handle: bytes  # of its link, as it was encoded
+    more: bool  # whether the message continues in another frame
+    at: int  # where the payload begins
+
+
+def check_frame(body: Buffer) -> Piece | None:
+    """Raise `ValueError` for a frame's body that the SDK cannot decode without harm; None: not a transfer.
+
+    The payload of a transfer is checked by `check_message`, once all of it is there.
+    """
+    end = len(body)
+    if not end:
+        return None  # a heartbeat
+    if end < 4 or body[0] or body[1] != 0x53 or body[3] not in {0xC0, 0xD0}:
+        raise ValueError("a frame without a performative")
+    at, count = _compound(body, 3, end)
+    starts = []
+    for _ in range(count):
+        starts.append(at)
+        at = check_value(body, at, end)
+    if body[2] != _TRANSFER:
+        return None
+    if not starts:
+        raise ValueError("a transfer without a link")
+    handle = bytes(body[starts[0] : [*starts, at][1]])
+    more = count > 5 and body[starts[5]] in {0x41, 0x56} and body[[*starts, at][6] - 1] != 0
+    return Piece(handle, more, at)
+
+
+def check_message(payload: Buffer) -> None:
+    """Raise `ValueError` for a message that the SDK cannot decode without harm."""
+    at, end = 0, len(payload)
+    while at < end:
+        if end - at < 4 or payload[at] or payload[at + 1] != 0x53:
+            raise ValueError("a message with bytes that are not a section")
+        at = check_value(payload, at, end)
 
 
 def message_annotations(buffer: Buffer, at: int) -> dict[bytes, int | bytes]:

@@ -7,6 +7,7 @@ current, and only a sample from after a change proves anything about that change
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -20,6 +21,7 @@ from google.cloud.monitoring_v3.services.metric_service.transports import (
     MetricServiceGrpcTransport,
 )
 
+from backlog_clearer.brokers.googlepubsub.channels import bounded
 from backlog_clearer.brokers.googlepubsub.errors import Call, to_broker_error
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.text import counted
@@ -132,6 +134,10 @@ def _newest_point(metric: str, series: Any) -> Sample:
     return Sample(value.int64_value, datetime.fromtimestamp(at.timestamp(), timezone.utc))
 
 
+def _channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grpc.Channel:
+    return MetricServiceGrpcTransport.create_channel(*args, options=bounded(options), **rest)
+
+
 class Monitoring:
     """A client of Cloud Monitoring for one subscription."""
 
@@ -147,6 +153,7 @@ class Monitoring:
         else:
             self._client = monitoring_v3.MetricServiceClient(
                 credentials=credentials,
+                transport=functools.partial(MetricServiceGrpcTransport, channel=_channel),
                 client_options={"api_endpoint": endpoint} if endpoint else None,
             )
 

@@ -26,6 +26,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from google.pubsub_v1.types import GetSubscriptionRequest, Subscription
 
 from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
+from backlog_clearer.brokers.googlepubsub.channels import bounded
 from backlog_clearer.brokers.googlepubsub.clock import ServiceClock
 from backlog_clearer.brokers.googlepubsub.errors import Call, code_of, to_broker_error, unreachable
 from backlog_clearer.brokers.googlepubsub.kinds import DELETED_TOPIC, incarnation, obstacle
@@ -134,14 +135,15 @@ class PubSubSource:
         own = ("grpc.use_local_subchannel_pool", 1)
         if self._emulator:
             # The library's own channel to an emulator refuses messages of more than 4 MB.
-            options = [own, ("grpc.max_receive_message_length", -1)]
-            channel = grpc.insecure_channel(self._emulator, options=options)
+            channel = grpc.insecure_channel(self._emulator, options=bounded([own]))
             return SubscriberClient(
                 transport=SubscriberGrpcTransport(channel=channel, host=self._emulator)
             )
 
         def create_channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grpc.Channel:
-            return SubscriberGrpcTransport.create_channel(*args, options=[*options, own], **rest)
+            return SubscriberGrpcTransport.create_channel(
+                *args, options=bounded([*options, own]), **rest
+            )
 
         endpoint = self._options.api_endpoint
         return SubscriberClient(

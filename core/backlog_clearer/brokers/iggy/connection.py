@@ -34,6 +34,9 @@ _SESSION = struct.Struct("<IIQ")  # results that failed (none), user, session
 _LEAST_S = 0.001  # to wait: 0 would make the socket non-blocking
 _DROP_BYTES = 1024 * 1024  # at a time
 _WINDOW_BYTES = 64 * 1024  # to receive small batches in
+_MOST_KEPT = 16 * 1024 * 1024  # of a reply that is kept as a whole
+_WHOLE_TIMES = 3  # how many time-outs all of a reply may take; it should take a second
+_SLOWEST = 64 * 1024  # bytes a second that a large reply takes at least
 
 
 class ServerAddress(NamedTuple):
@@ -105,6 +108,7 @@ class IggyConnection(Waitable):
         self._status = self._at = 0  # `_at`: bytes received of the header, then of the body
         self._filled = 0  # bytes in the window, the last of which is the last one received
         self._heard = time.monotonic()
+        self._waited = 0.0  # seconds for this reply
 
     def _broken(self, reason: object) -> TransientError:
         return TransientError(f"The connection to {self._name} broke: {reason}.")
@@ -151,8 +155,11 @@ class IggyConnection(Waitable):
         Waits up to `max_wait_s`. Raises `TransientError` also where no byte has arrived for too long, and
         `wire.ReplyError` for a poll's reply that cannot be.
         """
-        until = time.monotonic() + max_wait_s
+        begun = time.monotonic()
+        until = begun + max_wait_s
         walk = self._walks[0]
+        if self._waited > _WHOLE_TIMES * self._timeout_s + self._at / _SLOWEST:
+            raise SilentError(f"{self._name} had not sent a whole answer after {self._waited:.0f} s.")
         try:
             self._socket.settimeout(max(max_wait_s, _LEAST_S))
             while self._size is None or self._at < self._size:
@@ -167,6 +174,8 @@ class IggyConnection(Waitable):
             return None
         except OSError as error:
             raise self._broken(error) from None
+        finally:
+            self._waited += time.monotonic() - begun
         status, size = self._status, self._size
         polled = walk.end(size) if walk is not None and not status else None
         body = b"" if polled else bytes(self._window[: self._filled])
@@ -196,14 +205,16 @@ class IggyConnection(Waitable):
             raise evicted(reason, wire.version(oldest), wire.version(newest), self._name)
         if command != _AS_REPLY:
             raise SilentError(f"{self._name} answers in another protocol.")
-        if size < _REPLY.size:  # no limit: what is not kept costs no memory
-            raise ConnectionError(f"a frame of {size} bytes")
+        kept = self._walks[0] is None or bool(self._status)  # what is dropped costs no memory
+        if size < _REPLY.size or (kept and size > _MOST_KEPT):
+            raise ConnectionError(f"a frame of {size:,} bytes, which cannot be")
         self._size, self._at = size - _REPLY.size, 0
 
     def _into_window(self, size: int) -> int:
         """Receive at most so many bytes behind those in the window."""
-        if self._filled + min(size, _WINDOW_BYTES) > len(self._window):
-            self._window += bytes(self._filled + size - len(self._window))
+        size = min(size, _WINDOW_BYTES)  # memory grows with what arrives, not with what is announced
+        if self._filled + size > len(self._window):
+            self._window += bytes(len(self._window))
         got = self._socket.recv_into(memoryview(self._window)[self._filled : self._filled + size])
         self._filled += got
         return got

@@ -45,7 +45,7 @@ from backlog_clearer.model import (
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import failed_state
-from backlog_clearer.text import counted
+from backlog_clearer.text import counted, listed
 
 # Other slices of a run are members of the group for a moment (see `OffsetWriter.writing`): only a member
 # at each of several looks is a consumer. Many looks, since the server uses a member's id again at once. An
@@ -209,11 +209,11 @@ class IggySource:
         asked = self._options.partition_ids
         if asked is None:
             return known
-        missing = [str(id_) for id_ in asked if id_ not in known]
+        missing = [id_ for id_ in asked if id_ not in known]
         if missing:
             raise UsageError(
-                f"{self._logs.title} has no partition {', '.join(missing)}; its ids, as the server numbers"
-                f" them, are {', '.join(map(str, sorted(known)))}: change --partition-ids."
+                f"{self._logs.title} has no partition {listed(missing)}; its ids, as the server numbers"
+                f" them, are {listed(sorted(known), 20)}: change --partition-ids."
             )
         return asked
 

@@ -31,8 +31,10 @@ from backlog_clearer.brokers.pulsar.figures import (
 )
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
+from backlog_clearer.brokers.shared.http import whole_answer
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
+from backlog_clearer.options.base import MOST_PARTITIONS
 
 _PARTITION = re.compile(r"-partition-(\d+)$")
 _AT_ONCE = 8  # requests under way: a broker serves all its administrators with a few threads
@@ -83,9 +85,10 @@ class Admin:
         headers = {"Authorization": f"Bearer {self._bearer()}"} if self._bearer else {}
         url = f"{self.url}/admin/{version}/{path}"
         try:
-            answer = self._http.request(
-                method, url, params=query, json=body, headers=headers, timeout=TIMEOUT_S
-            )
+            answer = whole_answer(
+                self._http.request, method, url,
+                timeout_s=TIMEOUT_S, params=query, json=body, headers=headers,
+            )  # fmt: skip
         except requests.exceptions.SSLError:
             raise BrokerError(
                 f"{self.url} has a certificate that is not trusted, or does not use TLS: check"
@@ -150,7 +153,10 @@ class Admin:
         path = f"{_path(topic)}/partitions"
         with self._checked(topic):
             found = self._object(path, query={"checkAllowAutoCreation": "false"})
-            return required_count(found, "partitions")
+            count = required_count(found, "partitions")
+            if count > MOST_PARTITIONS:
+                raise FigureError(f"partitions is {count:,}, which is more than {MOST_PARTITIONS:,}")
+            return count
 
     def stats(self, topic: str, subscription: str) -> SubscriptionStats:
         """Statistics of a subscription of one partition's topic; raises `NoSubscriptionError`, too."""

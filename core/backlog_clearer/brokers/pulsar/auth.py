@@ -14,6 +14,7 @@ from typing import Any
 import requests
 
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.brokers.shared.http import whole_answer
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 
 Bearer = Callable[[], str]
@@ -67,9 +68,10 @@ class ClientCredentials:
         if self._options.oauth2_scope:
             form["scope"] = self._options.oauth2_scope
         try:
-            found = requests.get(f"{self._issuer}/.well-known/openid-configuration", timeout=TIMEOUT_S)
+            about = f"{self._issuer}/.well-known/openid-configuration"
+            found = whole_answer(requests.get, about, timeout_s=TIMEOUT_S)
             endpoint = found.json()["token_endpoint"]
-            answer = requests.post(endpoint, data=form, timeout=TIMEOUT_S)
+            answer = whole_answer(requests.post, str(endpoint), timeout_s=TIMEOUT_S, data=form)
             if answer.status_code in (400, 401, 403):
                 raise BrokerError(
                     f"The OAuth2 issuer {self._issuer} refused the client of"

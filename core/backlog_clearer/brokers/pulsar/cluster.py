@@ -19,6 +19,7 @@ from backlog_clearer.brokers.pulsar.service_url import Address, addresses
 from backlog_clearer.brokers.pulsar.wire import EARLIEST, REDIRECT, Kind, frame
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
+from backlog_clearer.options.base import MOST_PARTITIONS
 
 _MAX_REDIRECTS = 20  # as Pulsar's Java client
 _CLOSE_S = 5.0  # for the answers to closing
@@ -95,9 +96,9 @@ class Cluster:
             found = self._at_home().ask(
                 Kind.PARTITIONED_METADATA, topic=topic, metadata_auto_creation_enabled=False
             )
-        if not found.HasField("partitions") or found.partitions < 0:
+        if not found.HasField("partitions") or not 0 <= found.partitions <= MOST_PARTITIONS:
             raise TransientError(
-                f"{self._options.service_url} returned no number of partitions of {topic}."
+                f"{self._options.service_url} returned no number of partitions of {topic} that is possible."
             )
         return int(found.partitions)
 

@@ -38,6 +38,10 @@ _PING_S = 30.0  # silence after which a PING is sent, as Pulsar's clients do
 _BUFFER_BYTES = 64 * 1024
 _MAX_HEAD_BYTES = 16 * 1024 * 1024  # a message with larger metadata is refused
 _DROP_BYTES = 1024 * 1024  # at a time
+_MAX_MESSAGE = 5 * 1024 * 1024  # bytes, where the broker does not send its limit
+_AROUND_MESSAGE = 1024 * 1024  # more than a frame has besides its message
+_WHOLE_S = 3 * TIMEOUT_S  # for all of a frame; it should take a second
+_SLOWEST = 64 * 1024  # bytes a second that a large frame takes at least
 _LOGIN = 0  # in place of a request id, which CONNECT does not have
 _CLIENT = f"backlog-clearer-{__version__}"
 
@@ -73,6 +77,8 @@ class Connection(Waitable):
         self._at = self._end = 0  # received bytes that are not parsed yet
         self._skip = 0  # bytes of a payload that are not received yet
         self._held: EntryHead | None = None  # the entry whose payload that is
+        self._largest = _MAX_MESSAGE + _AROUND_MESSAGE  # bytes of a frame
+        self._waited = 0.0  # seconds for the rest of a frame that has begun
         self._dropped = bytearray(_DROP_BYTES)
         self._drop = 0 if address.tls else DROP
         self._received_at = self._asked_at = time.monotonic()
@@ -167,7 +173,16 @@ class Connection(Waitable):
 
     def receive(self) -> None:
         """Receive what has arrived, or wait a moment for it; payloads are dropped."""
-        until = time.monotonic() + _RECEIVE_S
+        begun = time.monotonic()
+        partly = bool(self._skip) or self._at < self._end
+        try:
+            self._receive(begun + _RECEIVE_S)
+        finally:
+            self._waited = self._waited + time.monotonic() - begun if partly else 0.0
+        if self._waited > _WHOLE_S + (self._held.size / _SLOWEST if self._held else 0.0):
+            raise self._broken(f"a frame was not complete after {self._waited:.0f} s")
+
+    def _receive(self, until: float) -> None:
         try:
             while self._skip:
                 size = min(self._skip, _DROP_BYTES)
@@ -216,6 +231,9 @@ class Connection(Waitable):
                 raise self._broken(error) from None
             if found is None:
                 return None
+            if found.size > self._largest:
+                raise self._broken(f"a frame of {found.size:,} bytes, more than a message can have")
+            self._waited = 0.0
             self._at += found.size
             if self._at > self._end:
                 self._skip = self._at - self._end
@@ -240,6 +258,7 @@ class Connection(Waitable):
             raise self._broken("the topic is migrating to another cluster")
         elif kind == Kind.CONNECTED:
             self._answers[_LOGIN] = body
+            self._largest = max(_MAX_MESSAGE, body.max_message_size) + _AROUND_MESSAGE
         elif (number := getattr(body, "request_id", None)) in self._answers:  # a PONG has none
             self._answers[number] = body
         elif kind == Kind.ERROR:

@@ -21,6 +21,8 @@ from backlog_clearer.brokers.pulsar.figures import (
     required_objects,
 )
 
+_PAGE_BITS = 12  # entries of a page of `Entries`
+_IN_PAGE = (1 << _PAGE_BITS) - 1
 _PLACE = re.compile(r"(\d+):(-1|\d+)|-1:-1", re.ASCII)
 _RANGE = re.compile(r"([(\[])(-?\d+:-?\d+)\s*(?:\.\.|\u2025|,)\s*(-?\d+:-?\d+)([)\]])", re.ASCII)
 _RANGES = re.compile(rf"\[(?:{_RANGE.pattern}(?:,\s*|(?=\])))*\]", re.ASCII)
@@ -177,21 +179,24 @@ def parse_holes(text: object) -> tuple[Hole, ...]:
 
 
 class Entries:
-    """Which entries of one partition were counted already; a byte each."""
+    """Which entries of one partition were counted already; a byte each, in pages.
+
+    A page is as much as any number of an entry takes: a broker may send one that cannot be.
+    """
 
     def __init__(self) -> None:
-        self._seen: dict[int, bytearray] = {}
+        self._pages: dict[tuple[int, int], bytearray] = {}
 
     def add(self, at: Place) -> None:
         """Note an entry."""
-        seen = self._seen.setdefault(at.ledger, bytearray())
-        if at.entry >= len(seen):
-            seen.extend(bytes(at.entry + 1 - len(seen) + 1024))
-        seen[at.entry] = 1
+        page = self._pages.get((at.ledger, at.entry >> _PAGE_BITS))
+        if page is None:
+            page = self._pages[at.ledger, at.entry >> _PAGE_BITS] = bytearray(1 << _PAGE_BITS)
+        page[at.entry & _IN_PAGE] = 1
 
     def __contains__(self, at: Place) -> bool:
-        seen = self._seen.get(at.ledger, b"")
-        return at.entry < len(seen) and bool(seen[at.entry])
+        page = self._pages.get((at.ledger, at.entry >> _PAGE_BITS))
+        return page is not None and bool(page[at.entry & _IN_PAGE])
 
 
 def numbered(topic: str, partitions: int) -> Sequence[tuple[int, str]]:

@@ -79,7 +79,7 @@ _BODIES = {
         "proxy_to_broker_url": Field(6, STRING),
         "feature_flags": Field(10, "FeatureFlags"),
     },
-    Kind.CONNECTED: {"server_version": Field(1, STRING)},
+    Kind.CONNECTED: {"server_version": Field(1, STRING), "max_message_size": Field(3, INT32)},
     Kind.SUBSCRIBE: {
         "topic": Field(1, STRING),
         "subscription": Field(2, STRING),
