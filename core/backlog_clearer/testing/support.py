@@ -217,16 +217,24 @@ def _openssl(folder: Path, command: str) -> None:
 
 
 def make_certificates(folder: Path) -> None:
-    """An authority `ca.pem`, and `server.key` and `server.crt` of 127.0.0.1 and localhost that it signs."""
+    """An authority `ca.pem`, and `server.key` and `server.crt` of 127.0.0.1 and localhost that it signs.
+
+    All have the extensions that Python 3.13 and later ask for (RFC 5280, `ssl.VERIFY_X509_STRICT`).
+    """
     need("openssl")
     authority = "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-ca -keyout ca.key"
+    authority += " -addext keyUsage=critical,keyCertSign,cRLSign"
     _openssl(folder, f"{authority} -out ca.pem")
     make_certificate(folder, "server", "localhost")
 
 
 def make_certificate(folder: Path, name: str, subject: str) -> None:
     """`name.key` and `name.crt` of a subject, signed by the authority that is in the folder."""
-    (folder / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    (folder / "san.cnf").write_text(
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\n"
+        "subjectKeyIdentifier=hash\n"
+        "authorityKeyIdentifier=keyid\n"
+    )
     request = f"req -newkey rsa:2048 -nodes -subj /CN={subject} -keyout {name}.key"
     _openssl(folder, f"{request} -out {name}.csr")
     signed = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
