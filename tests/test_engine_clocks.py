@@ -85,6 +85,24 @@ def test_a_reconnect_starts_the_stall_time_again() -> None:
     assert (done.reason, source.stored()) == (StopReason.EMPTY, [1000])
 
 
+def test_a_lane_may_open_more_slowly_than_the_quiet_time() -> None:
+    """Without figures, one worker's slow connection does not end the drain before it has read."""
+    source = ScriptedSource(500, 500, competing=True)
+    source.broker.figures = False
+    first = threading.Event()
+
+    def opening(_: ScriptedLane) -> None:
+        if first.is_set():
+            time.sleep(0.6)
+        first.set()
+
+    source.opening = opening
+    wanted = [Claim(claim.state, None, 500) for claim in source.claims()]
+    done = drain(source, wanted, RUN.model_copy(update={"quiet_seconds": 0.2}))
+    assert done.reason is StopReason.QUIET
+    assert source.stored() == [500, 500]
+
+
 def test_a_retry_is_no_stall() -> None:
     """While a partition is retried, its silence is not a stall, however long its lane takes to open."""
     source = ScriptedSource(1000)

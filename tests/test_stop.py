@@ -49,6 +49,13 @@ def test_trouble_is_not_silence() -> None:
     assert decide(replace(AT_WORK, left=None, quiet_s=59, troubled=True), RUN) is None
 
 
+@pytest.mark.parametrize(("quiet_s", "reason"), [(59, None), (60, StopReason.QUIET)])
+def test_a_lane_that_opens_slowly_is_not_silence(quiet_s: float, reason: StopReason | None) -> None:
+    """Before every partition was read once, only a silence as long as a stall ends the drain."""
+    moment = replace(AT_WORK, left=None, quiet_s=quiet_s, starting=True)
+    assert decide(moment, RUN) is reason
+
+
 def test_failure_outranks_emptiness() -> None:
     """A drain that failed does not end as EMPTY, even if nothing is left."""
     assert decide(replace(AT_WORK, failed=True, empty=True, left=0), RUN) is StopReason.FAILED

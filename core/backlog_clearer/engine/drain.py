@@ -201,6 +201,7 @@ class _Watch:
             messages=sum(share.read for share in shares),
             empty=(over and self.frozen and not errors) or self.probed_left == 0,
             left=self.probed_left if left is None else left,
+            starting=any(not share.tried and not share.over for share in shares),
             troubled=any(share.troubled and not share.over for share in shares),
             signalled=signalled,
             failed=over and errors and not self.crew.halt.is_set(),

@@ -23,6 +23,7 @@ class Share:
     resume: Position | None = None
     failures: int = 0  # transient errors that named it, without progress between them
     failing_since: float = 0.0  # on the monotonic clock: the first of these failures
+    tried: bool = False  # a lane has read it, if only to find nothing
     troubled: bool = False  # between a transient error and the next read that works
     due_at: float = 0.0  # on the monotonic clock: not tried again before
     refused_by: set[str] = field(default_factory=set)  # workers whose client failed for good with it

@@ -243,7 +243,7 @@ class Worker:
         """Note that a lane's first read worked; when the lane is to end for the worker's other claims."""
         self._proven.update(shares)
         for share in shares.values():
-            share.troubled = False
+            share.tried, share.troubled = True, False
         others = [item for key, item in self.shares.items() if key not in shares and not item.over]
         last = now + (TRIAL_S if self.spare else FOREVER_S)
         return min((last, *(share.due_at for share in others)))
