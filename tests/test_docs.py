@@ -98,7 +98,7 @@ def known_flags(words: list[str]) -> set[str]:
     context = click.Context(cli)
     group: click.Command = cli
     for word in words:
-        if not isinstance(group, click.Group) or word in {"SYSTEM", "…"}:
+        if not isinstance(group, click.Group) or word in {"SYSTEM", "NAME", "…"}:
             break
         found = group.get_command(context, word)
         assert found is not None, f"there is no command {' '.join(words)}"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from backlog_clearer.cli.session import Session, session
@@ -15,7 +15,7 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.model import Mode, Recorded
-from backlog_clearer.options.base import build
+from backlog_clearer.options.base import Options, build
 from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.options.places import checked_place
 from backlog_clearer.options.recorded import (
@@ -24,9 +24,10 @@ from backlog_clearer.options.recorded import (
     recorded_options,
     references_of,
 )
+from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.clear import clear
-from backlog_clearer.run.job import Job
+from backlog_clearer.run.job import Job, reading_nothing
 from backlog_clearer.run.receipt import (
     Receipt,
     check_alike,
@@ -41,6 +42,12 @@ from backlog_clearer.run.status import status
 from backlog_clearer.text import listed
 
 
+class _Part(Options):
+    """`--slice INDEX/TOTAL`."""
+
+    slice: Slice
+
+
 def clear_system(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
     """`SYSTEM`: clear the backlog of a subscription."""
     with session(talk) as opened:
@@ -51,8 +58,22 @@ def clear_system(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
 def clear_named(talk: Talk, values: dict[str, Any]) -> NoReturn:
     """`run NAME`: clear a backlog that the configuration names."""
     with session(talk) as opened:
-        request = build(Request, {key: value for key, value in values.items() if value is not None})
-        _clear(opened, load_config().job(request))
+        job = _named_job(values)
+        _clear(opened, reading_nothing(job) if values.get("dry_run") else job)
+
+
+def show_named_status(talk: Talk, values: dict[str, Any]) -> NoReturn:
+    """`status NAME`: show a backlog that the configuration names, and change nothing."""
+    with session(talk) as opened:
+        opened.end(status(_named_job(values)))
+
+
+def _named_job(values: Mapping[str, Any]) -> Job:
+    given = {key: value for key, value in values.items() if value is not None and key != "dry_run"}
+    if "slice" in given and "total" not in given:
+        part = build(_Part, {"slice": given["slice"]}).slice
+        given.update(slice=part.index, total=part.total)
+    return load_config().job(build(Request, given))
 
 
 def _clear(opened: Session, job: Job) -> NoReturn:

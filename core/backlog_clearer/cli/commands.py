@@ -5,6 +5,7 @@ Exit 0: cleared (or shown, or restored); 1: not cleared; 2: wrong use.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from backlog_clearer.cli.streams import guard, unwritten
 from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, talk_of
 from backlog_clearer.cli.wrong_use import show_failure, show_wrong_use
 from backlog_clearer.errors import RefusedError, UsageError
-from backlog_clearer.fanout.configuration import VARIABLE, Request
+from backlog_clearer.fanout.configuration import VARIABLE, Request, load_config
 from backlog_clearer.options.base import suggestion
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import options_model
@@ -114,16 +115,77 @@ def _status_command(name: str) -> click.Command:
     )
 
 
+_DRY_RUN = flags.options_of(RunOptions, "dry_run")
+_SLICE = click.Option(
+    ["--slice"], metavar="INDEX/TOTAL", help="only this slice of the backlog, as in 2/8"
+)
+_TOTAL = click.Option(["--total"], hidden=True)  # of slices, as jobs write it: --slice 2 --total 8
+
+
+def _named_status_command(name: str) -> click.Command:
+    def callback(**values: Any) -> None:
+        from backlog_clearer.cli.actions import show_named_status
+
+        show_named_status(*talk_of({"backlog": name, **values}))
+
+    return click.Command(
+        name,
+        params=[_SLICE, _TOTAL, *FLAGS],
+        callback=callback,
+        help=f"Show the backlog that the configuration in {VARIABLE} names {name!r}.",
+    )
+
+
+class _Status(_Systems):
+    """`status SYSTEM`, and `status NAME` for the backlogs that the configuration names."""
+
+    def __init__(self) -> None:
+        super().__init__(_status_command, name="status", help=_STATUS_HELP)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Systems, and the names of the configuration where there is one."""
+        return [*super().list_commands(ctx), *self._named()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A system's command, or that of a named backlog."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None or cmd_name not in self._named():
+            return command
+        return _named_status_command(cmd_name)
+
+    @staticmethod
+    def _named() -> list[str]:
+        """Names of the configuration; raises `click.UsageError` where it is faulty."""
+        if not os.environ.get(VARIABLE):
+            return []
+        try:
+            return sorted(load_config().backlogs)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from None
+
+
+_STATUS_HELP = f"""Show a backlog and change nothing.
+
+COMMAND is a system, or the name of a backlog in the configuration that {VARIABLE} holds or names."""
+
+
 def _run_command() -> click.Command:
     def callback(**values: Any) -> None:
         from backlog_clearer.cli.actions import clear_named
 
         clear_named(*talk_of(values))
 
-    request = [item for item in flags.options_of(Request) if item.name != "backlog"]
+    request = flags.options_of(Request, "mode", "max_messages", "max_seconds", "run_id")
     return click.Command(
         "run",
-        params=[click.Argument(["backlog"], metavar="NAME"), *request, *FLAGS],
+        params=[
+            click.Argument(["backlog"], metavar="NAME"),
+            *request,
+            _SLICE,
+            _TOTAL,
+            *_DRY_RUN,
+            *FLAGS,
+        ],
         callback=callback,
         help=f"Clear a backlog by its name in the configuration that {VARIABLE} holds or names.",
         short_help="Clear a backlog by its name in the configuration.",
@@ -197,7 +259,7 @@ cli.params.append(
         callback=_print_version,
     )
 )
-cli.add_command(_Systems(_status_command, name="status", help="Show a backlog and change nothing."))
+cli.add_command(_Status())
 cli.add_command(_run_command())
 cli.add_command(_progress_command("progress"))
 cli.add_command(_progress_command("runs", hidden=True))  # the former name, for existing scripts
