@@ -10,7 +10,7 @@ LOWEST_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-quick test-python test-lowest mutate lint format schemas generate \
-	screenshots image-context lock clean
+	module-tables screenshots image-context lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -72,6 +72,9 @@ schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models
 
 generate: $(INSTALLED) ## Write every list of systems from the registry
 	$(BIN)/python -m tools.generate
+
+module-tables: $(INSTALLED) ## Write the tables of inputs and outputs in the Terraform modules' READMEs
+	$(BIN)/python -m tools.module_tables
 
 screenshots: $(INSTALLED) ## Record docs/screenshot.svg, the README's picture, from a real run
 	$(BIN)/python -m tools.screenshots

@@ -39,6 +39,7 @@ OPTIONS_OF_RESTORE = {
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+_ANCHOR = re.compile(r'<a name="([^"]+)"></a>')
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 
@@ -63,6 +64,7 @@ def anchors(page: Path) -> frozenset[str]:
         repeated = found.get(name, 0)
         found[name] = repeated + 1
         names.add(f"{name}-{repeated}" if repeated else name)
+    names |= {name.replace("_", "\\_") for name in _ANCHOR.findall(page.read_text(encoding="utf-8"))}
     return frozenset(names)
 
 
