@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import NamedTuple, TypeAlias
 
 from typing_extensions import Self
@@ -125,6 +126,9 @@ class PartitionState:
 
     Only its adapter makes and interprets it; everything else compares it.
     """
+    oldest: datetime | None = (
+        None  # when the oldest message of the backlog was published; None: unknown
+    )
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a negative count."""
@@ -140,6 +144,33 @@ def completed(
         known.get(partition) or PartitionState(partition, None, None, None, None)
         for partition in sorted(partitions)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Which part of a backlog is cleared; exactly one of the two is set."""
+
+    until: datetime | None = None  # only messages published before this time, which has a time zone
+    keep_last: int | None = None  # all but the last ones of each partition, at least 1
+
+    def __str__(self) -> str:
+        """The messages that are cleared, for people."""
+        if self.until is not None:
+            return f"messages published before {utc_text(self.until)}"
+        return f"all but the last {self.keep_last:,} of each partition"
+
+
+def utc_text(time: datetime) -> str:
+    """A time in UTC as RFC 3339 has it; without fractions where there are none."""
+    return time.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+class Cut(NamedTuple):
+    """Where the part of one partition ends that a `Bound` lets a run clear."""
+
+    partition: Partition
+    position: Position | None  # the target; None: all of it is cleared, the target is the state's end
+    error: str | None = None  # why that cannot be found; the partition is not cleared then
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,12 +40,15 @@ Rules for both protocols:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from datetime import datetime
+from typing import Protocol, runtime_checkable
 
 from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import (
     Advance,
+    Bound,
     Claim,
+    Cut,
     Mode,
     Outcome,
     Partition,
@@ -194,3 +197,40 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release everything, never raise; idempotent."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A source that can end a run before the end of the backlog; optional for adapters.
+
+    Without it, --until, --older-than and --keep-last are refused.
+    """
+
+    def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
+        """Where the part of each partition ends that is to be cleared; change nothing.
+
+        One `Cut` for each state, in any order; it is the frozen target in place of `PartitionState.end`,
+        and `remaining`, lanes and `skip` take it like that. All messages before it may be cleared, and no
+        message that was published at `Bound.until` or later lies before it. Where the broker's
+        order of messages is not that of their times, it is the first message that is too young; the
+        older ones behind it stay. A partition in which no message is too young ends at its end.
+        `Bound.keep_last`: so many of the log's last positions are kept, or more.
+
+        At most one small request a partition. Raises `UsageError` for the kind of bound that the system
+        does not have, otherwise like `survey`; what concerns one partition is the `error` of its cut.
+        """
+
+    def bound_notes(self, bound: Bound) -> Sequence[str]:
+        """What the user must know about a bound on this system, one sentence each; asks the broker nothing."""
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A source that can tell the age of a backlog; optional for adapters."""
+
+    def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
+        """When the oldest message of each backlog was published, with a time zone; change nothing.
+
+        At most one small request a partition, and 5 s in all. A partition of which that is not known is
+        left out, and so is one whose request failed. Raises like `survey` where nothing can be asked.
+        """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 
@@ -32,3 +33,12 @@ def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a key is there twice")
     return value
+
+
+def age_text(age: timedelta) -> str:
+    """How old something is, in its largest unit: "3 h", "12 days"; an age below 0 counts as 0."""
+    seconds = max(0, int(age.total_seconds()))
+    for size, unit in ((3600, "h"), (60, "min")):
+        if size <= seconds < 2 * 86_400:
+            return f"{seconds // size} {unit}"
+    return f"{seconds // 86_400} days" if seconds >= 2 * 86_400 else f"{seconds} s"

@@ -60,6 +60,7 @@ class MemoryBench(Bench):
     wait_slack_s = 0.3
     patience_s = 3.0
     attempts = 1
+    cuts_by_time = cuts_by_count = shows_age = True
     notices_silence = True
     stall_s = 2.0
 

@@ -55,9 +55,9 @@ class Case:
             **self.more,
         )
 
-    def status(self) -> RunResult:
+    def status(self, **run: Any) -> RunResult:
         """Look at the backlog in this process."""
-        return status(Job("kafka", self.options(), RunOptions()))
+        return status(Job("kafka", self.options(), RunOptions(**run)))
 
     def restore(self, *runs: RunResult, **run: Any) -> RunResult:
         """Undo runs by their receipts."""

@@ -16,6 +16,7 @@ from backlog_clearer.cli.tables import (
     plan_table,
     slices_table,
     status_table,
+    to_the_second,
 )
 from backlog_clearer.fanout.run_status import RunStatus, State
 from backlog_clearer.model import total_known
@@ -23,7 +24,7 @@ from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, Verdict
 from backlog_clearer.run.verdict import sentence
-from backlog_clearer.text import amount, counted, listed
+from backlog_clearer.text import age_text, amount, counted, listed
 
 _STYLES = {
     Verdict.CLEARED: "bold green",
@@ -109,6 +110,9 @@ def _show_status(console: Console, result: RunResult) -> None:
         rows = result.partitions
         _print_table(console, status_table(result, _width(console)), _errors(rows))
     print_line(console, f"Backlog: {amount(result.totals.backlog, result.unit)}")
+    if (oldest := result.totals.oldest) is not None:
+        age = age_text(result.finished_at - oldest)
+        print_line(console, f"Oldest message: {to_the_second(oldest)}, {age} old")
     if result.live:
         print_line(console, f"Attached: {counted(len(result.live), 'consumer')}: {listed(result.live)}")
     show_notes(console, result.notes)

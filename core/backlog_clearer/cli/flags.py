@@ -13,6 +13,12 @@ from pydantic_core import PydanticUndefined
 from backlog_clearer.model import StrEnum
 from backlog_clearer.options.base import SETTINGS, flag
 
+_METAVARS = {
+    "until": "TIME",
+    "older_than": "DURATION",
+    "keep_last": "N",
+}  # others: the name's last word
+
 
 def _bare(annotation: Any) -> Any:
     """The type without `None`."""
@@ -55,7 +61,7 @@ def options_of(model: type[BaseModel], *only: str) -> list[click.Option]:
                 click.Option(
                     [flag(name), name],
                     type=click.Choice([str(item) for item in kind]) if choices else str,
-                    metavar=None if choices else name.split("_")[-1].upper(),
+                    metavar=None if choices else _METAVARS.get(name, name.split("_")[-1].upper()),
                     help=text,
                 )
             )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from backlog_clearer.fanout.run_status import SliceStatus, State
-from backlog_clearer.model import total_known
+from backlog_clearer.model import total_known, utc_text
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, StoredPosition
@@ -127,6 +128,25 @@ def _before(item: PartitionResult) -> str:
     return spelled(item.before) if known else "unknown"
 
 
+def to_the_second(time: datetime) -> str:
+    """A time in UTC, without fractions of a second."""
+    return utc_text(time.replace(microsecond=0))
+
+
+def _ages(rows: Sequence[PartitionResult]) -> list[Column]:
+    """The times of the oldest messages, where any is known."""
+    if not any(item.oldest for item in rows):
+        return []
+    rest = min((item.oldest for item in rows[ROWS:] if item.oldest), default=None)
+    cells = [
+        to_the_second(item.oldest) if item.oldest else "none" if item.backlog == 0 else "unknown"
+        for item in rows
+    ]
+    return [
+        Column("oldest message", _with_rest(rows, cells, to_the_second(rest) if rest else "unknown"))
+    ]
+
+
 def plan_table(plan: Plan, width: int | None) -> list[str]:
     """The partitions of a plan: position, new position, backlog."""
     rows = by_weight(plan.rows)
@@ -139,9 +159,13 @@ def plan_table(plan: Plan, width: int | None) -> list[str]:
         _positions(
             "new position",
             rows,
-            ["unchanged" if item.error else text for item, text in zip(rows, new, strict=True)],
+            [
+                "unchanged" if item.error or (plan.bounded and item.backlog == 0) else text
+                for item, text in zip(rows, new, strict=True)
+            ],
         ),
         _figures("backlog", rows, [item.backlog for item in rows]),
+        *_ages(rows),
     ]
     return partitions_table(rows, columns, width)
 
@@ -157,6 +181,7 @@ def status_table(result: RunResult, width: int | None) -> list[str]:
             ["unknown" if item.target is None else spelled(item.target) for item in rows],
         ),
         _figures("backlog", rows, [item.backlog for item in rows]),
+        *_ages(rows),
     ]
     return partitions_table(rows, columns, width)
 

@@ -18,6 +18,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -26,6 +27,7 @@ from typing_extensions import Self
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode
 from backlog_clearer.options.base import Names, Options, build, suggestion
+from backlog_clearer.options.bounds import BOUNDS, BoundOptions
 from backlog_clearer.options.layers import build_options
 from backlog_clearer.options.places import checked_place, checked_schemes
 from backlog_clearer.options.references import read_text
@@ -38,7 +40,7 @@ from backlog_clearer.text import distinct_keys
 VARIABLE = "BACKLOG_CLEARER_CONFIG"
 
 
-class Backlog(Options):
+class Backlog(BoundOptions):
     """One backlog that may be cleared by its name."""
 
     system: str = Field(description="kafka, pulsar, …")
@@ -57,6 +59,9 @@ class Backlog(Options):
     )
     verify_seconds: float | None = Field(
         None, ge=0, description="how long an invocation waits for the broker's proof at most"
+    )
+    ages: bool = Field(
+        True, description="find out the age of the backlog, at one small request a partition"
     )
     force: bool = Field(False, description="proceed even if consumers are attached")
     max_slices: int = Field(32, ge=1, le=10_000, description="largest number of slices of a dispatch")
@@ -89,7 +94,7 @@ class Backlog(Options):
         )
 
 
-class Request(Options):
+class Request(BoundOptions):
     """A caller's request: the same over HTTP, in a queue's message and as job arguments."""
 
     backlog: str = Field(min_length=1, max_length=100, description="name of a configured backlog")
@@ -131,6 +136,25 @@ class Request(Options):
         if self.slice is None or self.total is None:
             return None
         return Slice(index=self.slice, total=self.total)
+
+
+def _bound(request: Request, found: Backlog, now: datetime) -> dict[str, Any]:
+    """The bound of a job, as run options: a request may only lower what is cleared.
+
+    Of two times the earlier holds, of two numbers of messages to keep the larger. Raises `UsageError`
+    where the configuration has another kind of bound than the request.
+    """
+    asked, most = request.bound(now), found.bound(now)
+    if asked is None or most is None:
+        return {name: getattr(found if asked is None else request, name) for name in BOUNDS}
+    if asked.until is not None and most.until is not None:
+        return {"until": min(asked.until, most.until)}
+    if asked.keep_last is not None and most.keep_last is not None:
+        return {"keep_last": max(asked.keep_last, most.keep_last)}
+    only = "keep_last" if most.until is None else "until or older_than"
+    raise UsageError(
+        f"The configuration bounds backlog {request.backlog!r} with {only}: a request may only use the same."
+    )
 
 
 _BODY_LIMIT = 65_536  # bytes of a request; an ordinary one has about 100
@@ -218,6 +242,8 @@ class Config(Options):
                 "batch_size": found.batch_size,
                 "max_messages": request.max_messages or found.max_messages,
                 "max_seconds": min(seconds, default=None),
+                **_bound(request, found, datetime.now(timezone.utc)),
+                "ages": found.ages,
                 "force": found.force,
                 "stop_when_empty": True,
                 "verify_seconds": found.verify_seconds,

@@ -122,6 +122,9 @@ def _survey(config: Config, request: Request, now: datetime, environ: Mapping[st
         for state in seen.states
         if state.end is not None
     )
+    bound = job.run.bound(now)
+    if bound is not None and bound.until is not None:  # one time for all slices, whenever they start
+        request = request.model_copy(update={"until": bound.until, "older_than": None})
     return Dispatch(
         run_id=job.run_id,
         request=request,

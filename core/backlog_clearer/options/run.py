@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode, Partition
-from backlog_clearer.options.base import Names, Options, PartitionNumbers
+from backlog_clearer.options.base import Names, PartitionNumbers
+from backlog_clearer.options.bounds import BOUNDS, BoundOptions
 from backlog_clearer.options.places import checked_place, checked_schemes
 from backlog_clearer.text import listed
 
@@ -46,7 +47,7 @@ class Slice(BaseModel):
         return f"{self.index}/{self.total}"
 
 
-class RunOptions(Options):
+class RunOptions(BoundOptions):
     """What to do with the backlog, the same for every system."""
 
     mode: Mode = Field(
@@ -100,6 +101,10 @@ class RunOptions(Options):
     new: bool = Field(
         False, description="the name is meant to be new: proceed although a similar one is in use"
     )
+    ages: bool = Field(
+        True,
+        description="find out when the oldest message was published, at one small request a partition",
+    )
     dry_run: bool = Field(False, description="show backlog, plan and cost; change nothing")
     receipt_dir: str = Field(
         "receipts", description="directory for receipts, a path or a URL (gs://, s3://, az://)"
@@ -107,6 +112,20 @@ class RunOptions(Options):
     receipt_schemes: Names = Field(
         (), description="further fsspec URL schemes that --receipt-dir may have, as in sftp"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded_run_ends(cls, value: object) -> object:
+        """A run with a bound has a target, and ends there."""
+        if isinstance(value, Mapping) and any(value.get(name) is not None for name in BOUNDS):
+            return {**value, "stop_when_empty": True}
+        return value
+
+    @model_validator(mode="after")
+    def _follows_no_bound(self) -> Self:
+        if self.follow and self.bounded:
+            raise ValueError("--follow has no meaning with --until, --older-than or --keep-last")
+        return self
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:

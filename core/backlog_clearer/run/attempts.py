@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
 
 from backlog_clearer.engine.drain import Drain
 from backlog_clearer.errors import BrokerError, UsageError, recreated
-from backlog_clearer.model import Mode, Partition, PartitionState, Recorded, StopReason, Survey
+from backlog_clearer.model import Bound, Mode, Partition, PartitionState, Recorded, StopReason, Survey
 from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.bounds import bound_of, retargeted, up_to_bound
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import Action
-from backlog_clearer.run.retry import repeated
 from backlog_clearer.source import Source
 
 _REPEATED = (
@@ -65,6 +67,43 @@ def repeated_skip(job: Job, earlier: Sequence[Receipt]) -> Drain:
     return Drain(reason, 0.0, 0, 0, {}, error, (_REPEATED.format(job.run_id),))
 
 
+class Aim(NamedTuple):
+    """What one attempt is to reach."""
+
+    survey: Survey  # with notes about the targets
+    states: tuple[PartitionState, ...]  # up to their targets
+    reached: frozenset[Partition] = frozenset()  # nothing is left up to the targets of these
+    bound: Bound | None = None  # what the targets leave; None: nothing
+
+
+def aimed(
+    source: Source,
+    job: Job,
+    survey: Survey,
+    states: tuple[PartitionState, ...],
+    earlier: Sequence[Receipt],
+    *,
+    now: datetime,
+    skipped: bool,
+    frozen: bool,
+) -> Aim:
+    """The targets of an attempt: those of earlier attempts, otherwise the run's bound, otherwise the ends.
+
+    `skipped`: as `must_not_skip`; `frozen`: the run has targets. Raises `UsageError` for a bound that is
+    not possible.
+    """
+    bound, notes = bound_of(job.run, earlier, now)
+    again = frozen and (skipped or not moves_target(source, job))
+    reached: frozenset[Partition] = frozenset()
+    if bound is not None:
+        known = {*receipts.original_targets(earlier), *job.targets} if again else ()
+        survey, states, reached = up_to_bound(source, survey, states, bound, known)
+    if again:
+        survey, states, passed = refrozen(source, job, survey, states, earlier)
+        reached |= passed
+    return Aim(replace(survey, notes=(*survey.notes, *notes)), states, reached, bound)
+
+
 def refrozen(
     source: Source,
     job: Job,
@@ -84,11 +123,12 @@ def refrozen(
     }
     states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in states)
     moved = {
-        state.partition: targets[state.partition].position
+        state.partition: position
         for state in states
         if state.error is None
         and state.partition in targets
-        and targets[state.partition].position != state.end
+        and (position := targets[state.partition].position) is not None
+        and position != state.end
     }
     if not moved:
         return survey, states, frozenset()
@@ -98,20 +138,7 @@ def refrozen(
         " them: messages that have arrived since stay in the backlog. Use another run id to clear them too."
     )
     survey = replace(survey, notes=(*survey.notes, note))
-    left = {item.partition: item for item in repeated("figures", lambda: source.remaining(moved))}
-    again = tuple(
-        replace(
-            state,
-            end=moved[state.partition],
-            backlog=left[state.partition].left,
-            backlog_bytes=None,
-            error=left[state.partition].error,
-        )
-        if state.partition in moved
-        else state
-        for state in states
-    )
-    return survey, again, frozenset(key for key in moved if left[key].left == 0)
+    return survey, *retargeted(source, states, moved)
 
 
 def _same_log(

@@ -13,11 +13,11 @@ from backlog_clearer.engine.drain import Drain, Drained, Halt, drain
 from backlog_clearer.errors import BrokerError, ClearerError
 from backlog_clearer.model import Claim, Mode, Outcome, Partition, StopReason
 from backlog_clearer.run import receipt as receipts
+from backlog_clearer.run.ages import aged
 from backlog_clearer.run.attempts import (
+    aimed,
     earlier_attempts,
-    moves_target,
     must_not_skip,
-    refrozen,
     repeated_skip,
 )
 from backlog_clearer.run.growth import Growth
@@ -54,15 +54,16 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
     refuse_doubt(survey, run)
 
     frozen = run.mode is Mode.SKIP or (run.stop_when_empty and not run.follow)
-    reached: frozenset[Partition] = frozenset()
     share = is_share(survey, source.traits, run)
     earlier = earlier_attempts(job, survey, share=share) if frozen else []
     skipped = must_not_skip(source, job, earlier)
-    if frozen and (skipped or not moves_target(source, job)):
-        survey, states, reached = refrozen(source, job, survey, states, earlier)
+    aim = aimed(source, job, survey, states, earlier, now=started_at, skipped=skipped, frozen=frozen)
+    survey, states = aim.survey, aged(source, run, aim.states)
     # After the survey: see `next_sequence`.
     sequence = 0 if run.dry_run else receipts.next_sequence(run.receipt_dir, job.run_id)
-    claims = [item for item in claim(states, run.mode, frozen=frozen) if item.partition not in reached]
+    claims = [
+        item for item in claim(states, run.mode, frozen=frozen) if item.partition not in aim.reached
+    ]
     record = Record(
         job=job,
         action=Action.CLEAR,
@@ -71,6 +72,7 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         states=states,
         targets={state.partition: state.end if frozen else None for state in states},
         notes=notes_for(survey, states, run, claims),
+        bound=aim.bound,
         started_at=started_at,
         path=None
         if run.dry_run

@@ -24,6 +24,7 @@ class Plan:
     cost: str
     receipt: str | None
     dry_run: bool
+    bounded: bool = False  # some of the backlog is to stay
 
 
 def cost(claims: Sequence[Claim], run: RunOptions, survey: Survey, unit: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
-from backlog_clearer.model import Mode, Partition, Position, Recorded, StopReason, Survey
+from backlog_clearer.model import Bound, Mode, Partition, Position, Recorded, StopReason, Survey
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
@@ -93,6 +93,12 @@ class Receipt(BaseModel):
     action: Action
     mode: Mode | None
     slice: Slice | None
+    until: datetime | None = Field(
+        None, description="the targets leave messages published at this time or later; null: no bound"
+    )
+    keep_last: int | None = Field(
+        None, ge=1, description="the targets leave so many of each partition; null: no bound"
+    )
     unit: str
     created_at: datetime
     partitions: tuple[RecordedPartition, ...]
@@ -101,6 +107,13 @@ class Receipt(BaseModel):
         description="SHA-256 of everything but the result; null: written by a version without one",
     )
     result: RunResult | None = Field(None, description="null: the run did not complete")
+
+    @property
+    def bound(self) -> Bound | None:
+        """What bounded the targets; None: nothing did."""
+        if self.until is None and self.keep_last is None:
+            return None
+        return Bound(self.until, self.keep_last)
 
     @field_validator("partitions")
     @classmethod

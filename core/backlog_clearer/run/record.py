@@ -10,7 +10,7 @@ from datetime import datetime
 from backlog_clearer import __version__
 from backlog_clearer.engine.drain import Drain
 from backlog_clearer.errors import BrokerError, RefusedError
-from backlog_clearer.model import Partition, PartitionState, Position, StopReason, Survey, Traits
+from backlog_clearer.model import Bound, Partition, PartitionState, Position, StopReason, Survey, Traits
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now
 from backlog_clearer.run.plan import Plan
@@ -63,6 +63,7 @@ class Record:
     started_at: datetime
     path: str | None  # of the receipt; None: none is written
     sequence: int = 0  # of the receipt among those of its run
+    bound: Bound | None = None  # what the targets leave; None: nothing
     absent: tuple[PartitionResult, ...] = ()  # partitions that do not exist; no receipt records them
 
     @property
@@ -83,6 +84,7 @@ class Record:
             cost=cost,
             receipt=self.path,
             dry_run=self.job.run.dry_run,
+            bounded=self.bound is not None,
         )
 
     def begin(self, path: str, plan: Plan, callbacks: Callbacks) -> Receipt:
@@ -131,6 +133,8 @@ class Record:
             action=self.action,
             mode=self.job.run.mode if clears else None,
             slice=self.job.run.slice,
+            until=self.bound.until if self.bound else None,
+            keep_last=self.bound.keep_last if self.bound else None,
             unit=self.traits.unit,
             created_at=self.started_at,
             partitions=tuple(
@@ -180,6 +184,8 @@ class Record:
             mode=mode,
             dry_run=self.job.run.dry_run,
             slice=str(self.job.run.slice) if self.job.run.slice else None,
+            until=self.bound.until if self.bound else None,
+            keep_last=self.bound.keep_last if self.bound else None,
             unit=self.traits.unit,
             started_at=self.started_at,
             finished_at=now(),

@@ -75,6 +75,9 @@ class PartitionResult(_Frozen):
         description="restore: how much after the restored position no longer exists, in `unit`; null: nothing"
         " that is known of",
     )
+    oldest: datetime | None = Field(
+        None, description="when the oldest message of the backlog before was published; null: unknown"
+    )
     error: str | None = None
 
     @property
@@ -95,6 +98,9 @@ class Totals(_Frozen):
     errors: int = Field(description="partitions with an error")
     retries: int
     messages_per_second: float | None = Field(description="null where nothing was transferred")
+    oldest: datetime | None = Field(
+        None, description="the earliest time of the partitions' oldest messages; null: none is known"
+    )
 
 
 class RunResult(_Frozen):
@@ -109,6 +115,12 @@ class RunResult(_Frozen):
     mode: Mode | None = Field(None, description="how the backlog was cleared; null: it was not")
     dry_run: bool = False
     slice: str | None = Field(None, description="INDEX/TOTAL; null: everything")
+    until: datetime | None = Field(
+        None, description="only messages published before were to be cleared; null: no such bound"
+    )
+    keep_last: int | None = Field(
+        None, description="all but so many of each partition were to be cleared; null: no such bound"
+    )
     unit: str = Field(description="the unit of backlog and remaining")
     started_at: datetime
     finished_at: datetime
@@ -193,6 +205,7 @@ def row(state: PartitionState, *, target: Position | None) -> PartitionResult:
             "backlog": state.backlog,
             "backlog_bytes": state.backlog_bytes,
             "undo": state.undo,
+            "oldest": state.oldest,
             "error": state.error,
         }
     )
@@ -213,6 +226,7 @@ def total(
         errors=sum(item.error is not None for item in rows),
         retries=retries,
         messages_per_second=round(messages / seconds, 1) if messages and seconds else None,
+        oldest=min((item.oldest for item in rows if item.oldest is not None), default=None),
     )
 
 

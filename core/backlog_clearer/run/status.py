@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from backlog_clearer.run.ages import aged
+from backlog_clearer.run.bounds import bound_of, up_to_bound
 from backlog_clearer.run.job import Job, now, opened, reading_nothing
 from backlog_clearer.run.record import Record
 from backlog_clearer.run.report import Action, RunResult, as_json
@@ -12,7 +14,11 @@ def status(job: Job) -> RunResult:
     """Survey a job's subscription and report it; changes nothing. Raises like `run.clear.clear`."""
     with opened(reading_nothing(job)) as source:
         started_at = now()
+        bound, _ = bound_of(job.run, (), started_at)
         found, states = chosen(source, job.run)
+        if bound is not None:
+            found, states, _ = up_to_bound(source, found, states, bound)
+        states = aged(source, job.run, states)
         record = Record(
             job=job,
             action=Action.STATUS,
@@ -23,6 +29,7 @@ def status(job: Job) -> RunResult:
             notes=found.notes,
             started_at=started_at,
             path=None,
+            bound=bound,
         )
         by_partition = {state.partition: state for state in states}
         rows = tuple(

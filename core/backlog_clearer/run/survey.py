@@ -7,7 +7,8 @@ from typing import NamedTuple
 from backlog_clearer.errors import RefusedError
 from backlog_clearer.model import PartitionState, Survey
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.job import Job, opened, reading_nothing
+from backlog_clearer.run.bounds import bound_of, up_to_bound
+from backlog_clearer.run.job import Job, now, opened, reading_nothing
 from backlog_clearer.run.plan import choose, live_text
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.source import Source
@@ -25,7 +26,10 @@ class Seen(NamedTuple):
 def look(job: Job) -> Seen:
     """Survey a job's subscription; changes nothing. Raises like `run.clear.clear`."""
     with opened(reading_nothing(job)) as source:
+        bound, _ = bound_of(job.run, (), now())
         found, states = chosen(source, job.run)
+        if bound is not None:
+            found, states, _ = up_to_bound(source, found, states, bound)
         return Seen(found, states, source.traits.unit, source.traits.competing)
 
 

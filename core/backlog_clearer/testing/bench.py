@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -65,6 +67,9 @@ class Bench(ABC):
     call_limit_s: float = 15.0  # the longest that any call may take while the broker does not answer
     wait_slack_s: float = 1.0  # by how much a read may exceed `max_wait_s`
     patience_s: float = 30.0  # the longest until a message that is there arrives
+    cuts_by_time: bool = False  # the adapter is `Bounded`, and the broker's clock is this machine's
+    cuts_by_count: bool = False  # the adapter can keep the last messages of each partition
+    shows_age: bool = False  # the adapter is `Dated`
     notices_silence: bool = False  # lanes notice a silent connection within `RunOptions.answer_seconds`
     stall_s: float = 12.0  # --stall-seconds where that is tested
     attempts: int = 3  # connections that one call may try to open while they are refused
@@ -101,6 +106,13 @@ class Bench(ABC):
     @abstractmethod
     def missing_name(self) -> str:
         """The name that `missing_source` uses."""
+
+    def between(self) -> datetime:
+        """A time after all messages published so far, and before all that follow."""
+        time.sleep(0.05)
+        now = datetime.now(timezone.utc)
+        time.sleep(0.05)
+        return now
 
     def attach(self) -> AbstractContextManager[Any]:
         """A block in which an ordinary consumer is attached to the subscription."""

@@ -30,6 +30,7 @@ from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.restore import restore_source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
+from backlog_clearer.testing.contract_bounds import BoundContract
 from backlog_clearer.testing.contract_faults import FaultContract
 from backlog_clearer.testing.contract_identity import IdentityContract
 from backlog_clearer.testing.contract_isolation import IsolationContract
@@ -37,7 +38,7 @@ from backlog_clearer.testing.contract_lanes import LaneContract
 from backlog_clearer.testing.suite import claims, opened
 
 
-class Contract(LaneContract, FaultContract, IdentityContract, IsolationContract):
+class Contract(LaneContract, FaultContract, IdentityContract, IsolationContract, BoundContract):
     """The suite; a subclass provides the fixture `bench`."""
 
     def test_consume_clears_everything(self, bench: Bench, tmp_path: Path) -> None:

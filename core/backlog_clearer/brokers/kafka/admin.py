@@ -40,6 +40,7 @@ _STALE = frozenset(
 )
 """A broker's answers about an existing partition that it does not lead, not yet or no longer."""
 
+_NO_MESSAGE = -1  # ListOffsets by time: no message has this time or a later one
 _BUSY_S = 4.0  # how long a lane waits until another one's request is answered
 _AFTER_LOSS_S = 2.0  # how long a coordinator's answer is awaited after a connection was lost
 
@@ -238,7 +239,23 @@ class GroupAdmin:
         """
         return self._list_offsets(partitions, "log end", OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the library lacks it
 
-    def _list_offsets(self, partitions: Iterable[Partition], name: str, spec: OffsetSpec) -> Figures:
+    def first_from(self, partitions: Iterable[Partition], when_ms: int) -> Figures:
+        """The first offset of a message with this time or a later one; none where no message is so young.
+
+        `when_ms`: milliseconds since 1970, as messages have them.
+        """
+        spec = OffsetSpec.for_timestamp(when_ms)
+        return self._list_offsets(partitions, "first offset of a time", spec, absent=_NO_MESSAGE)
+
+    def _list_offsets(
+        self,
+        partitions: Iterable[Partition],
+        name: str,
+        spec: OffsetSpec,
+        *,
+        absent: int | None = None,
+    ) -> Figures:
+        """Offsets by partition; `absent` is the figure of partitions that have none."""
         wanted = [TopicPartition(p.topic, p.number) for p in partitions]
         if not wanted:
             return {}, {}
@@ -254,7 +271,12 @@ class GroupAdmin:
                 )
             found, failed = self._answers(futures, "listing offsets")
             offsets, errors = checked(
-                {Partition(tp.topic, tp.partition): info.offset for tp, info in found.items()}, name
+                {
+                    Partition(tp.topic, tp.partition): info.offset
+                    for tp, info in found.items()
+                    if info.offset != absent
+                },
+                name,
             )
             if errors or any(error.code() in _STALE for error in failed.values()):
                 self._forget_leaders()

@@ -164,16 +164,20 @@ class Connection(Waitable):
 
         Raises `TransientError` where the whole answer does not arrive within the settings' time-out.
         """
-        until = time.monotonic() + self._settings.timeout_s
-        self.send(request, version)
-        size = self.answer_size(self._whole(FRAME_BYTES, until), _MOST_KEPT)
-        answer = self._whole(size, until)
+        answer = self.answer(request, version)
         try:
             return response.decode(answer[_tags_end(response, answer, version) :], version=version)
         except (ValueError, struct.error, IndexError, EOFError) as error:
             raise BrokerError(
                 f"Kafka at {self.name} sent an answer that is not a valid {response.__name__}: {error}."
             ) from None
+
+    def answer(self, request: Any, version: int) -> bytes:
+        """Send a request and wait for the bytes of its answer; raises like `call`."""
+        until = time.monotonic() + self._settings.timeout_s
+        self.send(request, version)
+        size = self.answer_size(self._whole(FRAME_BYTES, until), _MOST_KEPT)
+        return self._whole(size, until)
 
     def _whole(self, size: int, until: float) -> bytes:
         """Wait for so many bytes, at most until then."""

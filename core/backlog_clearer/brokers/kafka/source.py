@@ -14,6 +14,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
 from backlog_clearer.brokers.kafka.client_lane import ClientLane
@@ -34,10 +35,13 @@ from backlog_clearer.brokers.kafka.lane_offsets import skip_target
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
+from backlog_clearer.brokers.kafka.times import NOTE, cuts, oldest_times
 from backlog_clearer.brokers.kafka.undo import restored, undo_fault, undo_notes, with_undo
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import (
+    Bound,
     Claim,
+    Cut,
     Mode,
     Outcome,
     Partition,
@@ -281,6 +285,18 @@ class KafkaSource:
                 left = offsets_left(offset_of(state.position), starts[partition], end)
             answers.append(Remaining(partition, state.position, left, text, found.get(partition.topic)))
         return answers
+
+    def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
+        """One ListOffsets request a leader; see `source.Bounded`."""
+        return cuts(states, bound, self._admin.first_from)
+
+    def bound_notes(self, bound: Bound) -> Sequence[str]:
+        """See `source.Bounded`."""
+        return (NOTE,) if bound.until is not None else ()
+
+    def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
+        """One batch of each partition; see `source.Dated`."""
+        return oldest_times(self._options, states)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """One request for all partitions; see `source.Source`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Literal, TypeAlias
 
 from backlog_clearer.errors import BrokerError
@@ -22,7 +23,19 @@ class Log:
     incarnation: str
     start: int = 0
     end: int = 0
+    times: list[tuple[int, datetime]] = field(default_factory=list)
+    """When messages were published: (the first offset, the time) of each call, in order of offsets."""
     pages: bytearray = field(default_factory=bytearray)  # only what a read can copy at a time
+
+    def first_from(self, time: datetime) -> int | None:
+        """The first offset that was published at a time or later; None: there is none."""
+        return next((max(first, self.start) for first, at in self.times if at >= time), None)
+
+    def published(self, offset: int) -> datetime | None:
+        """When the message at an offset was published; None: it does not exist."""
+        if not self.start <= offset < self.end:
+            return None
+        return next((at for first, at in reversed(self.times) if first <= offset), None)
 
 
 @dataclass(slots=True)
@@ -105,10 +118,12 @@ class MemoryBroker:
             self.positions = {key: at for key, at in self.positions.items() if key[1].topic != topic}
             self.queues = {key: queue for key, queue in self.queues.items() if key[1].topic != topic}
 
-    def produce(self, topic: str, number: int, count: int) -> None:
-        """Append `count` messages to one partition."""
+    def produce(self, topic: str, number: int, count: int, at: datetime | None = None) -> None:
+        """Append `count` messages to one partition, published at a time (None: now)."""
         with self.lock:
-            self.logs[Partition(topic, number)].end += count
+            log = self.logs[Partition(topic, number)]
+            log.times.append((log.end, at or datetime.now(timezone.utc)))
+            log.end += count
 
     def trim(self, topic: str, number: int, start: int) -> None:
         """Delete the messages before `start`, as retention does."""

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from backlog_clearer.brokers.memory.broker import (
     AccessDeniedError,
@@ -31,7 +32,9 @@ from backlog_clearer.errors import (
 )
 from backlog_clearer.model import (
     Advance,
+    Bound,
     Claim,
+    Cut,
     Mode,
     Outcome,
     Partition,
@@ -355,6 +358,38 @@ class MemorySource:
             self._backlog(partition, log.end if target is None else _offset(target) or 0),
             incarnation=log.incarnation,
         )
+
+    def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
+        """See `source.Bounded`."""
+        self._ask("looking for a time")
+        with self.broker.lock:
+            return [self._cut(state, bound) for state in states]
+
+    def _cut(self, state: PartitionState, bound: Bound) -> Cut:
+        error = self.broker.broken.get(state.partition)
+        if error is not None:
+            return Cut(state.partition, None, error)
+        log = self.broker.logs[state.partition]
+        if bound.until is not None:
+            return Cut(state.partition, log.first_from(bound.until))
+        return Cut(state.partition, max(log.start, (_offset(state.end) or 0) - (bound.keep_last or 0)))
+
+    def bound_notes(self, bound: Bound) -> Sequence[str]:
+        """See `source.Bounded`."""
+        del bound
+        return ()
+
+    def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
+        """See `source.Dated`."""
+        self._ask("asking for ages")
+        with self.broker.lock:
+            found = {
+                state.partition: self.broker.logs[state.partition].published(
+                    self.broker.retained(self.group, state.partition)
+                )
+                for state in states
+            }
+            return {partition: at for partition, at in found.items() if at is not None}
 
     def _refusal(self, partition: Partition) -> str | None:
         """Why a position cannot be written."""

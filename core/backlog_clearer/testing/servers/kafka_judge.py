@@ -285,6 +285,7 @@ class KafkaBench(Bench):
     system = "kafka"
     missing_name = "no-such-topic"
     endpoint: tuple[str, int]
+    cuts_by_time = cuts_by_count = shows_age = True
     attempts = 1000  # librdkafka reconnects by itself, every 0.1 to 1 s, until a request times out
 
     def __init__(self, judge: Judge, reader: Reader = Reader.CLIENT) -> None:

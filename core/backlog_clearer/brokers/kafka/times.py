@@ -1,0 +1,158 @@
+"""Positions by time: where the messages of a time begin, and when a message was published.
+
+The times are those of the messages: their producers' (CreateTime), or the broker's where the topic has
+`message.timestamp.type=LogAppendTime`. Producers' times may go backwards from one message to the next.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+
+from backlog_clearer.brokers.kafka.batch_wire import HEADER_BYTES, CorruptBatchError
+from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
+from backlog_clearer.brokers.kafka.fetch_wire import (
+    MIN_VERSION,
+    NAMES_ONLY,
+    Wanted,
+    fetch_request,
+    read_partition,
+    read_records,
+    read_response,
+    read_topic,
+)
+from backlog_clearer.brokers.kafka.figures import Figures, offset_of
+from backlog_clearer.brokers.kafka.leaders import find_leaders, open_connection
+from backlog_clearer.brokers.kafka.library import FetchRequest
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
+from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.errors import ClearerError
+from backlog_clearer.model import Bound, Cut, Partition, PartitionState
+
+_LOG_APPEND = 0x08  # attribute of a batch: every record has the batch's last time
+_TIMES = struct.Struct(">21xh4xqq")  # attributes, [last offset delta], first and last time in ms
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_BUDGET_S = 5.0  # for the ages of all partitions
+_NODES = 8  # brokers that are asked at the same time
+
+NOTE = (
+    "A partition's target is its first message with a time at or after the bound, as the broker's index"
+    " has it: producers set the times, or the broker does on topics with LogAppendTime. Where they go"
+    " backwards, older messages behind the target stay."
+)
+
+
+def milliseconds(when: datetime) -> int:
+    """A time as Kafka has it; fractions of a millisecond are rounded up, so that no message counts as older."""
+    return max(0, -((_EPOCH - when) // timedelta(milliseconds=1)))
+
+
+def cuts(
+    states: Sequence[PartitionState],
+    bound: Bound,
+    first_from: Callable[[Sequence[Partition], int], Figures],
+) -> list[Cut]:
+    """See `source.Bounded.cut`; `first_from` asks for the first offsets at a time in milliseconds, or later."""
+    if bound.until is None:
+        return [Cut(state.partition, _before_end(state, bound.keep_last or 0)) for state in states]
+    found, errors = first_from([state.partition for state in states], milliseconds(bound.until))
+    return [
+        Cut(state.partition, None, str(errors[state.partition]))
+        if state.partition in errors
+        else Cut(state.partition, _within(state, found.get(state.partition)))
+        for state in states
+    ]
+
+
+def _before_end(state: PartitionState, count: int) -> int:
+    return max(offset_of(state.start) or 0, (offset_of(state.end) or 0) - count)
+
+
+def _within(state: PartitionState, offset: int | None) -> int | None:
+    """An offset before the end; None: no message is so young."""
+    end = offset_of(state.end)
+    return None if offset is None or (end is not None and offset >= end) else offset
+
+
+def oldest_times(options: KafkaOptions, states: Sequence[PartitionState]) -> dict[Partition, datetime]:
+    """The first time in the batch that holds each backlog's first message; see `source.Dated`.
+
+    One request a partition, which is answered with one batch (KIP-74). Nothing is known where the header
+    reader cannot log in. Raises `BrokerError`.
+    """
+    wanted = {state.partition: position for state in states if (position := _first(state)) is not None}
+    if not wanted:
+        return {}
+    try:
+        settings = socket_settings(options)
+        leaders = find_leaders(options, settings, list(wanted))
+    except HeadersUnsupportedError:
+        return {}
+    until = time.monotonic() + _BUDGET_S
+    by_node: dict[int, list[Wanted]] = {}
+    for partition, node in leaders.leaders.items():
+        by_node.setdefault(node, []).append(Wanted(partition, wanted[partition]))
+
+    def ask(node: int) -> dict[Partition, datetime]:
+        address = leaders.nodes[node]
+        connection = open_connection(address, options, settings)
+        try:
+            return _times(connection, by_node[node], settings, until)
+        finally:
+            connection.close()
+
+    answers = in_parallel(list(by_node), lambda: ask, threads=_NODES, timeout_s=_BUDGET_S)
+    return {
+        partition: found
+        for answer in answers
+        if not isinstance(answer, ClearerError)
+        for partition, found in answer.items()
+    }
+
+
+def _first(state: PartitionState) -> int | None:
+    """The first offset of a backlog."""
+    known = (offset_of(state.position), offset_of(state.start))
+    return max((offset for offset in known if offset is not None), default=None)
+
+
+def _times(
+    connection: Connection, wanted: Sequence[Wanted], settings: SocketSettings, until: float
+) -> dict[Partition, datetime]:
+    found: dict[Partition, datetime] = {}
+    version = connection.version(FetchRequest, MIN_VERSION, NAMES_ONLY)
+    for item in wanted:
+        if time.monotonic() >= until:
+            break
+        request = fetch_request([item], version=version, max_bytes=1, max_wait_ms=0, rack=settings.rack)
+        published = batch_time(connection.answer(request, version), version)
+        if published is not None:
+            found[item.partition] = published
+    return found
+
+
+def batch_time(answer: bytes, version: int) -> datetime | None:
+    """The time of the first batch in a Fetch response about one partition; None: it has none. Pure."""
+    try:
+        head = read_response(answer, 0, len(answer), version)
+        topic = head and read_topic(answer, head.at, len(answer), version)
+        partition = topic and read_partition(answer, topic.at, len(answer), version)
+        if not partition or partition.error:
+            return None
+        records = read_records(answer, partition.at, len(answer), version)
+    except CorruptBatchError:
+        return None
+    if records is None or len(answer) - records.at < HEADER_BYTES or answer[records.at + 16] != 2:  # noqa: PLR2004 magic
+        return None
+    attributes, first, last = _TIMES.unpack_from(answer, records.at)
+    published = last if attributes & _LOG_APPEND else first
+    if published < 0:  # NO_TIMESTAMP
+        return None
+    try:
+        return datetime.fromtimestamp(published / 1000, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return None

@@ -1,0 +1,130 @@
+"""The contract suite: a run that clears only a part of the backlog, and the age of a backlog."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from backlog_clearer.errors import UsageError
+from backlog_clearer.model import Mode
+from backlog_clearer.source import Bounded, Dated
+from backlog_clearer.testing.bench import MESSAGES, Bench
+from backlog_clearer.testing.suite import Suite, opened
+
+YOUNG = 11  # messages of each partition that are too young
+_LONG_AGO = datetime(2001, 1, 1, tzinfo=timezone.utc)
+
+
+class BoundContract(Suite):
+    """Targets before the end."""
+
+    def two_ages(self, bench: Bench) -> datetime:
+        """Publish `MESSAGES` and then `YOUNG` messages to each partition; a time in between."""
+        if not bench.cuts_by_time:
+            pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_time`")
+        self.fill(bench)
+        between = bench.between()
+        self.fill(bench, YOUNG)
+        return between
+
+    def test_consume_until_a_time_leaves_what_is_younger(self, bench: Bench, tmp_path: Path) -> None:
+        """Consume with --until acknowledges every message before the time, and none after it."""
+        between = self.two_ages(bench)
+        result = self.run(bench, bench.options(tmp_path, until=between))
+        assert bench.left() == dict.fromkeys(range(bench.partitions), YOUNG)
+        assert result.totals.messages == MESSAGES * bench.partitions
+        assert (result.until, result.verified) == (between, True if bench.has_figures else None)
+        if bench.has_figures and bench.unit_is_messages:
+            assert result.totals.backlog == MESSAGES * bench.partitions
+
+    def test_skip_until_a_time_leaves_what_is_younger(self, bench: Bench, tmp_path: Path) -> None:
+        """Skip with --until leaves the messages after the time, and reads none."""
+        if not bench.survives_skip:
+            pytest.skip("this test server crashes when a skip leaves messages behind its target")
+        between = self.two_ages(bench)
+        result = self.run(bench, bench.options(tmp_path, mode=Mode.SKIP, until=between))
+        assert bench.left() == dict.fromkeys(range(bench.partitions), YOUNG)
+        assert result.totals.messages == 0
+        assert result.verified is (True if bench.has_figures else None)
+
+    def test_a_bound_is_frozen_once_a_run(self, bench: Bench, tmp_path: Path) -> None:
+        """A later attempt of a run keeps the first one's target, and notes that another time is ignored."""
+        between = self.two_ages(bench)
+        self.run(bench, bench.options(tmp_path, until=between, max_messages=100))
+        later = bench.between()
+        again = self.run(bench, bench.options_after(tmp_path, until=later))
+        assert bench.left() == dict.fromkeys(range(bench.partitions), YOUNG)
+        assert again.until == between
+        assert any("is ignored" in note for note in again.notes)
+
+    def test_a_time_before_all_messages_clears_nothing(self, bench: Bench, tmp_path: Path) -> None:
+        """With a time before every message nothing is acknowledged, and the reason is noted."""
+        if not bench.cuts_by_time:
+            pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_time`")
+        self.fill(bench)
+        result = self.run(bench, bench.options(tmp_path, until=_LONG_AGO))
+        assert bench.left() == dict.fromkeys(range(bench.partitions), MESSAGES)
+        assert result.totals.messages == 0
+        assert any("2001-01-01T00:00:00Z" in note for note in result.notes)
+
+    def test_a_time_after_all_messages_clears_everything(self, bench: Bench, tmp_path: Path) -> None:
+        """With a time after every message the target is the end."""
+        if not bench.cuts_by_time:
+            pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_time`")
+        self.fill(bench)
+        result = self.run(bench, bench.options(tmp_path, until=bench.between()))
+        assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
+        assert result.totals.messages == MESSAGES * bench.partitions
+
+    def test_a_time_in_the_future_is_refused(self, bench: Bench, tmp_path: Path) -> None:
+        """A run until a time in the future is wrong use, and changes nothing."""
+        self.fill(bench)
+        before = bench.left()
+        tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+        with pytest.raises(UsageError, match="future"):
+            self.run(bench, bench.options(tmp_path, until=tomorrow))
+        assert bench.left() == before
+
+    def test_keeping_the_last_messages(self, bench: Bench, tmp_path: Path) -> None:
+        """With --keep-last so many messages of each partition stay."""
+        if not bench.cuts_by_count:
+            pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_count`")
+        self.fill(bench)
+        result = self.run(bench, bench.options(tmp_path, keep_last=YOUNG))
+        assert bench.left() == dict.fromkeys(range(bench.partitions), YOUNG)
+        assert result.totals.messages == (MESSAGES - YOUNG) * bench.partitions
+
+    def test_a_bound_that_is_not_possible_is_refused(self, bench: Bench, tmp_path: Path) -> None:
+        """A system without a kind of bound refuses it in one sentence, and changes nothing."""
+        bounds = {"until": bench.between(), "keep_last": 1}
+        offered = {"until": bench.cuts_by_time, "keep_last": bench.cuts_by_count}
+        with opened(bench, bench.options(tmp_path)) as source:
+            if isinstance(source, Bounded) and all(offered.values()):
+                pytest.skip("this adapter has every kind of bound")
+        self.fill(bench)
+        before = bench.left()
+        for name, value in bounds.items():
+            if not offered[name]:
+                with pytest.raises(UsageError):
+                    self.run(bench, bench.options(tmp_path, **{name: value}))
+        assert bench.left() == before
+
+    def test_the_age_is_that_of_the_oldest_message(self, bench: Bench, tmp_path: Path) -> None:
+        """The age of each partition is that of its first unacknowledged message; without ages none is asked."""
+        if not bench.shows_age:
+            pytest.skip(f"{type(bench).__name__} does not offer `shows_age`")
+        before = bench.between()
+        self.fill(bench)
+        after = bench.between()
+        self.fill(bench, YOUNG)
+        with opened(bench, bench.options(tmp_path)) as source:
+            assert isinstance(source, Dated)
+            found = source.oldest(source.survey().partitions)
+        assert {partition.number for partition in found} == set(range(bench.partitions))
+        assert all(before <= time <= after for time in found.values())
+        shown = self.run(bench, bench.options(tmp_path, dry_run=True))
+        assert shown.totals.oldest == min(found.values())
+        without = self.run(bench, bench.options(tmp_path, dry_run=True, ages=False))
+        assert without.totals.oldest is None
