@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backlog_clearer.brokers.pulsar.admin import Admin
+from backlog_clearer.brokers.pulsar.auth import access
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.testing.support import answering, make_certificates
 
@@ -61,8 +62,9 @@ def test_login_follows_to_the_owner(tmp_path: Path, first: str, second: str, *, 
             topic="t",
             subscription="s",
             tls_trust_certs=str(tmp_path / "ca.pem"),
+            token="s3cret",
         )
-        admin = Admin(asked, options, lambda: "s3cret")
+        admin = Admin(asked, options, access(options))
         with closing(admin):
             assert admin.partitions("persistent://public/default/t") == 0
     assert seen == ["Bearer s3cret", "Bearer s3cret" if shown else None]

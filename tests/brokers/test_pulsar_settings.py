@@ -76,7 +76,15 @@ def test_the_admin_url_is_derived_only_where_it_is_certain(url: str, admin: str 
     ("changes", "expected"),
     [
         ({"token": "a", "oauth2_key_file": __file__}, "give one of --token"),
-        ({"oauth2_key_file": __file__}, "needs --oauth2-issuer-url"),
+        ({"basic": "me:s3cret", "token_file": __file__}, "give one of --token"),
+        ({"auth_params": "token:a"}, "needs --auth-plugin"),
+        ({"auth_plugin": "tokens"}, "it is token, basic, tls, oauth2"),
+        (
+            {"auth_plugin": "org.apache.pulsar.client.impl.auth.AuthenticationSasl"},
+            "Kerberos only in its Java",
+        ),
+        ({"token": " \n"}, "--token: it is empty"),
+        ({"basic": ""}, "--basic: it is empty"),
         ({"tls_key": __file__}, "--tls-key needs --tls-certificate"),
         ({"tls_certificate": __file__}, "starts with pulsar+ssl://"),
         ({"topic": "non-persistent://t/n/x"}, "keeps no backlog"),

@@ -7,17 +7,15 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 
-from backlog_clearer.testing.servers.pulsar import PulsarServer, running_pulsar, token
+from backlog_clearer.testing.servers.pulsar import PASSWORD, PulsarServer, running_pulsar, token
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Judge, unique
-from backlog_clearer.testing.support import answering, make_certificate, wait_until
+from backlog_clearer.testing.support import make_certificate, wait_until
 from tests.command import Ran, cleaner, ended, started
+from tests.oauth2_issuer import CLIENT, SECRET, issuing
 
 MESSAGES = 700
 EXPIRES_S, REFRESH_S = (
@@ -64,37 +62,6 @@ def everything(ran: Ran, receipts: Path) -> str:
     """All texts that a run printed or stored."""
     stored = "".join(path.read_text() for path in receipts.rglob("*") if path.is_file())
     return ran.stdout + ran.stderr + stored
-
-
-@contextmanager
-def issuer(secret: str) -> Iterator[str]:
-    """An OAuth2 issuer that gives the administrator's token for the client "tool" and this secret."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer(200, {"token_endpoint": f"{address}/token"})
-
-        def do_POST(self) -> None:
-            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            if form["client_id"] == ["tool"] and form["client_secret"] == [secret]:
-                self._answer(200, {"access_token": token(), "expires_in": 3600})
-            else:
-                self._answer(401, {"error": "access_denied"})
-
-        def _answer(self, status: int, body: dict[str, object]) -> None:
-            text = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            """Print nothing."""
-
-    with answering(Handler) as port:
-        address = f"http://127.0.0.1:{port}"
-        yield address
 
 
 def test_a_token_is_renewed_during_a_run(secure: Judge, topic: str, tmp_path: Path) -> None:
@@ -151,13 +118,14 @@ def test_oauth2_client_credentials_log_in(
 ) -> None:
     """A key file's client gets a token from its issuer; a wrong secret is reported and never shown."""
     receipts, key = tmp_path / "receipts", tmp_path / "key.json"
-    secret = "s3cret-of-tool" if good else "another-s3cret"
-    key.write_text(json.dumps({"client_id": "tool", "client_secret": secret}))
-    with issuer("s3cret-of-tool") as address:
+    secret = SECRET if good else "another-s3cret"
+    key.write_text(json.dumps({"client_id": CLIENT, "client_secret": secret}))
+    authorities = str(secure.server.ca)
+    with issuing(token, secure.server.folder) as issuer:
         ran = cleaner(
-            *arguments(secure.server, topic, receipts, "--oauth2-key-file", str(key)),
-            *("--oauth2-issuer-url", address, "--oauth2-audience", "urn:sn:pulsar:o:i"),
-            *("--tls-trust-certs", str(secure.server.ca)),
+            *arguments(secure.server, topic, receipts, "--oauth2-private-key", key.as_uri()),
+            *("--oauth2-issuer-url", issuer.url, "--oauth2-audience", "urn:sn:pulsar:o:i"),
+            *("--tls-trust-certs", authorities, "--oauth2-trust-certs", authorities),
         )
     assert ran.code == (0 if good else 1), ran.stderr
     assert (left(secure, topic) == 0) is good
@@ -221,6 +189,35 @@ def test_a_certificate_without_its_key_is_wrong_use(secure: Judge, topic: str, t
     ran = with_certificate(secure, topic, tmp_path / "files", "admin")
     assert (ran.code, "--tls-key" in ran.stderr) == (2, True), ran.stderr
     assert left(secure, topic) > 0
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_user_and_a_password_log_in(secure: Judge, topic: str, tmp_path: Path, *, good: bool) -> None:
+    """Basic authentication clears the backlog; a wrong password is reported and never shown."""
+    receipts, password = tmp_path / "receipts", PASSWORD if good else "another-s3cret"
+    ran = cleaner(
+        *arguments(secure.server, topic, receipts, "--basic", "${env:PULSAR_USER}"),
+        *("--tls-trust-certs", str(secure.server.ca)),
+        env={"PULSAR_USER": f"admin:{password}"},
+    )
+    assert ran.code == (0 if good else 1), ran.stderr
+    assert (left(secure, topic) == 0) is good
+    assert good or "--basic" in ran.result["error"]
+    assert password not in everything(ran, receipts)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_names_in_certificates_are_checked_unless_switched_off(
+    secure: Judge, topic: str, tmp_path: Path, *, checked: bool
+) -> None:
+    """A trusted certificate of another name ends the run, unless the check of names is switched off."""
+    args = arguments(secure.server, topic, tmp_path / "receipts", "--token", token())
+    args = [each.replace("//localhost", "//127.1") for each in args]
+    more = () if checked else ("--no-tls-validate-hostname",)
+    ran = cleaner(*args, "--tls-trust-certs", str(secure.server.ca), *more)
+    assert ran.code == (1 if checked else 0), ran.stderr
+    assert not checked or "--no-tls-validate-hostname" in ran.result["error"]
+    assert (left(secure, topic) == 0) is not checked
 
 
 def test_a_missing_login_is_named(secure: Judge, topic: str, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from backlog_clearer.brokers.pulsar.auth import TIMEOUT_S, Bearer
+from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.errors import (
+    ANOTHER_NAME,
     LOGIN_HINT,
     NoSubscriptionError,
     NotFoundError,
@@ -29,6 +30,7 @@ from backlog_clearer.brokers.pulsar.figures import (
     parse_stats,
     required_count,
 )
+from backlog_clearer.brokers.pulsar.oauth2 import TIMEOUT_S
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
 from backlog_clearer.brokers.shared.http import whole_answer
@@ -54,19 +56,29 @@ class _Session(requests.Session):
         return urlsplit(old_url).scheme == "https" != urlsplit(new_url).scheme
 
 
+class _AnyName(requests.adapters.HTTPAdapter):
+    """Accepts a trusted certificate of another host."""
+
+    def init_poolmanager(self, *args: Any, **settings: Any) -> None:
+        """Open connections without comparing names."""
+        super().init_poolmanager(*args, **settings, assert_hostname=False)
+
+
 class Admin:
     """One HTTP session with the admin API; for one thread."""
 
-    def __init__(self, url: str, options: PulsarOptions, bearer: Bearer | None) -> None:
+    def __init__(self, url: str, options: PulsarOptions, access: Access) -> None:
         self.url = url
         self._options = options
-        self._bearer = bearer
+        self._access = access
         self._http = _Session()
         self._http.trust_env = False  # a .netrc or proxy would replace the login or the address
         self._http.verify = options.tls_trust_certs or True
-        if options.tls_certificate:
-            own = options.tls_certificate
-            self._http.cert = (own, options.tls_key) if options.tls_key else own
+        if not access.check_names:
+            self._http.mount("https://", _AnyName())
+        if own := access.login.certificate:
+            key = access.login.certificate_key
+            self._http.cert = (own, key) if key else own
 
     def call(
         self,
@@ -82,17 +94,18 @@ class Admin:
         Raises `NotFoundError`, `TransientError` or `BrokerError`, each with the address and what to
         check, never with a token.
         """
-        headers = {"Authorization": f"Bearer {self._bearer()}"} if self._bearer else {}
+        headers = self._access.headers()
         url = f"{self.url}/admin/{version}/{path}"
         try:
             answer = whole_answer(
                 self._http.request, method, url,
                 timeout_s=TIMEOUT_S, params=query, json=body, headers=headers,
             )  # fmt: skip
-        except requests.exceptions.SSLError:
+        except requests.exceptions.SSLError as error:
+            another = ANOTHER_NAME if "match" in str(error).lower() else ""
             raise BrokerError(
                 f"{self.url} has a certificate that is not trusted, or does not use TLS: check"
-                " --tls-trust-certs and --admin-url."
+                f" --tls-trust-certs and --admin-url{another}."
             ) from None
         except (requests.RequestException, ValueError):
             raise UnreachableError(
@@ -107,11 +120,15 @@ class Admin:
                 " permission on the topic; see docs/pulsar.md."
             )
         if status == requests.codes.not_found:
-            raise NotFoundError(f"{self.url}: {_reason(answer)}")
+            raise NotFoundError(f"{self.url}: {self._reason(answer)}")
         if status in _BUSY:
-            raise TransientError(f"{self.url} answered {status} to {method} {path}: {_reason(answer)}")
+            raise TransientError(
+                f"{self.url} answered {status} to {method} {path}: {self._reason(answer)}"
+            )
         if not answer.ok:
-            raise BrokerError(f"{self.url} answered {status} to {method} {path}: {_reason(answer)}")
+            raise BrokerError(
+                f"{self.url} answered {status} to {method} {path}: {self._reason(answer)}"
+            )
         try:
             return answer.json() if answer.content else None
         except ValueError:
@@ -138,7 +155,7 @@ class Admin:
         def open_worker() -> Callable[[_T], _R]:
             admin = next(own, None)  # the first thread uses this session
             if admin is None:
-                admin = Admin(self.url, self._options, self._bearer)
+                admin = Admin(self.url, self._options, self._access)
                 opened.append(admin)
             return partial(work, admin)
 
@@ -262,6 +279,14 @@ class Admin:
             },
         )
 
+    def _reason(self, answer: requests.Response) -> str:
+        """The broker's own text, if it has any, without what was sent to it."""
+        try:
+            text = str(answer.json().get("reason", answer.reason))
+        except (ValueError, AttributeError):
+            text = str(answer.reason)
+        return shortened(self._access.hidden(text))
+
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
@@ -286,11 +311,3 @@ def _namespace(topic: str) -> str:
 
 def _path(topic: str) -> str:
     return "persistent/" + _quote(topic.removeprefix("persistent://"))
-
-
-def _reason(answer: requests.Response) -> str:
-    """The broker's own text, if it has any."""
-    try:
-        return shortened(str(answer.json().get("reason", answer.reason)))
-    except (ValueError, AttributeError):
-        return str(answer.reason)

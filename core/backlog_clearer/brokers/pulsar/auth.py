@@ -1,137 +1,127 @@
-"""Logins to a broker and its admin API: tokens, OAuth2 client credentials, certificates."""
+"""Logins to a broker and its admin API: tokens, users, OAuth2 client credentials, certificates."""
 
 from __future__ import annotations
 
-import json
+import base64
 import ssl
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import requests
-
+from backlog_clearer.brokers.pulsar.login import Login, checked_token, plugin_kind, plugin_login
+from backlog_clearer.brokers.pulsar.oauth2 import ClientCredentials, read_text
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
-from backlog_clearer.brokers.shared.http import whole_answer
-from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.errors import TransientError, UsageError
 
 Bearer = Callable[[], str]
 """Returns the token to present now; may be called from any thread."""
 
-TIMEOUT_S = 10.0
-_EARLY_S = 60.0  # a token is renewed this long before it expires
-
-
-def _read(name: str, flag: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"The file given as {flag} cannot be read: {name}.") from None
-
-
-class ClientCredentials:
-    """Tokens of an OAuth2 client, from the issuer that its discovery document describes."""
-
-    def __init__(self, options: PulsarOptions) -> None:
-        text = _read(options.oauth2_key_file or "", "--oauth2-key-file")
-        try:
-            key = json.loads(text)
-            self._id, self._secret = str(key["client_id"]), str(key["client_secret"])
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(
-                f"{options.oauth2_key_file} is not an OAuth2 key file: it must be a JSON object with"
-                " client_id and client_secret."
-            ) from None
-        self._issuer = (options.issuer or "").rstrip("/")
-        self._options = options
-        self._token = ""
-        self._until = 0.0
-        self._lock = threading.Lock()
-
-    def __call__(self) -> str:
-        """A token that is valid for another minute; raises `BrokerError` or `TransientError`."""
-        with self._lock:
-            if time.monotonic() >= self._until:
-                self._token, seconds = self._fetch()
-                self._until = time.monotonic() + max(0.0, seconds - _EARLY_S)
-            return self._token
-
-    def _fetch(self) -> tuple[str, float]:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self._id,
-            "client_secret": self._secret,
-            "audience": self._options.oauth2_audience or "",
-        }
-        if self._options.oauth2_scope:
-            form["scope"] = self._options.oauth2_scope
-        try:
-            about = f"{self._issuer}/.well-known/openid-configuration"
-            found = whole_answer(requests.get, about, timeout_s=TIMEOUT_S)
-            endpoint = found.json()["token_endpoint"]
-            answer = whole_answer(requests.post, str(endpoint), timeout_s=TIMEOUT_S, data=form)
-            if answer.status_code in (400, 401, 403):
-                raise BrokerError(
-                    f"The OAuth2 issuer {self._issuer} refused the client of"
-                    f" {self._options.oauth2_key_file} (HTTP {answer.status_code}): check the key"
-                    " file and --oauth2-audience."
-                )
-            answer.raise_for_status()
-            body = answer.json()
-            issued, seconds = body["access_token"], float(body.get("expires_in", 0))
-        except (requests.RequestException, ValueError, KeyError, TypeError):
-            issued, seconds = None, 0.0
-        if not isinstance(issued, str) or not issued:
-            raise TransientError(
-                f"The OAuth2 issuer {self._issuer} returned no token: check --oauth2-issuer-url."
-            )
-        return issued, seconds
-
-
-def bearer(options: PulsarOptions) -> Bearer | None:
-    """The source of tokens that the options name; None: no token. Raises `UsageError` for an unusable file."""
-    if options.token:
-        token = options.token.get_secret_value()
-        return lambda: token
-    if options.token_file:
-        name = options.token_file
-        return lambda: _read(name, "--token-file")
-    return ClientCredentials(options) if options.oauth2_key_file else None
-
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a connection to a broker is opened."""
+    """How a connection to a broker, and to its admin API, is opened."""
 
+    login: Login
     bearer: Bearer | None
     tls: ssl.SSLContext  # for addresses with TLS
-    certificate: bool  # whether there is one to log in with
+    check_names: bool  # whether a certificate has to be of the host that is asked
+    presented: set[str] = field(default_factory=set)
+    """Secrets that were sent, none of which may appear in a text."""
 
     def credentials(self) -> dict[str, Any]:
-        """The login fields of CONNECT and of AuthData; a token is preferred to a certificate."""
+        """The login fields of CONNECT and of AuthData; a token or a user is preferred to a certificate."""
         if self.bearer:
-            return {"auth_method_name": "token", "auth_data": self.bearer().encode()}
-        return {"auth_method_name": "tls", "auth_data": b""} if self.certificate else {}
+            return {"auth_method_name": "token", "auth_data": self._present(self.bearer()).encode()}
+        if self.login.basic:
+            return {"auth_method_name": "basic", "auth_data": self._basic().encode()}
+        return {"auth_method_name": "tls", "auth_data": b""} if self.login.certificate else {}
+
+    def headers(self) -> Mapping[str, str]:
+        """The login fields of a request to the admin API."""
+        if self.bearer:
+            return {"Authorization": f"Bearer {self._present(self.bearer())}"}
+        if self.login.basic:
+            value = base64.b64encode(self._basic().encode()).decode()
+            return {"Authorization": f"Basic {self._present(value)}"}
+        return {}
+
+    def _basic(self) -> str:
+        user = self.login.basic or ""
+        self._present(user.partition(":")[2])
+        return self._present(user)
+
+    def _present(self, secret: str) -> str:
+        self.presented.add(secret)
+        return secret
+
+    def hidden(self, text: str) -> str:
+        """A text of a server without the secrets that were sent to it."""
+        for secret in sorted(self.presented, key=len, reverse=True):
+            text = text.replace(secret, "(secret)") if secret else text
+        return text
+
+
+def _bearer(login: Login, issuer: str | None) -> Bearer | None:
+    """The source of tokens; None: no token. Raises `UsageError` for a token or a file that cannot be used."""
+    if login.token is not None:
+        token = checked_token(login.token, "--token")
+        return lambda: token
+    if login.token_file:
+        name = login.token_file
+
+        def read() -> str:
+            return checked_token(read_text(name, "--token-file"), f"--token-file {name}")
+
+        def read_again() -> str:
+            try:
+                return read()
+            except UsageError as error:  # the file may be about to be written
+                raise TransientError(str(error)) from None
+
+        read()
+        return read_again
+    return ClientCredentials(login, issuer) if login.private_key else None
+
+
+def chosen_login(options: PulsarOptions) -> Login:
+    """The login of the options, without one that only the client library has. Raises `UsageError`."""
+    kind = plugin_kind(options.auth_plugin) if options.auth_plugin else None
+    if kind and kind != "athenz":
+        params = options.auth_params.get_secret_value() if options.auth_params else ""
+        return plugin_login(kind, params)
+    key = options.oauth2_private_key
+    return Login(
+        token=options.token.get_secret_value() if options.token else None,
+        token_file=options.token_file,
+        basic=options.basic.get_secret_value() if options.basic else None,
+        private_key=key.get_secret_value() if key else options.oauth2_key_file,
+        issuer=options.oauth2_issuer_url,
+        audience=options.oauth2_audience,
+        scope=options.oauth2_scope,
+        trust_certs=options.oauth2_trust_certs,
+        certificate=options.tls_certificate,
+        certificate_key=options.tls_key,
+    )
 
 
 def access(options: PulsarOptions) -> Access:
     """The login and the trusted authorities. Raises `UsageError` for a file that cannot be used."""
+    login = chosen_login(options)
     try:
         tls = ssl.create_default_context(cafile=options.tls_trust_certs)
     except OSError:  # an ssl.SSLError is one
         raise UsageError(
             f"The file given as --tls-trust-certs holds no certificates: {options.tls_trust_certs}."
         ) from None
-    if options.tls_certificate:
+    tls.check_hostname = options.tls_validate_hostname
+    if login.certificate:
         try:
             # Without a password here, OpenSSL asks for one on the terminal.
-            tls.load_cert_chain(options.tls_certificate, options.tls_key, password=lambda: "")
+            tls.load_cert_chain(login.certificate, login.certificate_key, password=lambda: "")
         except OSError:
             raise UsageError(
-                f"--tls-certificate {options.tls_certificate} and --tls-key"
-                f" {options.tls_key or '(in the same file)'} are not a certificate and its private key"
-                " in PEM, not encrypted."
+                f"--tls-certificate {login.certificate} and --tls-key"
+                f" {login.certificate_key or '(in the same file)'} are not a certificate and its private"
+                " key in PEM, not encrypted."
             ) from None
-    return Access(bearer(options), tls, options.tls_certificate is not None)
+    return Access(login, _bearer(login, options.issuer), tls, options.tls_validate_hostname)

@@ -16,7 +16,7 @@ from typing import Any
 
 from backlog_clearer import __version__
 from backlog_clearer.brokers.pulsar.auth import Access
-from backlog_clearer.brokers.pulsar.errors import RefusalError
+from backlog_clearer.brokers.pulsar.errors import ANOTHER_NAME, RefusalError
 from backlog_clearer.brokers.pulsar.service_url import Address
 from backlog_clearer.brokers.pulsar.wire import (
     PROTOCOL_VERSION,
@@ -101,7 +101,7 @@ class Connection(Waitable):
             reason = getattr(error, "verify_message", None) or error.reason or "the handshake failed"
             raise BrokerError(
                 f"{address} has a certificate that is not trusted, or does not use TLS ({reason}): check"
-                " --tls-trust-certs and --service-url."
+                f" --tls-trust-certs and --service-url{ANOTHER_NAME if 'mismatch' in reason.lower() else ''}."
             ) from None
         except OSError as error:
             raise self._broken(error) from None
@@ -157,7 +157,7 @@ class Connection(Waitable):
                     raise self._broken(f"no answer within {time.monotonic() - begun:.0f} s")
         body = self._answers.pop(number)
         if "error" in body.DESCRIPTOR.fields_by_name and body.HasField("error"):
-            raise RefusalError(error_name(body.error), body.message)
+            raise self._refusal(body)
         return body
 
     def send(self, frames: bytes) -> None:
@@ -262,7 +262,10 @@ class Connection(Waitable):
         elif (number := getattr(body, "request_id", None)) in self._answers:  # a PONG has none
             self._answers[number] = body
         elif kind == Kind.ERROR:
-            raise RefusalError(error_name(body.error), body.message)
+            raise self._refusal(body)
+
+    def _refusal(self, body: Any) -> RefusalError:
+        return RefusalError(error_name(body.error), self._access.hidden(body.message))
 
     def _present_again(self) -> None:
         """Present a token again: the one presented before expires."""

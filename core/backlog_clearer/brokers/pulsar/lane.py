@@ -182,5 +182,5 @@ def _admin(settings: LaneSettings) -> LaneAdmin | None:
     options = settings.options
     if options.admin is None:
         return None
-    session = Admin(options.admin, options, settings.access.bearer)
+    session = Admin(options.admin, options, settings.access)
     return LaneAdmin(session, options.subscription, settings.topics, settings.origins)

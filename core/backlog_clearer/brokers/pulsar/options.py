@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
+from backlog_clearer.brokers.pulsar.login import file_of, plugin_kind
 from backlog_clearer.brokers.pulsar.service_url import addresses, bracketed
+from backlog_clearer.errors import UsageError
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import ExistingFile, Name, SystemOptions
+from backlog_clearer.options.base import ExistingFile, Name, SystemOptions, flag
 
 _TOPIC = re.compile(r"(?:persistent://)?(?:([-=:.\w]+)/([-=:.\w]+)/)?([^/]+)", re.ASCII)
 """What brokers accept: the names of tenants and namespaces are limited (NamedEntity), a topic's is not."""
 _ADMIN_PORTS = {(False, 6650): ("http", 8080), (True, 6651): ("https", 8443)}  # by TLS and port
+_LOGINS = (*("token", "token_file", "basic", "oauth2_key_file", "oauth2_private_key", "auth_plugin"),)
 _STREAMNATIVE = (".streamnative.cloud", ".snio.cloud", ".sn2.dev", ".sn3.dev")
 
 
@@ -30,6 +34,11 @@ class SubscriptionType(StrEnum):
 
 COMPETING = frozenset({SubscriptionType.SHARED, SubscriptionType.KEY_SHARED})
 """The types whose consumers share a partition's messages, and acknowledge them one by one."""
+
+
+def _path_of(value: object) -> object:
+    """Let a file be named by a file: URL, as Pulsar's clients do."""
+    return file_of(value) if isinstance(value, str) and value.startswith("file:") else value
 
 
 class PulsarOptions(SystemOptions):
@@ -59,22 +68,46 @@ class PulsarOptions(SystemOptions):
         description="proceed without the admin API, which alone shows whether the subscription exists:"
         " a mistyped one is then created",
     )
-    token: SecretStr | None = Field(
-        None, min_length=1, description="JWT, better as ${env:NAME} or ${file:PATH}"
-    )
+    token: SecretStr | None = Field(None, description="JWT, better as ${env:NAME} or ${file:PATH}")
     token_file: ExistingFile | None = Field(
         None, description="file with the JWT, read again for each connection"
     )
-    oauth2_key_file: ExistingFile | None = Field(
+    basic: SecretStr | None = Field(
+        None,
+        description="USER:PASSWORD for basic authentication, better as ${env:NAME} or ${file:PATH}",
+    )
+    oauth2_key_file: Annotated[ExistingFile, BeforeValidator(_path_of)] | None = Field(
         None, description="JSON key file for OAuth2 client credentials (client_id, client_secret)"
     )
-    oauth2_issuer_url: str | None = Field(None, description="OAuth2 issuer, as in https://HOST")
+    oauth2_private_key: SecretStr | None = Field(
+        None,
+        description="the same as Pulsar's clients take it: file:///PATH, data:application/json;base64,KEY"
+        " or a path; better as ${env:NAME}",
+    )
+    oauth2_issuer_url: str | None = Field(
+        None, description="OAuth2 issuer, as in https://HOST, if the key has no issuer_url"
+    )
     oauth2_audience: str | None = Field(
-        None, description="OAuth2 audience, as in urn:sn:pulsar:ORG:INSTANCE"
+        None, description="OAuth2 audience, where the issuer requires one: urn:sn:pulsar:ORG:INSTANCE"
     )
     oauth2_scope: str | None = Field(None, description="OAuth2 scope, where the issuer requires one")
+    oauth2_trust_certs: ExistingFile | None = Field(
+        None, description="PEM file with the authorities to trust for the OAuth2 issuer"
+    )
+    auth_plugin: str | None = Field(
+        None,
+        min_length=1,
+        description="the login as a client.conf has it, authPlugin: token, basic, tls, oauth2 or the Java"
+        " class of one of them",
+    )
+    auth_params: SecretStr | None = Field(
+        None, description="authParams for --auth-plugin, better as ${env:NAME} or ${file:PATH}"
+    )
     tls_trust_certs: ExistingFile | None = Field(
         None, description="PEM file with the authorities to trust instead of the system's"
+    )
+    tls_validate_hostname: bool = Field(
+        True, description="require that a server's certificate is of the host that was asked"
     )
     tls_certificate: ExistingFile | None = Field(
         None, description="PEM file with the certificate to log in with, where the cluster requires one"
@@ -109,17 +142,33 @@ class PulsarOptions(SystemOptions):
             raise ValueError("write it as persistent://TENANT/NAMESPACE/TOPIC")
         return f"persistent://{match[1] or 'public'}/{match[2] or 'default'}/{match[3]}"
 
+    @field_validator("token", "basic", "oauth2_private_key", "auth_params")
+    @classmethod
+    def _not_empty(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not secret.get_secret_value().strip():
+            raise ValueError("it is empty")
+        return secret
+
+    @field_validator("auth_plugin")
+    @classmethod
+    def _is_plugin(cls, name: str | None) -> str | None:
+        try:
+            if name and plugin_kind(name) in (None, "athenz"):
+                raise ValueError(f"{name} is not available")
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return name
+
     @model_validator(mode="after")
     def _logins_fit(self) -> Self:
-        logins = [self.token, self.token_file, self.oauth2_key_file]
-        if sum(login is not None for login in logins) > 1:
-            raise ValueError("give one of --token, --token-file and --oauth2-key-file")
+        if sum(getattr(self, name) is not None for name in _LOGINS) > 1:
+            raise ValueError(f"give one of {', '.join(map(flag, _LOGINS))}")
+        if self.auth_params and not self.auth_plugin:
+            raise ValueError("--auth-params needs --auth-plugin")
         if self.tls_key and not self.tls_certificate:
             raise ValueError("--tls-key needs --tls-certificate")
         if self.tls_certificate and not self.service_url.startswith("pulsar+ssl://"):
             raise ValueError("--tls-certificate needs a --service-url that starts with pulsar+ssl://")
-        if self.oauth2_key_file and not (self.issuer and self.oauth2_audience):
-            raise ValueError("--oauth2-key-file needs --oauth2-issuer-url and --oauth2-audience")
         if self.admin is None and not self.assume_exists:
             raise ValueError(
                 "--admin-url is needed: it cannot be derived from this service URL. Without the admin API"
@@ -134,8 +183,8 @@ class PulsarOptions(SystemOptions):
 
     @property
     def issuer(self) -> str | None:
-        """The OAuth2 issuer."""
-        return self.oauth2_issuer_url
+        """The OAuth2 issuer where neither the options nor the key name one."""
+        return None
 
     @property
     def admin(self) -> str | None:
@@ -150,14 +199,14 @@ class StreamNativeOptions(PulsarOptions):
     def _tls_and_login(self) -> Self:
         if not self.service_url.startswith("pulsar+ssl://"):
             raise ValueError("--service-url of StreamNative must start with pulsar+ssl://")
-        if not (self.token or self.token_file or self.oauth2_key_file):
-            raise ValueError("StreamNative needs --token, --token-file or --oauth2-key-file")
+        if all(getattr(self, name) is None for name in _LOGINS):
+            raise ValueError(f"StreamNative needs {' or '.join(map(flag, _LOGINS))}")
         return self
 
     @property
     def issuer(self) -> str | None:
-        """The OAuth2 issuer; StreamNative Cloud has a default."""
-        return self.oauth2_issuer_url or "https://auth.streamnative.cloud"
+        """See `PulsarOptions`; StreamNative Cloud has one issuer."""
+        return "https://auth.streamnative.cloud"
 
 
 def derived_admin_url(service_url: str) -> str | None:

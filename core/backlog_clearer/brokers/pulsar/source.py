@@ -81,7 +81,7 @@ class PulsarSource:
         self._run = run
         self._run_id = run_id
         self._access = access(options)
-        self._admin = Admin(options.admin, options, self._access.bearer) if options.admin else None
+        self._admin = Admin(options.admin, options, self._access) if options.admin else None
         self._topics: dict[Partition, str] = {}
         self._layouts: dict[Partition, Layout] = {}
         self._origins: dict[Partition, Origins] = {}

@@ -15,6 +15,10 @@ from backlog_clearer.testing.support import Server, free_port, make_certificates
 
 VERSION = "4.0.7"
 COORDINATES = (f"org.apache.pulsar:pulsar-broker:{VERSION}",)
+PASSWORD = "password-of-admin"
+_USERS = (
+    "admin:$apr1$abcdefgh$GMUpY..yqv7hMfZVKPJ3D1\n"  # a password file with it (openssl passwd -apr1)
+)
 KEY = b"a key of thirty-two bytes or more, known only to the test broker"
 
 _OPENS = ("java.lang", "sun.net", "java.io", "jdk.internal.misc", "jdk.internal.platform")
@@ -95,7 +99,11 @@ class PulsarServer:
         }
         if secure:
             self.secure_port, self.secure_web = free_port(), free_port()
-            settings |= login_settings(folder) | {
+            logins = login_settings(folder)
+            (folder / "users").write_text(_USERS)
+            logins["authenticationProviders"] += f",{_PROVIDERS}Basic"
+            settings |= logins | {
+                "basicAuthConf": str(folder / "users"),
                 "brokerServicePortTls": str(self.secure_port),
                 "webServicePortTls": str(self.secure_web),
                 "authenticationRefreshCheckSeconds": "1",
