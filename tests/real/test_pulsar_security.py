@@ -19,7 +19,7 @@ from tests.oauth2_issuer import CLIENT, SECRET, issuing
 
 MESSAGES = 700
 EXPIRES_S, REFRESH_S = (
-    8,
+    20,
     2,
 )  # a run starts within the former; the broker looks for expired tokens each second
 TOKEN_HEAD = token().partition(".")[0]  # every token's first part
