@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backlog_clearer.brokers.pulsar.login import Login, checked_token, plugin_kind, plugin_login
-from backlog_clearer.brokers.pulsar.oauth2 import ClientCredentials, read_text
+from backlog_clearer.brokers.pulsar.oauth2 import ClientCredentials, login_file
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.errors import TransientError, UsageError
 
@@ -70,7 +70,7 @@ def _bearer(login: Login, issuer: str | None) -> Bearer | None:
         name = login.token_file
 
         def read() -> str:
-            return checked_token(read_text(name, "--token-file"), f"--token-file {name}")
+            return checked_token(login_file(name, "--token-file"), f"--token-file {name}")
 
         def read_again() -> str:
             try:

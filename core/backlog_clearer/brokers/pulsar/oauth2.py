@@ -30,7 +30,7 @@ _REFUSALS = frozenset(
 """Codes that may be shown: RFC 6749, section 5.2, and Auth0's. Other text of an issuer may repeat a secret."""
 
 
-def read_text(name: str, flag: str) -> str:
+def login_file(name: str, flag: str) -> str:
     """A file's content, without blanks around it; raises `UsageError` with the option."""
     try:
         return Path(name).read_text(encoding="utf-8").strip()
@@ -50,7 +50,7 @@ def read_key(private_key: str) -> tuple[str, Mapping[str, Any]]:
         text = _data(text)
     elif not text.startswith("{"):
         path = file_of(text) if scheme == "file" else text
-        text, where = read_text(path, "--oauth2-key-file or --oauth2-private-key"), path
+        text, where = login_file(path, "--oauth2-key-file or --oauth2-private-key"), path
     try:
         found = json.loads(text)
     except ValueError:
