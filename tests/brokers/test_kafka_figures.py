@@ -25,6 +25,7 @@ from backlog_clearer.brokers.kafka.figures import (
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leaders import log_bounds
+from backlog_clearer.brokers.kafka.metadata import SharedMetadata, TopicNow
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.brokers.kafka.source import KafkaSource
@@ -118,7 +119,7 @@ class Consumer:
 def survey(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Survey]]:
     """Surveys two partitions of a cluster whose figures are given."""
     monkeypatch.setattr(GroupAdmin, "topics", lambda _: Topics({ONE: "id", TWO: "id"}, {}))
-    monkeypatch.setattr(GroupAdmin, "incarnations", lambda *_: {"orders": "id"})
+    monkeypatch.setattr(SharedMetadata, "topics", lambda *_: {"orders": TopicNow("id", {}, {})})
     monkeypatch.setattr(GroupAdmin, "members", lambda _: ())
     monkeypatch.setattr(source_module, "undo_fault", lambda _: None)
     monkeypatch.setattr(GroupAdmin, "cluster_id", lambda _: "c1")

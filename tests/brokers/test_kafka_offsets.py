@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backlog_clearer.brokers.kafka.figures import Stored, meddled, offset_of, stored_of
+from backlog_clearer.brokers.kafka.figures import Stored, cut_off, meddled, offset_of, stored_of
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets, skip_target
+from backlog_clearer.brokers.kafka.leader_epochs import Doubt, ReadUpTo
+from backlog_clearer.brokers.kafka.metadata import TopicNow
 from backlog_clearer.brokers.kafka.transactions import offsets_partition
 from backlog_clearer.errors import BrokerError, RecreatedError, TransientError
-from backlog_clearer.model import Claim, Partition, PartitionState, Position
+from backlog_clearer.model import Advance, Claim, Partition, PartitionState, Position, Settled
 
 ONE, TWO = Partition("orders", 0), Partition("bills", 0)
 
@@ -29,11 +31,28 @@ class Now:
         return self.seconds
 
 
+class Cluster:
+    """Topics as the brokers describe them, and the leaders' answers about what was read."""
+
+    def __init__(self, ids: Mapping[str, str | None]) -> None:
+        self.ids = ids
+        self.epoch = 5
+        self.faults: dict[Partition, BrokerError] = {}
+        self.doubts: dict[Partition, Doubt] = {}
+
+    def topics(self, names: Iterable[str]) -> Mapping[str, TopicNow]:
+        """The topics that exist, one partition each."""
+        return {n: TopicNow(self.ids[n], {0: self.epoch}, {}) for n in names if n in self.ids}
+
+    def cut(self, doubts: Mapping[Partition, Doubt]) -> Mapping[Partition, BrokerError]:
+        """The faults of those asked about."""
+        self.doubts = dict(doubts)
+        return {partition: self.faults[partition] for partition in doubts if partition in self.faults}
+
+
 def logs(ids: Mapping[str, str | None], now: Now | None = None) -> Incarnations:
-    """Topics as the cluster describes them."""
-    admin = Mock()
-    admin.incarnations = lambda topics: {name: ids[name] for name in topics if name in ids}
-    return Incarnations(admin, now or Now())
+    """Topics with these ids."""
+    return Incarnations(Cluster(ids), now or Now())
 
 
 class Group:
@@ -41,16 +60,23 @@ class Group:
 
     def __init__(self, **offsets: int) -> None:
         self.offsets = {Partition(name, 0): offset for name, offset in offsets.items()}
+        self.loses: set[str] = set()  # "request" or "answer" of commits, "offsets" asked for afterwards
 
     def committed(
-        self, partitions: Iterable[Partition]
+        self, partitions: Iterable[Partition], timeout_s: float | None = None
     ) -> tuple[dict[Partition, int], dict[Partition, BrokerError]]:
         """The offsets stored."""
+        if timeout_s is not None and "offsets" in self.loses:
+            raise TransientError("no answer")
         return {p: self.offsets[p] for p in partitions if p in self.offsets}, {}
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
         """Store offsets."""
+        if "request" in self.loses:
+            raise TransientError("no connection")
         self.offsets.update(offsets)
+        if "answer" in self.loses:
+            raise TransientError("no answer")
         return dict.fromkeys(offsets)
 
 
@@ -213,6 +239,125 @@ def test_an_offset_with_metadata_is_compared_by_its_offset(position: Position, e
     state = PartitionState(ONE, position, 0, 100, None, incarnation="a")
     known.begin(Claim(state, None, 100))
     assert known.committed == {ONE: expected}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_commit_whose_answer_was_lost_is_counted_once(again: bool) -> None:
+    """If the offsets, asked for again, show it as written, it counts at once; else with the next lane."""
+    known = logs({"orders": "a"})
+    known.begin(claim(ONE, 10))
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None)
+    group.loses = {"answer"} if again else {"answer", "offsets"}
+    if again:
+        assert lane.settle(group) == [Settled(ONE, 50, 60)]
+        return
+    with pytest.raises(TransientError, match="no answer"):
+        lane.settle(group)
+    group.loses = set()
+    assert known.written(ONE, group.offsets[ONE]) == 0
+    lane = LaneOffsets([replace(claim(ONE, 10), resume=60)], known)
+    assert lane.ready() == [Advance(ONE, 50, 40)]
+    lane.reach(ONE, 70, 10, end=None)
+    assert lane.settle(group) == [Settled(ONE, 60, 70)]
+    assert not lane.settle(group)
+
+
+def test_a_commit_whose_answer_was_lost_is_counted_by_the_same_lane() -> None:
+    """A second settle of the lane finds the offset where it put it, and reports the messages."""
+    known = logs({"orders": "a"})
+    known.begin(claim(ONE, 10))
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None)
+    group.loses = {"answer", "offsets"}
+    with pytest.raises(TransientError):
+        lane.settle(group)
+    group.loses = set()
+    assert lane.settle(group) == [Settled(ONE, 50, 60)]
+
+
+@pytest.mark.parametrize("same_lane", [True, False])
+def test_a_commit_that_was_not_written_is_not_counted(same_lane: bool) -> None:
+    """Messages of a lost commit are counted when they are committed, by whichever lane."""
+    known = logs({"orders": "a"})
+    known.begin(claim(ONE, 10))
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None)
+    group.loses = {"request"}
+    with pytest.raises(TransientError, match="no connection"):
+        lane.settle(group)
+    group.loses = set()
+    if not same_lane:
+        known.written(ONE, group.offsets[ONE])
+        lane = LaneOffsets([claim(ONE, 10)], known)
+        assert not lane.ready()
+        lane.reach(ONE, 60, 50, end=None)
+    assert lane.settle(group) == [Settled(ONE, 50, 60)]
+
+
+def test_one_partition_in_doubt_does_not_keep_another_from_being_committed() -> None:
+    """Where one cannot be committed now the rest is, and is counted by the next settle."""
+    cluster = Cluster({"orders": "a", "bills": "a"})
+    known = Incarnations(cluster, Now())
+    claims = [claim(ONE, 10), claim(TWO, 10)]
+    for each in claims:
+        known.begin(each)
+    lane, group = LaneOffsets(claims, known), Group(orders=10, bills=10)
+    for partition in (ONE, TWO):
+        lane.reach(partition, 60, 50, end=None, read=ReadUpTo(60, 5))
+    cluster.faults = {ONE: TransientError("no leader", ONE)}
+    with pytest.raises(TransientError, match="no leader"):
+        lane.settle(group)
+    assert group.offsets == {ONE: 10, TWO: 60}
+    cluster.faults = {}
+    assert sorted(lane.settle(group)) == [Settled(TWO, 50, 60), Settled(ONE, 50, 60)]
+
+
+def test_what_was_read_is_confirmed_once_for_each_leader_epoch() -> None:
+    """A new leader epoch is asked about with what was read; the same epoch is not asked about again."""
+    cluster = Cluster({"orders": "a"})
+    known = Incarnations(cluster, Now())
+    known.begin(claim(ONE, 10))
+    assert not known.faults({ONE: "a"})
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None, read=ReadUpTo(60, 5))
+    lane.settle(group)
+    assert not cluster.doubts
+    cluster.epoch = 7
+    lane.reach(ONE, 70, 10, end=None, read=ReadUpTo(70, 5))
+    lane.settle(group)
+    assert cluster.doubts == {ONE: Doubt(ReadUpTo(70, 5), 7, None)}
+    lane.reach(ONE, 80, 10, end=None, read=ReadUpTo(80, 7))
+    lane.settle(group)
+    assert not cluster.doubts
+
+
+def test_messages_that_the_new_leader_does_not_have_are_not_committed() -> None:
+    """A log that was cut off is an error of its partition, also where it was committed before the cut."""
+    cluster = Cluster({"orders": "a"})
+    known = Incarnations(cluster, Now())
+    known.begin(claim(ONE, 10))
+    known.faults({ONE: "a"})
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None, read=ReadUpTo(60, 5))
+    lane.settle(group)
+    cluster.epoch, cluster.faults = 6, {ONE: cut_off(ONE, 90)}
+    lane.reach(ONE, 90, 30, end=None, read=ReadUpTo(90, 5))
+    (settled,) = lane.settle(group)
+    assert (settled.messages, group.offsets) == (0, {ONE: 60})
+    assert "cut off" in (settled.error or "")
+    assert "cut off" in str(known.faults({ONE: None}, read=known.read)[ONE])
+
+
+def test_a_skip_needs_the_log_that_was_surveyed() -> None:
+    """A target is not written where the log was cut off below it since the survey."""
+    cluster = Cluster({"orders": "a"})
+    known = Incarnations(cluster, Now())
+    known.surveyed([ONE])
+    cluster.epoch, cluster.faults = 6, {ONE: cut_off(ONE, 100)}
+    read = known.skipped([claim(ONE, 10)])
+    assert read == {ONE: ReadUpTo(100, 5, seen=False)}
+    assert known.faults({ONE: "a"}, read=read).keys() == {ONE}
 
 
 @pytest.mark.parametrize(

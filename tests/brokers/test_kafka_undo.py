@@ -11,7 +11,9 @@ import pytest
 from backlog_clearer.brokers.kafka import undo
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
+from backlog_clearer.brokers.kafka.metadata import TopicNow
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Partition, PartitionState, Position, Recorded
 
 ONE, TWO = Partition("orders", 0), Partition("orders", 1)
@@ -35,9 +37,14 @@ class Admin:
         """Every log ends at 100."""
         return dict.fromkeys(partitions, 100), {}
 
-    def incarnations(self, topics: set[str]) -> Mapping[str, str | None]:
+    def topics(self, names: set[str]) -> Mapping[str, TopicNow]:
         """The topic's id, unless it is gone."""
-        return {} if self.topic is None else dict.fromkeys(topics, self.topic)
+        return {} if self.topic is None else dict.fromkeys(names, TopicNow(self.topic, {}, {}))
+
+    def cut(self, doubts: Mapping[Partition, Any]) -> Mapping[Partition, BrokerError]:
+        """Nothing is read before a restore."""
+        assert not doubts
+        return {}
 
     def alter(self, offsets: Mapping[Partition, Any]) -> Mapping[Partition, str | None]:
         """Write offsets."""

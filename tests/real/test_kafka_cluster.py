@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.source import KafkaSource, open_source
-from backlog_clearer.model import Claim
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Claim, Mode, Settled
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.job import Callbacks
+from backlog_clearer.source import Lane
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
 from backlog_clearer.testing.support import wait_until
@@ -128,39 +131,94 @@ def test_a_lane_with_a_dead_and_a_healthy_leader_clears_what_it_can(
     assert not result.cleared
 
 
+class Unclean:
+    """Three logs of 5,500 messages, and how their other copies, of 500, take over and grow past them."""
+
+    def __init__(self, cluster: KafkaCluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.judge = judge = Judge(cluster.bootstrap())
+        self.cases = [Case(judge, folder, reader) for reader in (*READERS, Reader.HEADERS)]
+        for case in self.cases:
+            case.topic = judge.place(unique("unclean"), [1, 3], unclean_leader_election_enable="true")
+            case.group = judge.group_coordinated_by_other_than(1)
+            judge.produce(case.topic, 0, 500, compression="none")
+        cluster.kill(3)
+        for case in self.cases:
+            topic = case.topic
+            wait_until(lambda: judge.in_sync(topic) == {1}, "a replica that is behind", 60)  # noqa: B023
+            judge.produce(topic, 0, 5_000, compression="none")
+
+    def replace_leader(self) -> None:
+        """Let the other copies lead, and grow past the old end."""
+        self.cluster.kill(1)
+        self.cluster.restart(3)
+        for case in self.cases:
+            topic = case.topic
+            wait_until(lambda: self.judge.leaders(topic)[0] == 3, "the other leader", 60)  # noqa: B023
+            self.judge.produce(topic, 0, 6_000)
+
+
 def test_a_log_that_an_unclean_election_cut_is_not_acknowledged(
     cluster: KafkaCluster, tmp_path: Path
 ) -> None:
-    """A leader without the messages read last takes over, and its log grows past them: none is committed.
+    """Messages that the new leader does not have are neither committed nor verified, by either reader.
 
-    The client reader cannot promise that for what it had received already (docs/kafka.md).
+    The lanes read on after the election: librdkafka still has messages of the old leader.
     """
-    judge = Judge(cluster.bootstrap())
-    case = Case(judge, tmp_path, Reader.HEADERS)
-    topic = case.topic = judge.place(unique("unclean"), [1, 3], unclean_leader_election_enable="true")
-    judge.produce(topic, 0, 5_000, compression="none")
-    cluster.kill(3)
-    wait_until(lambda: judge.in_sync(topic) == {1}, "a replica that is behind", 60)
-    judge.produce(topic, 0, 40_000, compression="none")
-    at: list[int] = []
+    unclean = Unclean(cluster, tmp_path)
+    *read, done = unclean.cases
+    run = RunOptions(workers=1, stop_when_empty=True, receipt_dir=str(tmp_path), mode=Mode.SKIP)
+    with ExitStack() as stack:
+        stack.callback(cluster.restart, 1)
+        sources, claims, lanes = [], [], []
+        for case in unclean.cases:
+            sources.append(stack.enter_context(closing(open_source(case.options(), run, "run"))))
+            (state,) = sources[-1].survey().partitions
+            claims.append(Claim(state, None, state.end))
+            lanes.append(stack.enter_context(closing(sources[-1].open_lane([claims[-1]]))))
+            read_past(lanes[-1], 600 if case is not done else 5_500)
+        assert lanes[-1].settle()[0].messages == 5_500
+        assert sources[-1].remaining({claims[-1].partition: 5_500})[0].left == 0
+        unclean.replace_leader()
+        for case, lane in zip(read, lanes[:-1], strict=True):
+            with suppress(BrokerError):
+                lane.read(0.2, None)
+            (settled,) = settled_at_last(lane)
+            assert "cut off" in (settled.error or "")
+            assert case.committed() == {0: None}
+        # What was committed before the election is not verified after it, and a skip writes nothing.
+        (left,) = sources[-1].remaining({claims[-1].partition: 5_500})
+        (skipped,) = sources[-1].skip(claims[-1:])
+        assert (left.left, done.committed()) == (None, {0: 5_500})
+        assert "cut off" in (left.error or "")
+        assert "cut off" in (skipped.error or "")
+    result = read[0].clear()
+    assert (result.cleared, result.totals.messages) == (True, 6_500)
 
-    def replace_leader(seen: Any) -> None:
-        if seen.messages > 10_000 and not at:
-            cluster.kill(1)
-            cluster.restart(3)
-            wait_until(lambda: judge.leaders(topic)[0] == 3, "the other leader", 60)
-            at.append(judge.committed(topic, case.group)[0] or 0)
-            judge.produce(topic, 0, 60_000)
 
-    try:
-        result = case.clear(Callbacks(progress=replace_leader), workers=1, max_retries=30)
-        found = judge.committed(topic, case.group)[0]
-    finally:
-        cluster.restart(1)
-    assert at
-    assert 0 < (found or 0) <= at[0]
-    assert not result.cleared
-    assert "cut off" in (result.partitions[0].error or "")
+def read_past(lane: Lane, messages: int) -> None:
+    """Read at least so many messages."""
+    count = 0
+
+    def read_more() -> bool:
+        nonlocal count
+        count += sum(advance.messages for advance in lane.read(0.2, None))
+        return count >= messages
+
+    wait_until(read_more, f"{messages} messages", 60)
+
+
+def settled_at_last(lane: Lane) -> Sequence[Settled]:
+    """What a settle returns once the cluster has settled down."""
+    found: list[Sequence[Settled]] = []
+
+    def settle() -> bool:
+        with suppress(TransientError):
+            found.append(lane.settle())
+        return bool(found)
+
+    wait_until(settle, "a settle that decides", 60)
+    return found[0]
 
 
 def test_client_rack_reads_from_the_replica_near_by(cluster: KafkaCluster) -> None:

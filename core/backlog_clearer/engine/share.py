@@ -56,7 +56,8 @@ class Budget:
     def take(self) -> int:
         """Reserve a fair part of the rest; 0 when all of it is reserved or used."""
         with self._lock:
-            grant = -(-self._left // self._workers)
+            # Messages that turn out to be acknowledged later may exceed the limit.
+            grant = max(0, -(-self._left // self._workers))
             self._left -= grant
             return grant
 

@@ -19,7 +19,14 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it is documented there
 
-from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
+from backlog_clearer.brokers.kafka.errors import (
+    NO_SUCH_TOPIC,
+    is_transient,
+    kafka_error,
+    reason,
+    redact,
+    translate,
+)
 from backlog_clearer.brokers.kafka.figures import Figures, Stored, checked
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_admin
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -29,7 +36,6 @@ from backlog_clearer.model import Partition
 
 _K = TypeVar("_K")
 
-_NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
 _STALE = frozenset(
     {
         KafkaError.FENCED_LEADER_EPOCH,
@@ -76,7 +82,7 @@ class GroupAdmin:
         """
         names = list(self._options.topic)
         found, failed = self._described(names)
-        missing = [name for name, error in failed.items() if error.code() in _NO_SUCH_TOPIC]
+        missing = [name for name, error in failed.items() if error.code() in NO_SUCH_TOPIC]
         if len(missing) == len(names):
             raise UsageError(self._missing_text(missing))
         errors: dict[str, BrokerError] = {
@@ -101,7 +107,7 @@ class GroupAdmin:
         """
         found, failed = self._described(sorted(set(topics)))
         for name, error in failed.items():
-            if error.code() not in _NO_SUCH_TOPIC:
+            if error.code() not in NO_SUCH_TOPIC:
                 raise translate(error, f"describing topic {name}", self._options)
         return {name: _incarnation(topic) for name, topic in found.items()}
 

@@ -12,6 +12,7 @@ from backlog_clearer.brokers.kafka.errors import translate
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
+from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.brokers.kafka.librdkafka import Complaints, open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
@@ -32,6 +33,7 @@ def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
     shares = lanes * partitions
     response = max(1024, 64 * 1024 // lanes) * 1024
     return {
+        "check.crcs": True,  # else damage would be acknowledged as messages
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
         "fetch.queue.backoff.ms": 10,
@@ -68,11 +70,10 @@ class ClientLane:
             options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
         )
         self._stored = GroupOffsets(options, self._consumer)
-        self._epochs = logs.epochs
         at = self._offsets.at
         self._consumer.assign(
             [
-                TopicPartition(p.topic, p.number, at[p], "", self._epochs.get(p, -1))
+                TopicPartition(p.topic, p.number, at[p], "", self._offsets.epoch(p))
                 for p in self._offsets.open
             ]
         )
@@ -130,8 +131,6 @@ class ClientLane:
         counts, latest = self._by_partition(messages)
         last = {partition: _offset_of(message) for partition, message in latest.items()}
         self._check_log(last, ends)
-        for partition, message in latest.items():
-            self._epochs[partition] = message.leader_epoch() or 0
         offsets, advances = self._offsets, []
         for partition in {**counts, **ends}:
             if partition not in offsets.open:  # was in the queue when its target was reached
@@ -141,7 +140,9 @@ class ClientLane:
             target = offsets.targets[partition]
             if target is not None and offset > target and count:
                 count = self._below(messages, partition, target)
-            advances.append(offsets.reach(partition, offset, count, end=self._end(partition, target)))
+            read = _read_up_to(latest.get(partition))
+            end = self._end(partition, target)
+            advances.append(offsets.reach(partition, offset, count, end=end, read=read))
             if partition not in offsets.open:
                 self._leave(partition)
         return advances
@@ -210,6 +211,14 @@ def _partition(topic: str | None, number: int | None) -> Partition:
 def _partition_of(message: Message) -> Partition | None:
     topic, number = message.topic(), message.partition()
     return None if topic is None or number is None or number < 0 else Partition(topic, number)
+
+
+def _read_up_to(message: Message | None) -> ReadUpTo | None:
+    """What reading a message proves of its log; None where the broker has no leader epochs."""
+    epoch = None if message is None else message.leader_epoch()
+    if message is None or epoch is None or epoch < 0:
+        return None
+    return ReadUpTo(_offset_of(message) + 1, epoch)
 
 
 def _offset_of(message: Message) -> int:

@@ -30,6 +30,9 @@ DENIED = frozenset(
 )
 """The login was accepted, but an ACL is missing."""
 
+NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
+"""A broker's answers about a topic that does not exist."""
+
 _TRANSIENT = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001

@@ -27,6 +27,7 @@ from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.inlet import Inlet, window_bytes
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
+from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
 from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -73,7 +74,6 @@ class HeaderLane:
         self._settings = settings
         self._give_up = give_up
         self._offsets = LaneOffsets(claims, logs)
-        self._epochs = logs.epochs
         self._ids = {claim.partition.topic: claim.state.incarnation or "" for claim in claims}
         self._names = {key: topic for topic, key in self._ids.items()}
         self._stored = GroupOffsets(options)
@@ -192,7 +192,7 @@ class HeaderLane:
             return
         version = self._versions[node]
         request = fetch_wire.fetch_request(
-            [Wanted(p, offsets.at[p], self._epochs.get(p, -1)) for p in wanted],
+            [Wanted(p, offsets.at[p], offsets.epoch(p)) for p in wanted],
             version=version,
             max_bytes=max(self._at_least, self._bytes[node]),
             max_wait_ms=_MAX_WAIT_MS,
@@ -266,12 +266,10 @@ class HeaderLane:
         partition, walk = fetched.partition, fetched.walk
         self._rank[partition] = next(self._turn)  # the other partitions come first next time
         messages, size = walk.records - fetched.reported[0], fetched.size - walk.left
-        advance = self._offsets.reach(
-            partition, walk.position, messages, end=end, size=size - fetched.reported[1]
-        )
+        read = ReadUpTo(walk.position, walk.leader_epoch) if walk.leader_epoch >= 0 else None
+        more = size - fetched.reported[1]
+        advance = self._offsets.reach(partition, walk.position, messages, end=end, size=more, read=read)
         fetched.reported = (walk.records, size)
-        if walk.leader_epoch >= 0:
-            self._epochs[partition] = walk.leader_epoch
         self._left[partition] = advance.left
         return advance
 
@@ -344,7 +342,7 @@ class HeaderLane:
         """Continue at the present log start: retention deleted the next messages."""
         leaders = self._leaders.leaders
         for partition in outside:
-            self._epochs.pop(partition, None)  # a broker may not know it any more
+            self._offsets.forget_epoch(partition)
             if leaders[partition] != node:  # a replica may lag behind; ask its leader
                 self._source[partition] = leaders[partition]
         lost = [partition for partition in outside if leaders[partition] == node]

@@ -1,17 +1,20 @@
 """Whether the logs are still those that were surveyed, and their committed offsets as they were left.
 
 A topic that is deleted and created again has another id (KIP-516), and Kafka lets a group commit any
-offset for it. What all lanes of a source have to know about a partition is kept here; a partition belongs
-to one lane at a time.
+offset for it. A log that an unclean election cut off keeps its id; there the leader epoch grows
+(`leader_epochs`). What all lanes of a source have to know about a partition is kept here; a partition
+belongs to one lane at a time.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
 
-from backlog_clearer.brokers.kafka.admin import GroupAdmin
 from backlog_clearer.brokers.kafka.figures import meddled, offset_of
+from backlog_clearer.brokers.kafka.leader_epochs import Doubt, ReadUpTo
+from backlog_clearer.brokers.kafka.metadata import TopicNow
 from backlog_clearer.errors import BrokerError, RecreatedError, TransientError
 from backlog_clearer.model import Claim, Partition
 
@@ -27,21 +30,82 @@ def gone(partition: Partition) -> BrokerError:
     )
 
 
+class Pending(NamedTuple):
+    """A commit that was perhaps written, and was not reported: its answer was lost, or another failed."""
+
+    offset: int
+    messages: int
+    read: ReadUpTo | None
+
+
+class AsksTopics(Protocol):
+    """Asks brokers what they have of topics (`metadata.SharedMetadata`)."""
+
+    def topics(self, names: Iterable[str]) -> Mapping[str, TopicNow]:
+        """The topics that exist."""
+
+    def cut(self, doubts: Mapping[Partition, Doubt]) -> Mapping[Partition, BrokerError]:
+        """The partitions whose leaders do not confirm what was read."""
+
+
 class Incarnations:
     """The logs that a source was asked to clear; used from several threads."""
 
-    def __init__(self, admin: GroupAdmin, now: Callable[[], float] = time.monotonic) -> None:
-        self._admin = admin
+    def __init__(self, topics: AsksTopics, now: Callable[[], float] = time.monotonic) -> None:
+        self._topics = topics
         self._now = now
         self._missing: dict[str, float] = {}  # by topic: since when no broker has it
         self._behind: dict[Partition, float] = {}  # since when the offset is not where it was
         self.committed: dict[Partition, int | None] = {}  # as this source left or found them last
         self.beyond: dict[Partition, int] = {}  # the log's end, where the offset is to be lowered to it
-        self.epochs: dict[Partition, int] = {}  # the leader epoch of the last batch read of each
+        self.ids: Mapping[
+            str, str | None
+        ] = {}  # of the topics that existed when they were asked for last
+        self.read: dict[Partition, ReadUpTo] = {}  # what was read and committed
+        self.pending: dict[Partition, Pending] = {}  # commits that were not reported
+        self.owed: dict[Partition, int] = {}  # messages of such commits that were written after all
+        self._confirmed: dict[
+            Partition, int
+        ] = {}  # the leader epoch in which the log had what was read
+        self._at_survey: dict[Partition, int] = {}  # the leader epoch then
+
+    def surveyed(self, partitions: Iterable[Partition]) -> None:
+        """Remember the leader epochs in which the ends of the logs were surveyed, for a skip."""
+        self.faults(dict.fromkeys(partitions))
+        self._at_survey = dict(self._confirmed)
+
+    def skipped(self, claims: Iterable[Claim]) -> dict[Partition, ReadUpTo]:
+        """What the logs must still have for their targets to be the ends that were surveyed."""
+        targets = {claim.partition: offset_of(claim.target) for claim in claims}
+        return {
+            partition: ReadUpTo(target, self._at_survey[partition], seen=False)
+            for partition, target in targets.items()
+            if target is not None and partition in self._at_survey
+        }
 
     def begin(self, claim: Claim) -> None:
         """Remember a claim's committed offset, unless a lane has moved it since."""
         self.committed.setdefault(claim.partition, offset_of(claim.state.position))
+
+    def written(self, partition: Partition, now: int | None) -> int:
+        """Whether a commit that was not reported was written, by the committed offset, `now`.
+
+        If so, its messages are owed: the next settle reports them. Returns how many were not acknowledged.
+        """
+        pending = self.pending.pop(partition, None)
+        if pending is None:
+            return 0
+        if pending.offset != now:
+            return pending.messages
+        self.settled(partition, now, pending.read)
+        self.owed[partition] = self.owed.get(partition, 0) + pending.messages
+        return 0
+
+    def settled(self, partition: Partition, offset: int, read: ReadUpTo | None) -> None:
+        """Remember a committed offset, and up to which leader epoch the log was read for it."""
+        self.committed[partition] = offset
+        if read is not None:
+            self.read[partition] = read
 
     def set_back(self, partition: Partition, now: int | None) -> BrokerError | None:
         """Why a partition is left alone whose committed offset is `now`; None: it is where it was, or further.
@@ -62,16 +126,19 @@ class Incarnations:
         since: str = "since the survey",
         *,
         patient: bool = False,
+        read: Mapping[Partition, ReadUpTo] | None = None,
     ) -> dict[Partition, BrokerError]:
-        """Why partitions must not be touched: `RecreatedError`, or the topic is gone.
+        """Why partitions must not be touched: `RecreatedError`, the topic is gone, or its log was cut off.
 
-        `expected` has the incarnation of each partition; None: not known, which is no fault.
+        `expected` has the incarnation of each partition; None: not known, which is not a fault.
         `patient`: a topic is gone only once no broker has had it for a few seconds; until then
-        `TransientError`. Raises like `GroupAdmin.incarnations`.
+        `TransientError`. `read`: what was read of some of them, which their logs must still have; where
+        that is not known, `TransientError`. Raises like `AsksTopics.topics`.
         """
         if not expected:
             return {}
-        found = self._admin.incarnations({partition.topic for partition in expected})
+        found = self._topics.topics({partition.topic for partition in expected})
+        self.ids = {name: topic.incarnation for name, topic in found.items()}
         missing = {partition.topic: partition for partition in expected if partition.topic not in found}
         for topic in found:
             self._missing.pop(topic, None)
@@ -81,13 +148,37 @@ class Incarnations:
                 raise TransientError(
                     f"The brokers do not know the topic {topic} at present.", partition
                 )
-        return {
+        faults: dict[Partition, BrokerError] = {
             partition: gone(partition)
             if partition.topic in missing
             else RecreatedError(partition, since)
             for partition, incarnation in expected.items()
-            if partition.topic in missing or _differs(incarnation, found[partition.topic])
+            if partition.topic in missing or _differs(incarnation, found[partition.topic].incarnation)
         }
+        return {**faults, **self._cut(expected.keys() - faults.keys(), found, read or {})}
+
+    def _cut(
+        self,
+        partitions: Iterable[Partition],
+        found: Mapping[str, TopicNow],
+        read: Mapping[Partition, ReadUpTo],
+    ) -> Mapping[Partition, BrokerError]:
+        """The faults of logs that have another leader epoch than when they were read."""
+        now: dict[Partition, int] = {}
+        for partition in partitions:
+            epoch = found[partition.topic].epochs.get(partition.number)
+            if epoch is not None:
+                now[partition] = epoch
+        doubts = {
+            partition: Doubt(
+                read[partition], epoch, found[partition.topic].leaders.get(partition.number)
+            )
+            for partition, epoch in now.items()
+            if partition in read and epoch != self._confirmed.get(partition)
+        }
+        faults = self._topics.cut(doubts)
+        self._confirmed.update({p: epoch for p, epoch in now.items() if p not in faults})
+        return faults
 
 
 def _differs(one: str | None, other: str | None) -> bool:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from backlog_clearer.brokers.kafka.figures import Figures, cut_off, meddled, offset_of
-from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected
-from backlog_clearer.errors import TransientError
+from backlog_clearer.brokers.kafka.incarnations import Incarnations, Pending, expected
+from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
+from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
+
+AGAIN_S = 3.0  # how long the offsets are asked for after a commit without an answer
 
 
 class StoredOffsets(Protocol):
     """Reads and writes a group's offsets (`positions.GroupOffsets`)."""
 
-    def committed(self, partitions: Iterable[Partition]) -> Figures:
+    def committed(self, partitions: Iterable[Partition], timeout_s: float | None = None) -> Figures:
         """What the group has committed now; raises if the request failed as a whole."""
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
@@ -63,35 +67,60 @@ class LaneOffsets:
         self.open: set[Partition] = set()  # still to be read
         self._logs = logs
         self._incarnations = expected(claims)
+        self._read = {p: logs.read[p] for p in self.at if p in logs.read}
         self._lowered = {partition for partition in self.at if partition in logs.beyond}
         self._counted: Counter[Partition] = Counter()
+        for partition in self.at:  # whether an earlier lane's commit was written is not known any more
+            logs.pending.pop(partition, None)
         self._moved: set[Partition] = set(self._lowered)
         self._ready: list[Advance] = []
         for partition, offset in self.at.items():
-            target = self.targets[partition]
+            target, owed = self.targets[partition], logs.owed.get(partition, 0)
             if target is not None and offset >= target:
-                self._ready.append(Advance(partition, 0, 0))
+                self._ready.append(Advance(partition, owed, 0))
                 self._note_move(partition)
-            else:
-                self.open.add(partition)
+                continue
+            self.open.add(partition)
+            if owed:
+                left = None if target is None else target - offset
+                self._ready.append(Advance(partition, owed, left))
 
     def ready(self) -> Sequence[Advance]:
-        """Targets that were reached before anything was read; once."""
+        """What is known before anything is read: targets reached, and messages acknowledged; once."""
         ready, self._ready = self._ready, []
         return ready
 
+    def epoch(self, partition: Partition) -> int:
+        """The leader epoch of the batch before the present position; -1: not known (KIP-320)."""
+        read = self._read.get(partition)
+        return -1 if read is None or read.offset != self.at[partition] else read.epoch
+
+    def forget_epoch(self, partition: Partition) -> None:
+        """The log starts beyond what was read: its leader may not have that epoch any more."""
+        self._read.pop(partition, None)
+
     def reach(
-        self, partition: Partition, offset: int, messages: int, *, end: int | None, size: int = 0
+        self,
+        partition: Partition,
+        offset: int,
+        messages: int,
+        *,
+        end: int | None,
+        size: int = 0,
+        read: ReadUpTo | None = None,
     ) -> Advance:
         """Note that everything before `offset` was read, `messages` of it by this read.
 
-        `end` is the log's end, for a claim without target; `size` the bytes received for it.
+        `end` is the log's end, for a claim without target; `size` the bytes received for it; `read` the
+        last batch's offset and leader epoch, where it has one.
         """
         target = self.targets[partition]
         if target is not None and offset >= target:
             offset = target
             self.open.discard(partition)
         self._counted[partition] += messages
+        if read is not None:
+            self._read[partition] = ReadUpTo(min(read.offset, offset), read.epoch)
         if offset > self.at[partition]:
             self.at[partition] = offset
             self._note_move(partition)
@@ -116,46 +145,104 @@ class LaneOffsets:
 
         Another run on the same group may have committed more meanwhile: then its offset stays, and
         what it acknowledged is not counted here. An offset that vanished or was moved back, and a log
-        that is not the claimed one any more, is that partition's error. Raises like `StoredOffsets`, and
-        the `TransientError` of a partition whose committed offset is not known now.
+        that is not the claimed one any more or was cut off below the position, is that partition's
+        error. Raises like `StoredOffsets`, and, when the others are committed, the `TransientError` of a
+        partition that cannot be committed now; messages acknowledged by then are reported by a later call,
+        or by the next lane.
         """
-        if not self._moved:
+        owed = [p for p in self.at if p in self._logs.owed]
+        if not self._moved and not owed:
             return ()
         stored, unknown = stored_offsets.committed(self._moved)
-        # The incarnation last: as near to the commit as can be.
-        faults = self._logs.faults({p: self._incarnations[p] for p in self._moved}, patient=True)
+        for partition in self._moved - unknown.keys():
+            self._counted[partition] += self._logs.written(partition, stored.get(partition))
+        failures = self._failures(stored, unknown)
+        passing = [each for each in failures.values() if isinstance(each, TransientError)]
+        sound = [p for p in self._moved if p not in failures]
+        outcomes = {p: self._outcome(p, stored.get(p)) for p in sound}
+        refused = self._commit(stored_offsets, stored, outcomes)
+        if passing:
+            self._report_later({p: out for p, out in outcomes.items() if refused.get(p) is None})
+            raise passing[0]
+        errors = {**{p: str(each) for p, each in failures.items()}, **refused}
+        settled = []
+        for partition in {*self._moved, *owed}:
+            late = self._logs.owed.pop(partition, 0)
+            if (error := errors.get(partition)) is not None:
+                settled.append(Settled(partition, late, None, error))
+            elif partition in outcomes:
+                settled.append(self._settled(partition, outcomes[partition], late))
+            else:
+                settled.append(Settled(partition, late, self._logs.committed.get(partition)))
+        self._moved.clear()
+        return settled
+
+    def _failures(
+        self, stored: Mapping[Partition, int], unknown: Mapping[Partition, BrokerError]
+    ) -> dict[Partition, BrokerError]:
+        """Why partitions must not be committed, or not now."""
+        if not self._moved:
+            return {}
+        # The logs last: as near to the commit as can be.
+        faults = self._logs.faults(
+            {p: self._incarnations[p] for p in self._moved},
+            patient=True,
+            read={p: self._read[p] for p in self._moved if p in self._read},
+        )
         failures = {**unknown, **faults}
         for partition in self._moved - failures.keys() - self._lowered:
             set_back = self._logs.set_back(partition, stored.get(partition))
             if set_back is not None:
                 failures[partition] = set_back
-        for failure in failures.values():
-            if isinstance(failure, TransientError):
-                raise failure
-        errors: dict[Partition, str | None] = {p: str(failure) for p, failure in failures.items()}
-        sound = [p for p in self._moved if errors.get(p) is None]
-        errors.update(stored_offsets.commit({p: self.at[p] for p in sound if self._moves(p, stored)}))
-        settled = [self._settled(p, stored.get(p), errors.get(p)) for p in self._moved]
-        self._moved.clear()
-        return settled
+        return failures
+
+    def _commit(
+        self,
+        stored_offsets: StoredOffsets,
+        stored: Mapping[Partition, int],
+        outcomes: Mapping[Partition, Pending],
+    ) -> Mapping[Partition, str | None]:
+        """Commit what moves a partition; by partition, why it was refused, or None.
+
+        Where the answer is lost, the offsets are asked for once more.
+        """
+        wanted = {p: self.at[p] for p in outcomes if self._moves(p, stored)}
+        try:
+            return stored_offsets.commit(wanted)
+        except TransientError:
+            with suppress(BrokerError):
+                found, _ = stored_offsets.committed(wanted, AGAIN_S)
+                if all(found.get(p) == offset for p, offset in wanted.items()):
+                    return {}
+            self._report_later(outcomes)
+            raise
+
+    def _report_later(self, outcomes: Mapping[Partition, Pending]) -> None:
+        """Keep the messages of commits that were perhaps written; see `Incarnations.written`."""
+        self._logs.pending.update(outcomes)
+        for partition in outcomes:
+            self._counted.pop(partition, None)
 
     def _moves(self, partition: Partition, stored: Mapping[Partition, int]) -> bool:
         """Whether a commit moves a partition forward, or to the end from beyond it."""
         now, at = stored.get(partition, -1), self.at[partition]
         return now < at or (now > at and partition in self._lowered)
 
-    def _settled(self, partition: Partition, now: int | None, error: str | None) -> Settled:
-        """The outcome of a partition whose committed offset was `now` before the commit."""
-        if error is not None:
-            return Settled(partition, 0, None, error)
-        offset, count = self.at[partition], self._counted.pop(partition, 0)
+    def _outcome(self, partition: Partition, now: int | None) -> Pending:
+        """What a commit acknowledges of a partition whose committed offset is `now`."""
+        offset, count = self.at[partition], self._counted.get(partition, 0)
+        known = self._logs.committed.get(partition)
+        overtaken = now is not None and (known is None or now > known)
+        if now is not None and overtaken and partition not in self._lowered:
+            count = min(count, max(0, offset - now))
+            offset = max(offset, now)
+        return Pending(offset, count, self._read.get(partition))
+
+    def _settled(self, partition: Partition, outcome: Pending, late: int) -> Settled:
+        """A partition that is committed; `late`: messages of commits that were not reported then."""
         if partition in self._lowered:
             self._lowered.discard(partition)
             self._logs.beyond.pop(partition, None)
-        else:
-            known = self._logs.committed.get(partition)
-            if now is not None and (known is None or now > known):  # overtaken
-                count = min(count, max(0, offset - now))
-                offset = max(offset, now)
-        self._logs.committed[partition] = offset
-        return Settled(partition, count, offset)
+        self._counted.pop(partition, None)
+        self._logs.settled(partition, outcome.offset, outcome.read)
+        return Settled(partition, outcome.messages + late, outcome.offset)

@@ -48,6 +48,8 @@ from kafka.protocol.consumer import (  # noqa: E402
     FetchRequest,
     ListOffsetsRequest,
     ListOffsetsResponse,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
 )
 from kafka.protocol.consumer.group import (  # noqa: E402
     OffsetDeleteRequest,
@@ -80,6 +82,8 @@ __all__ = [
     "MetadataResponse",
     "OffsetDeleteRequest",
     "OffsetDeleteResponse",
+    "OffsetForLeaderEpochRequest",
+    "OffsetForLeaderEpochResponse",
     "SaslAuthenticateRequest",
     "SaslAuthenticateResponse",
     "SaslHandshakeRequest",

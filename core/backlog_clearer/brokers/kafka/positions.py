@@ -62,26 +62,27 @@ class GroupOffsets:
         """Begin to look for the group's coordinator, in librdkafka's thread."""
         self._client()
 
-    def committed(self, partitions: Iterable[Partition]) -> Figures:
+    def committed(self, partitions: Iterable[Partition], timeout_s: float | None = None) -> Figures:
         """The offsets that the group has committed; raises like `stored`."""
-        found, errors = self.stored(partitions)
+        found, errors = self.stored(partitions, timeout_s)
         return {partition: item.offset for partition, item in found.items()}, errors
 
     def stored(
-        self, partitions: Iterable[Partition]
+        self, partitions: Iterable[Partition], timeout_s: float | None = None
     ) -> tuple[dict[Partition, Stored], dict[Partition, BrokerError]]:
         """What the group has committed, and the error of each partition that could not be asked.
 
         Asked as a consumer asks, not as an admin: librdkafka's admin requests to a coordinator end
         the process if its connection breaks meanwhile (confluentinc/librdkafka#5397), and this is
-        asked while a broker restarts. Raises `TransientError` or `BrokerError` if the request failed.
+        asked while a broker restarts. `timeout_s`: None for `REQUEST_TIMEOUT_S`. Raises
+        `TransientError` or `BrokerError` if the request failed.
         """
         asked = list(partitions)
         wanted = [TopicPartition(p.topic, p.number) for p in asked]
         if not wanted:
             return {}, {}
         doing = f"fetching the offsets of group {self._options.group_id}"
-        until = time.monotonic() + REQUEST_TIMEOUT_S
+        until = time.monotonic() + (timeout_s or REQUEST_TIMEOUT_S)
         answers: list[TopicPartition] = []
         try:
             for at in range(0, len(wanted), AT_A_TIME):

@@ -30,8 +30,9 @@ from backlog_clearer.brokers.kafka.figures import (
 )
 from backlog_clearer.brokers.kafka.groups import attached, others, pending_notes, subscription
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
-from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected, gone
+from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected
 from backlog_clearer.brokers.kafka.lane_offsets import skip_target
+from backlog_clearer.brokers.kafka.metadata import SharedMetadata
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
@@ -82,7 +83,8 @@ class KafkaSource:
         self._options = options
         self._run = run
         self._admin = GroupAdmin(options)
-        self._logs = Incarnations(self._admin)
+        self._metadata = SharedMetadata(options, self._admin)
+        self._logs = Incarnations(self._metadata)
         self._stored = GroupOffsets(options)  # only reads; lanes have separate ones
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
@@ -104,6 +106,8 @@ class KafkaSource:
         starts, start_errors = admin.log_start(partitions)
         # The end last: offsets committed meanwhile must not seem to lie beyond it.
         ends, end_errors = admin.log_end([p for p in partitions if p not in start_errors])
+        if self._run.mode is Mode.SKIP:
+            self._logs.surveyed(partitions)
         errors = {**errors, **start_errors, **end_errors}
         self._partitions = max(1, len(partitions))
         undo = undo_fault(options) if len(stored) < len(partitions) else None
@@ -172,7 +176,7 @@ class KafkaSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """A lane of the reader chosen; see `source.Source`."""
-        for fault in self._logs.faults(expected(claims), patient=True).values():
+        for fault in self._logs.faults(expected(claims), patient=True, read=self._logs.read).values():
             raise fault
         self._find_beyond(claims)
         claims = self._resumed(claims)
@@ -247,6 +251,8 @@ class KafkaSource:
             if fault is not None:
                 raise fault
             known = (offset_of(claim.resume), before, now, starts.get(partition))
+            if partition not in errors:
+                self._logs.written(partition, now)
             resume = max((offset for offset in known if offset is not None), default=None)
             fresh.append(replace(claim, resume=resume))
         return fresh
@@ -265,13 +271,12 @@ class KafkaSource:
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Committed offsets read afresh against the targets and the log; see `source.Source`."""
-        found = self._admin.incarnations({partition.topic for partition in targets})
-        asked = [partition for partition in targets if partition.topic in found]
+        faults = self._logs.faults(dict.fromkeys(targets), read=self._logs.read)
+        asked = [partition for partition in targets if partition.topic in self._logs.ids]
         stored, errors = self._stored_for(asked)
         starts, start_errors = self._admin.log_start(asked)
         ends, end_errors = self._admin.log_end([p for p in asked if p not in start_errors])
-        errors = {**errors, **start_errors, **end_errors}
-        errors.update({p: gone(p) for p in targets if p.topic not in found})
+        errors = {**errors, **start_errors, **end_errors, **faults}
         answers = []
         for partition, target in targets.items():
             state = self._state(
@@ -283,7 +288,8 @@ class KafkaSource:
                 text = f"The target {target!r} is not an offset."
             elif text is None and end is not None:
                 left = offsets_left(offset_of(state.position), starts[partition], end)
-            answers.append(Remaining(partition, state.position, left, text, found.get(partition.topic)))
+            incarnation = self._logs.ids.get(partition.topic)
+            answers.append(Remaining(partition, state.position, left, text, incarnation))
         return answers
 
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
@@ -304,7 +310,8 @@ class KafkaSource:
         stored, errors = self._committed(partitions)
         ends, end_errors = self._admin.log_end(partitions)
         # The incarnation last: as near to the write as can be.
-        errors = {**end_errors, **errors, **self._logs.faults(expected(claims))}
+        faults = self._logs.faults(expected(claims), read=self._logs.skipped(claims))
+        errors = {**end_errors, **errors, **faults}
         outcomes: dict[Partition, Outcome] = {}
         wanted: dict[Partition, Stored] = {}
         for claim in claims:
@@ -333,6 +340,7 @@ class KafkaSource:
     def close(self) -> None:
         """See `source.Source`."""
         self._admin.close()
+        self._metadata.close()
         self._stored.close()
 
 

@@ -130,12 +130,18 @@ class Judge:
 
         wait_until(ready, "every group coordinator")
 
+    def groups_by_coordinator(self, count: int = 16) -> dict[int, list[str]]:
+        """Fresh groups' names by the node that coordinates them."""
+        names = [unique("group") for _ in range(count)]
+        found: dict[int, list[str]] = {}
+        for name, future in self.admin.describe_consumer_groups(names).items():
+            found.setdefault(future.result(30).coordinator.id, []).append(name)
+        return found
+
     def group_coordinated_by_other_than(self, node: int) -> str:
         """A fresh group's name whose coordinator is another node."""
-        names = [unique("group") for _ in range(16)]
-        described = self.admin.describe_consumer_groups(names)
-        found = {name: future.result(30).coordinator.id for name, future in described.items()}
-        return next(name for name, coordinator in found.items() if coordinator != node)
+        found = self.groups_by_coordinator()
+        return next(names[0] for coordinator, names in found.items() if coordinator != node)
 
     def topics(self) -> set[str]:
         """The names of all topics."""
