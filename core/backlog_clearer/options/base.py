@@ -259,7 +259,8 @@ def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool = Fals
                 lines.append(f"{flag(name)} is required.")
             else:
                 text = fault["msg"].removeprefix("Value error, ").rstrip(".")
-                lines.append(f"{flag(name)}: {text}." if name else f"{text}.")
+                called = "-X" if name == SETTINGS else flag(name)
+                lines.append(f"{called}: {text}." if name else f"{text}.")
         if len(faults) > _FAULTS:
             lines.append(f"There are {counted(len(faults) - _FAULTS, 'further fault')}.")
         raise UsageError("\n".join(lines)) from None

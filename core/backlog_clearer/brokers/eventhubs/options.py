@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
 from backlog_clearer.model import StrEnum
+from backlog_clearer.options.addresses import checked_address
 from backlog_clearer.options.base import Name, SystemOptions
 
 FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
@@ -116,6 +117,13 @@ class EventHubsOptions(SystemOptions):
     connection_verify: str | None = Field(
         None, description="path of a CA bundle to verify the endpoint's certificate with"
     )
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _are_addresses(cls, text: str | None) -> str | None:
+        for part in text.split(",") if text is not None else ():
+            checked_address(part.strip())
+        return text
 
     @property
     def container(self) -> str | None:

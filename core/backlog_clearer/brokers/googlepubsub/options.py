@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from backlog_clearer.options.addresses import checked_address
 from backlog_clearer.options.base import Name, SystemOptions
 
 _FULL_NAME = re.compile(r"projects/([^/]+)/subscriptions/([^/]+)")
@@ -47,6 +48,16 @@ class PubSubOptions(SystemOptions):
     stream_ack_deadline_seconds: int = Field(
         60, ge=10, le=600, description="lease of delivered messages, after which they are redelivered"
     )
+
+    @field_validator("api_endpoint")
+    @classmethod
+    def _is_address(cls, text: str | None) -> str | None:
+        return None if text is None else checked_address(text)
+
+    @field_validator("monitoring_endpoint")
+    @classmethod
+    def _is_endpoint(cls, text: str | None) -> str | None:
+        return None if text is None else checked_address(text, schemes=("http",))
 
     @model_validator(mode="after")
     def _names_one_subscription(self) -> Self:

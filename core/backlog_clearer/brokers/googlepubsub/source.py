@@ -53,6 +53,7 @@ from backlog_clearer.model import (
     Survey,
     Traits,
 )
+from backlog_clearer.options.addresses import checked_address
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 
@@ -109,7 +110,7 @@ class PubSubSource:
         self._shared = SharedLeases(self._clock)
         self._opened_at = datetime.now(timezone.utc)  # by this machine's clock
         self._changed_at: datetime | None = None  # by the service's
-        self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+        self._emulator = _emulator()
         self._credentials = None if self._emulator else _credentials(options.credentials_file)
         self._client = self._connect()
         self._host: str = self._client.transport.host
@@ -458,6 +459,15 @@ class PubSubSource:
         transport.close()
         if self._monitoring:
             self._monitoring.close()
+
+
+def _emulator() -> str | None:
+    """The emulator's address from the environment; None: there is none. Raises `UsageError`."""
+    text = os.environ.get("PUBSUB_EMULATOR_HOST")
+    try:
+        return checked_address(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"PUBSUB_EMULATOR_HOST: {error}.") from None
 
 
 def _credentials(file: str | None) -> Any:

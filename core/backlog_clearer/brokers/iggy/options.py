@@ -40,6 +40,16 @@ class IggyOptions(SystemOptions):
         None, description="name that the server's certificate must have [default the host]"
     )
 
+    @field_validator("host")
+    @classmethod
+    def _is_host(cls, host: str) -> str:
+        """Refuse a URL, and a port: it has a separate option."""
+        if "://" in host or "/" in host:
+            raise ValueError("give the host's name or address, without a scheme or path")
+        if host.count(":") == 1:
+            raise ValueError("give the port by --port")
+        return host
+
     @field_validator("stream_id", "topic_id", "consumer_id", "group_id")
     @classmethod
     def _is_identifier(cls, value: str | None) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from backlog_clearer.brokers.kafka.settings import passed_on, refused
 from backlog_clearer.model import StrEnum
+from backlog_clearer.options.addresses import checked_address
 from backlog_clearer.options.base import Name, Names, SystemOptions
 
 _PUBLIC_SETTINGS = frozenset(
@@ -51,19 +54,9 @@ _SECRET_SETTINGS = frozenset(
 """librdkafka settings whose references are written to receipts, but never their values."""
 
 
-_OURS = {
-    "bootstrap.servers": "use --bootstrap-servers",
-    "metadata.broker.list": "use --bootstrap-servers",
-    "group.id": "use --group-id",
-    "allow.auto.create.topics": "a mistyped topic must not be created",
-    "auto.offset.reset": "reading starts at the committed offset, or where the log starts",
-    "enable.auto.commit": "only what was counted is committed",
-    "enable.auto.offset.store": "only what was counted is committed",
-    "enable.partition.eof": "it is needed to detect the end",
-    "isolation.level": "messages of aborted and open transactions are backlog, too",
-}
-"""librdkafka settings that would change what the tool guarantees, and why they are refused."""
-
+_SCHEMES = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_PATTERN = re.compile(r"[*^$+?()|\[\]{}\\]")
 
 _ONCE = frozenset({"lower_to_end", "delete_group"})
 """What a user allows for one call: a receipt does not bring it into another."""
@@ -124,14 +117,28 @@ class KafkaOptions(SystemOptions):
     def _without_repeats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(names))
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _are_addresses(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(checked_address(name, schemes=_SCHEMES) for name in names)
+
+    @field_validator("topic")
+    @classmethod
+    def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _TOPIC.fullmatch(name):
+                kind = "a pattern" if _PATTERN.search(name) else "not the name of a topic"
+                raise ValueError(f"{name[:60]!r} is {kind}: give the names of topics, comma-separated")
+        return names
+
     @field_validator("settings")
     @classmethod
     def _not_ours(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Refuse settings that have a separate option, and settings whose value is fixed."""
-        for key, why in _OURS.items():
-            if key in settings:
-                raise ValueError(f"{key} cannot be set here: {why}")
-        return settings
+        """Refuse what cannot be set here, all of it at once, and leave out what has no effect."""
+        lines = refused(settings)
+        if lines:
+            raise ValueError("\n  ".join(["these settings cannot be used here:", *lines]))
+        return passed_on(settings)
 
     @classmethod
     def public_settings(cls) -> frozenset[str]:

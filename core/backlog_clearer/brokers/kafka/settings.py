@@ -1,0 +1,90 @@
+"""Settings as users of Kafka's Java clients and of librdkafka write them: which have a meaning here. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_FIXED: dict[str, tuple[str, str]] = {
+    "allow.auto.create.topics": ("false", "a mistyped topic must not be created"),
+    "auto.offset.reset": (
+        "earliest",
+        "reading starts at the committed offset, or where the log starts",
+    ),
+    "enable.auto.commit": ("false", "only what was counted is committed"),
+    "enable.auto.offset.store": ("false", "only what was counted is committed"),
+    "enable.partition.eof": ("true", "it is needed to detect the end"),
+    "isolation.level": (
+        "read_uncommitted",
+        "messages of aborted and open transactions are backlog, too",
+    ),
+}
+"""librdkafka settings with a fixed value, which may be given, and why another one is refused."""
+
+_OURS = {
+    "bootstrap.servers": "use --bootstrap-servers",
+    "metadata.broker.list": "use --bootstrap-servers",
+    "group.id": "use --group-id",
+}
+"""librdkafka settings that have a separate option."""
+
+_OF_JAVA = {
+    "sasl.jaas.config": "use sasl.username and sasl.password, as in -X sasl.password='${env:NAME}'",
+    "sasl.login.callback.handler.class": "use sasl.mechanisms=OAUTHBEARER with sasl.oauthbearer.method=oidc,"
+    " or sasl.mechanisms=AWS_MSK_IAM",
+    "sasl.client.callback.handler.class": "use sasl.mechanisms=OAUTHBEARER with"
+    " sasl.oauthbearer.method=oidc, or sasl.mechanisms=AWS_MSK_IAM",
+    "ssl.truststore.location": "use ssl.ca.location with a PEM file (keytool -exportcert -rfc writes one)",
+    "ssl.truststore.password": "leave it out: the PEM file of ssl.ca.location has no password",
+    "ssl.truststore.type": "leave it out: ssl.ca.location takes PEM",
+    "ssl.truststore.certificates": "use ssl.ca.pem",
+    "ssl.keystore.type": "leave it out: ssl.keystore.location takes PKCS#12, ssl.certificate.location PEM",
+    "ssl.keystore.certificate.chain": "use ssl.certificate.pem",
+    "ssl.keystore.key": "use ssl.key.pem",
+    "ssl.enabled.protocols": "leave it out: TLS 1.2 and later are used",
+    "ssl.protocol": "leave it out: TLS 1.2 and later are used",
+    "key.deserializer": "leave it out: no message is decoded",
+    "value.deserializer": "leave it out: no message is decoded",
+    "max.poll.records": "use --batch-size",
+    "request.timeout.ms": "use socket.timeout.ms",
+    "default.api.timeout.ms": "use socket.timeout.ms",
+    "reconnect.backoff.ms.max": "use reconnect.backoff.max.ms",
+    "interceptor.classes": "leave it out: no code of a class path can be run",
+    "metric.reporters": "leave it out: no code of a class path can be run",
+    "security.providers": "leave it out: no code of a class path can be run",
+}
+"""Settings that only Kafka's Java clients have, and what does the same here."""
+
+NO_EFFECT = frozenset(
+    {
+        "auto.commit.interval.ms",
+        "group.instance.id",
+        "group.protocol",
+        "group.remote.assignor",
+        "heartbeat.interval.ms",
+        "max.poll.interval.ms",
+        "partition.assignment.strategy",
+        "session.timeout.ms",
+    }
+)
+"""Settings of group members, which may be given, and change nothing: no client here joins the group."""
+
+
+def passed_on(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that librdkafka gets; the others have no effect, or the value that they have anyway."""
+    return {key: value for key, value in settings.items() if key not in NO_EFFECT and key not in _FIXED}
+
+
+def refused(settings: Mapping[str, Any]) -> list[str]:
+    """A line for each setting that cannot be used here, with what to do; values are not shown."""
+    lines = []
+    for key, value in settings.items():
+        if key in _FIXED:
+            only, why = _FIXED[key]
+            if str(value).strip().lower() != only:
+                lines.append(f"{key} can only be {only}: {why}")
+        elif key in _OURS:
+            lines.append(f"{key}: {_OURS[key]}")
+        elif key in _OF_JAVA:
+            lines.append(f"{key} is a setting of Kafka's Java clients: {_OF_JAVA[key]}")
+    return lines
