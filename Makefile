@@ -64,7 +64,7 @@ lint: $(INSTALLED) ## ruff and mypy
 format: $(INSTALLED) ## Let ruff format the code
 	$(BIN)/ruff format .
 
-bench-%: $(INSTALLED) ## Benchmark: engine, kafka, pulsar, pubsub, eventhubs, iggy side by side; fanout by a model
+bench-%: $(INSTALLED) ## Benchmark: engine, kafka, pulsar, pubsub, eventhubs, iggy side by side; fanout by a model; faults
 	$(BIN)/python -m bench.$* $(BENCH_ARGS)
 
 schemas: $(INSTALLED) ## Write the JSON Schemas in docs/schema from the models

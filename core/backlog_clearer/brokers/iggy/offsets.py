@@ -224,8 +224,8 @@ class OffsetWriter:
         payload = wire.store_offset(self._logs.who, partition.number, offset)
         found = self._write(wire.STORE_OFFSET, payload, partition)
         problem = beyond_end(found) if found is not None else None
-        if problem:
-            raise BrokerError(f"{self._client.where(partition)}: {problem}", partition)
+        if problem:  # the next lane reports it for good, if it was no damaged answer
+            raise TransientError(f"{self._client.where(partition)}: {problem}", partition)
         if found is None or found.offset < offset:
             raise TransientError(
                 f"{self._client.where(partition)}: offset {offset} was stored, but"
