@@ -33,6 +33,7 @@ class BlindBench(PulsarBench):
     """The same without the admin API, as far as that allows."""
 
     unit_is_messages = False  # there is no backlog figure
+    cuts_by_time = cuts_by_count = shows_age = False
     detects_live = False
     refuses_missing = False
     changes: ClassVar[dict[str, Any]] = {"admin_url": None, "assume_exists": True}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 
 from backlog_clearer.brokers.kafka.batch_wire import HEADER_BYTES, CorruptBatchError
 from backlog_clearer.brokers.kafka.connection import Connection
@@ -30,12 +30,12 @@ from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
 from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.brokers.shared.times import from_milliseconds, milliseconds
 from backlog_clearer.errors import ClearerError
 from backlog_clearer.model import Bound, Cut, Partition, PartitionState
 
 _LOG_APPEND = 0x08  # attribute of a batch: every record has the batch's last time
 _TIMES = struct.Struct(">21xh4xqq")  # attributes, [last offset delta], first and last time in ms
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _BUDGET_S = 5.0  # for the ages of all partitions
 _NODES = 8  # brokers that are asked at the same time
 
@@ -44,11 +44,6 @@ NOTE = (
     " has it: producers set the times, or the broker does on topics with LogAppendTime. Where they go"
     " backwards, older messages behind the target stay."
 )
-
-
-def milliseconds(when: datetime) -> int:
-    """A time as Kafka has it; fractions of a millisecond are rounded up, so that no message counts as older."""
-    return max(0, -((_EPOCH - when) // timedelta(milliseconds=1)))
 
 
 def cuts(
@@ -150,9 +145,4 @@ def batch_time(answer: bytes, version: int) -> datetime | None:
         return None
     attributes, first, last = _TIMES.unpack_from(answer, records.at)
     published = last if attributes & _LOG_APPEND else first
-    if published < 0:  # NO_TIMESTAMP
-        return None
-    try:
-        return datetime.fromtimestamp(published / 1000, timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return None
+    return from_milliseconds(published)

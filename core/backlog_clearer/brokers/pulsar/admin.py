@@ -29,6 +29,7 @@ from backlog_clearer.brokers.pulsar.figures import (
     parse_retention,
     parse_stats,
     required_count,
+    required_object,
 )
 from backlog_clearer.brokers.pulsar.oauth2 import TIMEOUT_S
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
@@ -180,6 +181,27 @@ class Admin:
         query = {"getPreciseBacklog": "true", "subscriptionBacklogSize": "true"}
         with self._checked(topic):
             return parse_stats(self._object(f"{_path(topic)}/stats", query=query), subscription, topic)
+
+    def first_from(self, topic: str, when_ms: int) -> Place | None:
+        """The first entry of one partition's topic that was published at a time or later; may be yet to come.
+
+        `when_ms`: milliseconds since 1970. None: the topic has no entries.
+        """
+        with self._checked(topic):
+            found = self.call("GET", f"{_path(topic)}/messageid/{when_ms}")
+            if found is None:
+                return None
+            if not isinstance(found, Mapping):
+                raise FigureError("the answer is not an object")
+            return Place(required_count(found, "ledgerId"), required_count(found, "entryId"))
+
+    def oldest(self, topic: str, subscription: str) -> int | None:
+        """When the first entry of a subscription's backlog was published, in milliseconds since 1970."""
+        query = {"getEarliestTimeInBacklog": "true"}
+        with self._checked(topic):
+            found = required_object(self._object(f"{_path(topic)}/stats", query=query), "subscriptions")
+            mine = required_object(found, subscription)
+            return optional_count(mine, "earliestMsgPublishTimeInBacklog")
 
     def layout(self, topic: str, subscription: str) -> Layout:
         """Ledgers and the subscription's cursor of one partition's topic."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import cast
 
 from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.auth import access
 from backlog_clearer.brokers.pulsar.cluster import Cluster
+from backlog_clearer.brokers.pulsar.cuts import bound_note, cut_topics, publish_times
 from backlog_clearer.brokers.pulsar.errors import (
     NoSubscriptionError,
     NotFoundError,
@@ -42,7 +44,9 @@ from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
 from backlog_clearer.model import (
+    Bound,
     Claim,
+    Cut,
     Mode,
     Outcome,
     Partition,
@@ -347,6 +351,20 @@ class PulsarSource:
         """What is left, by what this process acknowledged in order."""
         done = self._acknowledgements.acked.get(partition)
         return _by_position(partition, done, None if target is None else parse_place(target))
+
+    def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
+        """See `source.Bounded`: one request a partition for a time, none for a number of entries."""
+        partitions = [state.partition for state in states]
+        return cut_topics(self._admin, self._topics, self._layouts, partitions, bound)
+
+    def bound_notes(self, bound: Bound) -> Sequence[str]:
+        """See `source.Bounded`."""
+        return (bound_note(bound),)
+
+    def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
+        """See `source.Dated`: the broker reads an entry of each partition."""
+        topics = {state.partition: self._topics[state.partition] for state in states}
+        return publish_times(self._admin, topics, self._options.subscription)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`: moves to the frozen target, which `skip_all` would pass."""

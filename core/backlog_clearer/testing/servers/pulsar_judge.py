@@ -238,9 +238,9 @@ class Case:
         assert (result.totals.messages, result.verified) == (messages, True)
         assert self.judge.backlog(self.topic) == 0
 
-    def status(self) -> RunResult:
+    def status(self, **run: Any) -> RunResult:
         """Look at the backlog."""
-        return status(Job("pulsar", self.options(), self.run()))
+        return status(Job("pulsar", self.options(), self.run(**run)))
 
     def restore(self, *runs: RunResult, **run: Any) -> RunResult:
         """Undo runs by their receipts."""
@@ -253,6 +253,7 @@ class PulsarBench(Bench):
     """A separate topic on the real broker; unbatched, so that an entry is a message."""
 
     system = "pulsar"
+    cuts_by_time = cuts_by_count = shows_age = True
     confirms = False  # the adapter counts what it sent
     notices_silence = True
     broken: int | None = None  # the partition whose topic is deleted
