@@ -63,8 +63,8 @@ def test_the_largest_backlogs_come_first_and_the_rest_is_summed(broker: MemoryBr
     """60 partitions take 20 lines and one with the sum of the others, which is right."""
     done = call("status", "memory", "--topic", "orders", "--group-id", "billing")
     lines = done.stdout.splitlines()
-    assert lines[2].split() == ["orders[59]", "none", "59", "59"]
-    assert lines[2 + ROWS].split() == ["and", "40", "more", "partitions", "780"]
+    assert lines[2].split()[:4] == ["orders[59]", "none", "59", "59"]
+    assert lines[2 + ROWS].split()[:5] == ["and", "40", "more", "partitions", "780"]
     assert lines[3 + ROWS] == "Backlog: 1,770 messages"
     assert not broker.positions
 
@@ -155,7 +155,7 @@ def test_lines_fit_the_terminal(broker: MemoryBroker, columns: int) -> None:
     table = click.unstyle(call("status", "memory", *args, env=env).stdout).splitlines()[1:3]
     assert max(map(len, table)) <= columns
     assert table[1].split()[0].endswith("xxx[0]")
-    assert table[1].split()[1:] == ["none", "7", "7"]
+    assert table[1].split()[1:4] == ["none", "7", "7"]
 
 
 def test_errors_are_whole_sentences_below_the_table(broker: MemoryBroker) -> None:

@@ -20,7 +20,7 @@ from backlog_clearer.options.base import RISKY, option_suggestion
 from backlog_clearer.options.run import RunOptions
 from tests.invoking import call, clear, stored, three_partitions
 
-HARMLESS = {"dry_run", "follow", "stop_when_empty", "tls"}
+HARMLESS = {"ages", "dry_run", "follow", "stop_when_empty", "tls", "tls_validate_hostname"}
 """Switches that may be suggested."""
 
 
@@ -171,4 +171,64 @@ def test_an_error_is_shown_although_the_call_is_quiet(broker: MemoryBroker) -> N
     done = clear("--quiet")
     assert done.exit_code == 1
     assert "consumer-7" in done.stderr
+    assert stored(broker) == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--yes"], ["-y"], ["--force"], ["--workers", "4"], ["--stop-when-empty"], ["--dry-run"],
+        ["--receipt-dir", "x"], ["--max-messages", "1"],
+    ],
+)  # fmt: skip
+def test_status_refuses_options_that_mean_nothing_there(broker: MemoryBroker, args: list[str]) -> None:
+    """Options on how to change a backlog are named as without a meaning, and are not in the help."""
+    done = call("status", "memory", "--topic", "orders", "--group-id", "billing", *args)
+    assert done.exit_code == 2
+    name = args[0].replace("-y", "--yes") if args == ["-y"] else args[0]
+    assert f"{name} has no meaning for status, which changes nothing." in done.stderr
+    assert f"{name} " not in call("status", "memory", "--help").stdout
+    assert stored(broker) == [None, None, None]
+
+
+def test_status_takes_a_runs_file_of_options(broker: MemoryBroker) -> None:
+    """One file of options serves clearing and looking at it."""
+    options = {"topic": "orders", "group_id": "billing", "workers": 9, "stop_when_empty": True}
+    Path("options.json").write_text(json.dumps(options))
+    assert call("status", "memory", "--config-json", "options.json").exit_code == 0
+    assert stored(broker) == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--workers", "many"], "--workers must be a whole number."),
+        (["--workers", "0"], "--workers must be at least 1."),
+        (["--workers", "1.5"], "--workers must be a whole number."),
+        (["--max-seconds", "0"], "--max-seconds must be greater than 0."),
+        (["--max-seconds", "soon"], "--max-seconds must be a number."),
+        (["--batch-size", "1000001"], "--batch-size must be at most 1000000."),
+    ],
+)
+def test_a_wrong_value_is_answered_in_words(broker: MemoryBroker, args: list[str], text: str) -> None:
+    """What a value must be is a sentence about the option, in no library's terms."""
+    done = clear(*args)
+    assert (done.exit_code, done.stderr) == (2, f"Error: {text}\n")
+    assert stored(broker) == [None, None, None]
+
+
+def test_a_wrong_value_in_a_file_is_answered_in_words(broker: MemoryBroker) -> None:
+    """Values of another type, as JSON has them, are answered in the same words."""
+    wrong = {"mode": "jump", "stop_when_empty": "maybe", "topic": 7, "workers": None, "slice": [1]}
+    Path("options.json").write_text(json.dumps({"group_id": "g", **wrong}))
+    done = call("memory", "--config-json", "options.json")
+    assert done.exit_code == 2
+    for text in (
+        "--topic must be text.",
+        "--mode must be 'consume' or 'skip'.",
+        "--stop-when-empty must be true or false.",
+        "--slice must be an object.",
+    ):
+        assert text in done.stderr
+    assert "nput should" not in done.stderr
     assert stored(broker) == [None, None, None]

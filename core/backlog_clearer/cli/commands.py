@@ -76,7 +76,7 @@ def _broken_command(name: str, error: UsageError) -> click.Command:
 
 
 def _system_params(name: str) -> list[click.Parameter]:
-    """Every flag of a system: `status` takes the same ones as clearing."""
+    """Every flag of clearing a system."""
     return [
         *flags.options_of(options_model(name)),
         *flags.options_of(RunOptions),
@@ -100,6 +100,34 @@ def _system_command(name: str) -> click.Command:
     )
 
 
+_CHANGING = (
+    "workers", "batch_size", "stop_when_empty", "follow", "max_messages", "max_seconds", "stall_seconds",
+    "max_retries", "quiet_seconds", "verify_seconds", "force", "new", "dry_run", "receipt_dir",
+    "receipt_schemes",
+)  # fmt: skip
+"""Options of a run that mean nothing where nothing is changed."""
+
+
+def _means_nothing(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    if value not in (None, False):
+        raise click.UsageError(
+            f"{option.opts[0]} has no meaning for status, which changes nothing.", ctx
+        )
+
+
+def _refused_by_status() -> list[click.Option]:
+    found = [*flags.options_of(RunOptions, *_CHANGING), click.Option(["--yes", "-y"], is_flag=True)]
+    for option in found:
+        option.hidden, option.expose_value, option.callback = True, False, _means_nothing
+    return found
+
+
+def _status_params(name: str) -> list[click.Parameter]:
+    refused = _refused_by_status()
+    known = {option.opts[0] for option in refused}
+    return [*(item for item in _system_params(name) if item.opts[0] not in known), *refused]
+
+
 def _status_command(name: str) -> click.Command:
     def callback(**values: Any) -> None:
         from backlog_clearer.cli.actions import show_status
@@ -109,7 +137,7 @@ def _status_command(name: str) -> click.Command:
 
     return click.Command(
         name,
-        params=_system_params(name),
+        params=_status_params(name),
         callback=callback,
         help=f"Show the backlog of {registry.system(name).summary}.",
     )
@@ -130,7 +158,7 @@ def _named_status_command(name: str) -> click.Command:
 
     return click.Command(
         name,
-        params=[_SLICE, _TOTAL, *FLAGS],
+        params=[_SLICE, _TOTAL, *FLAGS[1:], *_refused_by_status()],
         callback=callback,
         help=f"Show the backlog that the configuration in {VARIABLE} names {name!r}.",
     )

@@ -35,7 +35,7 @@ from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import check_run_id
-from backlog_clearer.text import distinct_keys
+from backlog_clearer.text import distinct_keys, listed
 
 VARIABLE = "BACKLOG_CLEARER_CONFIG"
 
@@ -204,7 +204,7 @@ class Config(Options):
         try:
             return self.backlogs[name]
         except KeyError:
-            known = ", ".join(self.backlogs)
+            known = listed(self.backlogs, 20)
             raise UsageError(
                 f"There is no backlog {name!r}; the configuration has {known}."
                 f"{suggestion(name, list(self.backlogs))}"

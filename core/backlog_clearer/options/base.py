@@ -25,6 +25,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.options.faults import fault_text
 from backlog_clearer.options.references import is_reference, portable
 from backlog_clearer.text import counted
 
@@ -249,7 +250,7 @@ def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool = Fals
         return model.model_validate(dict(values))
     except ValidationError as error:
         lines = []
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        faults = error.errors(include_url=False, include_input=False)
         for fault in faults[:_FAULTS]:
             # Only names that the model or the caller's keys spell are shown, never a value.
             name = str(fault["loc"][0])[:_NAME] if fault["loc"] else ""
@@ -258,9 +259,10 @@ def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool = Fals
             elif fault["type"] == "missing":
                 lines.append(f"{flag(name)} is required.")
             else:
-                text = fault["msg"].removeprefix("Value error, ").rstrip(".")
                 called = "-X" if name == SETTINGS else flag(name)
-                lines.append(f"{called}: {text}." if name else f"{text}.")
+                between = ": " if fault["type"] == "value_error" else " "
+                text = fault_text(fault)
+                lines.append(f"{called}{between}{text}." if name else f"{text}.")
         if len(faults) > _FAULTS:
             lines.append(f"There are {counted(len(faults) - _FAULTS, 'further fault')}.")
         raise UsageError("\n".join(lines)) from None

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Bound, Mode, Partition, Position, Recorded, StopReason, Survey
+from backlog_clearer.options.faults import fault_text
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, RunResult, StoredPosition
@@ -233,8 +234,9 @@ def _parsed(path: str, data: bytes) -> Receipt:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        text = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{path} is not a receipt of this tool: {where}: {text}.") from error
+        raise UsageError(
+            f"{path} is not a receipt of this tool: {where}: {fault_text(first)}."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a receipt of this tool: it is not JSON ({error}).") from error
     if receipt.checksum is not None and receipt.checksum != checksum(value):

@@ -141,7 +141,7 @@ def _notes(writes: Sequence[Recorded], absent: Sequence[Recorded]) -> list[str]:
     """What the user must know of partitions that cannot be brought back, or not with their messages."""
     notes = []
     if absent:
-        names = listed([item.partition for item in absent], 20)
+        names = listed([item.partition for item in absent])
         notes.append(
             f"{counted(len(absent), 'partition')} of the receipt cannot be restored: {names}"
             f" {'does' if len(absent) == 1 else 'do'} not exist any more."
@@ -156,7 +156,7 @@ def _losses(rows: Sequence[PartitionResult], unit: str) -> tuple[str, ...]:
     lost = [(item.id, item.deleted) for item in rows if item.deleted]
     if not lost:
         return ()
-    names = listed([f"{partition} {count:,}" for partition, count in lost], 20)
+    names = listed([f"{partition} {count:,}" for partition, count in lost])
     total = amount(sum(count for _, count in lost), unit)
     return (
         f"{total} after the restored positions no longer exist and cannot be brought back: {names}.",

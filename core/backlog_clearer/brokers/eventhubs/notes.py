@@ -47,7 +47,7 @@ def live_processors(owners: Sequence[Ownership], expiration_s: float) -> tuple[s
     for name in names:
         owned = sorted({owner.number for owner in fresh if owner.name == name})
         age = min(owner.age_s for owner in fresh if owner.name == name)
-        numbers = ", ".join(map(str, owned))
+        numbers = listed(owned)
         texts.append(f"processor {name} (partitions {numbers}; renewed {max(0.0, age):.0f} s ago)")
     return tuple(texts)
 
