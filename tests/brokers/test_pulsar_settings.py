@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, StreamNativeOptions, derived_admin_url
-from backlog_clearer.brokers.pulsar.service_url import Address, addresses
+from backlog_clearer.brokers.pulsar.service_url import Address, addresses, admin_addresses
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import build
 
@@ -110,3 +110,40 @@ def test_streamnative_needs_tls_and_a_login(changes: dict[str, str], expected: s
     with pytest.raises(UsageError) as raised:
         build(StreamNativeOptions, {**NAMES, **changes})
     assert expected in str(raised.value)
+
+
+def test_streamnative_has_a_default_subscription() -> None:
+    """Without --subscription, the StreamNative profile uses "backlog-clearer"; the plain one requires one."""
+    values = {"service_url": "pulsar+ssl://c.snio.cloud", "topic": "orders", "token": "t"}
+    assert build(StreamNativeOptions, values).subscription == "backlog-clearer"
+    with pytest.raises(UsageError, match="--subscription is required"):
+        build(PulsarOptions, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://a:8080/", ("http://a:8080",)),
+        ("http://a:8080,b:8081", ("http://a:8080", "http://b:8081")),
+        ("https://a/pulsar,https://b:8443/", ("https://a/pulsar", "https://b:8443")),
+        ("http://[::1]:8080,[::2]", ("http://[::1]:8080", "http://[::2]")),
+        ("none", None),
+    ],
+)
+def test_the_admin_api_may_have_several_addresses_or_none(
+    text: str, expected: tuple[str, ...] | None
+) -> None:
+    """Addresses are separated by commas, as in service URLs; "none" switches the API off."""
+    options = build(PulsarOptions, {**NAMES, "service_url": "pulsar://a", "admin_url": text})
+    assert (None if options.admin is None else admin_addresses(options.admin)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a:8080", "http://a:8080,", "http://me:s3cret@a", "http://a:0", "ftp://a", "http://a?b=1", ""],
+)
+def test_an_admin_url_that_cannot_be_used_is_refused(text: str) -> None:
+    """It is refused before any connection, and no password is shown."""
+    with pytest.raises(UsageError, match="--admin-url") as raised:
+        build(PulsarOptions, {**NAMES, "service_url": "pulsar://a", "admin_url": text})
+    assert "s3cret" not in str(raised.value)

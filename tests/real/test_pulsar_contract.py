@@ -32,11 +32,9 @@ class TestShared(Contract):
 class BlindBench(PulsarBench):
     """The same without the admin API, as far as that allows."""
 
-    unit_is_messages = False  # there is no backlog figure
     cuts_by_time = cuts_by_count = shows_age = False
     detects_live = False
-    refuses_missing = False
-    changes: ClassVar[dict[str, Any]] = {"admin_url": None, "assume_exists": True}
+    changes: ClassVar[dict[str, Any]] = {"admin_url": "none"}
 
     def recreate(self) -> None:
         """The binary protocol has nothing that tells a topic from another one of its name."""

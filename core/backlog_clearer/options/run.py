@@ -99,7 +99,9 @@ class RunOptions(BoundOptions):
     )
     force: bool = Field(False, description="proceed even if consumers are attached")
     new: bool = Field(
-        False, description="the name is meant to be new: proceed although a similar one is in use"
+        False,
+        description="the name is meant to be new: proceed although a similar one is in use;"
+        " Pulsar: create the subscription",
     )
     ages: bool = Field(
         True,

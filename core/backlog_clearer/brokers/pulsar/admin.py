@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 
+from backlog_clearer.brokers.pulsar.admin_connection import AdminConnection, AdminHosts, Asked
 from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.errors import (
-    ANOTHER_NAME,
     LOGIN_HINT,
     NoSubscriptionError,
     NotFoundError,
@@ -34,7 +34,6 @@ from backlog_clearer.brokers.pulsar.figures import (
 from backlog_clearer.brokers.pulsar.oauth2 import TIMEOUT_S
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
-from backlog_clearer.brokers.shared.http import whole_answer
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.options.base import MOST_PARTITIONS
@@ -44,42 +43,26 @@ _AT_ONCE = 8  # requests under way: a broker serves all its administrators with 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _BUSY = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
-
-
-class _Session(requests.Session):
-    """Keeps the login when a broker redirects to the owner of a topic, which has another host or port.
-
-    Never when the redirect leads from HTTPS to HTTP.
-    """
-
-    def should_strip_auth(self, old_url: str, new_url: str) -> bool:
-        """Whether the login is left out of the next request."""
-        return urlsplit(old_url).scheme == "https" != urlsplit(new_url).scheme
-
-
-class _AnyName(requests.adapters.HTTPAdapter):
-    """Accepts a trusted certificate of another host."""
-
-    def init_poolmanager(self, *args: Any, **settings: Any) -> None:
-        """Open connections without comparing names."""
-        super().init_poolmanager(*args, **settings, assert_hostname=False)
+_STARTING = frozenset({502, 503, 504})  # a host that starts or stops, or a proxy that reaches none
 
 
 class Admin:
     """One HTTP session with the admin API; for one thread."""
 
-    def __init__(self, url: str, options: PulsarOptions, access: Access) -> None:
-        self.url = url
+    def __init__(self, hosts: AdminHosts, options: PulsarOptions, access: Access) -> None:
+        self._hosts = hosts
         self._options = options
         self._access = access
-        self._http = _Session()
-        self._http.trust_env = False  # a .netrc or proxy would replace the login or the address
-        self._http.verify = options.tls_trust_certs or True
-        if not access.check_names:
-            self._http.mount("https://", _AnyName())
-        if own := access.login.certificate:
-            key = access.login.certificate_key
-            self._http.cert = (own, key) if key else own
+        self._http = AdminConnection(hosts, options, access)
+
+    @property
+    def url(self) -> str:
+        """The address that answered last."""
+        return self._hosts.url
+
+    def another(self) -> Admin:
+        """A separate session with the same API, for another thread."""
+        return Admin(self._hosts, self._options, self._access)
 
     def call(
         self,
@@ -95,45 +78,33 @@ class Admin:
         Raises `NotFoundError`, `TransientError` or `BrokerError`, each with the address and what to
         check, never with a token.
         """
-        headers = self._access.headers()
-        url = f"{self.url}/admin/{version}/{path}"
-        try:
-            answer = whole_answer(
-                self._http.request, method, url,
-                timeout_s=TIMEOUT_S, params=query, json=body, headers=headers,
-            )  # fmt: skip
-        except requests.exceptions.SSLError as error:
-            another = ANOTHER_NAME if "match" in str(error).lower() else ""
-            raise BrokerError(
-                f"{self.url} has a certificate that is not trusted, or does not use TLS: check"
-                f" --tls-trust-certs and --admin-url{another}."
-            ) from None
-        except (requests.RequestException, ValueError):
-            raise UnreachableError(
-                f"The admin API at {self.url} does not answer: check --admin-url."
-            ) from None
-        status = answer.status_code
+        answer = self._http.request(Asked(method, f"/admin/{version}/{path}", query, body))
+        where, status = self.url, answer.status_code
         if status == requests.codes.unauthorized:
-            raise BrokerError(f"The admin API at {self.url} refused the login: {LOGIN_HINT}.")
+            raise BrokerError(f"The admin API at {where} refused the login: {LOGIN_HINT}.")
         if status == requests.codes.forbidden:
             raise BrokerError(
-                f"The admin API at {self.url} does not permit {method} {path}: the role needs consume"
+                f"The admin API at {where} does not permit {method} {path}: the role needs consume"
                 " permission on the topic; see docs/pulsar.md."
             )
-        if status == requests.codes.not_found:
-            raise NotFoundError(f"{self.url}: {self._reason(answer)}")
+        if status in _STARTING:
+            self._hosts.leave(where)
         if status in _BUSY:
             raise TransientError(
-                f"{self.url} answered {status} to {method} {path}: {self._reason(answer)}"
+                f"{where} answered {status} to {method} {path}: {self._reason(answer)}"
             )
-        if not answer.ok:
-            raise BrokerError(
-                f"{self.url} answered {status} to {method} {path}: {self._reason(answer)}"
-            )
+        if not answer.ok and status != requests.codes.not_found:
+            raise BrokerError(f"{where} answered {status} to {method} {path}: {self._reason(answer)}")
         try:
-            return answer.json() if answer.content else None
+            found = answer.json() if answer.content else None
         except ValueError:
-            raise BrokerError(f"{self.url} is not a Pulsar admin API: check --admin-url.") from None
+            raise BrokerError(
+                f"{where} is not a Pulsar admin API: it answers {status} to {method} {path} with a page that"
+                " is not JSON. Check --admin-url."
+            ) from None
+        if status == requests.codes.not_found:
+            raise NotFoundError(f"{where}: {self._reason(answer)}")
+        return found
 
     def each(self, items: Sequence[_T], ask: Callable[[Admin, _T], _R]) -> list[_R | ClearerError]:
         """Call a function for each item, several at a time, each with a session that no other thread uses.
@@ -156,7 +127,7 @@ class Admin:
         def open_worker() -> Callable[[_T], _R]:
             admin = next(own, None)  # the first thread uses this session
             if admin is None:
-                admin = Admin(self.url, self._options, self._access)
+                admin = self.another()
                 opened.append(admin)
             return partial(work, admin)
 
@@ -176,11 +147,15 @@ class Admin:
                 raise FigureError(f"partitions is {count:,}, which is more than {MOST_PARTITIONS:,}")
             return count
 
-    def stats(self, topic: str, subscription: str) -> SubscriptionStats:
-        """Statistics of a subscription of one partition's topic; raises `NoSubscriptionError`, too."""
+    def stats(self, topic: str, subscription: str, *, missing_ok: bool = False) -> SubscriptionStats:
+        """Statistics of a subscription of one partition's topic.
+
+        Raises `NoSubscriptionError`, too, unless `missing_ok`.
+        """
         query = {"getPreciseBacklog": "true", "subscriptionBacklogSize": "true"}
         with self._checked(topic):
-            return parse_stats(self._object(f"{_path(topic)}/stats", query=query), subscription, topic)
+            found = self._object(f"{_path(topic)}/stats", query=query)
+            return parse_stats(found, subscription, topic, missing_ok=missing_ok)
 
     def first_from(self, topic: str, when_ms: int) -> Place | None:
         """The first entry of one partition's topic that was published at a time or later; may be yet to come.
@@ -203,27 +178,29 @@ class Admin:
             mine = required_object(found, subscription)
             return optional_count(mine, "earliestMsgPublishTimeInBacklog")
 
-    def layout(self, topic: str, subscription: str) -> Layout:
-        """Ledgers and the subscription's cursor of one partition's topic."""
+    def layout(self, topic: str, subscription: str, *, missing_ok: bool = False) -> Layout:
+        """Ledgers and the subscription's cursor of one partition's topic; `missing_ok`: see `parse_layout`."""
         with self._checked(topic):
-            return parse_layout(self._object(f"{_path(topic)}/internalStats"), subscription)
+            found = self._object(f"{_path(topic)}/internalStats")
+            return parse_layout(found, subscription, missing_ok=missing_ok)
 
-    def origins(self, topic: str, subscription: str) -> Origins:
+    def origins(self, topic: str, subscription: str, *, missing_ok: bool = False) -> Origins:
         """When one partition's topic and its subscription were created.
 
         The broker reads it from the metadata store, without loading the topic. Raises `NoSubscriptionError`,
-        too. Where the role may not ask this, `stats` shows whether topic and subscription exist.
+        too, unless `missing_ok`. Where the role may not ask this, `stats` shows whether topic and subscription
+        exist.
         """
         try:
             found = self._object(f"{_path(topic)}/internal-info")
-            return parse_origins(found, subscription, topic)
+            return parse_origins(found, subscription, topic, missing_ok=missing_ok)
         except (UnreachableError, NoSubscriptionError):
             raise
         except TransientError:  # 500 for a topic that does not exist, too
-            self.stats(topic, subscription)
+            self.stats(topic, subscription, missing_ok=missing_ok)
             raise
         except (BrokerError, FigureError):
-            self.stats(topic, subscription)
+            self.stats(topic, subscription, missing_ok=missing_ok)
             return Origins(None, None)
 
     def acknowledging(self, topic: str, subscription: str) -> int | None:
@@ -284,6 +261,20 @@ class Admin:
         if not isinstance(found, Mapping):
             raise FigureError("the answer is empty" if found is None else "the answer is not an object")
         return found
+
+    def create(self, topic: str, subscription: str) -> None:
+        """Create a subscription at the topic's start; one that exists stays as it is."""
+        start = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}  # MessageId.earliest
+        try:
+            self.call("PUT", f"{_path(topic)}/subscription/{_twice(subscription)}", body=start)
+        except TransientError:  # 409 where another slice created it meanwhile
+            try:
+                self.origins(topic, subscription)
+            except NoSubscriptionError:
+                pass
+            else:
+                return
+            raise
 
     def reset(self, topic: str, subscription: str, after: Place) -> None:
         """Move a subscription so that the next entry is the one after this place."""

@@ -12,7 +12,11 @@ from typing import Any, NamedTuple
 
 from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.connection import Connection
-from backlog_clearer.brokers.pulsar.errors import RefusalError, refusals_translated
+from backlog_clearer.brokers.pulsar.errors import (
+    RefusalError,
+    deleted_meanwhile,
+    refusals_translated,
+)
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Place
 from backlog_clearer.brokers.pulsar.service_url import Address, addresses
@@ -29,6 +33,7 @@ _SUB_TYPES = {
     SubscriptionType.FAILOVER: 2,
     SubscriptionType.KEY_SHARED: 3,
 }
+_EXISTS = "Durable subscription with the same name already exists"
 _numbers = itertools.count(secrets.randbelow(1 << 31))
 """Numbers of consumers: unique on a connection for Pulsar, on a topic over all processes for pulsar-lite."""
 
@@ -105,18 +110,51 @@ class Cluster:
     def subscribe(self, partition: Partition, topic: str, kind: SubscriptionType) -> Consumer:
         """A new consumer of one partition's topic, on the broker that owns it, without permits yet."""
         with refusals_translated(self._options.service_url, partition):
-            connection = self._owner(topic)
-            consumer = Consumer(connection, next(_numbers))
-            connection.ask(
-                Kind.SUBSCRIBE,
-                topic=topic,
-                subscription=self._options.subscription,
-                sub_type=_SUB_TYPES[kind],
-                consumer_id=consumer.number,
-                consumer_name=f"{name_of(self._run_id)}-{uuid.uuid4().hex[:8]}",
-                initial_position=EARLIEST,
-                force_topic_creation=False,
-            )
+            return self._subscribe(topic, kind)
+
+    def probe(self, partition: Partition, topic: str, kind: SubscriptionType) -> Consumer | None:
+        """Ask whether a subscription exists, and create nothing that lasts; None: it exists.
+
+        A subscription that is not durable, and so ends with its only consumer, may not have the name of a
+        durable one, as the broker states when it refuses (PersistentTopic.getNonDurableSubscription). Where
+        there is none, the result is that consumer: `end` ends it.
+        """
+        with refusals_translated(self._options.service_url, partition):
+            try:
+                return self._subscribe(topic, kind, durable=False)
+            except RefusalError as error:
+                if error.name == "NotAllowedError" and _EXISTS in error.message:
+                    return None
+                raise
+
+    def subscribe_existing(self, partition: Partition, topic: str, kind: SubscriptionType) -> Consumer:
+        """Like `subscribe`, but raises `BrokerError` where that would create the subscription."""
+        found = self.probe(partition, topic, kind)
+        if found is not None:
+            self.end(found, partition)
+            raise deleted_meanwhile(partition, self._options.subscription)
+        return self.subscribe(partition, topic, kind)
+
+    def end(self, consumer: Consumer, partition: Partition) -> None:
+        """Close a consumer now, and with one of `probe` its subscription."""
+        self._consumers.remove(consumer)
+        with refusals_translated(self._options.service_url, partition):
+            consumer.connection.ask(Kind.CLOSE_CONSUMER, consumer_id=consumer.number)
+
+    def _subscribe(self, topic: str, kind: SubscriptionType, *, durable: bool = True) -> Consumer:
+        connection = self._owner(topic)
+        consumer = Consumer(connection, next(_numbers))
+        connection.ask(
+            Kind.SUBSCRIBE,
+            topic=topic,
+            subscription=self._options.subscription,
+            sub_type=_SUB_TYPES[kind],
+            consumer_id=consumer.number,
+            consumer_name=f"{name_of(self._run_id)}-{uuid.uuid4().hex[:8]}",
+            durable=durable,
+            initial_position=EARLIEST,
+            force_topic_creation=False,
+        )
         self._consumers.append(consumer)
         return consumer
 
@@ -131,6 +169,15 @@ class Cluster:
                 partition,
             )
         return TopicEnd(last, _place(answer, "consumer_mark_delete_position"))
+
+    def backlog(self, consumer: Consumer, partition: Partition) -> int | None:
+        """Entries in the backlog of a consumer's subscription, as the broker counts them; None: not reported.
+
+        This is the figure that the broker keeps up to date, not one that it counts afresh.
+        """
+        with refusals_translated(self._options.service_url, partition):
+            answer = consumer.connection.ask(Kind.CONSUMER_STATS, consumer_id=consumer.number)
+        return int(answer.entries) if answer.HasField("entries") else None
 
     def seek(self, consumer: Consumer, partition: Partition, after: Place) -> None:
         """Move a consumer's subscription so that the next entry is the one after this place."""

@@ -21,6 +21,7 @@ _HELD = (
 _FULL = (
     " The subscription may have no more consumers (maxConsumersPerSubscription): use fewer --workers."
 )
+_TYPE = " Use another --subscription-type."
 _FINAL = {
     "TopicNotFound": "the topic does not exist, or no longer exists",
     "SubscriptionNotFound": "the subscription does not exist, or no longer exists",
@@ -54,6 +55,10 @@ class FullError(TransientError):
     """The subscription has as many consumers as it may have (maxConsumersPerSubscription)."""
 
 
+class TypeNotAllowedError(BrokerError):
+    """The topic or its namespace does not allow subscriptions of this type (subscriptionTypesEnabled)."""
+
+
 class RefusalError(Exception):
     """The broker answered a request with an error; `name` is Pulsar's name of it (ServerError)."""
 
@@ -80,6 +85,8 @@ def refusal_meaning(
     where = f"{service_url}{f', {partition}' if partition else ''}"
     if name in _LOGIN:  # the broker's own text may hold the token that it was shown
         return BrokerError(f"{where} refused the login ({name}): {LOGIN_HINT}.", partition)
+    if name == "NotAllowedError" and "sub type" in error.message:
+        return TypeNotAllowedError(f"{where}: {shortened(error.message)} ({name}).{_TYPE}", partition)
     if name in _FINAL:
         kind = NotFoundError if name == "TopicNotFound" else BrokerError
         return kind(f"{where}: {_FINAL[name]} ({name}: {shortened(error.message)}).", partition)
@@ -89,6 +96,15 @@ def refusal_meaning(
         return FullError(f"{answer}{_FULL}", partition)
     hint = _HELD if name == "ConsumerBusy" else ""
     return TransientError(f"{answer}{hint}", partition)
+
+
+def deleted_meanwhile(partition: Partition, subscription: str) -> BrokerError:
+    """The error where a subscription is gone that the survey found."""
+    return BrokerError(
+        f"{partition}: the subscription {subscription!r} was deleted since the survey; it was not created"
+        " again.",
+        partition,
+    )
 
 
 def shortened(text: str) -> str:

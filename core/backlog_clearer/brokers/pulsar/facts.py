@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backlog_clearer.brokers.pulsar.cluster import is_of
@@ -11,13 +11,15 @@ from backlog_clearer.brokers.pulsar.options import COMPETING, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Layout, Place
 from backlog_clearer.errors import BrokerError, RecreatedError
 from backlog_clearer.model import Partition, PartitionState
+from backlog_clearer.options.base import suggestion
 from backlog_clearer.source import failed_state
 from backlog_clearer.text import counted, listed
 
-_PREFERRED = (
+PREFERRED_TYPES = (
     *(SubscriptionType.FAILOVER, SubscriptionType.EXCLUSIVE),
     *(SubscriptionType.SHARED, SubscriptionType.KEY_SHARED),
 )
+NO_UNDO = "The subscription does not exist before this run creates it: restore does not delete it."
 UNKNOWN_RETENTION = "The retention policy is not known: acknowledged messages may be deleted at once."
 
 
@@ -49,6 +51,15 @@ def recreation(partition: Partition, surveyed: Origins | None, now: Origins) -> 
     return None
 
 
+def missing_subscription(wanted: str, topic: str, names: Sequence[str]) -> str:
+    """The text for a subscription that does not exist, with the nearest of the `names` that do."""
+    return (
+        f"There is no subscription {wanted!r} on {topic}; nothing was created."
+        f"{suggestion(wanted, list(names))} If it is meant to be new, use --new: it is created at the topic's"
+        " first message."
+    )
+
+
 def _other(before: str | None, now: str | None) -> bool:
     return None not in (before, now) and before != now
 
@@ -67,12 +78,12 @@ def partition_state(
     found = look.layout
     return PartitionState(
         partition,
-        position=stored_position(found),
+        position=stored_position(found) if look.stats.exists else None,
         start=str(Place(found.ledgers[0][0], -1)),
         end=str(found.canonical(found.end)),
         backlog=found.left(found.end),
         backlog_bytes=look.stats.backlog_bytes,
-        undo=undo,
+        undo=undo if look.stats.exists else NO_UNDO,
         incarnation=look.origins.topic,
     )
 
@@ -115,7 +126,9 @@ def chosen_type(
     if SubscriptionType.FAILOVER in reported:
         return SubscriptionType.FAILOVER
     types = allowed()
-    return next((kind for kind in _PREFERRED if types is None or kind in types), _PREFERRED[0])
+    return next(
+        (each for each in PREFERRED_TYPES if types is None or each in types), PREFERRED_TYPES[0]
+    )
 
 
 def system_cursor(subscription: str) -> str | None:

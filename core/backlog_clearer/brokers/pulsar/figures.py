@@ -60,12 +60,19 @@ class SubscriptionStats:
     delayed: int | None  # messages
     open_transactions: int | None  # with messages in the topic
     replicated: bool
+    expired: int | None = None  # entries, unread, since its broker loaded the topic
+    exists: bool = True
 
 
-def parse_stats(answer: Mapping[str, Any], subscription: str, topic: str) -> SubscriptionStats:
-    """Read a topic's `stats`; raises `NoSubscriptionError` or `FigureError`."""
+def parse_stats(
+    answer: Mapping[str, Any], subscription: str, topic: str, *, missing_ok: bool = False
+) -> SubscriptionStats:
+    """Read a topic's `stats`; raises `NoSubscriptionError` (unless `missing_ok`) or `FigureError`."""
     subscriptions = required_object(answer, "subscriptions")
+    transactions = optional_count(answer, "ongoingTxnCount")
     if subscription not in subscriptions:
+        if missing_ok:
+            return SubscriptionStats(None, (), None, 0, transactions, replicated=False, exists=False)
         raise NoSubscriptionError(topic, list(subscriptions))
     mine = required_object(subscriptions, subscription)
     return SubscriptionStats(
@@ -76,8 +83,9 @@ def parse_stats(answer: Mapping[str, Any], subscription: str, topic: str) -> Sub
         ),
         backlog_bytes=optional_count(mine, "backlogSize"),
         delayed=optional_count(mine, "msgDelayed"),
-        open_transactions=optional_count(answer, "ongoingTxnCount"),
+        open_transactions=transactions,
         replicated=bool(mine.get("isReplicated") or mine.get("replicated")),
+        expired=optional_count(mine, "totalMsgExpired"),
     )
 
 
@@ -101,11 +109,15 @@ def cursor_name(subscription: str) -> str:
     return quote_plus(subscription, safe="*").replace("~", "%7E")
 
 
-def parse_origins(answer: Mapping[str, Any], subscription: str, topic: str) -> Origins:
-    """Read a topic's `internal-info`; raises `NoSubscriptionError` or `FigureError`."""
+def parse_origins(
+    answer: Mapping[str, Any], subscription: str, topic: str, *, missing_ok: bool = False
+) -> Origins:
+    """Read a topic's `internal-info`; raises `NoSubscriptionError` (unless `missing_ok`) or `FigureError`."""
     cursors = required_object(answer, "cursors")
     name = cursor_name(subscription)
     if name not in cursors:
+        if missing_ok:
+            return Origins(_creation(answer), None)
         raise NoSubscriptionError(topic, [unquote_plus(str(each)) for each in cursors])
     return Origins(_creation(answer), _creation(required_object(cursors, name)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.cluster import Cluster
 from backlog_clearer.brokers.pulsar.connection import Connection
 from backlog_clearer.brokers.pulsar.errors import FullError, refusals_translated
@@ -36,7 +35,11 @@ class PulsarLane:
                 self._admin.check([claim.partition for claim in claims])
             for claim in claims:
                 key = claim.partition
-                consumer = self._cluster.subscribe(key, settings.topics[key], settings.kind)
+                topic, asked = settings.topics[key], self._admin is not None
+                new = asked or settings.options.assume_exists or key in settings.missing
+                subscribe = self._cluster.subscribe if new else self._cluster.subscribe_existing
+                consumer = subscribe(key, topic, settings.kind)
+                settings.missing.discard(key)
                 figures = self._admin.figures(key) if self._admin else None
                 self._readers[consumer.number] = ClaimReader(claim, settings, consumer, figures)
             self._begin()  # only when all are subscribed: messages would arrive between the answers
@@ -179,8 +182,6 @@ class PulsarLane:
 
 
 def _admin(settings: LaneSettings) -> LaneAdmin | None:
-    options = settings.options
-    if options.admin is None:
+    if settings.admin is None:
         return None
-    session = Admin(options.admin, options, settings.access)
-    return LaneAdmin(session, options.subscription, settings.topics, settings.origins)
+    return LaneAdmin(settings.admin(), settings.options.subscription, settings.topics, settings.origins)

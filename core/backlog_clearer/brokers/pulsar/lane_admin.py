@@ -6,7 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from backlog_clearer.brokers.pulsar.admin import Admin
-from backlog_clearer.brokers.pulsar.errors import NoSubscriptionError, NotFoundError
+from backlog_clearer.brokers.pulsar.errors import (
+    NoSubscriptionError,
+    NotFoundError,
+    UnreachableError,
+    deleted_meanwhile,
+)
 from backlog_clearer.brokers.pulsar.facts import recreation
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.gaps import FreshFigures
@@ -49,7 +54,9 @@ class LaneAdmin:
         """Why partitions that `check` accepted are not the same any more; asked only once in a while.
 
         A consumer's acknowledgements reach only the topic and subscription that it was opened on, so nothing
-        is lost where the admin API does not answer: the broker closes the consumer when either is deleted.
+        is lost where the admin API is not reached at all: the broker closes the consumer when either is
+        deleted. Raises `TransientError` where it is reached and has no figures of a partition: that topic may
+        be about to be deleted or created, and its messages must not be counted as acknowledged.
         """
         now = time.monotonic()
         interval = self._pause or max(_CHECK_S, len(partitions) / _CHECKS_A_SECOND)
@@ -57,24 +64,26 @@ class LaneAdmin:
             return {}
         answers = self._admin.each(partitions, self._one)
         self._checked_at = time.monotonic()
-        found = {}
+        found: dict[Partition, str] = {}
+        unknown: TransientError | None = None
         self._pause = 0.0
         for partition, answer in zip(partitions, answers, strict=True):
-            if isinstance(answer, TransientError):
+            if isinstance(answer, UnreachableError):
                 self._pause = _PAUSE_S
+            elif isinstance(answer, TransientError):
+                unknown = unknown or answer
             elif isinstance(answer, ClearerError):
                 found[partition] = str(answer)
+        if unknown:
+            self._checked_at = 0.0
+            raise unknown
         return found
 
     def _one(self, admin: Admin, partition: Partition) -> None:
         try:
             now = admin.origins(self._topics[partition], self._subscription)
         except NoSubscriptionError:
-            raise BrokerError(
-                f"{partition}: the subscription {self._subscription!r} was deleted since the survey; it was"
-                " not created again.",
-                partition,
-            ) from None
+            raise deleted_meanwhile(partition, self._subscription) from None
         except NotFoundError:
             raise BrokerError(
                 f"{partition}: the topic {self._topics[partition]} was deleted since the survey.",

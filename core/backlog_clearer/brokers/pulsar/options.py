@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
 from backlog_clearer.brokers.pulsar.login import file_of, plugin_kind
-from backlog_clearer.brokers.pulsar.service_url import addresses, bracketed
+from backlog_clearer.brokers.pulsar.service_url import addresses, admin_addresses, bracketed
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import StrEnum
 from backlog_clearer.options.base import ExistingFile, Name, SystemOptions, flag
@@ -32,6 +31,9 @@ class SubscriptionType(StrEnum):
     KEY_SHARED = "key_shared"
 
 
+NO_ADMIN = "none"
+"""The value of --admin-url that switches the admin API off."""
+
 COMPETING = frozenset({SubscriptionType.SHARED, SubscriptionType.KEY_SHARED})
 """The types whose consumers share a partition's messages, and acknowledge them one by one."""
 
@@ -51,8 +53,8 @@ class PulsarOptions(SystemOptions):
     subscription: Name = Field(min_length=1, description="subscription whose backlog is cleared")
     admin_url: str | None = Field(
         None,
-        description="the admin REST API, as in http://HOST:8080; derived where the service URL"
-        " has a default port or is StreamNative's",
+        description="the admin REST API, as in http://HOST:8080, or http://HOST:PORT,HOST:PORT for several;"
+        " derived where the service URL has a default port or is StreamNative's; none: do without it",
     )
     listener_name: str | None = Field(
         None,
@@ -65,7 +67,7 @@ class PulsarOptions(SystemOptions):
     )
     assume_exists: bool = Field(
         False,
-        description="proceed without the admin API, which alone shows whether the subscription exists:"
+        description="without the admin API: do not ask the broker whether the subscription exists;"
         " a mistyped one is then created",
     )
     token: SecretStr | None = Field(None, description="JWT, better as ${env:NAME} or ${file:PATH}")
@@ -125,12 +127,9 @@ class PulsarOptions(SystemOptions):
     @field_validator("admin_url")
     @classmethod
     def _is_admin_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise ValueError("write it as http://HOST:8080 or https://HOST:8443, without a user")
-        return url.rstrip("/")
+        if url is None or url == NO_ADMIN:
+            return url
+        return ",".join(admin_addresses(url))
 
     @field_validator("topic")
     @classmethod
@@ -169,10 +168,10 @@ class PulsarOptions(SystemOptions):
             raise ValueError("--tls-key needs --tls-certificate")
         if self.tls_certificate and not self.service_url.startswith("pulsar+ssl://"):
             raise ValueError("--tls-certificate needs a --service-url that starts with pulsar+ssl://")
-        if self.admin is None and not self.assume_exists:
+        if self.admin is None and self.admin_url != NO_ADMIN and not self.assume_exists:
             raise ValueError(
-                "--admin-url is needed: it cannot be derived from this service URL. Without the admin API"
-                " it is not known whether the subscription exists; use --assume-exists to proceed"
+                "--admin-url is needed: it cannot be derived from this service URL. Use --admin-url none to do"
+                " without it, or --assume-exists where that does not suffice: see docs/pulsar.md"
             )
         return self
 
@@ -188,12 +187,18 @@ class PulsarOptions(SystemOptions):
 
     @property
     def admin(self) -> str | None:
-        """The admin API's address, where it is given or can be derived; None: not known."""
+        """The admin API's addresses, separated by commas, as given or derived; None: do without it."""
+        if self.admin_url == NO_ADMIN:
+            return None
         return self.admin_url or derived_admin_url(self.service_url)
 
 
 class StreamNativeOptions(PulsarOptions):
     """One subscription on StreamNative Cloud: Pulsar with TLS and a login."""
+
+    subscription: Name = Field(
+        "backlog-clearer", min_length=1, description="subscription whose backlog is cleared"
+    )
 
     @model_validator(mode="after")
     def _tls_and_login(self) -> Self:

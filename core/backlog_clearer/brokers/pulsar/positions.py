@@ -111,10 +111,11 @@ class Layout:
         return at
 
 
-def parse_layout(stats: Mapping[str, Any], subscription: str) -> Layout:
+def parse_layout(stats: Mapping[str, Any], subscription: str, *, missing_ok: bool = False) -> Layout:
     """Read `internalStats`; raises `FigureError` for what is missing or cannot be.
 
-    A position of the subscription after the end of the topic is one of these.
+    A position of the subscription after the end of the topic is one of these. `missing_ok`: a subscription that
+    does not exist is at the topic's start.
     """
     end = _stored_place(stats, "lastConfirmedEntry")
     sizes = {
@@ -128,7 +129,10 @@ def parse_layout(stats: Mapping[str, Any], subscription: str) -> Layout:
     # The broker reads the figures one after the other: count entries confirmed meanwhile, too.
     if end.ledger in sizes:
         sizes[end.ledger] = max(sizes[end.ledger], end.entry + 1)
-    cursor = _cursor(required_object(stats, "cursors"), subscription)
+    cursors = required_object(stats, "cursors")
+    if missing_ok and cursor_name(subscription) not in cursors:
+        return Layout(tuple(sorted(sizes.items())), end, Place(min(sizes), -1))
+    cursor = _cursor(cursors, subscription)
     found = Layout(
         tuple(sorted(sizes.items())),
         end,

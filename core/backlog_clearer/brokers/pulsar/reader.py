@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.cluster import Consumer
 from backlog_clearer.brokers.pulsar.figures import Origins
@@ -88,6 +89,8 @@ class LaneSettings:
     answer_s: float  # silence after which a connection counts as dead
     permits: int  # messages that the broker may send to one consumer in advance
     acknowledgements: Acknowledgements
+    admin: Callable[[], Admin] | None  # opens a session; None: there is no admin API
+    missing: set[Partition]  # whose subscription the run may create, and the admin API did not
 
     @property
     def competing(self) -> bool:

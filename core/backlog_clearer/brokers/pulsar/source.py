@@ -7,27 +7,29 @@ the last entry and the mark-delete position: enough to prove that nothing is lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import cast
 
 from backlog_clearer.brokers.pulsar.admin import Admin
-from backlog_clearer.brokers.pulsar.auth import access
-from backlog_clearer.brokers.pulsar.cluster import Cluster
+from backlog_clearer.brokers.pulsar.admin_connection import AdminHosts
+from backlog_clearer.brokers.pulsar.auth import Access, access
+from backlog_clearer.brokers.pulsar.blind import Blind
 from backlog_clearer.brokers.pulsar.cuts import bound_note, cut_topics, publish_times
 from backlog_clearer.brokers.pulsar.errors import (
     NoSubscriptionError,
     NotFoundError,
     UnreachableError,
+    deleted_meanwhile,
 )
 from backlog_clearer.brokers.pulsar.facts import (
-    UNKNOWN_RETENTION,
     PartitionFacts,
     attached_consumers,
     chosen_type,
+    missing_subscription,
     partition_state,
     recreation,
     stored_position,
@@ -38,10 +40,10 @@ from backlog_clearer.brokers.pulsar.facts import (
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.lane import PulsarLane
 from backlog_clearer.brokers.pulsar.lasting import stored_now, warn_of_unstored
-from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
+from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
-from backlog_clearer.brokers.pulsar.wire import CUMULATIVE
+from backlog_clearer.brokers.pulsar.service_url import admin_addresses
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
 from backlog_clearer.model import (
     Bound,
@@ -60,15 +62,9 @@ from backlog_clearer.model import (
 )
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.source import failed_state
+from backlog_clearer.text import counted
 
 _BATCHES = 25  # of --batch-size messages: the permits of one consumer
-_BLIND = (
-    "Without --admin-url, the backlog and attached consumers are not known, and a subscription that did not"
-    " exist was created by this survey. A topic or subscription that is deleted and created again during the"
-    " run is not noticed."
-)
-_NO_POSITION = "Neither the admin API nor the broker reports the position: it cannot be restored."
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
 
 
@@ -85,12 +81,14 @@ class PulsarSource:
         self._run = run
         self._run_id = run_id
         self._access = access(options)
-        self._admin = Admin(options.admin, options, self._access) if options.admin else None
+        self._admin = _admin(options, self._access)
         self._topics: dict[Partition, str] = {}
         self._layouts: dict[Partition, Layout] = {}
         self._origins: dict[Partition, Origins] = {}
         self._kind = options.subscription_type
         self._acknowledgements = Acknowledgements()
+        self._blind = Blind(options, run, run_id, self._access, self._acknowledgements)
+        self._missing: set[Partition] = set()  # partitions that do not have the subscription yet
 
     @property
     def traits(self) -> Traits:
@@ -109,9 +107,27 @@ class PulsarSource:
         if self._admin:
             return self._survey(self._admin)
         try:
-            return self._survey_blind()
+            found = self._blind.survey()
         except NotFoundError:
             raise self._missing_topic(self._options.service_url) from None
+        self._kind, self._topics, self._missing = found.kind, found.topics, found.missing
+        return self._surveyed(found.states, notes=(*found.notes, *self._missing_notes()))
+
+    def _surveyed(
+        self,
+        states: Sequence[PartitionState],
+        *,
+        live: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> Survey:
+        topic, subscription = self._options.topic, self._options.subscription
+        return Survey(
+            subscription=f"subscription {subscription} on {topic}",
+            identity={"topic": topic, "subscription": subscription},
+            partitions=completed(states, self._topics),
+            live=tuple(live),
+            notes=tuple(notes),
+        )
 
     def _name(self, topics: Sequence[tuple[int, str]]) -> dict[Partition, str]:
         self._topics = {Partition(self._options.topic, number): name for number, name in topics}
@@ -122,13 +138,6 @@ class PulsarSource:
         with suppress(BrokerError):
             near = suggestion(topic, admin.topics(topic)) if admin else ""
         return UsageError(f"There is no topic {topic} at {where}; nothing was created.{near}")
-
-    def _missing_subscription(self, topic: str, names: Sequence[str]) -> str:
-        wanted = self._options.subscription
-        return (
-            f"There is no subscription {wanted!r} on {topic}; nothing was created."
-            f"{suggestion(wanted, list(names))}"
-        )
 
     def _survey(self, admin: Admin) -> Survey:
         options = self._options
@@ -148,13 +157,9 @@ class PulsarSource:
         )
         undo = undo_obstacle(admin.retention(options.topic))
         states = [partition_state(key, look, undo) for key, look in looks.items()]
-        return Survey(
-            subscription=f"subscription {options.subscription} on {options.topic}",
-            identity={"topic": options.topic, "subscription": options.subscription},
-            partitions=completed(states, topics),
-            live=tuple(attached_consumers(found, self._run_id)),
-            notes=(*survey_notes(self._kind, found), *self._system_notes()),
-        )
+        self._missing = {key for key, look in found.items() if not look.stats.exists}
+        notes = (*survey_notes(self._kind, found), *self._system_notes(), *self._missing_notes())
+        return self._surveyed(states, live=[*attached_consumers(found, self._run_id)], notes=notes)
 
     def _looks(
         self, admin: Admin, partitions: Sequence[Partition]
@@ -185,73 +190,56 @@ class PulsarSource:
 
     def _look(self, admin: Admin, partition: Partition, *, transactions: bool = True) -> PartitionFacts:
         topic, subscription = self._topics[partition], self._options.subscription
+        new = self._run.new
         try:
-            stats = admin.stats(topic, subscription)
+            stats = admin.stats(topic, subscription, missing_ok=new)
         except NoSubscriptionError as error:
-            raise NoSubscriptionError(
-                topic, error.names, self._missing_subscription(topic, error.names)
-            ) from None
+            text = missing_subscription(subscription, topic, error.names)
+            raise NoSubscriptionError(topic, error.names, text) from None
         except NotFoundError:
             raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
         acknowledging = admin.acknowledging(topic, subscription) if transactions else None
         # Creation before positions: a topic created anew in between is then found by its creation later.
-        origins = admin.origins(topic, subscription)
-        return PartitionFacts(stats, admin.layout(topic, subscription), origins, acknowledging)
-
-    def _survey_blind(self) -> Survey:
-        """A survey without the admin API: the partitions, and the last entry of each."""
-        options = self._options
-        if self._kind is SubscriptionType.AUTO:
-            self._kind = SubscriptionType.FAILOVER
-        states = []
-        with self._cluster() as cluster:
-            topics = self._name(numbered(options.topic, cluster.partitions(options.topic)))
-            failed: list[BrokerError] = []
-            for partition in self._run.choose(topics, competing=True):
-                try:
-                    states.append(self._state_blind(cluster, partition))
-                except BrokerError as error:
-                    failed.append(error)
-                    states.append(failed_state(partition, error))
-        if failed and len(failed) == len(states):
-            raise failed[0]
-        return Survey(
-            subscription=f"subscription {options.subscription} on {options.topic}",
-            identity={"topic": options.topic, "subscription": options.subscription},
-            partitions=completed(states, topics),
-            notes=(_BLIND,),
-        )
-
-    def _state_blind(self, cluster: Cluster, partition: Partition) -> PartitionState:
-        consumer = cluster.subscribe(partition, self._topics[partition], self._kind)
-        last = cluster.last(consumer, partition)
-        seen = _by_position(partition, last.mark_delete, last.end)
-        return PartitionState(
-            partition,
-            position=seen.position,
-            start=None,
-            end=str(last.end),
-            backlog=seen.left,
-            undo=_NO_POSITION if seen.position is None else UNKNOWN_RETENTION,
-        )
-
-    @contextmanager
-    def _cluster(self) -> Iterator[Cluster]:
-        cluster = Cluster(self._options, self._access, self._run_id)
-        try:
-            yield cluster
-        finally:
-            cluster.close()
+        origins = admin.origins(topic, subscription, missing_ok=new)
+        layout = admin.layout(topic, subscription, missing_ok=new)
+        return PartitionFacts(stats, layout, origins, acknowledging)
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
-        """Nothing to create: the receipt's positions suffice, as far as retention keeps messages.
+        """Nothing to create for an undo: the receipt's positions suffice, as far as retention keeps messages.
 
-        Raises `RefusedError` for one of Pulsar's own cursors, unless the run is forced.
+        Creates the subscription where it does not exist, which the survey allowed only with --new. Raises
+        `RefusedError` for one of Pulsar's own cursors, unless the run is forced.
         """
-        del partitions, mode
+        del mode
         notes = self._system_notes()
         if notes and not self._run.force:
             raise RefusedError(f"{notes[0]} Nothing was changed; use --force to proceed.")
+        missing = [partition for partition in partitions if partition in self._missing]
+        if self._admin is None or not missing:  # without the admin API, a lane creates it
+            return
+        for partition, created in zip(missing, self._admin.each(missing, self._create), strict=True):
+            if isinstance(created, ClearerError):
+                raise created
+            self._origins[partition] = created
+            self._missing.discard(partition)
+
+    def _create(self, admin: Admin, partition: Partition) -> Origins:
+        topic, subscription = self._topics[partition], self._options.subscription
+        admin.create(topic, subscription)
+        created = admin.origins(topic, subscription)
+        other = recreation(partition, self._origins.get(partition), created)
+        if other:
+            raise other
+        return created
+
+    def _missing_notes(self) -> Sequence[str]:
+        if not self._missing:
+            return ()
+        partitions = counted(len(self._missing), "partition")
+        name = repr(self._options.subscription)
+        return (
+            f"Subscription {name} does not exist in {partitions}: a run creates it, at the first message.",
+        )
 
     def _system_notes(self) -> Sequence[str]:
         lost = system_cursor(self._options.subscription)
@@ -273,6 +261,8 @@ class PulsarSource:
                 answer_s=self._run.answer_seconds,
                 permits=_BATCHES * self._run.batch_size,
                 acknowledgements=self._acknowledgements,
+                admin=self._admin.another if self._admin else None,
+                missing=self._missing,
             ),
             claims,
         )
@@ -283,7 +273,7 @@ class PulsarSource:
         After the lanes are closed, the broker is made to store a position up to which all is acknowledged.
         """
         if self._admin is None:
-            return self._remaining_blind(targets)
+            return self._blind.remaining(targets)
         partitions = list(targets)
         answers = self._admin.each(partitions, self._left)
         found = []
@@ -318,39 +308,15 @@ class PulsarSource:
         topic, subscription = self._topics[partition], self._options.subscription
         try:
             # Positions before creation: those of a topic created anew never come with the former creation.
-            layout = admin.layout(topic, subscription)
-            origins = admin.origins(topic, subscription)
+            new = partition in self._missing
+            layout = admin.layout(topic, subscription, missing_ok=new)
+            origins = admin.origins(topic, subscription, missing_ok=new)
         except NoSubscriptionError:
-            raise UsageError(self._missing_subscription(topic, ())) from None
+            raise deleted_meanwhile(partition, subscription) from None
         other = recreation(partition, self._origins.get(partition), origins)
         if other:
             raise other
         return layout, origins.topic
-
-    def _remaining_blind(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
-        # Asking takes a consumer, which would displace a lane's, except where all share messages.
-        if self._acknowledgements.lanes and self._kind is not SubscriptionType.SHARED:
-            return [self._acknowledged(key, target) for key, target in targets.items()]
-        found = []
-        with self._cluster() as cluster:
-            for partition, target in targets.items():
-                try:
-                    consumer = cluster.subscribe(partition, self._topics[partition], self._kind)
-                    last = cluster.last(consumer, partition)
-                except BrokerError as error:
-                    found.append(Remaining(partition, None, None, str(error)))
-                    continue
-                if last.mark_delete is None:
-                    found.append(self._acknowledged(partition, target))
-                    continue
-                goal = last.end if target is None else parse_place(target)
-                found.append(_by_position(partition, last.mark_delete, goal))
-        return found
-
-    def _acknowledged(self, partition: Partition, target: Position | None) -> Remaining:
-        """What is left, by what this process acknowledged in order."""
-        done = self._acknowledgements.acked.get(partition)
-        return _by_position(partition, done, None if target is None else parse_place(target))
 
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`: one request a partition for a time, none for a number of entries."""
@@ -363,7 +329,8 @@ class PulsarSource:
 
     def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
         """See `source.Dated`: the broker reads an entry of each partition."""
-        topics = {state.partition: self._topics[state.partition] for state in states}
+        present = (state.partition for state in states if state.partition not in self._missing)
+        topics = {partition: self._topics[partition] for partition in present}
         return publish_times(self._admin, topics, self._options.subscription)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
@@ -387,7 +354,7 @@ class PulsarSource:
                 errors[partition] = BrokerError(f"The receipt's position cannot be used: {fault}.")
         incarnations = {item.partition: item.incarnation for item in moves}
         move = (
-            partial(self._move_by_admin, self._admin, incarnations) if self._admin else self._move_blind
+            partial(self._move_by_admin, self._admin, incarnations) if self._admin else self._blind.move
         )
         errors |= dict(zip(known, move(known, forward=forward), strict=True))
         outcomes = []
@@ -427,39 +394,16 @@ class PulsarSource:
 
         return admin.each(list(places), move)
 
-    def _move_blind(
-        self, places: Mapping[Partition, Place], *, forward: bool
-    ) -> Iterator[BrokerError | None]:
-        for partition, after in places.items():
-            topic, error = self._topics[partition], None
-            try:
-                if not forward:
-                    with self._cluster() as cluster:
-                        consumer = cluster.subscribe(partition, topic, self._kind)
-                        cluster.seek(consumer, partition, after)
-                elif after.entry >= 0:
-                    self._acknowledge_up_to(partition, topic, after)
-            except BrokerError as failure:
-                error = failure
-            yield error
-
-    def _acknowledge_up_to(self, partition: Partition, topic: str, last: Place) -> None:
-        """Skip without the admin API: acknowledge cumulatively, without receiving."""
-        kind = SubscriptionType.FAILOVER if self.traits.competing else self._kind
-        with self._cluster() as cluster:
-            cluster.subscribe(partition, topic, kind).acknowledge(CUMULATIVE, [last])
-        self._acknowledgements.reach(partition, last)
-
     def close(self) -> None:
         """See `source.Source`."""
         if self._admin:
             self._admin.close()
 
 
-def _by_position(partition: Partition, position: Place | None, target: Place | None) -> Remaining:
-    """What is left up to a target, by a mark-delete position only: 0 or unknown."""
-    nothing = target is not None and (target.entry < 0 or (position is not None and position >= target))
-    return Remaining(partition, None if position is None else str(position), 0 if nothing else None)
+def _admin(options: PulsarOptions, login: Access) -> Admin | None:
+    if options.admin is None:
+        return None
+    return Admin(AdminHosts(admin_addresses(options.admin)), options, login)
 
 
 def _beyond_end(target: Place, now: Layout) -> str:

@@ -54,6 +54,8 @@ class Kind(IntEnum):
     PARTITIONED_METADATA_RESPONSE = 22
     LOOKUP = 23
     LOOKUP_RESPONSE = 24
+    CONSUMER_STATS = 25
+    CONSUMER_STATS_RESPONSE = 26
     SEEK = 28
     GET_LAST_MESSAGE_ID = 29
     GET_LAST_MESSAGE_ID_RESPONSE = 30
@@ -87,6 +89,7 @@ _BODIES = {
         "consumer_id": Field(4, UINT64),
         "request_id": Field(5, UINT64),
         "consumer_name": Field(6, STRING),
+        "durable": Field(8, BOOL),  # True if it is missing
         "initial_position": Field(13, INT32),
         "force_topic_creation": Field(15, BOOL),
     },
@@ -136,6 +139,13 @@ _BODIES = {
         "error": Field(6, INT32),
         "message": Field(7, STRING),
         "proxy_through_service_url": Field(8, BOOL),
+    },
+    Kind.CONSUMER_STATS: {"request_id": Field(1, UINT64), "consumer_id": Field(4, UINT64)},
+    Kind.CONSUMER_STATS_RESPONSE: {
+        "request_id": Field(1, UINT64),
+        "error": Field(2, INT32),
+        "message": Field(3, STRING),
+        "entries": Field(15, UINT64),  # in the subscription's backlog
     },
     Kind.SEEK: {
         "consumer_id": Field(1, UINT64),

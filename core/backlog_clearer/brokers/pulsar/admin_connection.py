@@ -1,0 +1,208 @@
+"""HTTP requests to the admin API: several hosts in turn, redirects to a topic's owner, failures by name.
+
+Redirects are followed here and not by `requests`, so that the login is kept for the owner's address, which has
+another host or port, and a redirect to an address that cannot be reached is named as that.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from backlog_clearer.brokers.pulsar.auth import Access
+from backlog_clearer.brokers.pulsar.errors import ANOTHER_NAME, UnreachableError
+from backlog_clearer.brokers.pulsar.oauth2 import TIMEOUT_S
+from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.brokers.shared.http import whole_answer
+from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.text import listed
+
+_CONNECT_S = 4.0
+_MAX_REDIRECTS = 10
+_SILENT_S = 3.0  # how long an address that did not answer is not tried again
+_MOVED = frozenset({301, 302, 303})  # a client may repeat these only as GET
+_KEPT = frozenset({307, 308})  # as Pulsar redirects to the owner of a topic: the same request again
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
+
+
+class Asked(NamedTuple):
+    """One request."""
+
+    method: str
+    path: str  # after the address of the admin API
+    query: Mapping[str, str] | None
+    body: Mapping[str, Any] | None
+
+
+@dataclass
+class AdminHosts:
+    """The addresses of the admin API, for all sessions of a source; any thread may change it."""
+
+    urls: tuple[str, ...]
+    current: int = 0  # the one that answered last
+    silent: dict[str, float] = field(default_factory=dict)
+    """Addresses that a redirect led to and that did not answer, with their time.monotonic()."""
+
+    @property
+    def url(self) -> str:
+        """The address that answered last."""
+        return self.urls[self.current]
+
+    def leave(self, url: str) -> None:
+        """Have the next request begin with another address than this one, if there is one."""
+        if self.url == url:
+            self.current = (self.current + 1) % len(self.urls)
+
+
+class _AnyName(requests.adapters.HTTPAdapter):
+    """Accepts a trusted certificate of another host."""
+
+    def init_poolmanager(self, *args: Any, **settings: Any) -> None:
+        """Open connections without comparing names."""
+        super().init_poolmanager(*args, **settings, assert_hostname=False)
+
+
+class AdminConnection:
+    """One HTTP session; for one thread."""
+
+    def __init__(self, hosts: AdminHosts, options: PulsarOptions, access: Access) -> None:
+        self._hosts = hosts
+        self._access = access
+        self._http = requests.Session()
+        self._http.trust_env = False  # a .netrc or proxy would replace the login or the address
+        self._http.verify = options.tls_trust_certs or True
+        if not access.check_names:
+            self._http.mount("https://", _AnyName())
+        if own := access.login.certificate:
+            key = access.login.certificate_key
+            self._http.cert = (own, key) if key else own
+
+    def request(self, asked: Asked) -> requests.Response:
+        """The answer of the first address that gives one, from the topic's owner where it redirects.
+
+        Raises `UnreachableError` where no address answers, `TransientError` where only a redirect's target does
+        not, and `BrokerError` for a certificate that cannot be used.
+        """
+        until = time.monotonic() + TIMEOUT_S
+        failed: UnreachableError | None = None
+        for _ in self._hosts.urls:
+            base = self._hosts.url
+            try:
+                return self._follow(base, asked, until)
+            except UnreachableError as error:
+                failed = error
+                self._hosts.leave(base)
+            if time.monotonic() >= until:
+                break
+        if failed and len(self._hosts.urls) == 1:
+            raise failed
+        raise UnreachableError(
+            f"The admin API does not answer at {listed(self._hosts.urls)}: check --admin-url."
+        )
+
+    def _follow(self, base: str, asked: Asked, until: float) -> requests.Response:
+        url, login = f"{base}{asked.path}", dict(self._access.headers())
+        for number in range(_MAX_REDIRECTS):
+            answer = self._send(url, asked, login, until, base if number else None)
+            asked = asked._replace(query=None)  # a redirect's address has it
+            if answer.status_code not in _MOVED | _KEPT:
+                return answer
+            onward = urljoin(url, answer.headers.get("Location") or "")
+            if onward == url or urlsplit(onward).scheme not in ("http", "https"):
+                raise BrokerError(f"{base} redirects without a usable address: check --admin-url.")
+            if answer.status_code in _MOVED and asked.method != "GET":
+                raise BrokerError(f"{base} redirects to {_host(onward)}: give that as --admin-url.")
+            if urlsplit(url).scheme == "https" != urlsplit(onward).scheme:
+                login = {}  # never from HTTPS to HTTP
+            url = onward
+        raise TransientError(f"{base} redirects from host to host without end: check --admin-url.")
+
+    def _send(
+        self, url: str, asked: Asked, login: dict[str, str], until: float, redirected_by: str | None
+    ) -> requests.Response:
+        where, now = _host(url), time.monotonic()
+        wait_s = max(1.0, until - now)
+        if redirected_by and now - self._hosts.silent.get(where, now - _SILENT_S) < _SILENT_S:
+            raise _onward_silent(redirected_by, where)
+        try:
+            return whole_answer(
+                self._ask, asked.method, url,
+                timeout_s=wait_s, params=asked.query, json=asked.body, headers=login,
+            )  # fmt: skip
+        except (requests.RequestException, ValueError, OSError) as error:
+            fault = _tls_fault(error)
+            if fault:
+                raise BrokerError(f"{where} {fault}") from None
+            if redirected_by:
+                self._hosts.silent[where] = time.monotonic()
+                raise _onward_silent(redirected_by, where) from None
+            hint = " (does its port require https://?)" if _closed(error, url) else ""
+            raise UnreachableError(
+                f"The admin API at {where} does not answer{hint}: check --admin-url."
+            ) from None
+
+    def _ask(self, method: str, url: str, *, timeout: float, **asked: Any) -> requests.Response:
+        wait = min(_CONNECT_S, timeout), timeout  # to connect, so that other hosts have their turn
+        return self._http.request(method, url, timeout=wait, allow_redirects=False, **asked)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+def _host(url: str) -> str:
+    """A URL without its path, and without a user."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _onward_silent(asked: str, onward: str) -> TransientError:
+    return TransientError(
+        f"The admin API at {asked} redirects to {onward}, which does not answer: the broker that owns the"
+        " topic is down, or its address cannot be reached from here (then give a Pulsar proxy as --admin-url)."
+    )
+
+
+def _closed(error: Exception, url: str) -> bool:
+    """Whether the other side ended a connection without TLS before it answered."""
+    return url.startswith("http://") and "aborted" in str(error).lower()
+
+
+def _tls_fault(error: BaseException) -> str | None:
+    """What is wrong with TLS, by its cause; None: it is not about TLS, or may pass."""
+    found = _ssl_error(error)
+    if found is None or isinstance(found, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return None
+    if isinstance(found, ssl.SSLCertVerificationError):
+        reason = found.verify_message
+        another = ANOTHER_NAME if "mismatch" in reason.lower() else ""
+        return (
+            f"has a certificate that is not trusted ({reason}): check --tls-trust-certs and"
+            f" --admin-url{another}."
+        )
+    if found.reason in _NOT_TLS:
+        return "does not use TLS on this port: check the scheme and the port of --admin-url."
+    return (
+        f"has a certificate that is not trusted, or does not use TLS ({found.reason or 'handshake failed'}):"
+        " check --tls-trust-certs, --tls-certificate and --admin-url."
+    )
+
+
+def _ssl_error(error: BaseException) -> ssl.SSLError | None:
+    """The error of the TLS library inside errors of requests and urllib3."""
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, ssl.SSLError):
+            return each
+        seen.add(id(each))
+        inner = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+        waiting += [item for item in inner if isinstance(item, BaseException) and id(item) not in seen]
+    return None
