@@ -15,6 +15,7 @@ from backlog_clearer.fanout.configuration import VARIABLE, Backlog, Config, Requ
 from backlog_clearer.fanout.platform import run_of, slice_of
 from backlog_clearer.model import Mode
 from backlog_clearer.options.base import build
+from backlog_clearer.options.rate import Rate
 
 KAFKA = {"bootstrap_servers": "b:9092", "topic": "orders", "group_id": "billing"}
 
@@ -98,6 +99,14 @@ def test_the_lowest_limit_holds_for_a_request() -> None:
     assert found.job(ask(max_seconds=20, max_messages=5), deadline_s=50).run.max_messages == 5
 
 
+def test_slices_share_the_rate_of_a_run() -> None:
+    """The lowest rate holds, and a slice has its part of it."""
+    found = config(max_rate="80MB/s")
+    assert found.job(ask()).run.max_rate == "80MB/s"
+    job = found.job(ask(slice=2, total=8, max_rate="40MB/s"))
+    assert job.run.rate == Rate(5e6, of_bytes=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "request_", "hint"),
     [
@@ -105,6 +114,8 @@ def test_the_lowest_limit_holds_for_a_request() -> None:
         ({}, {"mode": "skip"}, "may only be cleared by consume"),
         ({"max_messages": 10}, {"max_messages": 11}, "allows at most 10"),
         ({"max_seconds": 10}, {"max_seconds": 10.5}, "allows at most 10.0"),
+        ({"max_rate": "1MB/s"}, {"max_rate": "2MB/s"}, "max_rate is 2MB/s, .* allows at most 1MB/s"),
+        ({"max_rate": "1MB/s"}, {"max_rate": "1/s"}, "give it in the same unit"),
     ],
 )
 def test_more_than_configured_is_refused(

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from backlog_clearer.engine.share import Budget, Share
+from backlog_clearer.engine.allowance import allowance_of
+from backlog_clearer.engine.share import Share
 from backlog_clearer.engine.worker import Worker
 from backlog_clearer.model import Claim
 from backlog_clearer.options.run import RunOptions
@@ -39,7 +40,7 @@ class Crew:
         self.workers: list[Worker] = []  # without the spare one
         self._spare: Worker | None = None
         self._lock = threading.RLock()
-        self._budget = Budget(run.max_messages, len(lanes)) if run.max_messages and lanes else None
+        self._allowance = allowance_of(run, len(lanes))
         for claims in lanes:
             shares = [Share(claim, resume=claim.resume) for claim in claims]
             self.shares += shares
@@ -53,7 +54,7 @@ class Crew:
             run=self.run,
             halt=self.halt,
             crew=self,
-            budget=self._budget,
+            allowance=self._allowance,
             spare=spare,
         )
 

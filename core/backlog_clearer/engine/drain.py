@@ -137,16 +137,16 @@ class _Silence:
     """For how long a worker has received nothing, apart from the time that it was told to wait."""
 
     since: float
-    throttled_s: float = 0.0  # of the worker, just before it received something last
+    excused_s: float = 0.0  # of the worker, just before it received something last
     last_s: float = 0.0  # of the worker, when it was looked at last
 
     def seconds(self, worker: Worker, now: float) -> float:
         """The silence so far."""
         latest = max(worker.progress_at, worker.opened_at)
         if latest > self.since:  # an answer with messages may itself throttle
-            self.since, self.throttled_s = latest, self.last_s
-        self.last_s = worker.throttled_s
-        return max(0.0, now - self.since - (self.last_s - self.throttled_s))
+            self.since, self.excused_s = latest, self.last_s
+        self.last_s = worker.excused_s
+        return max(0.0, now - self.since - (self.last_s - self.excused_s))
 
 
 class _Watch:

@@ -16,13 +16,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from backlog_clearer.engine.share import Budget, Share
+from backlog_clearer.engine.allowance import GRANT_POLL_S, Allowance
+from backlog_clearer.engine.share import Share
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
-from backlog_clearer.model import Partition
+from backlog_clearer.model import Advance, Partition
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Lane, Source
 from backlog_clearer.text import counted
@@ -30,8 +31,7 @@ from backlog_clearer.text import counted
 _LOG = logging.getLogger("backlog_clearer")
 
 READ_WAIT_S = 0.25  # how long a read may wait; also how soon a worker notices that it must stop
-GRANTED_WAIT_S = 0.05  # the same where it holds a part of max_messages that other workers could use
-GRANT_POLL_S = 0.01  # between two attempts to get a part that another worker gave back
+GRANTED_WAIT_S = 0.05  # the same where it holds a part of a limit that other workers could use
 BACKOFF_FIRST_S = 0.2
 BACKOFF_LAST_S = 8.0
 ATTEMPT_LAST_S = BACKOFF_LAST_S + 15.0  # the longest that an attempt takes, and the wait before it
@@ -86,7 +86,7 @@ class Worker:
         run: RunOptions,
         halt: threading.Event,
         crew: Exchange,
-        budget: Budget | None,
+        allowance: Allowance | None,
         spare: bool = False,
     ) -> None:
         self.name = name
@@ -96,7 +96,7 @@ class Worker:
         self.run = run
         self.halt = halt
         self.crew = crew
-        self.budget = budget
+        self.allowance = allowance
         self.spare = spare  # reads only claims that are retried, until they work again
         self.inbox: list[Share] = []  # guarded by the crew
         self.called = False  # the inbox is not empty, or the drain is over
@@ -105,6 +105,7 @@ class Worker:
         self.progress_at = time.monotonic()  # a message arrived
         self.opened_at = self.progress_at  # its lane was opened
         self.retries = 0
+        self.held_s = 0.0  # for how long --max-rate kept it from reading
         self.refusal: str | None = None  # why it retired
         self.lane: Lane | None = None
         self._throttled_s = 0.0
@@ -116,6 +117,11 @@ class Worker:
     def throttled_s(self) -> float:
         """For how long the broker has told this worker's lanes to wait; any thread may ask."""
         return self._throttled_s + _throttled_s(self.lane)
+
+    @property
+    def excused_s(self) -> float:
+        """For how long it could not receive anything, because the broker or a limit made it wait."""
+        return self.throttled_s + self.held_s
 
     @property
     def proven(self) -> bool:
@@ -201,36 +207,23 @@ class Worker:
     def _read(self, lane: Lane, shares: _Shares) -> None:
         """The hot loop: nothing here runs once per message, and little once per batch."""
         read, halted, now = lane.read, self.halt.is_set, time.monotonic
-        budget = self.budget
-        wait = GRANTED_WAIT_S if budget else READ_WAIT_S
-        interval = self.source.traits.settle_interval_s
+        allowance = self.allowance
         at = now()
+        interval = self.source.traits.settle_interval_s
         settle_at, until, fresh = at + interval, at + FOREVER_S, True
         waiting = sum(not share.reached for share in shares.values())
         while waiting and at < until and not halted() and not self.called:
-            grant = budget.take() if budget else None
-            if grant == 0:  # all of max_messages is reserved; another worker may give some back
-                self.halt.wait(GRANT_POLL_S)
-                continue
-            got = 0
-            try:
-                advances = read(wait, grant)
-                for partition, messages, left, size in advances:
-                    share = shares[partition]
-                    share.read += messages
-                    share.bytes += size
-                    share.left = left
-                    got += messages
-                    if left == 0 and share.claim.target is not None:
-                        share.reached = True
-                        waiting -= 1
-            finally:
-                if budget and grant is not None:
-                    budget.refund(grant - got)
-            if budget and not got:  # a worker that has messages but no grant must get its turn
-                self.halt.wait(2 * GRANT_POLL_S)
+            advances = self._granted(lane, allowance) if allowance else read(READ_WAIT_S, None)
+            for partition, messages, left, size in advances or ():
+                share = shares[partition]
+                share.read += messages
+                share.bytes += size
+                share.left = left
+                if left == 0 and share.claim.target is not None:
+                    share.reached = True
+                    waiting -= 1
             at = now()
-            if fresh:
+            if fresh and advances is not None:
                 fresh, until = False, self._works(shares, at)
             if advances:
                 self.progress_at = at
@@ -238,6 +231,25 @@ class Worker:
             if self._unsettled and at >= settle_at:
                 self._settle(lane, shares)
                 settle_at = now() + interval
+
+    def _granted(self, lane: Lane, allowance: Allowance) -> Sequence[Advance] | None:
+        """Read as much as the run's limits allow now; None: nothing yet, and a while is over."""
+        grant = allowance.take()
+        if isinstance(grant, float):
+            begun = time.monotonic()
+            self.halt.wait(grant)
+            self.held_s += time.monotonic() - begun
+            return None
+        messages = size = 0
+        try:
+            advances = lane.read(GRANTED_WAIT_S, grant.messages)
+            messages = sum(advance.messages for advance in advances)
+            size = sum(advance.bytes for advance in advances)
+        finally:
+            allowance.used(grant, messages, size)
+        if not messages:  # a worker that has messages but no grant must get its turn
+            self.halt.wait(2 * GRANT_POLL_S)
+        return advances
 
     def _works(self, shares: _Shares, now: float) -> float:
         """Note that a lane's first read worked; when the lane is to end for the worker's other claims."""
@@ -277,8 +289,8 @@ class Worker:
         """Uncount messages that will be read again; those of a partition that is over stay counted."""
         for share in shares.values():
             lost = share.forget() if not share.over else 0
-            if lost and self.budget:
-                self.budget.refund(lost)
+            if lost and self.allowance:
+                self.allowance.lost(lost)
         self._unsettled = False
 
     @staticmethod

@@ -30,6 +30,7 @@ from backlog_clearer.options.base import Names, Options, build, suggestion
 from backlog_clearer.options.bounds import BOUNDS, BoundOptions
 from backlog_clearer.options.layers import build_options
 from backlog_clearer.options.places import checked_place, checked_schemes
+from backlog_clearer.options.rate import RateText, lower_rate
 from backlog_clearer.options.references import read_text
 from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
@@ -56,6 +57,11 @@ class Backlog(BoundOptions):
     max_messages: int | None = Field(None, ge=1, description="of one slice; a request may lower it")
     max_seconds: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="of one slice; a request may lower it"
+    )
+    max_rate: RateText | None = Field(
+        None,
+        description="of a whole run, as in 50MB/s or 200k/s; its slices share it evenly, and a request may"
+        " lower it",
     )
     verify_seconds: float | None = Field(
         None, ge=0, description="how long an invocation waits for the broker's proof at most"
@@ -104,6 +110,9 @@ class Request(BoundOptions):
     max_messages: int | None = Field(None, ge=1, description="at most the configured limit")
     max_seconds: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="at most the configured limit"
+    )
+    max_rate: RateText | None = Field(
+        None, description="of the whole run, as in 50MB/s or 200k/s; at most the configured one"
     )
     run_id: str | None = Field(None, description="of the run that the slice belongs to")
     verify: bool = Field(
@@ -233,6 +242,10 @@ class Config(Options):
         seconds = [
             limit for limit in (request.max_seconds, found.max_seconds, deadline_s) if limit is not None
         ]
+        try:
+            max_rate = lower_rate(request.max_rate, found.max_rate)
+        except ValueError as error:
+            raise UsageError(f"max_rate {error}.") from None
         options, run = build_options(
             options_model(found.system),
             found.options,
@@ -244,6 +257,7 @@ class Config(Options):
                 "max_seconds": min(seconds, default=None),
                 **_bound(request, found, datetime.now(timezone.utc)),
                 "ages": found.ages,
+                "max_rate": max_rate,
                 "force": found.force,
                 "stop_when_empty": True,
                 "verify_seconds": found.verify_seconds,

@@ -13,6 +13,7 @@ from backlog_clearer.model import Mode, Partition
 from backlog_clearer.options.base import Names, PartitionNumbers
 from backlog_clearer.options.bounds import BOUNDS, BoundOptions
 from backlog_clearer.options.places import checked_place, checked_schemes
+from backlog_clearer.options.rate import AHEAD_S, Rate, RateText, rate_of
 from backlog_clearer.text import listed
 
 
@@ -71,6 +72,11 @@ class RunOptions(BoundOptions):
     )
     max_messages: int | None = Field(None, ge=1, description="stop after this many messages")
     max_seconds: float | None = Field(None, gt=0, description="stop after this many seconds")
+    max_rate: RateText | None = Field(
+        None,
+        description="read at most this much a second, with all workers and slices together: bytes as in"
+        " 50MB/s, messages as in 200k/s",
+    )
     stall_seconds: float = Field(
         60.0, gt=0, description="give up if backlog remains and no message arrives for this long"
     )
@@ -146,6 +152,23 @@ class RunOptions(BoundOptions):
         except ValueError as error:
             raise ValueError(f"--receipt-dir: {error}") from None
         return self
+
+    @property
+    def rate(self) -> Rate | None:
+        """The part of `max_rate` that this slice has: slices of a run share it evenly."""
+        if self.max_rate is None:
+            return None
+        return rate_of(self.max_rate).share(self.slice.total if self.slice else 1)
+
+    def ahead_messages(self, most: int, lanes: int | None = None, *, ahead_s: float = AHEAD_S) -> int:
+        """How many messages one of so many lanes may ask for in advance; `most` without `max_rate`."""
+        rate = self.rate
+        return rate.ahead_messages(lanes or self.workers, most, ahead_s) if rate else most
+
+    def ahead_bytes(self, most: int, lanes: int | None = None, *, ahead_s: float = AHEAD_S) -> int:
+        """How many bytes one of so many lanes may ask for in advance; `most` without `max_rate`."""
+        rate = self.rate
+        return rate.ahead_bytes(lanes or self.workers, most, ahead_s) if rate else most
 
     @property
     def answer_seconds(self) -> float:

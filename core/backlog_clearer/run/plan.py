@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backlog_clearer.model import Claim, Mode, PartitionState, Survey, same_place
+from backlog_clearer.model import Claim, Mode, PartitionState, Survey, same_place, total_known
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.report import Action, PartitionResult
 from backlog_clearer.text import counted, listed
@@ -83,6 +83,8 @@ def notes_for(
     notes += [f"Undo: {reason} ({counted(count, 'partition')})" for reason, count in reasons.items()]
     if run.mode is Mode.CONSUME and not run.stop_when_empty:
         notes.append("Without --stop-when-empty this continues past the present end until interrupted.")
+    if run.rate is not None and run.mode is Mode.CONSUME:
+        notes.append(f"--max-rate {run.max_rate}: {_pace(run, states)}")
     if run.slice is not None and not states:
         notes.append(f"Slice {run.slice} holds no partition: there are fewer partitions than slices.")
     if claims and run.mode is Mode.CONSUME and run.workers > len(claims):
@@ -91,6 +93,16 @@ def notes_for(
             " unless the subscription lets consumers compete."
         )
     return tuple(notes)
+
+
+def _pace(run: RunOptions, states: Sequence[PartitionState]) -> str:
+    rate = run.rate
+    assert rate is not None  # noqa: S101 the caller has checked
+    whose = "this run" if run.slice is None else f"slice {run.slice}"
+    sizes = [state.backlog_bytes if rate.of_bytes else state.backlog for state in states]
+    total = total_known(sizes)
+    takes = f", so that the backlog takes {total / rate.per_s:,.0f} s at least" if total else ""
+    return f"{whose} reads at most {rate}{takes}."
 
 
 def live_text(survey: Survey) -> str:

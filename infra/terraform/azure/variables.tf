@@ -56,6 +56,7 @@ variable "backlogs" {
     older_than         = optional(string)
     keep_last          = optional(number)
     ages               = optional(bool)
+    max_rate           = optional(string)
     force              = optional(bool)
     max_slices         = optional(number)
     messages_per_slice = optional(number)

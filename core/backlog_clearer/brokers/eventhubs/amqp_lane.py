@@ -34,8 +34,11 @@ class AmqpLane:
         by_number: set[Partition],
         *,
         silence_s: float,
+        credit: int,
     ) -> None:
         """A lane that takes a connection for dead after `silence_s` without a byte.
+
+        `credit`: events that the service may send on one link in advance.
 
         `by_number`: partitions whose offsets were refused before; shared by all lanes, and added to.
         """
@@ -64,8 +67,8 @@ class AmqpLane:
             self._group = LinkGroup(
                 options,
                 filters,
-                credit=options.prefetch,
-                wanted=batch,
+                credit=credit,
+                wanted=min(batch, credit),
                 metric=follows,
                 silence_s=silence_s,
             )

@@ -213,6 +213,9 @@ class EventHubsSource:
             self._run.batch_size,
             self._by_number,
             silence_s=self._run.answer_seconds,
+            credit=self._run.ahead_messages(
+                self._options.prefetch, self._run.workers * max(1, len(claims))
+            ),
         )
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:

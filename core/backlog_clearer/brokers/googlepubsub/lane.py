@@ -30,11 +30,13 @@ from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.googlepubsub.wire import instant, split_at_target
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
+from backlog_clearer.options.run import RunOptions
 
 _LOG = logging.getLogger("backlog_clearer")
 
 CLOSE_WAIT_S = 1.0  # for the server to end a stream that we ended
 LEASE_USED = 0.9  # of a lease, after which its ids are not acknowledged any more
+_AHEAD_S = 1.0  # of --max-rate: messages count as outstanding until they are acknowledged
 HEARTBEAT_S = 30.0  # an empty request, as the official clients send, keeps a quiet stream open
 
 
@@ -93,15 +95,20 @@ class StreamLane:
         client: SubscriberClient,
         claim: Claim,
         options: PubSubOptions,
-        *,
-        batch_size: int,
-        max_messages: int | None,
+        run: RunOptions,
         shared: SharedLeases,
     ) -> None:
+        # With a limit, other consumers lose no more messages than may be counted.
+        limit = run.max_messages
+        outstanding = min(
+            run.ahead_messages(options.max_outstanding_messages, ahead_s=_AHEAD_S),
+            -(-limit // run.workers) if limit else options.max_outstanding_messages,
+        )
+        self._bytes_limit = run.ahead_bytes(options.max_outstanding_bytes, ahead_s=_AHEAD_S)
         self._partition: Partition = claim.partition
         self._target = instant(str(claim.target)) if claim.target is not None else None
         self._lease_s = options.stream_ack_deadline_seconds
-        self._batch_size = batch_size
+        self._batch_size = run.batch_size
         self._shared = shared
         self._requests = Requests(client, options.subscription)
         unread, self._held = shared.take()
@@ -115,18 +122,15 @@ class StreamLane:
 
         self._arrived: deque[tuple[float, bytes]] = deque()
         self._arrived_bytes = 0
-        self._bytes_limit = options.max_outstanding_bytes
         self._end: Exception | None = None  # why the stream ended
         self._news = threading.Condition()
         self._outgoing: queue.SimpleQueue[StreamingPullRequest | None] = queue.SimpleQueue()
-        outstanding = options.max_outstanding_messages
         self._outgoing.put(
             StreamingPullRequest(
                 subscription=options.subscription,
                 stream_ack_deadline_seconds=self._lease_s,
-                # With a limit, other consumers lose no more messages than may be counted.
-                max_outstanding_messages=min(outstanding, max_messages or outstanding),
-                max_outstanding_bytes=options.max_outstanding_bytes,
+                max_outstanding_messages=outstanding,
+                max_outstanding_bytes=self._bytes_limit,
             )
         )
         self._call = self._requests.transport.grpc_channel.stream_stream(

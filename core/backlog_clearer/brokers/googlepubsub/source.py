@@ -336,15 +336,7 @@ class PubSubSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> StreamLane:
         """A stream on a separate client; see `source.Source`."""
-        limit = self._run.max_messages
-        return StreamLane(
-            self._connect(),
-            claims[0],
-            self._options,
-            batch_size=self._run.batch_size,
-            max_messages=-(-limit // self._run.workers) if limit else None,
-            shared=self._shared,
-        )
+        return StreamLane(self._connect(), claims[0], self._options, self._run, self._shared)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """What Monitoring can prove; see `monitoring.proven_left` and `source.Source`."""

@@ -18,13 +18,21 @@ from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
-QUEUE_KB = 64 * 1024  # payload prefetched by all lanes together; librdkafka limits each partition
+QUEUE_BYTES = (
+    64 * 1024 * 1024
+)  # payload prefetched by all lanes together; librdkafka limits each partition
 QUEUE_MESSAGES = 200_000  # the same as a count, since a small message costs more than its payload
 FETCH_KB = 1 * 1024  # compressed bytes asked for at a time, of all partitions together
 MAX_BATCH = 10_000  # more objects at once only make Python slower
 
 
-def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
+def fetch_settings(
+    partitions: int,
+    lanes: int,
+    *,
+    queue_messages: int = QUEUE_MESSAGES,
+    queue_bytes: int = QUEUE_BYTES,
+) -> dict[str, Any]:
     """Settings that read fast and bound the memory of all lanes together.
 
     librdkafka waits `fetch.queue.backoff.ms` (1 s by default) whenever a partition's queue is
@@ -41,8 +49,10 @@ def fetch_settings(partitions: int, lanes: int) -> dict[str, Any]:
         "fetch.wait.max.ms": 100,
         "fetch.message.max.bytes": max(16, FETCH_KB // shares) * 1024,
         "fetch.max.bytes": response,
-        "queued.min.messages": max(1000, QUEUE_MESSAGES // shares),
-        "queued.max.messages.kbytes": max(64, QUEUE_KB // shares),
+        "queued.min.messages": max(1, queue_messages // shares)
+        if queue_messages < QUEUE_MESSAGES
+        else max(1000, QUEUE_MESSAGES // shares),
+        "queued.max.messages.kbytes": max(64, queue_bytes // 1024 // shares),
         "message.max.bytes": min(1_000_000, response),
         "receive.message.max.bytes": 128 * 1024 * 1024,
     }
@@ -60,15 +70,16 @@ class ClientLane:
         logs: Incarnations,
         *,
         batch_size: int,
-        lanes: int,
+        fetching: Mapping[str, Any],
+        sized: bool = False,
     ) -> None:
+        """`fetching`: see `fetch_settings`. `sized`: count bytes, too, which costs time for each message."""
         self._options = options
         self._batch = min(batch_size, MAX_BATCH)
+        self._sized = sized
         self._offsets = LaneOffsets(claims, logs)
         self._complaints = Complaints(options)
-        self._consumer: Consumer | None = open_consumer(
-            options, self._complaints, fetch_settings(max(1, len(claims)), lanes)
-        )
+        self._consumer: Consumer | None = open_consumer(options, self._complaints, fetching)
         self._stored = GroupOffsets(options, self._consumer)
         at = self._offsets.at
         self._consumer.assign(
@@ -132,6 +143,7 @@ class ClientLane:
         last = {partition: _offset_of(message) for partition, message in latest.items()}
         self._check_log(last, ends)
         offsets, advances = self._offsets, []
+        size = sum(map(len, messages)) if self._sized else 0  # of them all, with the first partition
         for partition in {**counts, **ends}:
             if partition not in offsets.open:  # was in the queue when its target was reached
                 continue
@@ -142,7 +154,8 @@ class ClientLane:
                 count = self._below(messages, partition, target)
             read = _read_up_to(latest.get(partition))
             end = self._end(partition, target)
-            advances.append(offsets.reach(partition, offset, count, end=end, read=read))
+            advances.append(offsets.reach(partition, offset, count, end=end, read=read, size=size))
+            size = 0
             if partition not in offsets.open:
                 self._leave(partition)
         return advances

@@ -13,9 +13,12 @@ _GROWTH = 8  # at most, from one answer to the next
 _MOMENT_S = 1.0  # how long an answer should take
 
 
-def next_fetch_bytes(asked: int, size: int, seconds: float) -> int:
-    """How much to ask for after an answer of `size` bytes that arrived in `seconds`; `asked` was asked for."""
+def next_fetch_bytes(asked: int, size: int, seconds: float, most: int = LARGEST) -> int:
+    """How much to ask for after an answer of `size` bytes that arrived in `seconds`; `asked` was asked for.
+
+    `most`: a limit, which may be less than `SMALLEST`.
+    """
     if 2 * size < asked:  # it was limited by what there is
         return asked
     wanted = int(size / max(seconds, 0.001) * _MOMENT_S)
-    return max(SMALLEST, min(LARGEST, _GROWTH * asked, wanted))
+    return min(most, max(SMALLEST, min(LARGEST, _GROWTH * asked, wanted)))

@@ -21,7 +21,7 @@ from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk, Fetched
 from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
-from backlog_clearer.brokers.kafka.fetch_size import SMALLEST, next_fetch_bytes
+from backlog_clearer.brokers.kafka.fetch_size import LARGEST, SMALLEST, next_fetch_bytes
 from backlog_clearer.brokers.kafka.fetch_wire import Wanted
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
@@ -64,6 +64,7 @@ class HeaderLane:
         *,
         lanes: int,
         give_up: GiveUp,
+        fetch_bytes: int = LARGEST,
     ) -> None:
         """Connects to the brokers that lead the claimed partitions.
 
@@ -79,7 +80,8 @@ class HeaderLane:
         self._stored = GroupOffsets(options)
         self._window = memoryview(bytearray(window_bytes(lanes)))
         self._bytes: dict[int, int] = {}  # by node: how much to ask for
-        self._at_least = SMALLEST  # grows with a batch that is larger
+        self._most = fetch_bytes
+        self._at_least = min(SMALLEST, fetch_bytes)  # grows with a batch that is larger
         self._turn = count(1)
         self._rank = dict.fromkeys(self._offsets.at, 0)
         self._left: dict[Partition, int | None] = {}  # as last reported, of claims without target
@@ -119,7 +121,7 @@ class HeaderLane:
             return
         made = open_connection(self._leaders.nodes[node], self._options, self._settings)
         self._inlets[node] = Inlet(made)
-        self._bytes[node] = SMALLEST
+        self._bytes[node] = min(SMALLEST, self._most)
         by_id = "" not in self._names  # then the broker itself refuses a topic that was created again
         self._versions[node] = made.version(
             FetchRequest,
@@ -282,7 +284,7 @@ class HeaderLane:
         if answer.error and not answer.found:
             raise translate(KafkaError(answer.error), "reading", self._options)
         self._bytes[node] = next_fetch_bytes(
-            self._bytes[node], answer.size, time.monotonic() - inlet.begun_at
+            self._bytes[node], answer.size, time.monotonic() - inlet.begun_at, self._most
         )
         outside: list[Partition] = []
         for fetched in answer.found:

@@ -17,8 +17,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
-from backlog_clearer.brokers.kafka.client_lane import ClientLane
+from backlog_clearer.brokers.kafka.client_lane import (
+    QUEUE_BYTES,
+    QUEUE_MESSAGES,
+    ClientLane,
+    fetch_settings,
+)
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
+from backlog_clearer.brokers.kafka.fetch_size import LARGEST
 from backlog_clearer.brokers.kafka.figures import (
     Figures,
     Stored,
@@ -190,13 +196,24 @@ class KafkaSource:
                     self._logs,
                     lanes=lanes,
                     give_up=self._give_up,
+                    fetch_bytes=self._run.ahead_bytes(LARGEST, lanes),
                 )
             except HeadersUnsupportedError as reason:
                 failure = self._give_up(str(reason))
                 if self._use_headers:
                     raise failure from None
         return ClientLane(
-            self._options, claims, self._logs, batch_size=self._run.batch_size, lanes=lanes
+            self._options,
+            claims,
+            self._logs,
+            batch_size=self._run.batch_size,
+            fetching=fetch_settings(
+                max(1, len(claims)),
+                lanes,
+                queue_messages=self._run.ahead_messages(QUEUE_MESSAGES, 1),
+                queue_bytes=self._run.ahead_bytes(QUEUE_BYTES, 1),
+            ),
+            sized=self._run.rate is not None and self._run.rate.of_bytes,
         )
 
     def _give_up(self, reason: str) -> BrokerError:

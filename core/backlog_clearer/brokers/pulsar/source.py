@@ -259,7 +259,9 @@ class PulsarSource:
                 self._layouts,
                 self._origins,
                 answer_s=self._run.answer_seconds,
-                permits=_BATCHES * self._run.batch_size,
+                permits=self._run.ahead_messages(
+                    _BATCHES * self._run.batch_size, max(len(self._topics), self._run.workers)
+                ),
                 acknowledgements=self._acknowledgements,
                 admin=self._admin.another if self._admin else None,
                 missing=self._missing,
