@@ -78,7 +78,7 @@ def _named_job(values: Mapping[str, Any]) -> Job:
 
 def _clear(opened: Session, job: Job) -> NoReturn:
     opened.check_consent(job, consumes=job.run.mode is Mode.CONSUME)
-    with opened.progress() as observe:
+    with opened.progress(lasting=not job.run.stop_when_empty) as observe:
         result = clear(job, opened.callbacks(observe), opened.halt)
     opened.end(result, job)
 

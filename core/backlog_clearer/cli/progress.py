@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from backlog_clearer.cli.display import print_line
 from backlog_clearer.cli.tables import figure
@@ -25,22 +27,29 @@ Observe: TypeAlias = Callable[[Snapshot], None]
 """Called about ten times a second while a drain runs."""
 
 
+RECENT_S = 10.0
+"""Rate and ETA are those of about this many seconds."""
+
+_QUIET_S = 3.0  # silence that is worth a word
+_ONE_UNIT = 120  # of a smaller unit, below which a time is not spelled in a larger one
+
+START = Snapshot(0.0, 0, 0, None, None, 0)
+"""Before a drain."""
+
+
 @contextmanager
-def show_progress(console: Console) -> Iterator[Observe]:
-    """Show what the yielded function is called with, until the end of the block."""
+def show_progress(console: Console, *, lasting: bool = False) -> Iterator[Observe]:
+    """Show what the yielded function is called with, until the end of the block.
+
+    `lasting`: the drain does not end where nothing is left.
+    """
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console, lasting=lasting)
         return
-    columns = (
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[read]}"),
-        TextColumn("{task.fields[rate]}/s"),
-        TextColumn("{task.fields[left]} left"),
-        TextColumn("{task.fields[slowed]}"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("", total=None, read="0 messages", rate="0", left="…", slowed="")
+    text = TextColumn("{task.fields[line]}", markup=False, table_column=Column(no_wrap=True))
+    bar = Progress(BarColumn(bar_width=12), text, console=console, transient=True, expand=True)
+    task = bar.add_task("", total=None, line="")
+    recent = _Recent()
 
     def show(seen: Snapshot) -> None:
         bar.start()  # only now: before, the plan is shown and a question may be asked
@@ -49,16 +58,28 @@ def show_progress(console: Console) -> Iterator[Observe]:
             task,
             total=seen.backlog if known else None,
             completed=max(0, (seen.backlog or 0) - (seen.left or 0)) if known else 0,
-            read=counted(seen.messages, "message"),
-            rate=figure(_rate(seen)),
-            slowed=f"throttled for {seen.throttled_s:,.0f} s" if seen.throttled_s >= 1 else "",
-            left=figure(seen.left),
+            line=progress_line(seen, recent.before(seen), lasting=lasting),
         )
 
     try:
         yield show
     finally:
         bar.stop()
+
+
+class _Recent:
+    """What a drain was like about `RECENT_S` ago."""
+
+    def __init__(self) -> None:
+        self.seen: deque[Snapshot] = deque([START])
+
+    def before(self, seen: Snapshot) -> Snapshot:
+        """The moment that the rates of `seen` are counted from; called with ever later moments."""
+        while len(self.seen) > 1 and self.seen[1].seconds <= seen.seconds - RECENT_S:
+            self.seen.popleft()
+        if seen.seconds >= self.seen[-1].seconds + 1.0:
+            self.seen.append(seen)
+        return self.seen[0]
 
 
 class Countdown:
@@ -81,34 +102,59 @@ class Countdown:
 class _Lines:
     """One line every `LINE_EVERY_S`, for logs."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, lasting: bool) -> None:
         self.console = console
+        self.lasting = lasting
         self.next_s = LINE_EVERY_S
+        self.recent = _Recent()
 
     def __call__(self, seen: Snapshot) -> None:
+        earlier = self.recent.before(seen)
         if seen.seconds >= self.next_s:
             self.next_s = seen.seconds + LINE_EVERY_S
-            print_line(self.console, progress_line(seen))
+            print_line(self.console, progress_line(seen, earlier, lasting=self.lasting))
 
 
-def progress_line(seen: Snapshot) -> str:
-    """One moment of a drain: "5 s: 1,200 messages, 240/s, 300 left, ETA 1 s"."""
-    done = (seen.backlog or 0) - (seen.left or 0)
-    eta = "unknown"
-    if seen.left is not None and seen.backlog is not None and done > 0:
-        eta = f"{seen.left / (done / seen.seconds):,.0f} s"
-    parts = [
-        counted(seen.messages, "message"),
-        f"{_rate(seen):,}/s",
-        f"{figure(seen.left)} left",
-        f"ETA {eta}",
-    ]
+def progress_line(seen: Snapshot, earlier: Snapshot = START, *, lasting: bool = False) -> str:
+    """One moment of a drain: "5 s: 1,200 messages, 240/s, 300 left, ETA 1 s".
+
+    Rate and ETA are those since `earlier`. `lasting`: the drain does not end where nothing is left.
+    """
+    elapsed_s = seen.seconds - earlier.seconds
+    rate = int((seen.messages - earlier.messages) / elapsed_s) if elapsed_s > 0 else 0
+    parts = [counted(seen.messages, "message"), f"{rate:,}/s", f"{figure(seen.left)} left"]
+    if not lasting:
+        parts.append(f"ETA {_eta(seen, earlier)}")
     if seen.retries:
         parts.append(counted(seen.retries, "retry", "retries"))
     if seen.throttled_s >= 1:
         parts.append(f"throttled for {seen.throttled_s:,.0f} s")
-    return f"{seen.seconds:.0f} s: {', '.join(parts)}"
+    waiting = _waiting(seen, lasting=lasting)
+    if waiting:
+        parts.append(waiting)
+    return f"{duration(seen.seconds)}: {', '.join(parts)}"
 
 
-def _rate(seen: Snapshot) -> int:
-    return int(seen.messages / seen.seconds) if seen.seconds > 0 else 0
+def _eta(seen: Snapshot, earlier: Snapshot) -> str:
+    before = earlier.left if earlier.left is not None else seen.backlog
+    if seen.left is None or before is None or before <= seen.left:
+        return "0 s" if seen.left == 0 else "unknown"
+    return duration(seen.left * (seen.seconds - earlier.seconds) / (before - seen.left))
+
+
+def _waiting(seen: Snapshot, *, lasting: bool) -> str:
+    """What a drain waits for; '' where messages come."""
+    if seen.troubled:
+        return "waiting for partitions with errors, which are tried again"
+    if seen.left == 0:
+        return "waiting for new messages" if lasting else "waiting for the broker to confirm the end"
+    return f"no message for {duration(seen.quiet_s)}" if seen.quiet_s >= _QUIET_S else ""
+
+
+def duration(seconds: float) -> str:
+    """A time in one or two units: "59 s", "12 min", "3 h 5 min"."""
+    whole = round(seconds)
+    if whole < _ONE_UNIT:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < _ONE_UNIT else f"{minutes // 60:,} h {minutes % 60} min"

@@ -147,12 +147,12 @@ class Session:
         sys.exit(EXIT_WRONG_USE if isinstance(error, UsageError) else EXIT_NOT_DONE)
 
     @contextmanager
-    def progress(self) -> Iterator[Observe]:
-        """Show progress while the block runs, unless --quiet is given."""
+    def progress(self, *, lasting: bool) -> Iterator[Observe]:
+        """Show progress while the block runs, unless --quiet is given; `lasting`: see `show_progress`."""
         if self.talk.quiet:
             yield lambda _: None
         else:
-            with show_progress(self.console) as observe:
+            with show_progress(self.console, lasting=lasting) as observe:
                 yield observe
 
 

@@ -66,6 +66,8 @@ class Snapshot:
     backlog: int | None  # at the start, in the source's unit
     retries: int
     throttled_s: float = 0.0  # for how long the broker told lanes to wait, all of them together
+    quiet_s: float = 0.0  # for how long no message has arrived
+    troubled: bool = False  # partitions have errors, and are tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,8 @@ class _Watch:
             backlog=self.backlog,
             retries=sum(worker.retries for worker in self.crew.all),
             throttled_s=sum(worker.throttled_s for worker in self.crew.all),
+            quiet_s=moment.quiet_s,
+            troubled=moment.troubled,
         )
 
     def conclude(self, reason: StopReason, late: Sequence[Worker]) -> Drain:
