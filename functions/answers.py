@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.run_status import note_failure
 from backlog_clearer.fanout.slices import NOT_CLEARED
+from backlog_clearer.redaction.redact import redact_logs, remember_environment
 
 DEADLINE = "BACKLOG_CLEARER_DEADLINE_S"
 
@@ -34,6 +36,27 @@ def deadline_s(environ: Mapping[str, str]) -> float | None:
             f"{DEADLINE} is {text[:50]!r}: give the seconds that one invocation may drain, above 0."
         )
     return seconds
+
+
+def keep_secrets(environ: Mapping[str, str]) -> None:
+    """Keep secrets of the environment out of every text and log record of this process."""
+    redact_logs()
+    remember_environment(environ)
+
+
+@contextmanager
+def known_errors() -> Iterator[None]:
+    """Turn any other error in the block into a `BrokerError`, since platforms log the texts of errors.
+
+    Its traceback is logged here, without secrets.
+    """
+    try:
+        yield
+    except ClearerError as error:
+        raise error from None
+    except Exception as error:  # noqa: BLE001 whatever it is, its text must not reach a platform as it is
+        _LOG.exception("%s: an unexpected error", NOT_CLEARED)
+        raise BrokerError(f"An unexpected error: {type(error).__name__}: {error}") from None
 
 
 def status_of(error: ClearerError) -> int:

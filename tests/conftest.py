@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backlog_clearer.redaction.redact import forget_secrets
 from backlog_clearer.testing.support import UnavailableError
 from tests.infra.terraform import USED
 
@@ -72,6 +73,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         from tests.scheduling import seconds_of  # noqa: PLC0415 needs xdist
 
         items.sort(key=lambda item: -seconds_of(item.nodeid))
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_of_another_test() -> None:
+    """What is secret to one test may be an ordinary name in the next."""
+    forget_secrets()
 
 
 def _missing(error: BaseException | None) -> str | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
 import time
+import urllib.parse
 from typing import Any
 
 import pytest
@@ -10,6 +14,8 @@ from pydantic import Field, SecretStr
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource
+from backlog_clearer.errors import BrokerError
+from backlog_clearer.model import Partition
 from backlog_clearer.options.base import Name, Names, SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import System
@@ -17,6 +23,9 @@ from backlog_clearer.source import Source
 
 BROKER = MemoryBroker()
 """The broker that `open_source` reaches; tests replace its content."""
+
+PARTITION = Partition("t", 0)
+"""The partition that most tests clear."""
 
 SYSTEM = System(
     "a group on the reference broker",
@@ -65,3 +74,34 @@ def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> Source:
     return MemorySource(
         BROKER, options.topic, options.group_id, batch_size=run.batch_size, password=password
     )
+
+
+def said(secret: str, form: str) -> str:
+    """What a library may report of a login with a secret, in one of several forms."""
+    login = f"user:{secret}"
+    forms = {
+        "plain": f"refused {login}",
+        "url": f"refused https://host/?q={urllib.parse.quote(login, safe='')}",
+        "base64": f"refused Authorization: Basic {base64.b64encode(login.encode()).decode()}",
+        "repr": f"refused {json.dumps({'password': secret})} {login.encode()!r}",
+    }
+    return forms[form]
+
+
+def complain(patched: pytest.MonkeyPatch, moment: str, text: str) -> None:
+    """Make a step of every run fail with an error of this text."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        logging.getLogger("backlog_clearer.library").debug("debug: %s", text)
+        raise (RuntimeError if moment == "crash" else BrokerError)(text)
+
+    if moment in {"open", "crash"}:
+        patched.setattr("tests.memory_system.open_source", fail)
+    elif moment == "survey":
+        patched.setattr(MemorySource, "survey", fail)
+    elif moment == "verify":
+        patched.setattr(MemorySource, "remaining", fail)
+    elif moment == "settle":
+        patched.setattr(MemoryLane, "settle", fail)
+    else:
+        patched.setattr(MemoryLane, "read", fail)

@@ -20,12 +20,13 @@ from tests.paths import MODULE_PATH, ROOT
 
 CORE = "backlog_clearer"
 BROKERS = f"{CORE}.brokers"
-GROUND = {"errors", "model", "text", "options"}
+GROUND = {"errors", "model", "text", "options", "redaction"}
 MAY_IMPORT = {
     "model": set[str](),
     "text": set[str](),
-    "errors": {"model"},
-    "options": {"errors", "model", "text"},
+    "redaction": set[str](),
+    "errors": {"model", "redaction"},
+    "options": {"errors", "model", "text", "redaction"},
     "source": GROUND,
     "brokers": GROUND | {"source"},
     "registry": GROUND | {"source"},

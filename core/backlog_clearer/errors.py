@@ -1,16 +1,21 @@
 """Errors, in the four kinds that a caller has to distinguish.
 
 A message states what was wrong, where, and what to do about it, in one or two sentences,
-and never contains a secret: adapters translate library errors before they let them out.
+and never contains a secret: adapters translate library errors before they let them out, and every message
+is redacted.
 """
 
 from __future__ import annotations
 
 from backlog_clearer.model import Partition
+from backlog_clearer.redaction.redact import redacted
 
 
 class ClearerError(Exception):
     """Base of everything this project raises on purpose; `str(error)` is for the user."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class UsageError(ClearerError):

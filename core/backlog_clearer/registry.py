@@ -20,7 +20,7 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
-from backlog_clearer.text import listed
+from backlog_clearer.text import listed, shown_name
 
 Opener: TypeAlias = Callable[[SystemOptions, RunOptions, str], Source]
 """Opens a source for (how to reach it, what to do, the run's id); connects lazily or at once."""
@@ -158,7 +158,7 @@ def system(name: str) -> System:
         return SYSTEMS[name]
     if not points:
         raise UsageError(
-            f"There is no system {name!r}; choose one of {listed(names(), 20)}."
+            f"There is no system {shown_name(name)}; choose one of {listed(names(), 20)}."
             f"{suggestion(name, names())}"
         )
     found = _loaded(name, points[0].value)

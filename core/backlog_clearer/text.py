@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
+
+_PLAIN_NAME = re.compile(r"-{0,2}[A-Za-z][A-Za-z_.-]{0,59}")
+_PLAIN_PATH = re.compile(
+    r"(?:~|\.{0,2}|[A-Za-z0-9+.-]+:/)/[][\w./~@+#*?{} -]{1,250}|[\w.@+ -][][\w./@+#*?{} -]{0,200}\.[a-z]{2,5}"
+)
+_DEEPEST = 60  # levels of a JSON value; a receipt has seven
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -42,3 +50,46 @@ def age_text(age: timedelta) -> str:
         if size <= seconds < 2 * 86_400:
             return f"{seconds // size} {unit}"
     return f"{seconds // 86_400} days" if seconds >= 2 * 86_400 else f"{seconds} s"
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """A JSON value that means one thing: no key twice, no NaN, not nested beyond reason.
+
+    Raises `ValueError` with a reason that contains nothing of the text.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        value = json.loads(
+            text.removeprefix("\ufeff"), object_pairs_hook=distinct_keys, parse_constant=_no_number
+        )
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [item for each in level for item in _inside(each)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def shown_name(name: str) -> str:
+    """A name that a user typed, quoted for an error; not shown where it may be a value, such as a secret."""
+    return repr(name) if _PLAIN_NAME.fullmatch(name) else "(not shown: it may be a secret)"
+
+
+def shown_path(path: str) -> str:
+    """A path that a user typed, for an error; not shown where it may be something else, such as a secret."""
+    return path if _PLAIN_PATH.fullmatch(path) else "(not shown: it may be a secret)"

@@ -23,7 +23,7 @@ from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice, summary
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, record_failure, status_of
+from functions.answers import deadline_s, keep_secrets, known_errors, record_failure, status_of
 from functions.azure.timer import due, missed
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
@@ -31,6 +31,7 @@ _LOG = logging.getLogger("backlog_clearer")
 _LOG.setLevel(logging.INFO)
 logging.getLogger().setLevel(logging.WARNING)  # libraries log every call
 
+keep_secrets(os.environ)
 # At the start, so that an app with a faulty configuration does not come up.
 CONFIG = load_config()
 DEADLINE_S = deadline_s(os.environ)
@@ -58,7 +59,8 @@ def _dispatched(asked: Request) -> Dispatch:
 def dispatch(req: func.HttpRequest) -> func.HttpResponse:
     """Enqueue the slices of a backlog."""
     try:
-        made = _dispatched(parse_request(req.get_body()))
+        with known_errors():
+            made = _dispatched(parse_request(req.get_body()))
     except ClearerError as error:
         _LOG.error("%s: %s", NOT_CLEARED, error)
         return _answer(status_of(error), failure_json(error))
@@ -69,7 +71,8 @@ def dispatch(req: func.HttpRequest) -> func.HttpResponse:
 def runs(req: func.HttpRequest) -> func.HttpResponse:
     """Answer with the status of a run."""
     try:
-        status = run_status(CONFIG.receipts, req.route_params["run_id"])
+        with known_errors():
+            status = run_status(CONFIG.receipts, req.route_params["run_id"])
     except ClearerError as error:
         return _answer(404 if isinstance(error, UsageError) else status_of(error), failure_json(error))
     return _answer(200, status.model_dump_json(by_alias=True))
@@ -93,7 +96,8 @@ def scheduled(timer: func.TimerRequest) -> None:
                 backlog=name,
                 run_id=scheduled_run(name, f"{when:%Y%m%dT%H%MZ}"),
             )
-            _dispatched(asked)
+            with known_errors():
+                _dispatched(asked)
         except ClearerError as error:
             _LOG.error("%s: %s was not dispatched: %s", NOT_CLEARED, name, error)
             faults.append(name)
@@ -111,9 +115,10 @@ def drain(message: func.QueueMessage) -> None:
     """Clear one slice; raises where the host is to deliver the message again."""
     asked = parse_request(message.get_body())
     try:
-        ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
-        if ran.following is not None:
-            WAITING.put([ran.following])
+        with known_errors():
+            ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
+            if ran.following is not None:
+                WAITING.put([ran.following])
     except ClearerError as error:
         record_failure(CONFIG.receipts, asked, error)
         raise

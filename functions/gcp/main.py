@@ -26,13 +26,14 @@ from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, record_failure, status_of
+from functions.answers import deadline_s, keep_secrets, known_errors, record_failure, status_of
 from functions.gcp.tasks import QUEUE, Tasks
 
 _SCHEDULED = "X-CloudScheduler-ScheduleTime"
 _TASK = "X-CloudTasks-TaskName"
 _JSON = {"Content-Type": "application/json"}
 _LOG = logging.getLogger("backlog_clearer")
+keep_secrets(os.environ)
 CONFIG = load_config()  # at the start, so that a deployment with a faulty one does not come up
 DEADLINE_S = deadline_s(os.environ)
 TASKS = Tasks(os.environ)
@@ -59,16 +60,21 @@ def _body(request: flask.Request) -> Request:
 def dispatch(request: flask.Request) -> Answer:
     """Enqueue the slices of a backlog, or answer with the status of a run."""
     try:
-        if request.method == "GET":
-            return _run(request.path)
-        asked = _body(request)
-        # Cloud Scheduler's retries carry the same time, Cloud Tasks' the same task: the same run.
-        again = request.headers.get(_SCHEDULED) or request.headers.get(_TASK)
-        if again and asked.run_id is None:
-            asked = asked.model_copy(update={"run_id": scheduled_run(asked.backlog, again)})
-        made = dispatch_slices(CONFIG, asked, TASKS.put)
+        with known_errors():
+            return _dispatched(request)
     except ClearerError as error:
         return _refused(error)
+
+
+def _dispatched(request: flask.Request) -> Answer:
+    if request.method == "GET":
+        return _run(request.path)
+    asked = _body(request)
+    # Cloud Scheduler's retries carry the same time, Cloud Tasks' the same task: the same run.
+    again = request.headers.get(_SCHEDULED) or request.headers.get(_TASK)
+    if again and asked.run_id is None:
+        asked = asked.model_copy(update={"run_id": scheduled_run(asked.backlog, again)})
+    made = dispatch_slices(CONFIG, asked, TASKS.put)
     _LOG.info("Dispatched run %s of %s: %s slices", made.run_id, made.subscription, made.slices)
     return made.model_dump_json(by_alias=True), 202, _JSON
 
@@ -97,9 +103,10 @@ def drain(request: flask.Request) -> Answer:
     except UsageError as error:
         return _refused(error)
     try:
-        ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
-        if ran.following is not None:
-            TASKS.put([ran.following])
+        with known_errors():
+            ran = drain_slice(CONFIG, asked, deadline_s=DEADLINE_S)
+            if ran.following is not None:
+                TASKS.put([ran.following])
     except ClearerError as error:
         record_failure(CONFIG.receipts, asked, error)
         return failure_json(error), status_of(error), _JSON

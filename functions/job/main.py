@@ -19,21 +19,41 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.options.base import flag
+from backlog_clearer.redaction.redact import redact_crashes, redacted
+from backlog_clearer.text import shown_name
+from functions.answers import keep_secrets
 from functions.job.invocation import AGAIN, WRONG_USE, Invocation, open_queue
 
 _VISIBILITY_S = range(3, 7 * 24 * 3600 + 1)
 """What `--visibility-s` may be: long enough to renew it in time, and at most what the service takes."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors have no argument that may be a secret at a wrong place."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2 and the message."""
+        if message.startswith(_UNKNOWN):
+            given = message.removeprefix(_UNKNOWN).split()
+            names = [shown_name(text.partition("=")[0]) for text in given if text.startswith("-")]
+            message = f"{_UNKNOWN}{', '.join(names) or '(not shown: they may be secrets)'}"
+        elif "ignored explicit argument" in message:
+            message = f"{message.partition('ignored')[0]}it takes no value"
+        super().error(message)
+
+
+_UNKNOWN = "unrecognized arguments: "
+
+
 def arguments() -> argparse.ArgumentParser:
     """The flags of the job: one for each field of `Request`, whose values `Request` itself checks."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="functions.job.main", description=(__doc__ or "").split("\n")[0], allow_abbrev=False
     )
     for name, field in Request.model_fields.items():
@@ -75,16 +95,18 @@ def run(values: Mapping[str, Any], environ: Mapping[str, str], halt: Halt) -> in
             code = invocation.message(open_queue(environ), visibility_s)
         else:
             code = invocation.arguments(given)
-    except ClearerError as error:
+    except ClearerError as error:  # any other one ends the process with a traceback without secrets
         invocation.failed(error)
         code = WRONG_USE if isinstance(error, UsageError) else AGAIN
     if invocation.answer:
-        print(invocation.answer, flush=True)  # noqa: T201 # the result, for scripts
+        print(redacted(invocation.answer, values=False), flush=True)  # noqa: T201 # the result, for scripts
     return code
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the image; exits."""
+    redact_crashes()
+    keep_secrets(os.environ)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     halt = Halt()
 

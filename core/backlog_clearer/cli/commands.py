@@ -23,7 +23,9 @@ from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request, load_config
 from backlog_clearer.options.base import suggestion
 from backlog_clearer.options.run import RunOptions
+from backlog_clearer.redaction.redact import redact_crashes
 from backlog_clearer.registry import options_model
+from backlog_clearer.text import shown_name
 
 
 class _Systems(click.Group):
@@ -41,7 +43,7 @@ class _Systems(click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             hidden = {item for item, command in self.commands.items() if command.hidden}
             known = [item for item in self.list_commands(ctx) if item not in hidden]
-            raise click.UsageError(f"No such command {name!r}.{suggestion(name, known)}", ctx)
+            raise click.UsageError(f"No such command {shown_name(name)}.{suggestion(name, known)}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -297,6 +299,7 @@ cli.add_command(RestoreCommand())
 def main() -> None:
     """Entry point of the installed command."""
     guard()
+    redact_crashes()
     try:
         cli(prog_name=program(sys.argv[0]))
     except SystemExit as end:

@@ -20,6 +20,7 @@ from backlog_clearer.cli.tables import (
 )
 from backlog_clearer.fanout.run_status import RunStatus, State
 from backlog_clearer.model import total_known
+from backlog_clearer.redaction.redact import redacted
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, Verdict
@@ -46,7 +47,8 @@ def console_for(*, stderr: bool = False) -> Console:
 
 def print_line(console: Console, text: str, style: str = "") -> None:
     """Print a line as it is: neither wrapped nor read as markup."""
-    console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
+    safe = redacted(text, values=False)  # names in it may be ordinary words that are secrets, too
+    console.print(safe, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
 def _width(console: Console) -> int | None:

@@ -13,6 +13,7 @@ from backlog_clearer.cli.talk import CONFIG, FLAGS, talk_of
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import options_model
+from backlog_clearer.text import shown_path
 
 if TYPE_CHECKING:
     from backlog_clearer.run.receipt import Receipt
@@ -116,7 +117,7 @@ def _found(ctx: click.Context, values: dict[str, Any]) -> list[Receipt]:
     if receipt is None and run_id is None:
         raise click.UsageError(_NEITHER, ctx)
     if receipt is not None and run_id is not None:
-        raise click.UsageError(_BOTH.format(receipt, run_id), ctx)
+        raise click.UsageError(_BOTH.format(shown_path(receipt), run_id), ctx)
     talk, _ = talk_of(values)
     directory = values["receipt_dir"]
     directory = RunOptions().receipt_dir if directory is None else directory

@@ -21,6 +21,7 @@ from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, RefusedError, UsageError
 from backlog_clearer.fanout.run_status import RunStatus, run_exit_code
 from backlog_clearer.model import Mode
+from backlog_clearer.redaction.redact import redact_logs, remember_environment
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.report import RunResult, failure_json
@@ -159,6 +160,8 @@ class Session:
 @contextmanager
 def session(talk: Talk) -> Iterator[Session]:
     """The block does the work and calls `end`; an error in it becomes a message and an exit code."""
+    redact_logs()
+    remember_environment(os.environ)
     opened = Session(talk)
     display.set_up_logging(opened.console, talk.least)
     opened.listen()

@@ -12,6 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from backlog_clearer.redaction.redact import redacted
+
 
 class ForgivingStream(io.TextIOWrapper):
     """A text stream that drops what cannot be written, and keeps the first reason in `lost`."""
@@ -24,12 +26,12 @@ class ForgivingStream(io.TextIOWrapper):
         self._descriptor = descriptor
 
     def write(self, text: str, /) -> int:
-        """Write; never raises an `OSError`."""
+        """Write without secrets; never raises an `OSError`."""
         try:
-            return super().write(text)
+            super().write(redacted(text, values=False))
         except OSError as error:
             self._lose(error)
-            return len(text)
+        return len(text)
 
     def flush(self) -> None:
         """Flush; never raises an `OSError`."""

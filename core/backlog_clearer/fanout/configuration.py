@@ -13,12 +13,12 @@ or a secret. `BACKLOG_CLEARER_CONFIG` holds the object itself or the path of a f
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -36,7 +36,7 @@ from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import check_run_id
-from backlog_clearer.text import distinct_keys, listed
+from backlog_clearer.text import listed, parsed_json, shown_path
 
 VARIABLE = "BACKLOG_CLEARER_CONFIG"
 
@@ -174,18 +174,14 @@ def parse_request(body: bytes | str) -> Request:
     if len(body) > _BODY_LIMIT:
         raise UsageError(f"The request has more than {_BODY_LIMIT} bytes.")
     try:
-        value = json.loads(body, object_pairs_hook=distinct_keys, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        value = parsed_json(body)
+    except ValueError:
         raise UsageError(
             'The body is not JSON, or has a key twice; send an object, as in {"backlog": "orders"}.'
         ) from None
     if not isinstance(value, dict):
         raise UsageError('A request is a JSON object, as in {"backlog": "orders"}.')
     return build(Request, value, strict=True)
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 class Config(Options):
@@ -276,16 +272,44 @@ def load_config(environ: Mapping[str, str] = os.environ) -> Config:
 
     Raises `UsageError` that lists every fault of every backlog at once, without any value.
     """
-    text = environ.get(VARIABLE, "").strip()
+    text = environ.get(VARIABLE, "").strip(_AROUND)
     if not text:
         raise UsageError(f"{VARIABLE} is not set: name a JSON file, or give the object itself.")
     if not text.startswith("{"):
-        text = read_text(text, f"{VARIABLE} names {text}, which")
+        text = _in_file(text)
     try:
-        value = json.loads(text)
+        value = parsed_json(text)
     except ValueError as error:
         raise UsageError(f"{VARIABLE} is not JSON: {error}.") from None
     return parse(value, environ)
+
+
+_AROUND = " \t\r\n\ufeff"  # blanks, and a byte order mark
+
+
+def _in_file(name: str) -> str:
+    """The text of the file that the variable names.
+
+    Nothing of a name that is not a file's is shown: it may be a configuration with passwords in it, in
+    quotes, as an array, or encoded.
+    """
+    try:
+        exists = Path(name).exists()
+    except (OSError, ValueError):  # longer than a name can be, or with a NUL
+        exists = False
+    if exists:
+        return read_text(name, f"The file that {VARIABLE} names").strip(_AROUND)
+    if name[0] in "'\"":
+        hint = "it begins with a quotation mark: give the object without quotation marks around it"
+    elif name[0] == "[":
+        hint = "it is an array: give an object"
+    elif shown_path(name) == name and "\n" not in name:
+        hint = f"there is no file {name}"
+    else:
+        hint = "its content is not shown, since it may hold secrets"
+    raise UsageError(
+        f"{VARIABLE} is neither an object, which begins with '{{', nor the path of a file: {hint}."
+    )
 
 
 def parse(value: Any, environ: Mapping[str, str] = os.environ) -> Config:

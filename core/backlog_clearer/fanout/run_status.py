@@ -22,7 +22,7 @@ from backlog_clearer.model import Partition, StrEnum, total_known
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.receipt import Receipt, is_declined, load_run, part_name, run_folder
-from backlog_clearer.run.report import Action, StoredPosition, Verdict
+from backlog_clearer.run.report import Action, FreeText, StoredPosition, Verdict
 from backlog_clearer.run.verdict import EXIT_DONE, EXIT_NOT_DONE, EXIT_UNPROVEN
 
 RUN_SCHEMA: Literal["backlog-clearer/run/2"] = "backlog-clearer/run/2"
@@ -36,7 +36,7 @@ class Failure(_Frozen):
     """An invocation that ended before it had a receipt, or a message that its queue gave up on."""
 
     slice: Slice | None
-    error: str
+    error: FreeText
     kind: str
     at: datetime
 

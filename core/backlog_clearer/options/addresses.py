@@ -19,7 +19,7 @@ def checked_address(text: str, *, schemes: Collection[str] = ()) -> str:
     if "@" in text:
         raise ValueError("write HOST:PORT, without a user or password")
     if ";" in text:
-        raise ValueError(f"separate addresses by commas, not by semicolons: got {text!r}")
+        raise ValueError("separate addresses by commas, not by semicolons")
     if separator and scheme.lower() not in schemes:
         raise ValueError(f"write HOST:PORT, without {scheme}://")
     match = _HOST_PORT.fullmatch(rest)

@@ -21,13 +21,17 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from typing_extensions import Self
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.faults import fault_text
 from backlog_clearer.options.references import is_reference, portable
-from backlog_clearer.text import counted
+from backlog_clearer.redaction.forms import is_distinct
+from backlog_clearer.redaction.parts import sounds_secret
+from backlog_clearer.redaction.redact import remember, remember_address, remember_login
+from backlog_clearer.text import counted, shown_name
 
 MOST_PARTITIONS = 100_000
 """More of one topic are not believed, of a user or of a broker: what they take in memory stays bounded."""
@@ -67,8 +71,18 @@ def _without_blanks(name: str) -> str:
     return name
 
 
+def _without_login(address: str) -> str:
+    if "@" in address:
+        raise ValueError("an address has no user or password in it; give them by their own options")
+    return address
+
+
 def _is_file(name: str) -> str:
-    if not Path(name).is_file():
+    try:
+        found = Path(name).is_file()
+    except (OSError, ValueError):  # a NUL in the name, or a name that is too long
+        found = False
+    if not found:
         raise ValueError("this file does not exist")
     return str(Path(name).absolute())  # a receipt keeps it, and may be used in another directory
 
@@ -83,6 +97,9 @@ PartitionNumbers = Annotated[tuple[int, ...], BeforeValidator(_partition_numbers
 Name = Annotated[str, AfterValidator(_without_blanks)]
 """A name that neither begins nor ends with a blank."""
 
+Host = Annotated[str, AfterValidator(_without_login)]
+"""An address without a user or a password in it."""
+
 ExistingFile = Annotated[str, AfterValidator(_is_file)]
 """The path of a file that exists."""
 
@@ -91,7 +108,11 @@ class Options(BaseModel):
     """Base of every options model: frozen and closed."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        validate_default=False,
+        allow_inf_nan=False,
     )
 
 
@@ -107,6 +128,33 @@ class SystemOptions(Options):
     """
 
     _references: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_secrets_out_of_texts(cls, values: object) -> object:
+        """Remember every secret before anything can be reported about the values."""
+        if isinstance(values, Mapping):
+            for name, value in values.items():
+                if name == SETTINGS and isinstance(value, Mapping):
+                    for key, item in value.items():
+                        cls._remember_setting(key, item)
+                elif "." in str(name):
+                    cls._remember_setting(name, value)
+                elif name in cls.secrets():
+                    remember(_bare(value))
+                else:
+                    remember_address(str(value))
+            for user, secret in LOGINS:
+                remember_login(*(_bare(_among(values, name)) for name in (user, secret)))
+        return values
+
+    @classmethod
+    def _remember_setting(cls, key: str, value: object) -> None:
+        certainly = sounds_secret(str(key)) or key in cls.secret_settings() or SETTINGS in cls.secrets()
+        if key in cls.public_settings() or not (certainly or is_distinct(str(value))):
+            remember_address(str(value))
+        else:
+            remember(_bare(value))
 
     def public(self) -> dict[str, Any]:
         """What a receipt keeps, as JSON values: no secrets, only references to them; no defaults."""
@@ -181,6 +229,24 @@ class SystemOptions(Options):
         return frozenset()
 
 
+LOGINS = (
+    ("username", "password"),
+    ("sasl.username", "sasl.password"),
+    ("sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret"),
+)
+"""Options whose values are sent together: base64 of both is a form of the secret."""
+
+
+def _among(values: Mapping[str, Any], name: str) -> object:
+    settings = values.get(SETTINGS)
+    inner = settings.get(name) if isinstance(settings, Mapping) else None
+    return values.get(name, inner)
+
+
+def _bare(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
 def _is_secret(annotation: Any) -> bool:
     return annotation is SecretStr or SecretStr in get_args(annotation)
 
@@ -234,8 +300,12 @@ def option_suggestion(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {spelled[close[0]]!r}?" if close and close[0] not in RISKY else ""
 
 
+def unknown_option(name: str, known: Iterable[str]) -> str:
+    """The sentence for a key that is not an option, with the nearest one."""
+    return f"unknown option {shown_name(name)}.{option_suggestion(name, known)}"
+
+
 _FAULTS = 20  # lines of an error; a longer list does not help
-_NAME = 60  # characters of an unknown name
 
 
 def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool = False) -> _Model:
@@ -253,9 +323,9 @@ def build(model: type[_Model], values: Mapping[str, Any], *, strict: bool = Fals
         faults = error.errors(include_url=False, include_input=False)
         for fault in faults[:_FAULTS]:
             # Only names that the model or the caller's keys spell are shown, never a value.
-            name = str(fault["loc"][0])[:_NAME] if fault["loc"] else ""
+            name = str(fault["loc"][0]) if fault["loc"] else ""
             if fault["type"] == "extra_forbidden":
-                lines.append(f"unknown option {name!r}.{option_suggestion(name, model.model_fields)}")
+                lines.append(unknown_option(name, model.model_fields))
             elif fault["type"] == "missing":
                 lines.append(f"{flag(name)} is required.")
             else:

@@ -13,7 +13,9 @@ SCHEMES = ("file", "gs", "gcs", "s3", "s3a", "az", "abfs", "abfss")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SCHEME_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-_AUTHORITY = re.compile(r"(?:[^:@]+@)?[^:@]+(?::\d+)?")
+_AUTHORITY = re.compile(r"[^:@]+(?::\d+)?")
+_WITH_USER = re.compile(rf"(?:[\w.-]{{1,64}}@)?{_AUTHORITY.pattern}", re.ASCII)
+_NO_USER = frozenset({"gs", "gcs", "s3", "s3a"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATTERN = re.compile(r"[][*?{}#]")
 
@@ -88,10 +90,11 @@ def _check_rest(scheme: str, rest: str) -> None:
         return
     if "::" in rest or _PATTERN.search(rest):
         raise ValueError("its URL contains '::' or one of the characters [ ] * ? { } #")
-    authority = rest.partition("/")[0]
+    authority, _, path = rest.partition("/")
     if not authority:
         raise ValueError(f"it names no bucket: write {scheme}://BUCKET/…")
-    if not _AUTHORITY.fullmatch(authority):
+    allowed = _AUTHORITY if scheme in _NO_USER else _WITH_USER
+    if not allowed.fullmatch(authority) or "@" in path:
         raise ValueError(
             "its URL contains a password, or is malformed; give credentials by the environment or the"
             " store's own configuration"

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.text import shown_name, shown_path
 
+_VARIABLE = re.compile(r"[A-Z]+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")  # others may be the secret itself
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
@@ -40,32 +42,46 @@ def referred(value: Any) -> list[str]:
 def read_text(path: str, called: str) -> str:
     """The text in a file; raises `UsageError` that begins with the name given as `called`."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UsageError(f"{called} cannot be read: {reason}.") from None
 
 
-def resolve_references(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
+def resolve_references(
+    value: Any, environ: Mapping[str, str] = os.environ, where: str = "an option"
+) -> Any:
     """Replace `${env:NAME}` and `${file:PATH}` in every string of a JSON value.
 
-    Raises `UsageError` naming the variable or file that is missing, never its content.
+    `where` is the option that the value is of, for errors. Raises `UsageError` naming the variable or file
+    that is missing, never its content; a name that may be a secret, as in `${env:PASSWORD-ITSELF}`, is not
+    shown.
     """
     if isinstance(value, Mapping):
-        return {key: resolve_references(item, environ) for key, item in value.items()}
+        return {
+            key: resolve_references(item, environ, f"the option {shown_name(str(key))}")
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [resolve_references(item, environ) for item in value]
+        return [resolve_references(item, environ, where) for item in value]
     if not isinstance(value, str):
         return value
 
     def replace(match: re.Match[str]) -> str:
         kind, name = match.groups()
         if kind == "env":
-            if name not in environ:
+            if name in environ:
+                return environ[name]
+            if _VARIABLE.fullmatch(name):
                 raise UsageError(
                     f"The environment variable {name}, referred to as {match[0]}, is not set."
                 )
-            return environ[name]
-        return read_text(name, f"The file referred to as {match[0]}").strip()
+            raise UsageError(
+                f"The environment variable that {where} refers to is not set. Its name is not shown, since it"
+                " may be a secret: write ${env:NAME} with the name of a variable."
+            )
+        if shown_path(name) == name:
+            return read_text(name, f"The file referred to as {match[0]}").strip()
+        return read_text(name, f"The file that {where} refers to").strip()
 
     return _REFERENCE.sub(replace, value)

@@ -25,8 +25,8 @@ from backlog_clearer.model import Bound, Mode, Partition, Position, Recorded, St
 from backlog_clearer.options.faults import fault_text
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
-from backlog_clearer.run.report import Action, RunResult, StoredPosition
-from backlog_clearer.text import counted, distinct_keys, listed
+from backlog_clearer.run.report import Action, FreeText, RunResult, StoredPosition
+from backlog_clearer.text import counted, listed, parsed_json, shown_path
 
 RECEIPT_SCHEMA: Literal["backlog-clearer/receipt/1"] = "backlog-clearer/receipt/1"
 
@@ -50,7 +50,7 @@ class RecordedPartition(BaseModel):
     incarnation: str | None = Field(
         None, description="tells this log from another one of the same name; null: not recorded"
     )
-    undo: str | None = Field(None, description="why restore cannot bring this partition back")
+    undo: FreeText | None = Field(None, description="why restore cannot bring this partition back")
 
     @field_validator("position", "target", mode="before")
     @classmethod
@@ -219,7 +219,7 @@ def load(path: str) -> Receipt:
     try:
         data = store.read(path)
     except OSError as error:
-        raise UsageError(f"The receipt {path} cannot be read: {_reason(error)}.") from error
+        raise UsageError(f"The receipt {shown_path(path)} cannot be read: {_reason(error)}.") from error
     return _parsed(path, data)
 
 
@@ -229,16 +229,16 @@ def _reason(error: OSError) -> str:
 
 def _parsed(path: str, data: bytes) -> Receipt:
     try:
-        value = json.loads(data, object_pairs_hook=distinct_keys)
+        value = parsed_json(data)
         receipt = Receipt.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(
             f"{path} is not a receipt of this tool: {where}: {fault_text(first)}."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not a receipt of this tool: it is not JSON ({error}).") from error
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not a receipt of this tool: it is not JSON ({error}).") from None
     if receipt.checksum is not None and receipt.checksum != checksum(value):
         raise UsageError(
             f"The receipt {path} was edited or damaged after it was stored: its checksum does not match."

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from backlog_clearer.model import (
     Mode,
@@ -22,6 +22,10 @@ from backlog_clearer.model import (
     StrEnum,
     total_known,
 )
+from backlog_clearer.redaction.redact import redacted
+
+FreeText = Annotated[str, AfterValidator(redacted)]
+"""A text for people, in which libraries and brokers may have put a secret."""
 
 RESULT_SCHEMA: Literal["backlog-clearer/result/2"] = "backlog-clearer/result/2"
 _FIRST_SCHEMA = "backlog-clearer/result/1"  # as in receipts of earlier versions
@@ -50,7 +54,8 @@ class Verdict(StrEnum):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Copies are validated where they become a part of a result: `model_copy` does not redact.
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
 
 class PartitionResult(_Frozen):
@@ -69,7 +74,7 @@ class PartitionResult(_Frozen):
     verified: bool | None = Field(
         None, description="whether the broker itself confirms it afterwards; null: unknown"
     )
-    undo: str | None = Field(None, description="why restore could not bring this partition back")
+    undo: FreeText | None = Field(None, description="why restore could not bring this partition back")
     deleted: int | None = Field(
         None,
         description="restore: how much after the restored position no longer exists, in `unit`; null: nothing"
@@ -78,7 +83,7 @@ class PartitionResult(_Frozen):
     oldest: datetime | None = Field(
         None, description="when the oldest message of the backlog before was published; null: unknown"
     )
-    error: str | None = None
+    error: FreeText | None = None
 
     @property
     def id(self) -> Partition:
@@ -135,17 +140,17 @@ class RunResult(_Frozen):
     changed: bool = Field(
         False, description="whether the run changed anything, or may have; false: nothing to undo"
     )
-    proof: str | None = Field(None, description="how to prove an unproven result")
+    proof: FreeText | None = Field(None, description="how to prove an unproven result")
     provable: bool = Field(
         False, description="whether waiting longer, or asking again later, may prove an unproven result"
     )
     waited_seconds: float = Field(0.0, description="for the broker's proof; no part of `seconds`")
     live: tuple[str, ...] = Field((), description="consumers attached before, as the broker names them")
     receipt: str | None = Field(None, description="where the receipt is; null: none was written")
-    notes: tuple[str, ...] = ()
-    error: str | None = Field(None, description="of the run as a whole")
+    notes: tuple[FreeText, ...] = ()
+    error: FreeText | None = Field(None, description="of the run as a whole")
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -183,7 +188,7 @@ def failure_json(error: Exception) -> str:
         {
             "schema": RESULT_SCHEMA,
             "verdict": Verdict.NOT_CLEARED,
-            "error": str(error),
+            "error": redacted(str(error)),
             "kind": type(error).__name__,
         }
     )

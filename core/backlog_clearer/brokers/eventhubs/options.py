@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from backlog_clearer.model import StrEnum
 from backlog_clearer.options.addresses import checked_address
-from backlog_clearer.options.base import Name, SystemOptions
+from backlog_clearer.options.base import Host, Name, SystemOptions
 
 FUNCTIONS_CONTAINER = "azure-webjobs-eventhub"
 """Where Azure Functions' Event Hubs extension keeps checkpoints, in the AzureWebJobsStorage account."""
@@ -57,7 +57,7 @@ class EventHubsOptions(SystemOptions):
         None,
         description="of the namespace or the Event Hub (Endpoint=sb://…), with the Listen claim",
     )
-    fully_qualified_namespace: str | None = Field(
+    fully_qualified_namespace: Host | None = Field(
         None,
         description="<namespace>.servicebus.windows.net, to sign in with Microsoft Entra ID"
         " (DefaultAzureCredential) instead of a connection string",
@@ -108,7 +108,7 @@ class EventHubsOptions(SystemOptions):
         description="seconds for which an ownership blob means a live processor (the processors'"
         " partition ownership expiration)",
     )
-    custom_endpoint_address: str | None = Field(
+    custom_endpoint_address: Host | None = Field(
         None, description="sb://host:port to connect to instead, through a gateway or private endpoint"
     )
     kafka_bootstrap_servers: str | None = Field(

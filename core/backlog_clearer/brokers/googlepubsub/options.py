@@ -64,7 +64,7 @@ class PubSubOptions(SystemOptions):
         full = _FULL_NAME.fullmatch(self.subscription_id)
         if "/" in self.subscription_id and not full:
             raise ValueError(
-                f"{self.subscription_id!r} is not a subscription: give its name, or its full name"
+                "--subscription-id is not a subscription: give its name, or its full name"
                 " projects/PROJECT/subscriptions/NAME"
             )
         if full and self.project_id not in (None, full[1]):

@@ -17,7 +17,6 @@ from datetime import datetime, timedelta, timezone
 from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
-import google.auth
 import grpc
 from google.api_core.exceptions import AlreadyExists, GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
@@ -28,6 +27,7 @@ from google.pubsub_v1.types import GetSubscriptionRequest, Subscription
 from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
 from backlog_clearer.brokers.googlepubsub.channels import bounded
 from backlog_clearer.brokers.googlepubsub.clock import ServiceClock
+from backlog_clearer.brokers.googlepubsub.credentials import google_credentials
 from backlog_clearer.brokers.googlepubsub.errors import Call, code_of, to_broker_error, unreachable
 from backlog_clearer.brokers.googlepubsub.kinds import DELETED_TOPIC, incarnation, obstacle
 from backlog_clearer.brokers.googlepubsub.lane import SharedLeases, StreamLane
@@ -111,7 +111,7 @@ class PubSubSource:
         self._opened_at = datetime.now(timezone.utc)  # by this machine's clock
         self._changed_at: datetime | None = None  # by the service's
         self._emulator = _emulator()
-        self._credentials = None if self._emulator else _credentials(options.credentials_file)
+        self._credentials = None if self._emulator else google_credentials(options.credentials_file)
         self._client = self._connect()
         self._host: str = self._client.transport.host
         self._metadata = Requests(self._client, self._name).metadata
@@ -460,24 +460,6 @@ def _emulator() -> str | None:
         return checked_address(text) if text else None
     except ValueError as error:
         raise UsageError(f"PUBSUB_EMULATOR_HOST: {error}.") from None
-
-
-def _credentials(file: str | None) -> Any:
-    """The credentials of the file, or Application Default Credentials; raises `UsageError`."""
-    scopes = SubscriberGrpcTransport.AUTH_SCOPES
-    load: Any = google.auth.load_credentials_from_file
-    try:
-        if file:
-            return load(file, scopes=scopes)[0]
-        return google.auth.default(scopes=scopes)[0]
-    except GoogleAuthError as error:
-        problem = str(error).splitlines()[0] if file is None else type(error).__name__
-        raise UsageError(
-            f"There are no usable credentials{f' in {file}' if file else ''}: {problem} Name a file"
-            " with --credentials-file, or log in with: gcloud auth application-default login"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--credentials-file {file} cannot be read: {type(error).__name__}.") from None
 
 
 def _isoformat(target: object) -> str:

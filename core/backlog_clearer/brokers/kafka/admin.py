@@ -24,7 +24,6 @@ from backlog_clearer.brokers.kafka.errors import (
     is_transient,
     kafka_error,
     reason,
-    redact,
     translate,
 )
 from backlog_clearer.brokers.kafka.figures import Figures, Stored, checked
@@ -404,7 +403,7 @@ class GroupAdmin:
         return (TransientError if passing else BrokerError)(self._text(error))
 
     def _text(self, error: KafkaError) -> str:
-        return redact(reason(error), self._options)
+        return reason(error)
 
     def close(self) -> None:
         """Nothing to flush: the client is released with its last reference."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from confluent_kafka import KafkaError
 
-from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, redact, refusal
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, refusal
 from backlog_clearer.brokers.kafka.library import (
     ApiVersionsRequest,
     ApiVersionsResponse,
@@ -95,7 +95,7 @@ class Connection(Waitable):
         return made
 
     def _broken(self, error: Exception) -> TransientError:
-        reason = redact(str(error) or type(error).__name__, self._options)
+        reason = str(error) or type(error).__name__
         return TransientError(f"The connection to Kafka at {self.name} failed: {reason}.")
 
     def _agree(self) -> None:

@@ -9,6 +9,8 @@ from confluent_kafka import KafkaError, KafkaException
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import Partition
+from backlog_clearer.redaction.redact import redacted
+from backlog_clearer.text import shown_name
 
 REFUSALS = frozenset(
     {
@@ -73,17 +75,6 @@ class HeadersUnsupportedError(Exception):
     """The header reader cannot be used here, but librdkafka can; `str()` is the reason, without secrets."""
 
 
-_MIN_SECRET = 4  # shorter values would mangle every text
-
-
-def redact(text: str, options: KafkaOptions) -> str:
-    """The text without any value of the settings that may be secret."""
-    for key, value in options.settings.items():
-        if key not in options.public_settings() and len(str(value)) >= _MIN_SECRET:
-            text = text.replace(str(value), "***")
-    return text
-
-
 def is_transient(error: KafkaError) -> bool:
     """Whether the same request may succeed a moment later."""
     return error.code() in _TRANSIENT or bool(error.retriable())
@@ -95,9 +86,9 @@ def kafka_error(failure: KafkaException | KafkaError) -> KafkaError:
 
 
 def reason(error: KafkaError) -> str:
-    """The text of librdkafka or the broker, in one line, with the code's name."""
+    """The text of librdkafka or the broker, in one line and without secrets, with the code's name."""
     name = error.name().lstrip("_")
-    text = " ".join(error.str().split()).rstrip(".: ")
+    text = " ".join(redacted(error.str()).split()).rstrip(".: ")
     return f"{text} ({name})" if text else name
 
 
@@ -109,7 +100,7 @@ def translate(
 ) -> BrokerError:
     """The exception to raise for a failure while `doing` ("reading orders[3]")."""
     error = kafka_error(failure)
-    text = redact(reason(error), options)
+    text = reason(error)
     where = f"Kafka at {','.join(options.bootstrap_servers)}"
     if error.code() in REFUSALS:
         return refusal(error, options)
@@ -125,7 +116,7 @@ def translate(
 
 def refusal(error: KafkaError, options: KafkaOptions) -> BrokerError:
     """The error of a refused login."""
-    text = redact(reason(error), options)
+    text = reason(error)
     check = (
         "ssl.ca.location, the listener's certificate and the host name in --bootstrap-servers"
         if error.code() == KafkaError._SSL  # noqa: SLF001 see above
@@ -136,7 +127,7 @@ def refusal(error: KafkaError, options: KafkaOptions) -> BrokerError:
     )
 
 
-def bad_setting(failure: KafkaException | ValueError | TypeError, options: KafkaOptions) -> UsageError:
+def bad_setting(failure: KafkaException | ValueError | TypeError) -> UsageError:
     """The error of a client that a setting makes impossible; names it and never shows its value."""
     text = (
         failure.args[0].str()
@@ -145,9 +136,9 @@ def bad_setting(failure: KafkaException | ValueError | TypeError, options: Kafka
     )
     if unknown := re.search(r'No such configuration property: "([^"]+)"', text):
         return UsageError(
-            f"librdkafka has no setting {unknown[1]!r}; its settings are listed in"
+            f"librdkafka has no setting {shown_name(unknown[1])}; its settings are listed in"
             " https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md"
         )
     if invalid := re.search(r'configuration property "([^"]+)"', text):
         return UsageError(f"librdkafka refuses the value of the setting {invalid[1]!r}.")
-    return UsageError(f"librdkafka refuses the settings: {redact(text, options).rstrip('.')}.")
+    return UsageError(f"librdkafka refuses the settings: {redacted(text).rstrip('.')}.")

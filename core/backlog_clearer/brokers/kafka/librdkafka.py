@@ -12,9 +12,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from backlog_clearer.brokers.kafka import msk_iam
-from backlog_clearer.brokers.kafka.errors import REFUSALS, bad_setting, reason, redact, refusal
+from backlog_clearer.brokers.kafka.errors import REFUSALS, bad_setting, reason, refusal
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import TransientError
+from backlog_clearer.redaction.redact import redacted
 
 REQUEST_TIMEOUT_S = 10.0
 """Longest wait for any answer; every call of an adapter has to return within 15 s."""
@@ -71,14 +72,14 @@ class Complaints:
             return
         if error.code() in REFUSALS:
             self._refused = error
-        self.last = redact(reason(error), self._options)
+        self.last = reason(error)
 
     def log(self, _level: int, message: str, facility: str, *rest: str) -> None:
         """Called by librdkafka in place of `logging.Logger.log`; keeps the reason of a failed connection.
 
         A broker that closes the connection at once (it expects TLS, for example) is reported only here.
         """
-        texts = [redact(text, self._options) for text in rest]
+        texts = [redacted(text) for text in rest]
         if facility == "FAIL" and texts:
             self.last_at = time.monotonic()
             self.last = texts[-1].partition("]: ")[2] or texts[-1]
@@ -117,7 +118,7 @@ def open_consumer(
     try:
         return Consumer({**config, "error_cb": complaints, "logger": complaints})
     except (KafkaException, ValueError, TypeError) as failure:
-        raise bad_setting(failure, options) from None
+        raise bad_setting(failure) from None
 
 
 def open_admin(options: KafkaOptions, complaints: Complaints) -> AdminClient:
@@ -126,4 +127,4 @@ def open_admin(options: KafkaOptions, complaints: Complaints) -> AdminClient:
     try:
         return AdminClient(config)
     except (KafkaException, ValueError, TypeError) as failure:
-        raise bad_setting(failure, options) from None
+        raise bad_setting(failure) from None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.redaction.redact import remember
 
 MECHANISM = "AWS_MSK_IAM"
 """The user's setting; not a mechanism of Kafka's protocol."""
@@ -58,6 +59,7 @@ class MskToken:
     def signed(self) -> tuple[str, float]:
         """The token, and when it ends in seconds since 1970."""
         token, ends_ms = self._signer.generate_auth_token(self._region)
+        remember(token)
         return str(token), ends_ms / 1000
 
     def token(self) -> str:

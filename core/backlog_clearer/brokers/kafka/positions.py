@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, redact, translate
+from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, translate
 from backlog_clearer.brokers.kafka.figures import (
     NOTHING_STORED,
     Figures,
@@ -37,7 +37,7 @@ AT_A_TIME = 1000  # partitions in a request: librdkafka's time for one grows wit
 
 def partition_error(error: KafkaError, options: KafkaOptions) -> str:
     """Why the position of one partition was not written, for its row."""
-    text = redact(reason(error), options)
+    text = reason(error)
     if error.code() in _MEMBERS:
         return (
             f"group {options.group_id} has consumers attached, so that its offsets cannot be written"

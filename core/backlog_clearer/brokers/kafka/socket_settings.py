@@ -21,6 +21,7 @@ from typing import Any
 from backlog_clearer.brokers.kafka import msk_iam
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.redaction.redact import remember
 
 TIMEOUT_S = 10.0
 """Longest wait for a connection or an answer; settings may only shorten it."""
@@ -254,4 +255,5 @@ def client_credentials(given: Mapping[str, Any]) -> str:
         token = json.load(answer).get("access_token")
     if not isinstance(token, str):
         raise ValueError("the token endpoint returned no access_token")  # noqa: TRY004 it is a value of JSON
+    remember(token)
     return token

@@ -37,6 +37,7 @@ from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.options.base import MOST_PARTITIONS
+from backlog_clearer.redaction.redact import redacted
 
 _PARTITION = re.compile(r"-partition-(\d+)$")
 _AT_ONCE = 8  # requests under way: a broker serves all its administrators with a few threads
@@ -298,7 +299,7 @@ class Admin:
             text = str(answer.json().get("reason", answer.reason))
         except (ValueError, AttributeError):
             text = str(answer.reason)
-        return shortened(self._access.hidden(text))
+        return shortened(redacted(text))
 
     def close(self) -> None:
         """Close the connection."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from backlog_clearer.brokers.pulsar.login import Login, checked_token, plugin_kind, plugin_login
 from backlog_clearer.brokers.pulsar.oauth2 import ClientCredentials, login_file
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.errors import TransientError, UsageError
+from backlog_clearer.redaction.redact import remember, remember_login
 
 Bearer = Callable[[], str]
 """Returns the token to present now; may be called from any thread."""
@@ -25,40 +26,23 @@ class Access:
     bearer: Bearer | None
     tls: ssl.SSLContext  # for addresses with TLS
     check_names: bool  # whether a certificate has to be of the host that is asked
-    presented: set[str] = field(default_factory=set)
-    """Secrets that were sent, none of which may appear in a text."""
 
     def credentials(self) -> dict[str, Any]:
         """The login fields of CONNECT and of AuthData; a token or a user is preferred to a certificate."""
         if self.bearer:
-            return {"auth_method_name": "token", "auth_data": self._present(self.bearer()).encode()}
+            return {"auth_method_name": "token", "auth_data": self.bearer().encode()}
         if self.login.basic:
-            return {"auth_method_name": "basic", "auth_data": self._basic().encode()}
+            return {"auth_method_name": "basic", "auth_data": self.login.basic.encode()}
         return {"auth_method_name": "tls", "auth_data": b""} if self.login.certificate else {}
 
     def headers(self) -> Mapping[str, str]:
         """The login fields of a request to the admin API."""
         if self.bearer:
-            return {"Authorization": f"Bearer {self._present(self.bearer())}"}
+            return {"Authorization": f"Bearer {self.bearer()}"}
         if self.login.basic:
-            value = base64.b64encode(self._basic().encode()).decode()
-            return {"Authorization": f"Basic {self._present(value)}"}
+            value = base64.b64encode(self.login.basic.encode()).decode()
+            return {"Authorization": f"Basic {value}"}
         return {}
-
-    def _basic(self) -> str:
-        user = self.login.basic or ""
-        self._present(user.partition(":")[2])
-        return self._present(user)
-
-    def _present(self, secret: str) -> str:
-        self.presented.add(secret)
-        return secret
-
-    def hidden(self, text: str) -> str:
-        """A text of a server without the secrets that were sent to it."""
-        for secret in sorted(self.presented, key=len, reverse=True):
-            text = text.replace(secret, "(secret)") if secret else text
-        return text
 
 
 def _bearer(login: Login, issuer: str | None) -> Bearer | None:
@@ -85,6 +69,14 @@ def _bearer(login: Login, issuer: str | None) -> Bearer | None:
 
 def chosen_login(options: PulsarOptions) -> Login:
     """The login of the options, without one that only the client library has. Raises `UsageError`."""
+    found = _named_login(options)
+    user, _, password = (found.basic or "").partition(":")
+    remember_login(user, password)
+    remember(found.token)
+    return found
+
+
+def _named_login(options: PulsarOptions) -> Login:
     kind = plugin_kind(options.auth_plugin) if options.auth_plugin else None
     if kind and kind != "athenz":
         params = options.auth_params.get_secret_value() if options.auth_params else ""

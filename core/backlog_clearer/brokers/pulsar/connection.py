@@ -30,6 +30,7 @@ from backlog_clearer.brokers.pulsar.wire import (
 )
 from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
 from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.redaction.redact import redacted
 
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 10.0  # for an answer
@@ -265,7 +266,7 @@ class Connection(Waitable):
             raise self._refusal(body)
 
     def _refusal(self, body: Any) -> RefusalError:
-        return RefusalError(error_name(body.error), self._access.hidden(body.message))
+        return RefusalError(error_name(body.error), redacted(body.message))
 
     def _present_again(self) -> None:
         """Present a token again: the one presented before expires."""

@@ -127,7 +127,7 @@ def _parameters(text: str) -> Mapping[str, Any]:
     if text.lstrip().startswith("{"):
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError("--auth-params begins like JSON, and is not valid JSON.") from None
         return {key: value for key, value in found.items() if isinstance(value, str)}
     pairs = (part.partition(":") for part in text.split(","))

@@ -17,6 +17,8 @@ import requests
 from backlog_clearer.brokers.pulsar.login import Login, file_of
 from backlog_clearer.brokers.shared.http import whole_answer
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.redaction.redact import remember, remember_login
+from backlog_clearer.text import shown_path
 
 TIMEOUT_S = 10.0
 _ISSUER_S = 5.0  # for each of the two requests to an issuer
@@ -33,9 +35,11 @@ _REFUSALS = frozenset(
 def login_file(name: str, flag: str) -> str:
     """A file's content, without blanks around it; raises `UsageError` with the option."""
     try:
-        return Path(name).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"The file given as {flag} cannot be read: {name}.") from None
+        text = Path(name).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):  # ValueError: not UTF-8, or a NUL in the name
+        raise UsageError(f"The file given as {flag} cannot be read: {shown_path(name)}.") from None
+    remember(text)
+    return text
 
 
 def read_key(private_key: str) -> tuple[str, Mapping[str, Any]]:
@@ -53,7 +57,7 @@ def read_key(private_key: str) -> tuple[str, Mapping[str, Any]]:
         text, where = login_file(path, "--oauth2-key-file or --oauth2-private-key"), path
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     names = ("client_id", "client_secret")
     if not isinstance(found, dict) or not all(
@@ -63,6 +67,7 @@ def read_key(private_key: str) -> tuple[str, Mapping[str, Any]]:
             f"{where[0].upper()}{where[1:]} is not an OAuth2 key: it must be a JSON object with client_id"
             " and client_secret."
         )
+    remember_login(found["client_id"], found["client_secret"])
     return where, found
 
 
@@ -151,6 +156,7 @@ class ClientCredentials:
             raise TransientError(
                 f"The OAuth2 issuer {self._issuer} returned no token: check --oauth2-issuer-url."
             )
+        remember(issued)
         return issued, seconds
 
     def _endpoint(self) -> str:

@@ -12,7 +12,7 @@ from backlog_clearer.brokers.pulsar.login import file_of, plugin_kind
 from backlog_clearer.brokers.pulsar.service_url import addresses, admin_addresses, bracketed
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import ExistingFile, Name, SystemOptions, flag
+from backlog_clearer.options.base import ExistingFile, Host, Name, SystemOptions, flag
 
 _TOPIC = re.compile(r"(?:persistent://)?(?:([-=:.\w]+)/([-=:.\w]+)/)?([^/]+)", re.ASCII)
 """What brokers accept: the names of tenants and namespaces are limited (NamedEntity), a topic's is not."""
@@ -86,7 +86,7 @@ class PulsarOptions(SystemOptions):
         description="the same as Pulsar's clients take it: file:///PATH, data:application/json;base64,KEY"
         " or a path; better as ${env:NAME}",
     )
-    oauth2_issuer_url: str | None = Field(
+    oauth2_issuer_url: Host | None = Field(
         None, description="OAuth2 issuer, as in https://HOST, if the key has no issuer_url"
     )
     oauth2_audience: str | None = Field(

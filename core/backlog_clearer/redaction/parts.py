@@ -1,0 +1,103 @@
+"""Secrets inside of values that have other parts, too, and credentials that show as such: pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from backlog_clearer.redaction.forms import Span
+
+_NAMES = (
+    r"(?:password|passwd|passphrase|pwd|secret|token|assertion|sig|signature|sharedaccesskey|accountkey"
+    r"|access[_-]?key|api[_-]?key|private[_-]?key|credentials?)"
+)
+_NAMED = re.compile(
+    rf"(?i)(?<![A-Za-z0-9])[\w.-]*?{_NAMES}\s*=\s*"
+    r"(?!\$\{|\*\*\*|…)(?:\"((?:[^\"\\]|\\.)+)\"|'([^']+)'|([^\s;&,\"'<>]+))"
+)
+_IN_JSON = re.compile(
+    rf"(?i)\"[\w.-]*{_NAMES}\\?\"\s*:\s*\\?\"(?!\$\{{|\*\*\*)((?:[^\"\\]|\\.)+?)\\?\""
+)
+_LOGIN = re.compile(r"(?<=://)([^\s/@\"']*:(?!\d+(?:/|$))[^\s@\"']*(?:@[^\s/@\"']*)*)@(?=[\w.\[-])")
+_TOKEN_LOGIN = re.compile(r"(?<=https://)([^\s/@:\"']+)@(?=\w)|(?<=http://)([^\s/@:\"']+)@(?=\w)")
+_HEADER = re.compile(r"\b(?:Basic|Bearer)\s+(?=\S*[0-9=])([A-Za-z0-9+/_=.~-]{8,})")
+_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
+_PEM = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_SECRET_KEY = re.compile(rf"(?i)[\w.-]*{_NAMES}")
+_PEM_LINE = 16  # characters of a line that is a part of a key
+
+VARIABLE = re.compile(
+    r"(?i).*(?:password|passwd|passphrase|secret|token|connection_?string|(?:_|access|account|api)key"
+    r"|credentials?|_sas|_storage)"
+)
+"""Names of environment variables that may hold a secret."""
+
+
+def sounds_secret(name: str) -> bool:
+    """Whether a setting of this name may be a password, a key or a token."""
+    return _SECRET_KEY.search(name) is not None or "pem" in name or "jaas" in name
+
+
+def secrets_in(value: str) -> list[str]:
+    """The secrets in a value: all of it, or those parts of a URL or a connection string that are secret.
+
+    A URL without credentials has none.
+    """
+    if "-----BEGIN" in value:
+        return [value, *(line for line in value.split() if len(line) >= _PEM_LINE)]
+    parts = parts_in(value)
+    if value.lstrip().startswith("{"):
+        parts += _in_object(value)
+    if parts or _URL.fullmatch(value.strip()):
+        return parts
+    return [value]
+
+
+def parts_in(value: str) -> list[str]:
+    """What `secrets_in` finds in a URL or a connection string; nothing in any other text."""
+    return [*_named(value), *_logins(value)]
+
+
+def _named(value: str) -> Iterator[str]:
+    for match in _NAMED.finditer(value):
+        found = match[1] or match[2] or match[3]
+        yield found
+        yield unquote(found)
+
+
+def _logins(value: str) -> Iterator[str]:
+    for pattern in (_LOGIN, _TOKEN_LOGIN):
+        for match in pattern.finditer(value):
+            login = match[match.lastindex or 1]
+            user, colon, password = login.partition(":")
+            yield from (password, unquote(password)) if colon else (user, unquote(user))
+
+
+def _in_object(value: str) -> list[str]:
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return []
+    return list(_of_secret_keys(found)) if isinstance(found, Mapping) else []
+
+
+def _of_secret_keys(value: Mapping[str, Any]) -> Iterator[str]:
+    for key, item in value.items():
+        if isinstance(item, str) and sounds_secret(key):
+            yield from secrets_in(item) if "://" not in item else ()
+
+
+def credentials(text: str) -> Iterator[Span]:
+    """Where a text has what looks like a credential: a URL's login, `sig=…`, a token, a private key."""
+    for pattern in (_NAMED, _IN_JSON, _LOGIN, _TOKEN_LOGIN, _HEADER):
+        for match in pattern.finditer(text):
+            yield match.span(match.lastindex or 0)
+    for pattern in (_JWT, _PEM):
+        for match in pattern.finditer(text):
+            yield match.span()
