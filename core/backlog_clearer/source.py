@@ -216,7 +216,7 @@ class Bounded(Protocol):
         older ones behind it stay. A partition in which no message is too young ends at its end.
         `Bound.keep_last`: so many of the log's last positions are kept, or more.
 
-        At most one small request a partition. Raises `UsageError` for the kind of bound that the system
+        At most two small requests a partition. Raises `UsageError` for the kind of bound that the system
         does not have, otherwise like `survey`; what concerns one partition is the `error` of its cut.
         """
 

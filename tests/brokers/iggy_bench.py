@@ -76,6 +76,7 @@ class IggyBench(Bench):
     """A separate topic, filled and read by Iggy's own client."""
 
     system = "iggy"
+    cuts_by_time = cuts_by_count = shows_age = True
     attempts = 1
     notices_silence = True
     missing_name = "no-such-group"

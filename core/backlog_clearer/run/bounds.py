@@ -88,7 +88,7 @@ def up_to_bound(
     notes = [f"Only {bound} are cleared; younger ones stay.", *source.bound_notes(bound)]
     if bound.keep_last is not None:
         notes[0] = f"Of the backlog, {bound} is cleared."
-    early = [str(s.partition) for s in asked if _retained_later(moved.get(s.partition), s)]
+    early = [str(key) for key, item in cuts.items() if item.none_older]
     if early and bound.until is not None:
         notes.append(
             f"{listed(early)}: no message of before {utc_text(bound.until)} is retained any more."
@@ -96,11 +96,6 @@ def up_to_bound(
     survey = replace(survey, notes=(*survey.notes, *notes))
     again, reached = retargeted(source, states, moved)
     return survey, again, reached
-
-
-def _retained_later(target: Position | None, state: PartitionState) -> bool:
-    """Whether a partition's log begins with a message that is too young."""
-    return target is not None and state.start is not None and same_place(target, state.start)
 
 
 def retargeted(

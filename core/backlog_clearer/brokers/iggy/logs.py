@@ -273,6 +273,19 @@ class TopicLogs:
             raise self._unusable(partition, "the server did not read this partition")
         return polled
 
+    def firsts(
+        self, partitions: Sequence[Partition], payload: Callable[[int], bytes]
+    ) -> dict[Partition, Polled | BrokerError]:
+        """The answers to one poll for a message of each partition, whose `payload` its number gives."""
+        asked = [IggyRequest(key, wire.POLL, payload(key.number), PollWalk(1)) for key in partitions]
+        found: dict[Partition, Polled | BrokerError] = {}
+        for partition, reply in zip(partitions, self._client.answers(asked), strict=True):
+            try:
+                found[partition] = self._polled(partition, reply)
+            except BrokerError as error:
+                found[partition] = error
+        return found
+
     def after(self, partition: Partition, offset: int) -> Polled:
         """The first message after an offset; raises `BrokerError`."""
         payload = wire.poll(self.reader, partition.number, offset + 1, 1)

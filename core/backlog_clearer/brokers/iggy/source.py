@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import cast
 
 from apache_iggy import ConsumerGroupMember
@@ -26,11 +27,14 @@ from backlog_clearer.brokers.iggy.positions import (
     as_offset_or_none,
     beyond_end,
 )
+from backlog_clearer.brokers.iggy.times import bound_notes, cut_partitions, stored_times
 from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.model import (
+    Bound,
     Claim,
+    Cut,
     Mode,
     Outcome,
     Partition,
@@ -270,6 +274,18 @@ class IggySource:
                 " purged or created again."
             )
         return Remaining(partition, position, left, problem, log.incarnation)
+
+    def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
+        """See `source.Bounded`."""
+        return cut_partitions(self._logs, states, bound)
+
+    def bound_notes(self, bound: Bound) -> Sequence[str]:
+        """See `source.Bounded`."""
+        return bound_notes(bound)
+
+    def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
+        """See `source.Dated`."""
+        return stored_times(self._logs, states)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`."""

@@ -24,7 +24,7 @@ _PROTOCOL = 11 << 10  # the same, packed in 10 bits each
 _NUMERIC, _NAME = 1, 2
 _PARTITION = struct.Struct("<BI")  # a flag that one is named, and its id
 _POLL = struct.Struct("<BQIB")  # strategy, value, count, auto commit
-_BY_OFFSET, _FIRST = 1, 3
+_BY_OFFSET, _BY_TIME, _FIRST, _LAST = 1, 2, 3, 4
 _STORE = struct.Struct("<QB")  # offset, acknowledgement
 _ACKNOWLEDGED = 1  # by a quorum; 0: not at all
 
@@ -138,6 +138,16 @@ def poll(who: bytes, partition: int, offset: int, count: int) -> bytes:
 def poll_first(who: bytes, partition: int) -> bytes:
     """Ask for the first message that is retained."""
     return who + _PARTITION.pack(1, partition) + _POLL.pack(_FIRST, 0, 1, 0)
+
+
+def poll_last(who: bytes, partition: int) -> bytes:
+    """Ask for the last message."""
+    return who + _PARTITION.pack(1, partition) + _POLL.pack(_LAST, 0, 1, 0)
+
+
+def poll_from_time(who: bytes, partition: int, moment: int) -> bytes:
+    """Ask for the first message that was stored at a time or later, in microseconds since 1970."""
+    return who + _PARTITION.pack(1, partition) + _POLL.pack(_BY_TIME, moment, 1, 0)
 
 
 def of_partition(who: bytes, partition: int) -> bytes:

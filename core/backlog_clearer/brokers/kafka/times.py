@@ -58,7 +58,7 @@ def cuts(
     return [
         Cut(state.partition, None, str(errors[state.partition]))
         if state.partition in errors
-        else Cut(state.partition, _within(state, found.get(state.partition)))
+        else _cut(state, found.get(state.partition))
         for state in states
     ]
 
@@ -67,10 +67,12 @@ def _before_end(state: PartitionState, count: int) -> int:
     return max(offset_of(state.start) or 0, (offset_of(state.end) or 0) - count)
 
 
-def _within(state: PartitionState, offset: int | None) -> int | None:
-    """An offset before the end; None: no message is so young."""
-    end = offset_of(state.end)
-    return None if offset is None or (end is not None and offset >= end) else offset
+def _cut(state: PartitionState, first_young: int | None) -> Cut:
+    """The cut before the first message that stays; None: there is none."""
+    start, end = offset_of(state.start), offset_of(state.end)
+    if first_young is None or (end is not None and first_young >= end):
+        return Cut(state.partition, None)
+    return Cut(state.partition, first_young, none_older=start is not None and first_young <= start)
 
 
 def oldest_times(options: KafkaOptions, states: Sequence[PartitionState]) -> dict[Partition, datetime]:

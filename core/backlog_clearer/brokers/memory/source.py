@@ -371,7 +371,8 @@ class MemorySource:
             return Cut(state.partition, None, error)
         log = self.broker.logs[state.partition]
         if bound.until is not None:
-            return Cut(state.partition, log.first_from(bound.until))
+            found = log.first_from(bound.until)
+            return Cut(state.partition, found, none_older=found == log.start)
         return Cut(state.partition, max(log.start, (_offset(state.end) or 0) - (bound.keep_last or 0)))
 
     def bound_notes(self, bound: Bound) -> Sequence[str]:

@@ -59,7 +59,9 @@ def cut_topics(
     def find(one: Admin, partition: Partition) -> Cut:
         young = one.first_from(topics[partition], milliseconds(until))
         found = before(layouts[partition], young)
-        return Cut(partition, None if found is None else str(found))
+        first = Place(layouts[partition].ledgers[0][0], -1)
+        none_older = found is not None and found <= first
+        return Cut(partition, None if found is None else str(found), none_older=none_older)
 
     answers = zip(partitions, admin.each(partitions, find), strict=True)
     return [

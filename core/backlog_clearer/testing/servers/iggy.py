@@ -419,9 +419,7 @@ class IggyServer:
             raise WireError(_NO_PARTITION)
         count = fields.take("I")
         (log.size,) = struct.unpack_from("<I", fields.data, fields.at + HEADER + 36)
-        base = log.next
-        log.next += count
-        return struct.pack("<IIIIQ", 1, 0, topic.id, number, base)
+        return struct.pack("<IIIIQ", 1, 0, topic.id, number, log.append(count))
 
     def _consumer(
         self, fields: RequestReader, writer: ClientSession | None = None
@@ -455,6 +453,7 @@ class IggyServer:
             return struct.pack("<IQI", number, 0, 0)
         start = {
             1: value,
+            2: log.first_from(value),
             3: log.first,
             4: max(log.first, log.next - count),
             5: log.offsets.get(key, -1) + 1,
@@ -466,7 +465,7 @@ class IggyServer:
             taken = min(wanted, end - begin)
             if taken:
                 body = frames(taken, log.size)
-                parts += [batch_head(number, begin, taken, len(body), log.filled_at), body]
+                parts += [batch_head(number, begin, taken, len(body), log.sent_at(begin)), body]
             wanted -= taken
         if not parts:
             return head

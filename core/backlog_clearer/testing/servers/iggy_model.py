@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -57,6 +58,24 @@ class PartitionLog:
         default_factory=list
     )  # first offset without a message, next with
 
+    times: list[tuple[int, int]] = field(default_factory=list)
+    """When messages were sent: (first offset, microseconds since 1970) of each request."""
+
+    def append(self, count: int) -> int:
+        """Add messages, all in one batch; the first one's offset."""
+        base = self.next
+        self.next += count
+        self.times.append((base, time.time_ns() // 1000))
+        return base
+
+    def sent_at(self, offset: int) -> int:
+        """When the message at an offset was sent."""
+        return next((at for base, at in reversed(self.times) if base <= offset), self.filled_at)
+
+    def first_from(self, moment: int) -> int:
+        """The first offset that was sent at a time or later; the next one, if there is none."""
+        return next((base for base, at in self.times if at >= moment), self.next)
+
     @property
     def current(self) -> int:
         """The last offset given away; 0 also for none."""
@@ -86,6 +105,7 @@ class PartitionLog:
         self.first = self.next = 0
         self.offsets.clear()
         self.holes.clear()
+        self.times.clear()
         self.filled_at = next(_clock)
 
 
