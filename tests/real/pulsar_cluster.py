@@ -163,8 +163,11 @@ class TwoBrokers(Judge):
     def unload(self, topic: str, **query: str) -> None:
         """Take a topic, and those of its bundle, from their owner."""
         namespace = topic.removeprefix("persistent://").rpartition("/")[0]
-        bundle = self._lookup(topic, "/bundle").strip('"')
-        self.admin("PUT", f"namespaces/{namespace}/{bundle}/unload", **query)
+        self.admin("PUT", f"namespaces/{namespace}/{self.bundle(topic)}/unload", **query)
+
+    def bundle(self, topic: str) -> str:
+        """The bundle of topics that one broker owns together, to which a topic belongs."""
+        return self._lookup(topic, "/bundle").strip('"')
 
     def give(self, topic: str, to: PulsarServer) -> None:
         """Take a topic, and those of its bundle, from their owner until that broker has them.

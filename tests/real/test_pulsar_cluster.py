@@ -21,6 +21,7 @@ from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, uni
 from backlog_clearer.testing.support import free_port, wait_until
 from tests.command import cleaner, ended, started
 from tests.real.pulsar_cluster import Broker, TwoBrokers, two_brokers, wait_for_all
+from tests.real.pulsar_deaths import EVERY_STEP, deaths
 
 COUNTS = (900, 0, 1200, 700)  # of messages, by partition
 MESSAGES = sum(COUNTS)
@@ -247,6 +248,16 @@ def test_a_broker_may_die_during_a_drain(brokers: TwoBrokers, tmp_path: Path) ->
             assert ran.result["totals"]["messages"] == TWO_SLOW_MESSAGES
             assert ran.result["totals"]["retries"] >= 1
             assert (brokers.owner(case.topic), brokers.backlog(case.topic)) == (first.service_url, 0)
+
+
+def test_no_verdict_is_false_wherever_a_broker_dies(brokers: TwoBrokers, tmp_path: Path) -> None:
+    """A broker is killed at each step of drains, skips and surveys: nothing left is cleared, verified or 0."""
+    found = deaths(brokers, tmp_path, EVERY_STEP)
+    ended = [death.result for death in found if death.result is not None]
+    assert len(ended) == sum(mode is not None for mode, *_ in EVERY_STEP)
+    for result in ended:  # all continue with the partition whose broker is alive
+        assert (result.partitions[0].verified, result.partitions[0].remaining) == (True, 0), result
+    assert any(result.cleared for result in ended)
 
 
 def secure(brokers: TwoBrokers) -> dict[str, str]:
