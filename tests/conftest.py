@@ -28,8 +28,11 @@ _SERVERLESS = ("test_memory", "_wire", "_settings")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--quick`."""
+    """Add `--quick` and `--seeds`."""
     parser.addoption("--quick", action="store_true", help="only tests that start no server")
+    parser.addoption(
+        "--seeds", type=int, default=2, metavar="N", help="random runs of each test that has a seed"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

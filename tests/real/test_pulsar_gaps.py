@@ -1,4 +1,7 @@
-"""Real Pulsar behind a relay that cuts connections at random: nothing is acknowledged that did not arrive."""
+"""Real Pulsar behind a relay that cuts connections at random: nothing is acknowledged that did not arrive.
+
+`pytest tests/real/test_pulsar_gaps.py --seeds 20` is the long form: 20 runs a type, with and without a limit.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,11 @@ CUTS = 4
 A_SECOND = 1000  # messages that the limited namespace delivers
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """As many random runs as `--seeds` asks for."""
+    metafunc.parametrize("seed", range(metafunc.config.getoption("seeds")))
+
+
 @pytest.fixture(scope="module", params=[0, A_SECOND], ids=["unlimited", "limited"])
 def namespace(pulsar_judge: Judge, request: pytest.FixtureRequest) -> str:
     """A namespace that keeps messages, without and with a dispatch rate limit."""
@@ -27,7 +35,6 @@ def namespace(pulsar_judge: Judge, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(2))
 def test_what_is_counted_was_delivered(
     pulsar_judge: Judge, tmp_path: Path, namespace: str, kind: str, seed: int
 ) -> None:
