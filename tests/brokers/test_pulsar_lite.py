@@ -26,6 +26,8 @@ from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce, received, unique
 from backlog_clearer.testing.support import Server, free_port, running
 
+LIBRARY_ATTEMPTS = 20
+"""Connections that the client library may try within the time that it is given for an answer."""
 KINDS = {
     "exclusive": pulsar.ConsumerType.Exclusive,
     "failover": pulsar.ConsumerType.Failover,
@@ -72,8 +74,9 @@ class LiteBench(Bench):
     answers_empty = False
     missing_name = "no-such-subscription"
 
-    def __init__(self, url: str, client: pulsar.Client, kind: str) -> None:
-        self.url, self.client, self.kind = url, client, kind
+    def __init__(self, url: str, client: pulsar.Client, kind: str, reader: str = "entries") -> None:
+        self.url, self.client, self.kind, self.reader = url, client, kind, reader
+        self.attempts = LIBRARY_ATTEMPTS if reader == "client" else self.attempts
         self.topic = f"persistent://public/default/{unique('orders')}"
         client.subscribe(self.topic, SUBSCRIPTION, KINDS[kind]).close()
         self.port = int(url.rpartition(":")[2])
@@ -90,7 +93,7 @@ class LiteBench(Bench):
         """How to reach a subscription, through another address if need be."""
         return PulsarOptions(
             service_url=url or self.url, topic=self.topic, subscription=subscription,
-            subscription_type=self.kind, assume_exists=True,
+            subscription_type=self.kind, assume_exists=True, reader=self.reader,
         )  # fmt: skip
 
     def source(self, run: RunOptions, run_id: str = "contract") -> Source:
@@ -134,11 +137,33 @@ class TestFailover(Contract):
     @pytest.fixture
     def bench(self, url: str, client: pulsar.Client) -> Iterator[Bench]:
         """A separate topic."""
-        yield LiteBench(url, client, "failover")
+        yield LiteBench(url, client, "failover", self.reader)
+
+    reader = "entries"
 
     def test_a_run_survives_a_cut(self, bench: Bench, tmp_path: Path) -> None:
         """Not on this server: tests/real does it on a broker that answers acknowledgements."""
         pytest.skip("this server does not answer acknowledgements: a cut may lose some that were sent")
+
+
+class TestClientReader(TestFailover):
+    """The same with Pulsar's client library.
+
+    Where two clients of it consume a topic at once, this server mixes their consumers up, since each client
+    numbers them from 0: tests/real does those tests.
+    """
+
+    reader = "client"
+
+    def test_other_slices_of_a_run_do_not_count_as_attached(self, bench: Bench, tmp_path: Path) -> None:
+        """Not on this server."""
+        pytest.skip("this server mixes up consumers of two clients")
+
+    def test_every_call_ends_in_time_with_an_error_or_the_truth(  # type: ignore[override]
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        """Not on this server."""
+        pytest.skip("this server mixes up consumers of two clients")
 
 
 @pytest.mark.parametrize("kind", KINDS)

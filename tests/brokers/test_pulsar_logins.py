@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 
 from backlog_clearer.brokers.pulsar.auth import Access, access
+from backlog_clearer.brokers.pulsar.connection import Connection
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, StreamNativeOptions
+from backlog_clearer.brokers.pulsar.service_url import Address
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.options.base import build
 from backlog_clearer.redaction.redact import redacted
@@ -253,3 +257,22 @@ def test_incomplete_parameters_of_a_plugin_are_named(plugin: str, params: str, e
     """Parameters of a login that lack a part are wrong use, with the part's name."""
     with pytest.raises(UsageError, match=expected):
         opened(auth_plugin=plugin, auth_params=params)
+
+
+def test_an_sni_proxy_is_sent_the_brokers_name() -> None:
+    """The TLS handshake with a proxy names the broker, by which the proxy finds it."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        found = opened(proxy_service_url=f"pulsar+ssl://127.0.0.1:{proxy.getsockname()[1]}")
+        hello: list[bytes] = []
+
+        def answer() -> None:
+            made, _ = proxy.accept()
+            hello.append(made.recv(4096))
+            made.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(TransientError, match="--proxy-service-url"):
+            Connection(Address("broker-7.internal", 6651, tls=True), found)
+        thread.join()
+    assert b"broker-7.internal" in hello[0]

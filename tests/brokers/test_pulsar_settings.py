@@ -83,6 +83,19 @@ def test_the_admin_url_is_derived_only_where_it_is_certain(url: str, admin: str 
             {"auth_plugin": "org.apache.pulsar.client.impl.auth.AuthenticationSasl"},
             "Kerberos only in its Java",
         ),
+        (
+            {"proxy_service_url": "pulsar+ssl://p:4443"},
+            "needs a --service-url that starts with pulsar+ssl://",
+        ),
+        ({"proxy_service_url": "pulsar://p:4443"}, "write it as pulsar+ssl://HOST:PORT"),
+        (
+            {
+                "service_url": "pulsar+ssl://a",
+                "proxy_service_url": "pulsar+ssl://p",
+                "reader": "client",
+            },
+            "needs --reader entries",
+        ),
         ({"token": " \n"}, "--token: it is empty"),
         ({"basic": ""}, "--basic: it is empty"),
         ({"tls_key": __file__}, "--tls-key needs --tls-certificate"),

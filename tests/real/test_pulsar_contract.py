@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytest
@@ -27,6 +28,27 @@ class TestShared(Contract):
     def bench(self, pulsar_judge: Judge) -> Iterator[Bench]:
         """A topic of three partitions."""
         yield PulsarBench(pulsar_judge, "shared")
+
+
+class ClientBench(PulsarBench):
+    """The same with Pulsar's client library, which gives an error's name without the broker's sentence."""
+
+    changes: ClassVar[dict[str, Any]] = {"reader": "client"}
+    attempts = 20  # the library tries again within the time that it is given for an answer
+
+    @contextmanager
+    def limited_consumers(self) -> Iterator[str]:
+        with super().limited_consumers():
+            yield "ConsumerBusy"
+
+
+class TestClientCompeting(Contract):
+    """Pulsar's client library, acknowledging entry by entry; in order: tests/brokers/test_pulsar_lite.py."""
+
+    @pytest.fixture
+    def bench(self, pulsar_judge: Judge) -> Iterator[Bench]:
+        """A topic of three partitions."""
+        yield ClientBench(pulsar_judge, "shared")
 
 
 class BlindBench(PulsarBench):

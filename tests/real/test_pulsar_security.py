@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from backlog_clearer.testing.relay import Relay
 from backlog_clearer.testing.servers.pulsar import PASSWORD, PulsarServer, running_pulsar, token
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Judge, unique
-from backlog_clearer.testing.support import make_certificate, wait_until
+from backlog_clearer.testing.support import free_port, make_certificate, wait_until
 from tests.command import Ran, cleaner, ended, started
 from tests.oauth2_issuer import CLIENT, SECRET, issuing
 
@@ -159,16 +160,48 @@ def test_a_refused_token_changes_nothing(secure: Judge, topic: str, tmp_path: Pa
     assert wrong not in everything(ran, tmp_path)
 
 
-def with_certificate(secure: Judge, topic: str, folder: Path, subject: str, *more: str) -> Ran:
-    """The plain profile with a certificate of this subject, and no token."""
+@pytest.mark.parametrize("login", ["token", "user", "certificate", "wrong token", "another name"])
+def test_the_client_library_logs_in(secure: Judge, topic: str, tmp_path: Path, login: str) -> None:
+    """With --reader client the same logins clear the backlog, and a refused one is named without it."""
+    receipts, secret = tmp_path / "receipts", token("outsider" if login == "wrong token" else "admin")
+    _, *args = arguments(secure.server, topic, receipts, "--tls-trust-certs", str(secure.server.ca))
+    more = ["--token", "${env:PULSAR_SECRET}"]
+    if login == "user":
+        secret, more = f"admin:{PASSWORD}", ["--basic", "${env:PULSAR_SECRET}"]
+    if login == "certificate":
+        more = certificate(secure, tmp_path / "files", "admin")
+    if login == "another name":
+        args[args.index("--service-url") + 1] = f"pulsar+ssl://127.1:{secure.server.secure_port}"
+        more += ["--max-retries", "1"]
+    args += ["--reader", "client", *more]
+    ran = cleaner("pulsar", *args, env={"PULSAR_SECRET": secret})
+    if login in ("wrong token", "another name"):
+        assert ran.code == 1, ran.stderr
+        assert left(secure, topic) > 0
+    else:
+        assert (ran.code, ran.result["totals"]["messages"]) == (0, MESSAGES), ran.stderr
+        assert "Reads with Pulsar's client library, as --reader asks for." in ran.stderr
+        assert left(secure, topic) == 0
+    assert secret not in everything(ran, receipts)
+    assert PASSWORD not in everything(ran, receipts)
+
+
+def certificate(secure: Judge, folder: Path, subject: str) -> list[str]:
+    """The options of a certificate of this subject, made in a new folder."""
     folder.mkdir()
     for name in ("ca.pem", "ca.key"):
         shutil.copy(secure.server.ca.with_name(name), folder)
     make_certificate(folder, "client", subject)
+    return ["--tls-certificate", str(folder / "client.crt"), "--tls-key", str(folder / "client.key")]
+
+
+def with_certificate(secure: Judge, topic: str, folder: Path, subject: str, *more: str) -> Ran:
+    """The plain profile with a certificate of this subject, and no token."""
+    named, path, *_ = certificate(secure, folder, subject)
     _, *args = arguments(
         secure.server, topic, folder / "receipts", "--tls-trust-certs", str(secure.server.ca)
     )
-    return cleaner("pulsar", *args, "--tls-certificate", str(folder / "client.crt"), *more)
+    return cleaner("pulsar", *args, named, path, *more)
 
 
 @pytest.mark.parametrize("subject", ["admin", "outsider"])
@@ -218,6 +251,21 @@ def test_names_in_certificates_are_checked_unless_switched_off(
     assert ran.code == (1 if checked else 0), ran.stderr
     assert not checked or "--no-tls-validate-hostname" in ran.result["error"]
     assert (left(secure, topic) == 0) is not checked
+
+
+def test_an_sni_proxy_leads_to_every_broker(secure: Judge, topic: str, tmp_path: Path) -> None:
+    """All connections to brokers go to the proxy, and the names of brokers to it and in their certificates."""
+    server = secure.server
+    _, *args = arguments(server, topic, tmp_path / "receipts", "--token", "${env:PULSAR_TOKEN}")
+    args[args.index("--service-url") + 1] = f"pulsar+ssl://localhost:{free_port()}"
+    with Relay("127.0.0.1", server.secure_port) as proxy:
+        ran = cleaner(
+            "pulsar", *args, "--tls-trust-certs", str(server.ca),
+            "--proxy-service-url", f"pulsar+ssl://{proxy.address}", env={"PULSAR_TOKEN": token()},
+        )  # fmt: skip
+        assert (ran.code, ran.result["totals"]["messages"]) == (0, MESSAGES), ran.stderr
+        assert proxy.received > 0
+    assert left(secure, topic) == 0
 
 
 def test_a_missing_login_is_named(secure: Judge, topic: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from backlog_clearer.brokers.pulsar.login import Login, checked_token, plugin_kind, plugin_login
 from backlog_clearer.brokers.pulsar.oauth2 import ClientCredentials, login_file
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
+from backlog_clearer.brokers.pulsar.service_url import Address, addresses
 from backlog_clearer.errors import TransientError, UsageError
 from backlog_clearer.redaction.redact import remember, remember_login
 
@@ -26,6 +27,7 @@ class Access:
     bearer: Bearer | None
     tls: ssl.SSLContext  # for addresses with TLS
     check_names: bool  # whether a certificate has to be of the host that is asked
+    proxy: Address | None = None  # an SNI proxy, which all connections to brokers go to
 
     def credentials(self) -> dict[str, Any]:
         """The login fields of CONNECT and of AuthData; a token or a user is preferred to a certificate."""
@@ -116,4 +118,5 @@ def access(options: PulsarOptions) -> Access:
                 f" {login.certificate_key or '(in the same file)'} are not a certificate and its private"
                 " key in PEM, not encrypted."
             ) from None
-    return Access(login, _bearer(login, options.issuer), tls, options.tls_validate_hostname)
+    proxy = addresses(options.proxy_service_url)[0] if options.proxy_service_url else None
+    return Access(login, _bearer(login, options.issuer), tls, options.tls_validate_hostname, proxy)

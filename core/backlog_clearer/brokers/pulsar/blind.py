@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from backlog_clearer.brokers.pulsar.auth import Access
-from backlog_clearer.brokers.pulsar.cluster import Cluster, Consumer, TopicEnd
+from backlog_clearer.brokers.pulsar.brokers import Brokers, EntryConsumer, TopicEnd
 from backlog_clearer.brokers.pulsar.errors import NoSubscriptionError, TypeNotAllowedError
 from backlog_clearer.brokers.pulsar.facts import (
     NO_UNDO,
@@ -25,6 +25,7 @@ from backlog_clearer.brokers.pulsar.lasting import warn_of_unstored
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.reader import Acknowledgements
+from backlog_clearer.brokers.pulsar.readers import open_brokers
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.model import Partition, PartitionState, Position, Remaining
@@ -75,8 +76,8 @@ class Blind:
         self._missing: set[Partition] = set()
 
     @contextmanager
-    def _cluster(self) -> Iterator[Cluster]:
-        cluster = Cluster(self._options, self._access, self._run_id)
+    def _cluster(self) -> Iterator[Brokers]:
+        cluster = open_brokers(self._options, self._access, self._run_id)
         try:
             yield cluster
         finally:
@@ -107,7 +108,7 @@ class Blind:
         notes = (_UNKNOWN, _ASSUMED) if self._options.assume_exists else (_UNKNOWN,)
         return BlindSurvey(self._kind, self._topics, states, notes, self._missing)
 
-    def _state(self, cluster: Cluster, partition: Partition) -> PartitionState:
+    def _state(self, cluster: Brokers, partition: Partition) -> PartitionState:
         topic = self._topics[partition]
         if not self._options.assume_exists:
             probe = self._as_allowed(lambda kind: cluster.probe(partition, topic, kind))
@@ -129,7 +130,7 @@ class Blind:
             undo=_NO_POSITION if seen.position is None else UNKNOWN_RETENTION,
         )
 
-    def _as_new(self, cluster: Cluster, partition: Partition, probe: Consumer) -> PartitionState:
+    def _as_new(self, cluster: Brokers, partition: Partition, probe: EntryConsumer) -> PartitionState:
         """The state of a partition that has no such subscription, as a new one at its start would have it."""
         last, entries = cluster.last(probe, partition), cluster.backlog(probe, partition)
         cluster.end(probe, partition)
@@ -169,13 +170,13 @@ class Blind:
         return found
 
     def _consumer(
-        self, cluster: Cluster, partition: Partition, kind: SubscriptionType | None = None
-    ) -> Consumer:
+        self, cluster: Brokers, partition: Partition, kind: SubscriptionType | None = None
+    ) -> EntryConsumer:
         """A consumer of a subscription that the survey found, or assumed."""
         subscribe = cluster.subscribe if self._options.assume_exists else cluster.subscribe_existing
         return subscribe(partition, self._topics[partition], kind or self._kind)
 
-    def _left(self, cluster: Cluster, partition: Partition, target: Position | None) -> Remaining:
+    def _left(self, cluster: Brokers, partition: Partition, target: Position | None) -> Remaining:
         if (
             partition in self._missing
         ):  # still without the subscription: not claimed, as nothing is there
@@ -198,7 +199,7 @@ class Blind:
         warn_of_unstored(partition)
         return found._replace(left=None)
 
-    def _stored(self, cluster: Cluster, partition: Partition, last: TopicEnd) -> bool:
+    def _stored(self, cluster: Brokers, partition: Partition, last: TopicEnd) -> bool:
         """Have the broker store the position, by a seek to where it is; see `lasting`.
 
         Only where nothing can lie ahead of it acknowledged one by one, and no other consumer is attached, which

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from backlog_clearer.brokers.pulsar.auth import Access
+from backlog_clearer.brokers.pulsar.brokers import TopicEnd, new_name
 from backlog_clearer.brokers.pulsar.connection import Connection
 from backlog_clearer.brokers.pulsar.errors import (
     RefusalError,
@@ -21,6 +21,7 @@ from backlog_clearer.brokers.pulsar.options import PulsarOptions, SubscriptionTy
 from backlog_clearer.brokers.pulsar.positions import Place
 from backlog_clearer.brokers.pulsar.service_url import Address, addresses
 from backlog_clearer.brokers.pulsar.wire import EARLIEST, REDIRECT, Kind, frame
+from backlog_clearer.brokers.shared.sockets import wait
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 from backlog_clearer.options.base import MOST_PARTITIONS
@@ -38,16 +39,6 @@ _numbers = itertools.count(secrets.randbelow(1 << 31))
 """Numbers of consumers: unique on a connection for Pulsar, on a topic over all processes for pulsar-lite."""
 
 
-def name_of(run_id: str) -> str:
-    """The beginning of the names of a run's consumers; see `is_of`."""
-    return f"backlog-clearer-{run_id}"
-
-
-def is_of(run_id: str, consumer_name: str) -> bool:
-    """Whether a consumer belongs to this run, in any process."""
-    return consumer_name.rpartition("-")[0] == name_of(run_id)
-
-
 class Consumer(NamedTuple):
     """A consumer of one partition."""
 
@@ -58,17 +49,18 @@ class Consumer(NamedTuple):
         """Send a command about it, without waiting for an answer."""
         self.connection.send(frame(kind, consumer_id=self.number, **fields))
 
+    def give(self, permits: int) -> None:
+        """Let the broker send this many messages more."""
+        self.send(Kind.FLOW, message_permits=permits)
+
+    def request_again(self) -> None:
+        """Request everything again that was delivered and is not acknowledged."""
+        self.send(Kind.REDELIVER_UNACKNOWLEDGED)
+
     def acknowledge(self, kind: int, places: Sequence[Place]) -> None:
         """Acknowledge whole entries, `INDIVIDUAL` or (one) `CUMULATIVE`; the broker does not answer."""
         ids = [{"ledger": ledger, "entry": entry} for ledger, entry in places]
         self.send(Kind.ACK, ack_type=kind, message_id=ids)
-
-
-class TopicEnd(NamedTuple):
-    """The end of a topic and a subscription's position, as the binary protocol returns them."""
-
-    end: Place  # the last entry that is delivered; its entry is -1 if there is none
-    mark_delete: Place | None  # None: the broker does not report it
 
 
 class Cluster:
@@ -94,6 +86,15 @@ class Cluster:
     def connections(self) -> list[Connection]:
         """All open connections."""
         return list(self._connections.values())
+
+    def arrived(self, max_wait_s: float) -> Sequence[Connection]:
+        """Receive on the connections on which something arrives within the time."""
+        ready = wait(self.connections, max_wait_s)
+        for connection in ready:
+            connection.receive()
+        for connection in self.connections if not ready else ():
+            connection.check()
+        return ready
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has; 0: it is not partitioned, or does not exist."""
@@ -150,7 +151,7 @@ class Cluster:
             subscription=self._options.subscription,
             sub_type=_SUB_TYPES[kind],
             consumer_id=consumer.number,
-            consumer_name=f"{name_of(self._run_id)}-{uuid.uuid4().hex[:8]}",
+            consumer_name=new_name(self._run_id),
             durable=durable,
             initial_position=EARLIEST,
             force_topic_creation=False,

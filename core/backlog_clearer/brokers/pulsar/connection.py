@@ -93,8 +93,10 @@ class Connection(Waitable):
     def _connect(self) -> socket.socket:
         address = self.address
         tls = self._access.tls if address.tls else None
+        to = self._access.proxy or address
         try:
-            made = connect(address.host, address.port, CONNECT_TIMEOUT_S, tls)
+            # An SNI proxy connects to the host that the TLS handshake names.
+            made = connect(to.host, to.port, CONNECT_TIMEOUT_S, tls, address.host)
         # A broker that shuts down, or a port without TLS; the second class: Python before 3.11.4
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             raise self._broken("it ended the TLS handshake (is this its port for TLS?)") from None
@@ -111,10 +113,14 @@ class Connection(Waitable):
 
     def _broken(self, reason: object) -> TransientError:
         self.broken_by = TransientError(
-            f"The connection to Pulsar at {self.address} broke: {reason}. Check --service-url,"
+            f"The connection to Pulsar at {self.address}{self._way()} broke: {reason}. Check --service-url,"
             " and that it is up."
         )
         return self.broken_by
+
+    def _way(self) -> str:
+        proxy = self._access.proxy
+        return f" through the proxy {proxy} (--proxy-service-url)" if proxy else ""
 
     def _log_in(self, through: str | None) -> None:
         login = self._access.credentials()

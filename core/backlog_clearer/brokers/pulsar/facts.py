@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backlog_clearer.brokers.pulsar.cluster import is_of
+from backlog_clearer.brokers.pulsar.brokers import is_of
 from backlog_clearer.brokers.pulsar.figures import Origins, SubscriptionStats
 from backlog_clearer.brokers.pulsar.options import COMPETING, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Layout, Place

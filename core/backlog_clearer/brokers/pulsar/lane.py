@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backlog_clearer.brokers.pulsar.cluster import Cluster
-from backlog_clearer.brokers.pulsar.connection import Connection
+from backlog_clearer.brokers.pulsar.brokers import Feed
 from backlog_clearer.brokers.pulsar.errors import FullError, refusals_translated
 from backlog_clearer.brokers.pulsar.lane_admin import LaneAdmin
+from backlog_clearer.brokers.pulsar.options import PulsarReader
 from backlog_clearer.brokers.pulsar.reader import ClaimReader, LaneSettings
-from backlog_clearer.brokers.shared.sockets import wait
+from backlog_clearer.brokers.pulsar.readers import open_brokers
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Settled
 
@@ -21,8 +21,8 @@ class PulsarLane:
 
     def __init__(self, settings: LaneSettings, claims: Sequence[Claim]) -> None:
         self._settings = settings
-        self._cluster = Cluster(
-            settings.options, settings.access, settings.run_id, ping_s=settings.answer_s / 2
+        self._cluster = open_brokers(
+            settings.options, settings.access, settings.run_id, answer_s=settings.answer_s
         )
         self._admin = _admin(settings)
         self._readers: dict[int, ClaimReader] = {}  # by consumer
@@ -85,12 +85,7 @@ class PulsarLane:
         self._look(connections, limit)
         if any(reader.taken for reader in self._readers.values()):
             return
-        ready = wait(connections, max_wait_s)
-        for connection in ready:
-            connection.receive()
-        for connection in connections if not ready else ():
-            connection.check()
-        self._look(ready, limit)
+        self._look(self._cluster.arrived(max_wait_s), limit)
 
     @staticmethod
     def _lost(reader: ClaimReader) -> bool:
@@ -121,7 +116,7 @@ class PulsarLane:
         found = (reader.silence() for reader in self._readers.values() if not reader.reached)
         return [advance for advance in found if advance]
 
-    def _look(self, connections: Sequence[Connection], limit: int | None) -> None:
+    def _look(self, connections: Sequence[Feed], limit: int | None) -> None:
         if self._pending is not None:
             count = self._pending.count_pending(limit)
             limit = None if limit is None else limit - count
@@ -130,7 +125,7 @@ class PulsarLane:
         for connection in connections:
             limit = self._walk(connection, limit)
 
-    def _walk(self, connection: Connection, limit: int | None) -> int | None:
+    def _walk(self, connection: Feed, limit: int | None) -> int | None:
         """Count the entries received on one connection; returns the rest of the limit."""
         while limit is None or limit > 0:
             entry = connection.next()
@@ -184,4 +179,11 @@ class PulsarLane:
 def _admin(settings: LaneSettings) -> LaneAdmin | None:
     if settings.admin is None:
         return None
-    return LaneAdmin(settings.admin(), settings.options.subscription, settings.topics, settings.origins)
+    options = settings.options
+    return LaneAdmin(
+        settings.admin(),
+        options.subscription,
+        settings.topics,
+        settings.origins,
+        reconnects=options.chosen_reader is PulsarReader.CLIENT,
+    )

@@ -32,7 +32,11 @@ class LaneAdmin:
         subscription: str,
         topics: Mapping[Partition, str],
         surveyed: Mapping[Partition, Origins],
+        *,
+        reconnects: bool = False,
     ) -> None:
+        """`reconnects`: whether consumers connect again by themselves, and so may reach another topic."""
+        self._reconnects = reconnects
         self._admin = admin
         self._subscription = subscription
         self._topics = topics
@@ -51,16 +55,18 @@ class LaneAdmin:
         self._checked_at = time.monotonic()
 
     def changed(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
-        """Why partitions that `check` accepted are not the same any more; asked only once in a while.
+        """Why partitions that `check` accepted are not the same any more.
 
-        A consumer's acknowledgements reach only the topic and subscription that it was opened on, so nothing
-        is lost where the admin API is not reached at all: the broker closes the consumer when either is
-        deleted. Raises `TransientError` where it is reached and has no figures of a partition: that topic may
-        be about to be deleted or created, and its messages must not be counted as acknowledged.
+        A consumer's acknowledgements reach only the topic and subscription that it was opened on, so it is
+        enough to ask once in a while, and nothing is lost where the admin API is not reached at all: the broker
+        closes the consumer when either is deleted. Not so where consumers connect again by themselves: then
+        each call asks, and has to be answered. Raises `TransientError` where the API is reached and has no
+        figures of a partition: that topic may be about to be deleted or created, and its messages must not be
+        counted as acknowledged.
         """
         now = time.monotonic()
         interval = self._pause or max(_CHECK_S, len(partitions) / _CHECKS_A_SECOND)
-        if now - self._checked_at < interval:
+        if now - self._checked_at < interval and not self._reconnects:
             return {}
         answers = self._admin.each(partitions, self._one)
         self._checked_at = time.monotonic()
@@ -68,7 +74,7 @@ class LaneAdmin:
         unknown: TransientError | None = None
         self._pause = 0.0
         for partition, answer in zip(partitions, answers, strict=True):
-            if isinstance(answer, UnreachableError):
+            if isinstance(answer, UnreachableError) and not self._reconnects:
                 self._pause = _PAUSE_S
             elif isinstance(answer, TransientError):
                 unknown = unknown or answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
@@ -29,6 +30,14 @@ class SubscriptionType(StrEnum):
     FAILOVER = "failover"
     SHARED = "shared"
     KEY_SHARED = "key_shared"
+
+
+class PulsarReader(StrEnum):
+    """How messages are read."""
+
+    AUTO = "auto"  # entries, or client for a login that only the client library has
+    ENTRIES = "entries"  # only the heads of entries: nothing is decompressed, no objects are made
+    CLIENT = "client"  # Pulsar's client library
 
 
 NO_ADMIN = "none"
@@ -61,9 +70,19 @@ class PulsarOptions(SystemOptions):
         min_length=1,
         description="which of the brokers' advertised listeners to use, where they have several",
     )
+    proxy_service_url: str | None = Field(
+        None,
+        description="an SNI proxy before the brokers, as in pulsar+ssl://HOST:4443; not for Pulsar's own proxy,"
+        " which --service-url names",
+    )
     subscription_type: SubscriptionType = Field(
         SubscriptionType.AUTO,
         description="how to subscribe; auto: as the broker reports, else failover",
+    )
+    reader: PulsarReader = Field(
+        PulsarReader.AUTO,
+        description="entries: count by the heads of entries only, the fastest; client: Pulsar's client"
+        " library; auto: entries, or client for a login that only that library has",
     )
     assume_exists: bool = Field(
         False,
@@ -99,8 +118,8 @@ class PulsarOptions(SystemOptions):
     auth_plugin: str | None = Field(
         None,
         min_length=1,
-        description="the login as a client.conf has it, authPlugin: token, basic, tls, oauth2 or the Java"
-        " class of one of them",
+        description="the login as a client.conf has it, authPlugin: token, basic, tls, oauth2, athenz, the"
+        " Java class of one of them, or the path of a C++ client's plugin library",
     )
     auth_params: SecretStr | None = Field(
         None, description="authParams for --auth-plugin, better as ${env:NAME} or ${file:PATH}"
@@ -123,6 +142,13 @@ class PulsarOptions(SystemOptions):
     def _is_service_url(cls, url: str) -> str:
         addresses(url)
         return url.rstrip("/")
+
+    @field_validator("proxy_service_url")
+    @classmethod
+    def _is_proxy_url(cls, url: str | None) -> str | None:
+        if url is not None and (not url.startswith("pulsar+ssl://") or len(addresses(url)) > 1):
+            raise ValueError("write it as pulsar+ssl://HOST:PORT, with one host")
+        return url
 
     @field_validator("admin_url")
     @classmethod
@@ -152,8 +178,8 @@ class PulsarOptions(SystemOptions):
     @classmethod
     def _is_plugin(cls, name: str | None) -> str | None:
         try:
-            if name and plugin_kind(name) in (None, "athenz"):
-                raise ValueError(f"{name} is not available")
+            if name and plugin_kind(name) is None and not Path(name).is_file():
+                raise ValueError("this plugin library does not exist")
         except UsageError as error:
             raise ValueError(str(error)) from None
         return name
@@ -164,6 +190,19 @@ class PulsarOptions(SystemOptions):
             raise ValueError(f"give one of {', '.join(map(flag, _LOGINS))}")
         if self.auth_params and not self.auth_plugin:
             raise ValueError("--auth-params needs --auth-plugin")
+        if self.proxy_service_url and not self.service_url.startswith("pulsar+ssl://"):
+            raise ValueError("--proxy-service-url needs a --service-url that starts with pulsar+ssl://")
+        if self.proxy_service_url and self.chosen_reader is PulsarReader.CLIENT:
+            raise ValueError(
+                "--proxy-service-url needs --reader entries: the client library has no SNI proxies"
+            )
+        if self.chosen_reader is PulsarReader.CLIENT and self.admin is None and not self.assume_exists:
+            raise ValueError(
+                "the client library cannot ask a broker whether the subscription exists: give --admin-url, or"
+                " --assume-exists, which creates a mistyped one"
+            )
+        if self.reader is PulsarReader.ENTRIES and self._needs_client:
+            raise ValueError("--auth-plugin names a login that only --reader client has")
         if self.tls_key and not self.tls_certificate:
             raise ValueError("--tls-key needs --tls-certificate")
         if self.tls_certificate and not self.service_url.startswith("pulsar+ssl://"):
@@ -174,6 +213,22 @@ class PulsarOptions(SystemOptions):
                 " without it, or --assume-exists where that does not suffice: see docs/pulsar.md"
             )
         return self
+
+    @property
+    def _needs_client(self) -> bool:
+        return self.auth_plugin is not None and plugin_kind(self.auth_plugin) in (None, "athenz")
+
+    @property
+    def chosen_reader(self) -> PulsarReader:
+        """The reader that is used, never `AUTO`."""
+        if self.reader is not PulsarReader.AUTO:
+            return self.reader
+        return PulsarReader.CLIENT if self._needs_client else PulsarReader.ENTRIES
+
+    @classmethod
+    def hidden(cls) -> frozenset[str]:
+        """See `SystemOptions`; the plugin may be a library, whose code is run."""
+        return frozenset({"auth_plugin"})
 
     @classmethod
     def sent_files(cls) -> frozenset[str]:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 
 from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.auth import Access
-from backlog_clearer.brokers.pulsar.cluster import Consumer
+from backlog_clearer.brokers.pulsar.brokers import EntryConsumer
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.gaps import FreshFigures, GapWatch
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Entries, Layout, Place, parse_place
-from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, INDIVIDUAL, EntryHead, Kind
+from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, INDIVIDUAL, EntryHead
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 _SILENT_S = 1.0  # silence after which only the broker's figures can show whether anything is left
@@ -105,7 +105,7 @@ class ClaimReader:
         self,
         claim: Claim,
         settings: LaneSettings,
-        consumer: Consumer,
+        consumer: EntryConsumer,
         figures: FreshFigures | None,
     ) -> None:
         """`figures`: None without the admin API."""
@@ -135,7 +135,7 @@ class ClaimReader:
 
     def give(self, permits: int) -> None:
         """Let the broker send this many messages more."""
-        self.consumer.send(Kind.FLOW, message_permits=permits)
+        self.consumer.give(permits)
 
     def give_again(self) -> None:
         """Renew permits once half of them are used up."""
@@ -185,13 +185,13 @@ class ClaimReader:
             self.layout = gap.layout
             return True
         if gap.wanted:
-            self.consumer.send(Kind.REDELIVER_UNACKNOWLEDGED)
+            self.consumer.request_again()
         return False
 
     def request_missing(self) -> None:
         """Request entries again that are missing, where the broker has fallen silent."""
         if self.gap.overdue(self.active_at, time.monotonic()):
-            self.consumer.send(Kind.REDELIVER_UNACKNOWLEDGED)
+            self.consumer.request_again()
 
     def _acknowledged(self, at: Place) -> bool:
         """Whether an entry was acknowledged before: by this run, or when it was surveyed.

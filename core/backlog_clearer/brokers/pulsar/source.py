@@ -43,6 +43,7 @@ from backlog_clearer.brokers.pulsar.lasting import stored_now, warn_of_unstored
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
+from backlog_clearer.brokers.pulsar.readers import reader_notes
 from backlog_clearer.brokers.pulsar.service_url import admin_addresses
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
 from backlog_clearer.model import (
@@ -111,7 +112,9 @@ class PulsarSource:
         except NotFoundError:
             raise self._missing_topic(self._options.service_url) from None
         self._kind, self._topics, self._missing = found.kind, found.topics, found.missing
-        return self._surveyed(found.states, notes=(*found.notes, *self._missing_notes()))
+        return self._surveyed(
+            found.states, notes=(*found.notes, *self._missing_notes(), *reader_notes(self._options))
+        )
 
     def _surveyed(
         self,
@@ -158,7 +161,12 @@ class PulsarSource:
         undo = undo_obstacle(admin.retention(options.topic))
         states = [partition_state(key, look, undo) for key, look in looks.items()]
         self._missing = {key for key, look in found.items() if not look.stats.exists}
-        notes = (*survey_notes(self._kind, found), *self._system_notes(), *self._missing_notes())
+        notes = (
+            *survey_notes(self._kind, found),
+            *self._system_notes(),
+            *self._missing_notes(),
+            *reader_notes(self._options),
+        )
         return self._surveyed(states, live=[*attached_consumers(found, self._run_id)], notes=notes)
 
     def _looks(

@@ -169,7 +169,12 @@ _BODIES = {
 _TYPES = message_classes(
     "backlog_clearer.pulsar",
     {
-        "MessageIdData": {"ledger": Field(1, UINT64), "entry": Field(2, UINT64)},
+        "MessageIdData": {
+            "ledger": Field(1, UINT64),
+            "entry": Field(2, UINT64),
+            "batch_size": Field(6, INT32),
+            "first_chunk": Field(7, "MessageIdData"),
+        },
         "FeatureFlags": {"auth_refresh": Field(1, BOOL), "no_auto_creation": Field(5, BOOL)},
         "AuthData": {"auth_method_name": Field(1, STRING), "auth_data": Field(2, BYTES)},
         "MessageMetadata": {
@@ -217,6 +222,25 @@ class EntryHead(NamedTuple):
     permits: int  # messages that the broker counts as delivered
     messages: int  # the same, but of a chunked message only the last chunk counts
     size: int  # of the frame, bytes
+
+
+class MessagePlace(NamedTuple):
+    """What a serialized message identifier of a client library holds beyond ledger and entry."""
+
+    batch_size: int  # messages in the entry; 0: it is not a batch
+    first_chunk: tuple[int, int] | None  # ledger and entry of a message's first chunk
+
+
+def parse_identifier(data: bytes) -> MessagePlace:
+    """Read a serialized message identifier; raises `FrameError`."""
+    try:
+        found = _TYPES["MessageIdData"].FromString(data)
+    except DecodeError as error:
+        raise FrameError(f"an identifier that is not valid: {error}") from None
+    first = found.first_chunk
+    return MessagePlace(
+        found.batch_size, (first.ledger, first.entry) if found.HasField("first_chunk") else None
+    )
 
 
 class Command(NamedTuple):
