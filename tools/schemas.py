@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from backlog_clearer.fanout.configuration import Config, Request
 from backlog_clearer.fanout.dispatch import Dispatch
 from backlog_clearer.fanout.run_status import RunStatus
+from backlog_clearer.run.kept import KeptReceipts
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import RunResult
 
@@ -22,6 +23,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "request": Request,
     "dispatch": Dispatch,
     "run": RunStatus,
+    "receipts": KeptReceipts,
 }
 
 

@@ -69,11 +69,14 @@ def test_a_run_and_its_undo_by_receipts_in_a_bucket(embedded: Judge, gcs: str, t
 
 
 def test_failures_are_stored_beside_the_receipts(gcs: str) -> None:
-    """A failure is kept in the bucket and reported, and is not taken for a receipt."""
+    """A failure is kept in the bucket, reported, not taken for a receipt, and removed with its run."""
     now = datetime.now(timezone.utc)
     note_failure(gcs, Request(backlog="orders", slice=0, total=2, run_id="r-2"), UsageError("no"), now)
     assert [item.error for item in run_status(gcs, "r-2").slices] == ["no", None]
     assert load_run(gcs, "r-2") == {}
+    assert store.folders(gcs) == ["r-2"]
+    store.remove(store.json_files(f"{gcs}/r-2", ""))
+    assert store.folders(gcs) == []
 
 
 def test_a_missing_bucket_stops_the_run(embedded: Judge, gcs: str, tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_receipts_in_s3_are_numbered_and_found_again(s3: str) -> None:
-    """What is written to S3 is read back and listed; a missing file and a missing bucket are errors."""
+    """What is written to S3 is read, listed and removed; a missing file and a missing bucket are errors."""
     assert next_sequence(s3, "r-3") == 1
     path = f"{s3}/r-3/whole-0001-0a1b2c3d.json"
     store.write(path, b"{}")
@@ -123,6 +126,9 @@ def test_receipts_in_s3_are_numbered_and_found_again(s3: str) -> None:
     assert store.json_files(f"{s3}/r-3", "whole-") == [path]
     assert store.read_all([path]) == {path: b"{}"}
     assert next_sequence(s3, "r-3") == 2
+    assert store.folders(s3) == ["r-3"]
+    store.remove([path, f"{s3}/r-3/none.json"])
+    assert store.folders(s3) == []
     with pytest.raises(FileNotFoundError):
         store.read(f"{s3}/r-3/none.json")
     with pytest.raises(OSError, match="bucket does not exist"):

@@ -99,7 +99,7 @@ def find_receipts(
     """
     with session(talk) as opened:
         place, called = (path, "The receipt") if path is not None else (directory, "--receipt-dir")
-        _check_place(place, called, schemes)
+        check_place(place, called, schemes)
         found = [load(path)] if path is not None else list(load_run(directory, run_id or "").values())
         if not found:
             opened.fail(UsageError(f"There is no receipt of a run {run_id!r} in {directory}."))
@@ -109,7 +109,8 @@ def find_receipts(
     return found
 
 
-def _check_place(place: str, called: str, schemes: str) -> None:
+def check_place(place: str, called: str, schemes: str) -> None:
+    """Raise `UsageError` where no receipt can be at a place; `schemes` is what --receipt-schemes names."""
     try:
         checked_place(place, [name.strip() for name in schemes.split(",")])
     except ValueError as error:
@@ -154,7 +155,7 @@ def _chosen(recorded: Sequence[Recorded], numbers: Sequence[int]) -> tuple[Recor
 def show_run_status(talk: Talk, run_id: str, receipt_dir: str, schemes: str) -> NoReturn:
     """`progress RUN_ID`: show the slices of a run."""
     with session(talk) as opened:
-        _check_place(receipt_dir, "--receipt-dir", schemes)
+        check_place(receipt_dir, "--receipt-dir", schemes)
         opened.end(run_status(receipt_dir, run_id))
 
 

@@ -15,6 +15,7 @@ import click
 from backlog_clearer import __version__, registry
 from backlog_clearer.cli import flags
 from backlog_clearer.cli.program import INSTALLED, program
+from backlog_clearer.cli.receipt_commands import receipts_group
 from backlog_clearer.cli.restore_command import RestoreCommand
 from backlog_clearer.cli.streams import guard, unwritten
 from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, talk_of
@@ -294,6 +295,7 @@ cli.add_command(_run_command())
 cli.add_command(_progress_command("progress"))
 cli.add_command(_progress_command("runs", hidden=True))  # the former name, for existing scripts
 cli.add_command(RestoreCommand())
+cli.add_command(receipts_group())
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def print_line(console: Console, text: str, style: str = "") -> None:
     console.print(safe, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
-def _width(console: Console) -> int | None:
+def width_of(console: Console) -> int | None:
     """The characters of a line at a terminal; None elsewhere, where nothing needs to be shortened."""
     return console.width if console.is_terminal else None
 
@@ -75,7 +75,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     verb = {Action.RESTORE: "Restore", Action.STATUS: "Status of"}.get(plan.action, "Clear")
     print_line(console, f"{verb} {plan.subscription}", "bold")
     if plan.rows:
-        _print_table(console, plan_table(plan, _width(console)), _errors(plan.rows))
+        _print_table(console, plan_table(plan, width_of(console)), _errors(plan.rows))
     print_line(
         console, f"Backlog: {amount(total_known(item.backlog for item in plan.rows), plan.unit)}"
     )
@@ -110,7 +110,7 @@ def _show_status(console: Console, result: RunResult) -> None:
     print_line(console, result.subscription, "bold")
     if result.partitions:
         rows = result.partitions
-        _print_table(console, status_table(result, _width(console)), _errors(rows))
+        _print_table(console, status_table(result, width_of(console)), _errors(rows))
     print_line(console, f"Backlog: {amount(result.totals.backlog, result.unit)}")
     if (oldest := result.totals.oldest) is not None:
         age = age_text(result.finished_at - oldest)
@@ -124,7 +124,7 @@ def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str,
     totals = result.totals
     troubled = [item for item in result.partitions if item.error or item.verified is not True]
     if troubled:
-        _print_table(console, outcome_table(troubled, _width(console)), _errors(troubled))
+        _print_table(console, outcome_table(troubled, width_of(console)), _errors(troubled))
     left = "Backlog" if result.action is Action.RESTORE else "Remaining"
     lines = {left: amount(totals.remaining, result.unit)}
     if totals.unacknowledged:
@@ -156,7 +156,7 @@ def show_run(console: Console, run: RunStatus) -> None:
     """A run of many slices: those not cleared yet, slices by state, and how much is cleared."""
     others = [item for item in run.slices if item.state is not State.CLEARED]
     if others:
-        lines = slices_table(others, _width(console))
+        lines = slices_table(others, width_of(console))
         _print_table(console, lines, [(item.slice, item.error) for item in others])
     counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
     print_line(console, f"{_RUNS[run.verdict]}: {counts}", _style(run.verdict))

@@ -13,7 +13,7 @@ from datetime import datetime
 from backlog_clearer.fanout.run_status import SliceStatus, State
 from backlog_clearer.model import total_known, utc_text
 from backlog_clearer.run.plan import Plan
-from backlog_clearer.run.receipt import can_be_restored
+from backlog_clearer.run.receipt import Receipt, can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, StoredPosition
 from backlog_clearer.text import counted, listed
 
@@ -195,6 +195,34 @@ def outcome_table(troubled: Sequence[PartitionResult], width: int | None) -> lis
         Column("verified", _with_rest(rows, [VERIFIED[item.verified] for item in rows], "")),
     ]
     return partitions_table(rows, columns, width)
+
+
+def receipt_table(receipt: Receipt, width: int | None) -> list[str]:
+    """The partitions of a receipt: the position before, the target, the backlog before."""
+    rows = sorted(receipt.partitions, key=lambda item: -(item.backlog or 0))
+    shown, more = rows[:ROWS], len(rows) - ROWS
+    blank = [""] if more > 0 else []
+    known = [can_be_restored(item.position, item.undo) for item in shown]
+    befores = [
+        spelled(item.position) if is_known else "unknown"
+        for item, is_known in zip(shown, known, strict=True)
+    ]
+    left = total_known(item.backlog for item in rows[ROWS:])
+    columns = [
+        Column(
+            "partition",
+            [*(str(item.id) for item in shown), *_and_more(more, "partition")],
+            left=True,
+            flexible=True,
+        ),
+        Column("position", [*befores, *blank], flexible=True),
+        Column("target", [*(spelled(item.target) for item in shown), *blank], flexible=True),
+        Column(
+            "backlog",
+            [*(figure(item.backlog) for item in shown), *([figure(left)] if more > 0 else [])],
+        ),
+    ]
+    return laid_out(columns, width)
 
 
 _LATER = (State.FAILED, State.NOT_CLEARED, State.UNPROVEN, State.DECLINED, State.STARTED, State.WAITING)

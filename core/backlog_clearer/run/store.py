@@ -92,6 +92,46 @@ def json_files(folder: str, *prefixes: str) -> list[str]:
     ]
 
 
+def folders(place: str) -> list[str]:
+    """Names of the folders in a folder, sorted; none where there is no folder."""
+    local = _local(place)
+    try:
+        if local is not None:
+            return sorted(
+                each.name for each in local.iterdir() if each.is_dir() and not each.is_symlink()
+            )
+        return sorted(_at(place, _folder_names))
+    except FileNotFoundError:
+        return []
+
+
+def remove(paths: Sequence[str]) -> None:
+    """Remove files of one folder, and the folder if nothing else is in it; missing ones are no error."""
+    local = _local(paths[0]) if paths else None
+    if local is None:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                _at(path, lambda fs, where: fs.rm_file(where))
+        return
+    with _folder(local.parent) as folder:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path.rsplit("/", 1)[-1], dir_fd=folder)
+        os.fsync(folder)
+    with contextlib.suppress(OSError):
+        local.parent.rmdir()
+
+
+def _folder_names(fs: AbstractFileSystem, where: str) -> list[str]:
+    fs.invalidate_cache(where)
+    found = fs.ls(where, detail=True)
+    return [
+        str(each["name"]).rstrip("/").rsplit("/", 1)[-1]
+        for each in found
+        if each["type"] == "directory"
+    ]
+
+
 def _names(fs: AbstractFileSystem, where: str) -> list[str]:
     fs.invalidate_cache(where)  # other invocations write there too
     return [str(name).rsplit("/", 1)[-1] for name in fs.ls(where, detail=False)]
