@@ -39,6 +39,7 @@ _SECONDS: Mapping[str, float] = {
     "test_kafka_faults": 120,
     "test_pulsar_faults": 120,
     "test_azure": 65,
+    "test_image": 60,
     "test_job_queue": 60,
     "test_bundles": 55,
     "test_storage_queue": 55,

@@ -20,7 +20,7 @@ import uv  # noqa: F401 # what tools.bundle runs
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from backlog_clearer.testing.support import unavailable
+from tests.functions.python312 import python312
 from tools import bundle, generate
 
 CHOSEN = {
@@ -110,16 +110,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def python() -> str:
     """A CPython 3.12, for which the bundles are made."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
-    found = [*map(str, sorted(pyenv.glob("versions/3.12.*/bin/python"))), shutil.which("python3.12")]
-    works = [
-        path
-        for path in filter(None, found)
-        if not subprocess.run(
-            [path, "-m", "pip", "--version"], capture_output=True, check=False
-        ).returncode
-    ]
-    return works[0] if works else unavailable("needs a CPython 3.12 with pip")
+    return python312()
 
 
 def alone(python: str, folders: Sequence[Path], code: str, env: Mapping[str, str] | None = None) -> str:
