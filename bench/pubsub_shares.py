@@ -140,9 +140,7 @@ def deployed(slices: int, rate: float, messages: int, size: int, **options: Any)
 
 def rates(messages: int) -> None:
     """A line for each number of invocations, from the first acknowledgement to the last."""
-    print(
-        f"{STREAM_BYTES_S / 1e6:.0f} MB/s a stream, one stream an invocation, messages of 1,000 bytes"
-    )
+    print(f"{STREAM_BYTES_S / 1e6:.0f} MB/s a stream, one stream an invocation, {SIZE:,} B messages")
     alone = 0.0
     for slices in (1, 2, 4, SLICES):
         with deployed(slices, STREAM_BYTES_S, messages * slices, SIZE, no_snapshot=True) as functions:

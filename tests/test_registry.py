@@ -178,3 +178,11 @@ def test_built_in_systems_fill_every_list(name: str) -> None:
     assert entry.page
     assert (ROOT / entry.page).is_file()
     assert all((entry.clears, entry.position, entry.unit))
+
+
+def test_a_system_without_a_list_is_answered_in_a_sentence() -> None:
+    """A system whose subscriptions cannot be listed is wrong use, and the answer names those that can."""
+    with pytest.raises(
+        UsageError, match=r"^Subscriptions of iggy cannot be listed; list is there for kafka"
+    ):
+        registry.list_options("iggy")

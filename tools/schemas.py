@@ -11,6 +11,7 @@ from backlog_clearer.fanout.configuration import Config, Request
 from backlog_clearer.fanout.dispatch import Dispatch
 from backlog_clearer.fanout.run_status import RunStatus
 from backlog_clearer.run.kept import KeptReceipts
+from backlog_clearer.run.listing import ListResult
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import RunResult
 
@@ -24,6 +25,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "dispatch": Dispatch,
     "run": RunStatus,
     "receipts": KeptReceipts,
+    "list": ListResult,
 }
 
 

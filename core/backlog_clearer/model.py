@@ -305,3 +305,25 @@ def total_known(counts: Iterable[int | None]) -> int | None:
     """The sum of counts; None where any of them is unknown."""
     found = list(counts)
     return None if None in found else sum(count for count in found if count is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One subscription in a list of those of a system."""
+
+    name: str
+    kind: str | None  # the broker's word: "consumer", "Shared"; None: not known
+    topics: tuple[str, ...]
+    backlog: int | None  # None: unknown
+    members: int | None  # consumers attached; None: unknown
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The subscriptions of a system."""
+
+    place: str  # where they are, for people: "Kafka at b:9092"
+    unit: str  # of their backlogs, in the plural
+    found: tuple[Found, ...]
+    notes: tuple[str, ...] = ()

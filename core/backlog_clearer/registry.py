@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.model import Listing
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
@@ -24,6 +25,13 @@ from backlog_clearer.text import listed, shown_name
 
 Opener: TypeAlias = Callable[[SystemOptions, RunOptions, str], Source]
 """Opens a source for (how to reach it, what to do, the run's id); connects lazily or at once."""
+
+Lister: TypeAlias = Callable[[SystemOptions], Listing]
+"""Lists a system's subscriptions with their backlogs, in as few requests as the protocol allows.
+
+Changes nothing; raises `UsageError`, `BrokerError`, or `TransientError` for what may pass. A subscription
+that cannot be asked has an `error`, and the others are listed. Unknown is None.
+"""
 
 GROUP = "backlog_clearer.systems"
 """The group of entry points that add systems."""
@@ -39,6 +47,8 @@ class System:
     summary: str  # what it clears, with an article: "a subscription on Apache Pulsar"
     options: str  # "module:Class", a `SystemOptions` model; imports without the broker's library
     opener: str  # "module:function", an `Opener`; its module may import the library
+    lister: str | None = None  # "module:function", a `Lister`; None: subscriptions cannot be listed
+    list_options: str | None = None  # "module:Class", the `SystemOptions` model that the lister takes
     extra: str | None = None  # the pip extra of its distribution that installs its library
     libraries: tuple[str, ...] = ()  # top-level modules of its libraries; only adapters import them
     newest_python: tuple[int, int] | None = (
@@ -73,6 +83,8 @@ SYSTEMS: dict[str, System] = {
         summary="a consumer group on Apache Kafka and compatible brokers",
         options=f"{_KAFKA}.options:KafkaOptions",
         opener=f"{_KAFKA}.source:open_source",
+        lister=f"{_KAFKA}.listing:list_groups",
+        list_options=f"{_KAFKA}.list_options:KafkaListOptions",
         extra="kafka",
         libraries=("confluent_kafka", "kafka"),
         page="docs/kafka.md",
@@ -223,6 +235,25 @@ def _installing(name: str, extra: str) -> str:
 def options_model(name: str) -> type[SystemOptions]:
     """The options model of a system; raises like `system`."""
     return cast("type[SystemOptions]", _loaded(name, system(name).options))
+
+
+def list_options(name: str) -> type[SystemOptions]:
+    """The model of what a system's lister takes; raises like `system`, `UsageError` where it has none."""
+    entry = system(name)
+    if entry.list_options is None:
+        able = [item for item in names() if system(item).list_options]
+        raise UsageError(
+            f"Subscriptions of {name} cannot be listed; list is there for {listed(able, 20)}."
+        )
+    return cast("type[SystemOptions]", _loaded(name, entry.list_options))
+
+
+def list_subscriptions(name: str, options: SystemOptions) -> Listing:
+    """The subscriptions of a system; raises like `list_options`, and whatever the lister raises."""
+    list_options(name)
+    entry = system(name)
+    lister = cast("Lister", _loaded(name, entry.lister or "", entry.extra))
+    return lister(options)
 
 
 def open_source(name: str, options: SystemOptions, run: RunOptions, run_id: str) -> Source:

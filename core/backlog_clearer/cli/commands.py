@@ -14,6 +14,7 @@ import click
 
 from backlog_clearer import __version__, registry
 from backlog_clearer.cli import flags
+from backlog_clearer.cli.list_command import LIST_HELP, list_command
 from backlog_clearer.cli.program import INSTALLED, program
 from backlog_clearer.cli.receipt_commands import receipts_group
 from backlog_clearer.cli.restore_command import RestoreCommand
@@ -104,9 +105,9 @@ def _system_command(name: str) -> click.Command:
 
 
 _CHANGING = (
-    "workers", "batch_size", "stop_when_empty", "follow", "max_messages", "max_seconds", "stall_seconds",
-    "max_retries", "quiet_seconds", "verify_seconds", "force", "new", "dry_run", "receipt_dir",
-    "receipt_schemes",
+    "workers", "batch_size", "stop_when_empty", "follow", "max_messages", "max_seconds", "max_rate",
+    "stall_seconds", "max_retries", "quiet_seconds", "verify_seconds", "force", "new", "dry_run",
+    "receipt_dir", "receipt_schemes",
 )  # fmt: skip
 """Options of a run that mean nothing where nothing is changed."""
 
@@ -206,7 +207,7 @@ def _run_command() -> click.Command:
 
         clear_named(*talk_of(values))
 
-    request = flags.options_of(Request, "mode", "max_messages", "max_seconds", "run_id")
+    request = flags.options_of(Request, "mode", "max_messages", "max_seconds", "max_rate", "run_id")
     return click.Command(
         "run",
         params=[
@@ -291,6 +292,7 @@ cli.params.append(
     )
 )
 cli.add_command(_Status())
+cli.add_command(_Systems(list_command, name="list", help=LIST_HELP))
 cli.add_command(_run_command())
 cli.add_command(_progress_command("progress"))
 cli.add_command(_progress_command("runs", hidden=True))  # the former name, for existing scripts

@@ -123,10 +123,14 @@ class Session:
                 new = [note for note in result.notes if note not in self._noted]
                 display.show_notes(display.console_for(), new)
         code = run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result)
+        shows = isinstance(result, RunStatus) or result.verdict is None
+        self.leave(code, shows=shows)
+
+    def leave(self, code: int = 0, *, shows: bool = True) -> NoReturn:
+        """Exit; `shows`: the output is all that the command was for, so that losing it is a failure."""
         lost = unwritten()
         if lost:
             display.print_line(self.console, f"Error: {lost}", "red")
-        shows = isinstance(result, RunStatus) or result.verdict is None  # the output is all there is
         sys.exit(EXIT_NOT_DONE if lost and shows and not code else code)
 
     def _undo(self, result: RunResult, job: Job | None) -> list[tuple[str, str]]:

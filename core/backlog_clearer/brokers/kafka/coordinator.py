@@ -66,25 +66,37 @@ def listed_group(options: KafkaOptions) -> ListedGroup | None:
     DescribeGroups reports share and streams groups as dead, as it does a group that does not exist.
     Raises `TransientError`, `BrokerError` or `HeadersUnsupportedError`.
     """
+    with _coordinator(options) as connection:
+        return _listed(connection, options).get(options.group_id)
+
+
+def groups_at(options: KafkaOptions, address: Address) -> dict[str, ListedGroup]:
+    """The groups that one broker coordinates, by name; raises like `listed_group`."""
+    with closing(open_connection(address, options, socket_settings(options))) as connection:
+        return _listed(connection, options)
+
+
+def _listed(connection: Connection, options: KafkaOptions) -> dict[str, ListedGroup]:
     from kafka.protocol.admin.groups import (  # noqa: PLC0415 rarely needed, and slow to load
         ListGroupsRequest,
         ListGroupsResponse,
     )
 
-    with _coordinator(options) as connection:
-        version = connection.version(ListGroupsRequest, 0, _TYPES)
-        answer = connection.call(
-            ListGroupsRequest(version=version, states_filter=[], types_filter=[]),
-            ListGroupsResponse,
-            version,
-        )
+    version = connection.version(ListGroupsRequest, 0, _TYPES)
+    answer = connection.call(
+        ListGroupsRequest(version=version, states_filter=[], types_filter=[]),
+        ListGroupsResponse,
+        version,
+    )
     if answer.error_code:
         raise translate(KafkaError(answer.error_code), "listing the groups", options)
-    for group in answer.groups:
-        if group.group_id == options.group_id:
-            state = group.group_state if version >= 4 else ""  # noqa: PLR2004 KIP-518
-            return ListedGroup((group.group_type or "").lower() if version >= _TYPES else "", state)
-    return None
+    return {
+        group.group_id: ListedGroup(
+            (group.group_type or "").lower() if version >= _TYPES else "",
+            group.group_state if version >= 4 else "",  # noqa: PLR2004 KIP-518
+        )
+        for group in answer.groups
+    }
 
 
 def cannot_forget(options: KafkaOptions) -> str | None:
