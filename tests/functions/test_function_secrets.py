@@ -23,6 +23,7 @@ from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE
 from backlog_clearer.registry import SYSTEMS
 from tests import memory_system
+from tests.hostile import BODIES
 from tests.secret_forms import leaks
 from tests.secret_paths import BROKEN, SECRET, WRONG
 
@@ -108,10 +109,15 @@ def calling(name: str, monkeypatch: pytest.MonkeyPatch) -> Call:
     return partial(azure, {str(each.get_function_name()): each.get_user_function() for each in found})
 
 
+def encoded(body: Any) -> bytes:
+    """A body as JSON; bytes are sent as they are."""
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
 def google(module: ModuleType, function: str, body: Any) -> str:
     """A call of a Cloud Function."""
     app = flask.Flask("functions")
-    with app.test_request_context("/", method="POST", json=body):
+    with app.test_request_context("/", method="POST", data=encoded(body)):
         text, status, _ = getattr(module, function)(flask.request)
     assert status >= 400 or "cleared" in text
     return str(text)
@@ -119,7 +125,7 @@ def google(module: ModuleType, function: str, body: Any) -> str:
 
 def azure(found: Mapping[str, Any], function: str, body: Any) -> str:
     """A call of a function of the function app; an error with its causes."""
-    data = json.dumps(body).encode()
+    data = encoded(body)
     try:
         if function == "dispatch":
             request = func.HttpRequest("POST", "/api/dispatch", body=data)
@@ -164,3 +170,19 @@ def test_a_secret_in_a_request_is_not_repeated(
     text = "\n".join([call(function, body) for function in ("dispatch", "drain")] + [caplog.text])
     assert not leaks(text, SECRET), text
     assert not broker.positions
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_each_handler_refuses_hostile_requests_in_a_short_sentence(
+    broker: MemoryBroker, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Infinity, NUL, a key twice, `true` as a number, a megabyte: one sentence, nothing stored or changed."""
+    call = calling(name, monkeypatch)
+    for case, body in BODIES.items():
+        for function in ("dispatch", "drain"):
+            text = call(function, body)
+            error = text.strip().splitlines()[-1] if "Traceback" in text else text
+            assert len(error) < 350, (case, error)
+            assert "UsageError" in error, (case, error)
+    assert not broker.positions
+    assert not list(Path().rglob("*"))

@@ -115,6 +115,26 @@ class Options(BaseModel):
         allow_inf_nan=False,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nul(cls, values: object) -> object:
+        """Refuse what no name, path or secret has, and what libraries in C cut off or fail at."""
+        if isinstance(values, Mapping):
+            for name, value in values.items():
+                if any("\0" in text for text in _texts(value)):
+                    raise ValueError(f"{flag(str(name))}: it contains a NUL character")
+        return values
+
+
+def _texts(value: object) -> Iterable[str]:
+    """The strings in an option's value: itself, or those of a list or of settings."""
+    if isinstance(value, SecretStr):
+        return (value.get_secret_value(),)
+    if isinstance(value, Mapping):
+        return (text for pair in value.items() for text in pair if isinstance(text, str))
+    many = value if isinstance(value, (list, tuple)) else (value,)
+    return (text for text in many if isinstance(text, str))
+
 
 SETTINGS = "settings"
 """The field that takes a client library's own dotted settings, where a system has one."""
