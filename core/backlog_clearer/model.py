@@ -171,6 +171,7 @@ class Cut(NamedTuple):
     partition: Partition
     position: Position | None  # the target; None: all of it is cleared, the target is the state's end
     error: str | None = None  # why that cannot be found; the partition is not cleared then
+    counted: bool = True  # whether the broker can report now how much lies before it
     none_older: bool = False  # the log begins with a message that stays
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +20,7 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import Source
 from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.bench import Faults
-from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub
+from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub, utc_now
 
 _run_ids = itertools.count()
 LEASE_S = 1.5  # of messages that a broken stream was about to deliver
@@ -32,6 +33,8 @@ class PubSubBench(Bench):
     partitions = 1
     detects_live = False
     shows_position = False
+    cuts_by_time = True
+    counts_parts = False
     missing_name = "no-such-subscription"
 
     def __init__(self, server: PubSubServer, *, figures: bool, keys: int = 0, **settings: Any) -> None:
@@ -39,6 +42,7 @@ class PubSubBench(Bench):
         self.endpoint = "127.0.0.1", server.port
         self.sub: Sub = server.create("billing", **settings)
         self.keys = keys
+        self.backdated = False
         self.has_figures = figures
         self.lease_s = 0.0 if figures else LEASE_S  # with figures a run waits for all that is left
         if figures:
@@ -74,6 +78,15 @@ class PubSubBench(Bench):
 
     def produce(self, number: int, count: int) -> None:
         self.server.publish(self.sub, count, keys=self.keys)
+
+    def between(self) -> datetime:
+        """The first time seconds before the messages that follow: Monitoring's ages are whole seconds."""
+        if self.backdated:
+            return super().between()
+        self.backdated = True
+        for item in self.sub.stored.values():
+            item.published -= timedelta(seconds=6)
+        return utc_now() - timedelta(seconds=3)
 
     def abandon(self, count: int) -> None:
         self.server.abandon(self.sub, count, LEASE_S)

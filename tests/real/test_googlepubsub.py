@@ -34,6 +34,7 @@ class EmulatorBench(Bench):
     exact_restore = False  # no snapshots
     detects_live = False
     shows_position = False
+    cuts_by_time = True
     survives_skip = False
     lease_s = 10.0  # the shortest that --stream-ack-deadline-seconds allows
     missing_name = "no-such-subscription"

@@ -94,7 +94,14 @@ def up_to_bound(
             f"{listed(early)}: no message of before {utc_text(bound.until)} is retained any more."
         )
     survey = replace(survey, notes=(*survey.notes, *notes))
-    again, reached = retargeted(source, states, moved)
+    states = tuple(
+        replace(state, end=moved[state.partition], backlog=None, backlog_bytes=None)
+        if state.partition in moved
+        else state
+        for state in states
+    )
+    asked_again = {key: position for key, position in moved.items() if cuts[key].counted}
+    again, reached = retargeted(source, states, asked_again)
     return survey, again, reached
 
 

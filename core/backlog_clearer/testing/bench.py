@@ -68,6 +68,7 @@ class Bench(ABC):
     wait_slack_s: float = 1.0  # by how much a read may exceed `max_wait_s`
     patience_s: float = 30.0  # the longest until a message that is there arrives
     cuts_by_time: bool = False  # the adapter is `Bounded`, and the broker's clock is this machine's
+    counts_parts: bool = True  # the broker reports how much there is before a time
     cuts_by_count: bool = False  # the adapter can keep the last messages of each partition
     shows_age: bool = False  # the adapter is `Dated`
     notices_silence: bool = False  # lanes notice a silent connection within `RunOptions.answer_seconds`

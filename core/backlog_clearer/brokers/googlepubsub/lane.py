@@ -105,6 +105,7 @@ class StreamLane:
             -(-limit // run.workers) if limit else options.max_outstanding_messages,
         )
         self._bytes_limit = run.ahead_bytes(options.max_outstanding_bytes, ahead_s=_AHEAD_S)
+        self._outstanding, self._full = outstanding, False
         self._partition: Partition = claim.partition
         self._target = instant(str(claim.target)) if claim.target is not None else None
         self._lease_s = options.stream_ack_deadline_seconds
@@ -215,6 +216,17 @@ class StreamLane:
             self._unread.append(Batch(before, len(response), at))
         if beyond:
             self._held.append(Batch(beyond, 0, at))
+            self._warn_if_full()
+
+    def _warn_if_full(self) -> None:
+        """Warn once where held messages leave no room for others: the service sends no more then."""
+        if not self._full and sum(len(batch.ids) for batch in self._held) >= self._outstanding:
+            self._full = True
+            _LOG.warning(
+                "%s messages beyond the target are held, as many as a stream may have: older ones may not have"
+                " been delivered. Raise --max-outstanding-messages.",
+                f"{self._outstanding:,}",
+            )
 
     def _hold(self, now: float) -> None:
         """Renew the leases of messages beyond the target, halfway through.

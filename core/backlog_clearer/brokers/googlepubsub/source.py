@@ -28,6 +28,7 @@ from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
 from backlog_clearer.brokers.googlepubsub.channels import bounded
 from backlog_clearer.brokers.googlepubsub.clock import ServiceClock
 from backlog_clearer.brokers.googlepubsub.credentials import google_credentials
+from backlog_clearer.brokers.googlepubsub.cuts import BY_TIME, cut_at, oldest_time
 from backlog_clearer.brokers.googlepubsub.errors import Call, code_of, to_broker_error, unreachable
 from backlog_clearer.brokers.googlepubsub.kinds import DELETED_TOPIC, incarnation, obstacle
 from backlog_clearer.brokers.googlepubsub.lane import SharedLeases, StreamLane
@@ -42,7 +43,9 @@ from backlog_clearer.errors import (
     UsageError,
 )
 from backlog_clearer.model import (
+    Bound,
     Claim,
+    Cut,
     Mode,
     Outcome,
     Partition,
@@ -123,6 +126,8 @@ class PubSubSource:
                 credentials=self._credentials,
                 endpoint=options.monitoring_endpoint,
             )
+        self._settings: Subscription | None = None  # at the survey; None: they may not be read
+        self._last_figures = Figures()  # at the survey
         self._counted = False  # whether Monitoring gave a count
         self._closed = False
 
@@ -169,7 +174,7 @@ class PubSubSource:
         """See `source.Source`."""
         found, notes = self._subscription()
         now = self._clock.now()
-        figures = self._figures(now)
+        figures = self._last_figures = self._figures(now)
         self._counted = figures.count is not None
         skew = self._clock.note()
         if skew:
@@ -225,7 +230,7 @@ class PubSubSource:
     def _subscription(self) -> tuple[Subscription, list[str]]:
         """The subscription's settings, as far as the credentials may read them, with notes."""
         try:
-            return self._look_up(), []
+            found = self._settings = self._look_up()
         except BrokerError as error:
             if _is(error, grpc.StatusCode.NOT_FOUND):
                 raise UsageError(
@@ -236,6 +241,7 @@ class PubSubSource:
             # Reading and seeking need only pubsub.subscriptions.consume (roles/pubsub.subscriber).
             note = f"Its topic, kind and dead-letter policy are unknown: {error}"
             return Subscription(name=self._name), [note]
+        return found, []
 
     def _look_up(self) -> Subscription:
         """The subscription's settings; raises `BrokerError`. Its answer also sets the clock."""
@@ -352,6 +358,21 @@ class PubSubSource:
             error = figures.problem if left is None and figures.passing else None
             found.append(Remaining(partition, None, left, error, log))
         return found
+
+    def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
+        """See `source.Bounded`; asks nothing."""
+        end = rfc3339(bound.until) if bound.until else ""
+        return cut_at(states, bound, self._run.mode, self._settings, end)
+
+    def bound_notes(self, bound: Bound) -> Sequence[str]:
+        """See `source.Bounded`."""
+        del bound
+        return (BY_TIME,)
+
+    def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
+        """See `source.Dated`: from the figures of the survey."""
+        del states
+        return oldest_time(self._partition, self._last_figures)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Seek to the target, which acknowledges all messages published before it; see `source.Source`.
