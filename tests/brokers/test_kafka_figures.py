@@ -62,11 +62,6 @@ class Cluster:
             return {tp: _failed(KafkaError(KafkaError._NOENT, "No leaders found")) for tp in wanted}
         return {tp: _done(_info(figures[tp.partition])) for tp in wanted}
 
-    def list_consumer_group_offsets(self, _groups: Any, **_: Any) -> dict[str, Future[Any]]:
-        """The committed offsets."""
-        found = [TopicPartition("orders", n, offset) for n, offset in enumerate(self.committed)]
-        return {"billing": _done(Group(found))}
-
     def list_topics(self, *_: Any, **__: Any) -> None:
         """Metadata; not used."""
 
@@ -122,6 +117,7 @@ def survey(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Survey]]:
     monkeypatch.setattr(SharedMetadata, "topics", lambda *_: {"orders": TopicNow("id", {}, {})})
     monkeypatch.setattr(GroupAdmin, "members", lambda _: ())
     monkeypatch.setattr(source_module, "undo_fault", lambda _: None)
+    monkeypatch.setattr(source_module, "pending_notes", lambda *_: ())
     monkeypatch.setattr(GroupAdmin, "cluster_id", lambda _: "c1")
     with closing(KafkaSource(OPTIONS, RunOptions())) as source:
 

@@ -47,13 +47,13 @@ class Case:
 
     def options(self) -> KafkaOptions:
         """How to reach the group."""
-        return KafkaOptions(
-            bootstrap_servers=self.judge.bootstrap_servers,
-            topic=self.topic,
-            group_id=self.group,
-            reader=self.reader,
-            **self.more,
-        )
+        values: dict[str, Any] = {
+            "bootstrap_servers": self.judge.bootstrap_servers,
+            "topic": self.topic,
+            "group_id": self.group,
+            "reader": self.reader,
+        }
+        return KafkaOptions(**{**values, **self.more})
 
     def status(self, **run: Any) -> RunResult:
         """Look at the backlog in this process."""

@@ -179,27 +179,6 @@ class GroupAdmin:
             () if state == "EMPTY" else (f"a group in state {state} whose members are not known yet",)
         )
 
-    def unstable(self, partitions: Iterable[Partition]) -> set[Partition]:
-        """The partitions for which an open transaction has an offset of the group pending (KIP-447)."""
-        group = self._options.group_id
-        wanted = [TopicPartition(p.topic, p.number) for p in partitions]
-        if not wanted:
-            return set()
-        with self._lock:
-            futures = self._client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, wanted)],
-                require_stable=True,
-                request_timeout=REQUEST_TIMEOUT_S,
-            )
-            found, failed = self._answers(futures, f"fetching the stable offsets of group {group}")
-        if group in failed:  # brokers before 2.5 have no such question: then nothing is noted
-            return set()
-        return {
-            Partition(item.topic, item.partition)
-            for item in found[group].topic_partitions
-            if item.error is not None and item.error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT
-        }
-
     def group_names(self) -> list[str]:
         """The consumer groups that the user may see, this one left out; raises `BrokerError`."""
         doing = "listing the groups"
@@ -214,7 +193,10 @@ class GroupAdmin:
     def offsets_of(
         self, groups: Sequence[str], partitions: Sequence[Partition]
     ) -> dict[str, dict[Partition, int]]:
-        """What other groups have committed for these partitions; a group that cannot be asked is left out."""
+        """As `coordinator.offsets_of`, for settings that only librdkafka supports.
+
+        librdkafka ends the process where a coordinator has moved meanwhile (confluentinc/librdkafka#5397).
+        """
         stored: dict[str, dict[Partition, int]] = {}
         wanted = [TopicPartition(p.topic, p.number) for p in partitions]
         with self._lock:
@@ -327,22 +309,6 @@ class GroupAdmin:
                 partition_error(error, self._options) if error else None
             )
         return written
-
-    def committed_anywhere(self) -> set[Partition]:
-        """Partitions of any topic for which the group has an offset.
-
-        Kafka leaves out topics that the user may not describe, so this is never all that there may be.
-        """
-        group = self._options.group_id
-        doing = f"fetching the offsets of group {group}"
-        with self._lock:
-            futures = self._client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
-            )
-            found, failed = self._answers(futures, doing)
-        if group in failed:
-            raise translate(failed[group], doing, self._options)
-        return {Partition(item.topic, item.partition) for item in found[group].topic_partitions}
 
     def delete_group(self) -> str | None:
         """Delete the group with all its offsets; why that was refused, or None."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from backlog_clearer.brokers.kafka.errors import translate
+from backlog_clearer.brokers.kafka.errors import lets_out_only_ours, translate
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
@@ -89,6 +89,7 @@ class ClientLane:
             ]
         )
 
+    @lets_out_only_ours("reading")
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Take the messages that librdkafka has fetched; see `source.Lane`."""
         if ready := self._offsets.ready():
@@ -204,6 +205,7 @@ class ClientLane:
         if self._consumer is not None:
             self._consumer.pause([TopicPartition(partition.topic, partition.number)])
 
+    @lets_out_only_ours("committing")
     def settle(self) -> Sequence[Settled]:
         """Commit the positions reached, all in one request; see `source.Lane`."""
         return self._offsets.settle(self._stored)

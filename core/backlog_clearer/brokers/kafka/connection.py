@@ -162,13 +162,14 @@ class Connection(Waitable):
     def call(self, request: Any, response: Any, version: int) -> Any:
         """Send a request and wait for its answer; both are messages of kafka-python.
 
-        Raises `TransientError` where the whole answer does not arrive within the settings' time-out.
+        Raises `TransientError` where the whole answer does not arrive within the settings' time-out, or is
+        not valid.
         """
         answer = self.answer(request, version)
         try:
             return response.decode(answer[_tags_end(response, answer, version) :], version=version)
         except (ValueError, struct.error, IndexError, EOFError) as error:
-            raise BrokerError(
+            raise TransientError(
                 f"Kafka at {self.name} sent an answer that is not a valid {response.__name__}: {error}."
             ) from None
 

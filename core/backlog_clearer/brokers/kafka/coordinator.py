@@ -1,9 +1,13 @@
-"""Requests to a group's coordinator that librdkafka has not: what kind a group is, and forgetting offsets."""
+"""Requests to a group's coordinator that librdkafka has not, or not safely.
+
+What kind a group is, forgetting offsets, and fetching offsets as an admin does: librdkafka's own admin request
+for that ends the process where the coordinator has moved (confluentinc/librdkafka#5397).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError
@@ -16,6 +20,8 @@ from backlog_clearer.brokers.kafka.library import (
     FindCoordinatorResponse,
     OffsetDeleteRequest,
     OffsetDeleteResponse,
+    OffsetFetchRequest,
+    OffsetFetchResponse,
 )
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import partition_error
@@ -24,6 +30,8 @@ from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Partition
 
 _GROUP = 0  # the kind of coordinator that is asked for
+_STABLE = 7  # version of OffsetFetch that can ask for stable offsets (KIP-447); the last with one group
+_ALL = 2  # first version that can ask for all topics
 _TYPES = 5  # first version of ListGroups with types (KIP-848)
 
 
@@ -42,22 +50,115 @@ def _coordinator(options: KafkaOptions) -> Iterator[Connection]:
     librdkafka supports.
     """
     settings = socket_settings(options)
-
-    def find(connection: Connection) -> Address:
-        doing = f"finding the coordinator of group {options.group_id}"
-        version = connection.version(FindCoordinatorRequest, 0, 2)
-        answer = connection.call(
-            FindCoordinatorRequest(version=version, key=options.group_id, key_type=_GROUP),
-            FindCoordinatorResponse,
-            version,
-        )
-        if answer.error_code:
-            raise translate(KafkaError(answer.error_code), doing, options)
-        return Address(answer.host, answer.port)
-
-    address = first_answer(options, settings, find)
+    address = first_answer(options, settings, lambda made: _found(made, options.group_id, options))
+    assert address is not None  # noqa: S101 narrows the type
     with closing(open_connection(address, options, settings)) as connection:
         yield connection
+
+
+def _found(
+    connection: Connection, group: str, options: KafkaOptions, *, or_none: bool = False
+) -> Address | None:
+    """Where a group's coordinator listens; where it is not known, raises or returns None (`or_none`)."""
+    version = connection.version(FindCoordinatorRequest, 0, 2)
+    request = FindCoordinatorRequest(version=version, key=group, key_type=_GROUP)
+    answer = connection.call(request, FindCoordinatorResponse, version)
+    if not answer.error_code:
+        return Address(answer.host, answer.port)
+    if or_none:
+        return None
+    doing = f"finding the coordinator of group {group}"
+    raise translate(KafkaError(answer.error_code), doing, options)
+
+
+def unstable(options: KafkaOptions, partitions: Sequence[Partition]) -> set[Partition]:
+    """The partitions for which an open transaction has an offset of the group pending (KIP-447).
+
+    None where the broker is older than 2.5, or only librdkafka can connect. Raises `TransientError` or
+    `BrokerError`.
+    """
+    if not partitions:
+        return set()
+    try:
+        with _coordinator(options) as connection:
+            version = connection.version(OffsetFetchRequest, _STABLE, _STABLE)
+            found = _fetched(connection, version, options.group_id, partitions, options)
+    except HeadersUnsupportedError:
+        return set()
+    return {p for p, (_, error) in found.items() if error == KafkaError.UNSTABLE_OFFSET_COMMIT}
+
+
+def offsets_of(
+    options: KafkaOptions, groups: Sequence[str], partitions: Sequence[Partition]
+) -> dict[str, dict[Partition, int]]:
+    """What other groups have committed for these partitions; a group that cannot be asked is left out.
+
+    Raises `TransientError`, `BrokerError` or `HeadersUnsupportedError`.
+    """
+    settings = socket_settings(options)
+    addresses = first_answer(
+        options,
+        settings,
+        lambda made: {name: _found(made, name, options, or_none=True) for name in groups},
+    )
+    stored: dict[str, dict[Partition, int]] = {}
+    for address in sorted({found for found in addresses.values() if found is not None}):
+        with closing(open_connection(address, options, settings)) as connection:
+            version = connection.version(OffsetFetchRequest, 1, _STABLE)
+            for group in (name for name in groups if addresses[name] == address):
+                with suppress(BrokerError):
+                    found = _fetched(connection, version, group, partitions, options)
+                    stored[group] = {
+                        p: offset for p, (offset, error) in found.items() if not error and offset >= 0
+                    }
+    return stored
+
+
+def committed_anywhere(options: KafkaOptions) -> set[Partition]:
+    """Partitions of any topic for which the group has an offset.
+
+    Kafka leaves out topics that the user may not describe, so this is never all that there may be. Raises
+    `TransientError`, `BrokerError` or `HeadersUnsupportedError`.
+    """
+    with _coordinator(options) as connection:
+        version = connection.version(OffsetFetchRequest, _ALL, _STABLE)
+        return set(_fetched(connection, version, options.group_id, None, options))
+
+
+def _fetched(
+    connection: Connection,
+    version: int,
+    group: str,
+    partitions: Sequence[Partition] | None,
+    options: KafkaOptions,
+) -> dict[Partition, tuple[int, int]]:
+    """A group's offsets (-1: none) and error codes, of all topics where `partitions` is None."""
+    topic_of = OffsetFetchRequest.OffsetFetchRequestTopic
+    numbers: dict[str, list[int]] = {}
+    for partition in partitions or ():
+        numbers.setdefault(partition.topic, []).append(partition.number)
+    topics = [
+        topic_of(version=version, name=topic, partition_indexes=found)
+        for topic, found in numbers.items()
+    ]
+    answer = connection.call(
+        OffsetFetchRequest(
+            version=version,
+            group_id=group,
+            topics=None if partitions is None else topics,
+            require_stable=version >= _STABLE,
+        ),
+        OffsetFetchResponse,
+        version,
+    )
+    if version >= _ALL and answer.error_code:
+        doing = f"fetching the offsets of group {group}"
+        raise translate(KafkaError(answer.error_code), doing, options)
+    return {
+        Partition(topic.name, part.partition_index): (part.committed_offset, part.error_code)
+        for topic in answer.topics
+        for part in topic.partitions
+    }
 
 
 def listed_group(options: KafkaOptions) -> ListedGroup | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.model import Partition
 from backlog_clearer.redaction.redact import redacted
 from backlog_clearer.text import shown_name
@@ -38,6 +41,7 @@ NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EX
 _TRANSIENT = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._BAD_MSG,  # noqa: SLF001 an answer that was damaged, or a batch whose CRC is wrong
         KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
         KafkaError._NOENT,  # noqa: SLF001 no partition leaders, after a lost answer about them
         KafkaError._RESOLVE,  # noqa: SLF001
@@ -112,6 +116,53 @@ def translate(
         )
     kind = TransientError if is_transient(error) else BrokerError
     return kind(f"{where} failed at {doing}: {text}.", partition)
+
+
+class HasOptions(Protocol):
+    """A source or lane of this package."""
+
+    _options: KafkaOptions
+
+
+_Self = TypeVar("_Self", bound=HasOptions)
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+
+
+def lets_out_only_ours(
+    doing: str,
+) -> Callable[
+    [Callable[Concatenate[_Self, _Given], _Answer]], Callable[Concatenate[_Self, _Given], _Answer]
+]:
+    """For a method: whatever else a library raises in it is a `TransientError` with the address.
+
+    Damaged answers make libraries raise all kinds of errors, for example `UnicodeDecodeError`; asking again
+    may help.
+    """
+
+    def decorated(
+        method: Callable[Concatenate[_Self, _Given], _Answer],
+    ) -> Callable[Concatenate[_Self, _Given], _Answer]:
+        @wraps(method)
+        def called(self: _Self, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
+            try:
+                return method(self, *args, **kwargs)
+            except (ClearerError, HeadersUnsupportedError):
+                raise
+            except Exception as failure:  # of any library
+                raise _foreign(failure, doing, self._options) from failure
+
+        return called
+
+    return decorated
+
+
+def _foreign(failure: Any, doing: str, options: KafkaOptions) -> TransientError:
+    text = " ".join(redacted(str(failure)).split())
+    return TransientError(
+        f"Kafka at {','.join(options.bootstrap_servers)} failed at {doing}: an answer could not be read"
+        f" ({type(failure).__name__}: {text})."
+    )
 
 
 def refusal(error: KafkaError, options: KafkaOptions) -> BrokerError:

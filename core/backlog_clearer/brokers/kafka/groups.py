@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
-from backlog_clearer.brokers.kafka.coordinator import listed_group
+from backlog_clearer.brokers.kafka.coordinator import listed_group, offsets_of, unstable
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.figures import offset_of, offsets_left
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -67,12 +67,10 @@ def _share_text(options: KafkaOptions) -> str:
     )
 
 
-def pending_notes(
-    admin: GroupAdmin, options: KafkaOptions, partitions: Iterable[Partition]
-) -> tuple[str, ...]:
+def pending_notes(options: KafkaOptions, partitions: Sequence[Partition]) -> tuple[str, ...]:
     """A note on partitions for which an open transaction has an offset that is not committed yet."""
-    unstable = admin.unstable(partitions)
-    if not unstable:
+    pending = unstable(options, partitions)
+    if not pending:
         return ()
     # rarely needed, and slow to load
     from backlog_clearer.brokers.kafka.transactions import open_transactions  # noqa: PLC0415
@@ -80,7 +78,7 @@ def pending_notes(
     names = open_transactions(options)
     which = f" ({listed(map(repr, names))})" if names else ""
     note = (
-        f"{listed(sorted(unstable))}: an open transaction{which} has an offset pending that will be"
+        f"{listed(sorted(pending))}: an open transaction{which} has an offset pending that will be"
         " committed or dropped when it ends."
     )
     return (note,)
@@ -94,7 +92,7 @@ def others(admin: GroupAdmin, options: KafkaOptions, states: Sequence[PartitionS
         near = similar(options.group_id, names, limit=10)
         most = max(len(near), min(_MOST, _OFFSETS // max(1, len(states))))
         asked = [*near, *(name for name in names if name not in near)][:most]
-        stored = admin.offsets_of(asked, [state.partition for state in states])
+        stored = _stored(admin, options, asked, [state.partition for state in states])
     except BrokerError:
         return Others(None, never_stored(what, None, "offsets"))
     here = {name: offsets for name, offsets in stored.items() if offsets}
@@ -103,6 +101,16 @@ def others(admin: GroupAdmin, options: KafkaOptions, states: Sequence[PartitionS
     which = f"group of the {len(asked)} that were asked for" if some else "other name"
     note = never_stored(what, backlogs, "offsets", asked=which)
     return Others(doubt(what, similar(options.group_id, here)), note)
+
+
+def _stored(
+    admin: GroupAdmin, options: KafkaOptions, groups: Sequence[str], partitions: Sequence[Partition]
+) -> dict[str, dict[Partition, int]]:
+    """What other groups have committed."""
+    try:
+        return offsets_of(options, groups, partitions)
+    except HeadersUnsupportedError:
+        return admin.offsets_of(groups, partitions)
 
 
 def _backlog(offsets: Mapping[Partition, int], states: Sequence[PartitionState]) -> int | None:

@@ -20,7 +20,11 @@ from backlog_clearer.brokers.kafka import fetch_wire
 from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk, Fetched
 from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
 from backlog_clearer.brokers.kafka.connection import Connection
-from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
+from backlog_clearer.brokers.kafka.errors import (
+    HeadersUnsupportedError,
+    lets_out_only_ours,
+    translate,
+)
 from backlog_clearer.brokers.kafka.fetch_size import LARGEST, SMALLEST, next_fetch_bytes
 from backlog_clearer.brokers.kafka.fetch_wire import Wanted
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
@@ -129,6 +133,7 @@ class HeaderLane:
             fetch_wire.MAX_VERSION if by_id else fetch_wire.NAMES_ONLY,
         )
 
+    @lets_out_only_ours("reading")
     def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
         """Walk what has arrived of the answers; see `source.Lane`."""
         if ready := self._offsets.ready():
@@ -358,6 +363,7 @@ class HeaderLane:
                 advances.append(self._offsets.reach(partition, start, 0, end=end))
         return advances
 
+    @lets_out_only_ours("committing")
     def settle(self) -> Sequence[Settled]:
         """Commit the positions reached, all in one request; see `source.Lane`."""
         return self._offsets.settle(self._stored)

@@ -209,7 +209,7 @@ class LaneOffsets:
         wanted = {p: self.at[p] for p in outcomes if self._moves(p, stored)}
         try:
             return stored_offsets.commit(wanted)
-        except TransientError:
+        except BrokerError:
             with suppress(BrokerError):
                 found, _ = stored_offsets.committed(wanted, AGAIN_S)
                 if all(found.get(p) == offset for p, offset in wanted.items()):

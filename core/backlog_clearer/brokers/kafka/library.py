@@ -54,6 +54,8 @@ from kafka.protocol.consumer import (  # noqa: E402
 from kafka.protocol.consumer.group import (  # noqa: E402
     OffsetDeleteRequest,
     OffsetDeleteResponse,
+    OffsetFetchRequest,
+    OffsetFetchResponse,
 )
 from kafka.protocol.metadata import (  # noqa: E402
     ApiVersionsRequest,
@@ -82,6 +84,8 @@ __all__ = [
     "MetadataResponse",
     "OffsetDeleteRequest",
     "OffsetDeleteResponse",
+    "OffsetFetchRequest",
+    "OffsetFetchResponse",
     "OffsetForLeaderEpochRequest",
     "OffsetForLeaderEpochResponse",
     "SaslAuthenticateRequest",

@@ -23,7 +23,7 @@ from backlog_clearer.brokers.kafka.client_lane import (
     ClientLane,
     fetch_settings,
 )
-from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
+from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, lets_out_only_ours
 from backlog_clearer.brokers.kafka.fetch_size import LARGEST
 from backlog_clearer.brokers.kafka.figures import (
     Figures,
@@ -102,6 +102,7 @@ class KafkaSource:
         """See `source.Source`."""
         return _TRAITS
 
+    @lets_out_only_ours("the survey")
     def survey(self) -> Survey:
         """Topics, group, offsets: seven requests; see `source.Source`."""
         options, admin = self._options, self._admin
@@ -125,7 +126,7 @@ class KafkaSource:
             for p, incarnation in topics.partitions.items()
         ]
         states = [with_undo(state, undo) for state in states]
-        notes = [*position_notes(states), *pending_notes(admin, options, partitions)]
+        notes = [*position_notes(states), *pending_notes(options, partitions)]
         found = None if stored or errors else others(admin, options, states)
         states += [failed_state(Partition(name, 0), error) for name, error in topics.errors.items()]
         return Survey(
@@ -180,6 +181,7 @@ class KafkaSource:
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
         """Nothing to prepare: a restore needs only the old offsets in the receipt."""
 
+    @lets_out_only_ours("opening a client")
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """A lane of the reader chosen; see `source.Source`."""
         for fault in self._logs.faults(expected(claims), patient=True, read=self._logs.read).values():
@@ -286,6 +288,7 @@ class KafkaSource:
         with self._lock:
             return self._stored.stored(partitions)
 
+    @lets_out_only_ours("the verification")
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """Committed offsets read afresh against the targets and the log; see `source.Source`."""
         faults = self._logs.faults(dict.fromkeys(targets), read=self._logs.read)
@@ -321,6 +324,7 @@ class KafkaSource:
         """One batch of each partition; see `source.Dated`."""
         return oldest_times(self._options, states)
 
+    @lets_out_only_ours("the skip")
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """One request for all partitions; see `source.Source`."""
         partitions = [claim.partition for claim in claims]
@@ -349,6 +353,7 @@ class KafkaSource:
             outcomes[partition] = Outcome(partition, None if error else written, error)
         return [outcomes[partition] for partition in partitions]
 
+    @lets_out_only_ours("the restore")
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """Write the old offsets in one request, forget the others in another; see `source.Source`."""
         stored, errors = self._committed(item.partition for item in recorded)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
-from backlog_clearer.brokers.kafka.coordinator import cannot_forget, forget
+from backlog_clearer.brokers.kafka.coordinator import cannot_forget, committed_anywhere, forget
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.figures import Figures, Stored, offset_of, stored_of
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
@@ -120,7 +120,7 @@ def _forgotten(
         return outcomes
     if not options.delete_group:
         return dict.fromkeys(partitions, f"{_LACKS}; --delete-group deletes the whole group")
-    others = admin.committed_anywhere() - set(partitions)
+    others = committed_anywhere(options) - set(partitions)
     if others:
         text = f"{_LACKS}, and the group was not deleted, since it has other offsets"
         return dict.fromkeys(partitions, text)
