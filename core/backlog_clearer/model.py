@@ -260,6 +260,9 @@ class _Remaining(NamedTuple):
     left: int | None  # up to the target asked about, in `Traits.unit`; None: unknown
     error: str | None = None
     incarnation: str | None = None  # of the log that the figures are about, like `PartitionState`'s
+    gone: int | None = None
+    """How much of the surveyed backlog was gone before it could be read, in `Traits.unit`: it expired, was
+    trimmed, or others acknowledged it. None: unknown, or nothing."""
 
 
 class Remaining(_Remaining):
@@ -270,17 +273,18 @@ class Remaining(_Remaining):
 
     __slots__ = ()
 
-    def __new__(
+    def __new__(  # noqa: PLR0917 the fields' order
         cls,
         partition: Partition,
         position: Position | None,
         left: int | None,
         error: str | None = None,
         incarnation: str | None = None,
+        gone: int | None = None,
     ) -> Self:
         """Refuse counts that cannot be."""
-        _not_negative(partition, left)
-        return super().__new__(cls, partition, position, left, error, incarnation)
+        _not_negative(partition, left, gone)
+        return super().__new__(cls, partition, position, left, error, incarnation, gone)
 
 
 class Recorded(NamedTuple):

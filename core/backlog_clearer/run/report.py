@@ -83,6 +83,11 @@ class PartitionResult(_Frozen):
     oldest: datetime | None = Field(
         None, description="when the oldest message of the backlog before was published; null: unknown"
     )
+    gone: int | None = Field(
+        None,
+        description="how much of the backlog was gone before it could be read, in `unit`: it expired, was"
+        " trimmed, or others acknowledged it; null: nothing that is known of",
+    )
     error: FreeText | None = None
 
     @property

@@ -82,6 +82,7 @@ def _cleared(item: PartitionResult, drained: Drain, left: Remaining | None) -> P
             "after": as_json(left.position) if left else None,
             "remaining": left.left if left else None,
             "verified": None if left is None or left.left is None else left.left == 0,
+            "gone": left.gone if left else None,
             "error": item.error or done.error or (left.error if left else None),
         }
     )
@@ -218,15 +219,23 @@ def deleted(state: PartitionState) -> int | None:
 def difference(traits: Traits, mode: Mode, rows: Sequence[PartitionResult]) -> tuple[str, ...]:
     """Why fewer messages may have been counted than the backlog had units.
 
-    The figures do not show which of the causes holds, so none is stated as a fact.
+    The figures do not show which of the causes holds, so none is stated as a fact, except for what the broker
+    shows to be gone.
     """
+    notes = []
+    gone = sum(item.gone or 0 for item in rows)
+    if gone and mode is Mode.CONSUME:
+        notes.append(
+            f"Gone from the backlog before they could be read: {amount(gone, traits.unit)}. They expired, were"
+            " trimmed, or others acknowledged them."
+        )
     verified = [item for item in rows if item.verified and item.backlog]
     messages = sum(item.messages for item in verified)
     backlog = sum(item.backlog or 0 for item in verified)
-    if not traits.empty_units or mode is not Mode.CONSUME or messages >= backlog:
-        return ()
-    note = (
+    if not traits.empty_units or mode is not Mode.CONSUME or messages + gone >= backlog:
+        return tuple(notes)
+    notes.append(
         f"{counted(messages, 'message')} read from a backlog of {amount(backlog, traits.unit)}. Possible"
         f" causes: {traits.empty_units}; messages that expired, or that others acknowledged, meanwhile."
     )
-    return (note,)
+    return tuple(notes)

@@ -220,8 +220,12 @@ class Admin:
 
     def topics(self, topic: str) -> list[str]:
         """The topics of this topic's namespace, partitions not listed one by one."""
+        return sorted({_PARTITION.sub("", name) for name in self.namespace_topics(topic)})
+
+    def namespace_topics(self, topic: str) -> list[str]:
+        """The topics of this topic's namespace, and each partition of those that have any."""
         names = self.call("GET", f"persistent/{_quote(_namespace(topic))}")
-        return sorted({_PARTITION.sub("", str(name)) for name in names or ()})
+        return [str(name) for name in names] if isinstance(names, list) else []
 
     def retention(self, topic: str) -> tuple[int, int] | None:
         """(minutes, megabytes) that acknowledged messages are kept; -1: without end.

@@ -177,6 +177,12 @@ def survey_notes(kind: SubscriptionType, looks: Mapping[Partition, PartitionFact
             f" they acknowledged are not delivered: {passes} over them, so that they do not come back if"
             " the transaction aborts."
         )
+    expired = sum(each.expired or 0 for each in stats)
+    if expired:
+        yield (
+            f"{counted(expired, 'entry', 'entries')} of the subscription expired unread since the broker loaded"
+            " the topic (message TTL): not in the backlog."
+        )
     with_holes = [key for key, look in looks.items() if look.layout.holes]
     if with_holes:
         yield (

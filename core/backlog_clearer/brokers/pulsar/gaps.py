@@ -35,6 +35,7 @@ class GapWatch:
         self.layout = layout
         self.open = False  # whether entries are missing now
         self.wanted = False  # whether they are to be requested
+        self.gone = 0  # entries that were in the backlog when it was surveyed, and are not any more
         self._figures = figures
         self._opened_at = opened_at
         self._seen: Place | None = None  # the last entry that arrived behind the gap
@@ -75,8 +76,9 @@ class GapWatch:
             return True
         if not ask:
             return False
-        self.layout = self._figures.layout()
+        surveyed, self.layout = self.layout, self._figures.layout()
         if not self.layout.missing(last, before):
+            self.gone += surveyed.missing(last, before) if surveyed else 0
             return True
         return confirmed and self._figures.in_transactions()
 

@@ -34,6 +34,8 @@ class Acknowledgements:
     entries: dict[Partition, Entries] = field(default_factory=dict)  # where lanes compete
     acked: dict[Partition, Place] = field(default_factory=dict)  # cumulatively
     lanes: int = 0  # open now
+    gone: dict[Partition, int] = field(default_factory=dict)
+    """Entries that were gone when their turn came, where they are read in order."""
     unstored: dict[Partition, object] = field(default_factory=dict)
     """Partitions acknowledged since the broker is known to have stored it, with what it had stored last."""
 
@@ -61,6 +63,11 @@ class Acknowledgements:
         with self.lock:
             self.acked[partition] = max(at, self.acked.get(partition, at))
             self.unstored[partition] = None
+
+    def lose(self, partition: Partition, entries: int) -> None:
+        """Note entries that were in the backlog and are gone."""
+        with self.lock:
+            self.gone[partition] = self.gone.get(partition, 0) + entries
 
     def stored_since(self, partition: Partition, stored: object) -> bool:
         """Whether the broker has stored the cursor again since this was first asked."""
@@ -183,6 +190,9 @@ class ClaimReader:
             return True
         if gap.passes(last, at, self.target, self.active_at):
             self.layout = gap.layout
+            if gap.gone:
+                self.settings.acknowledgements.lose(self.partition, gap.gone)
+                gap.gone = 0
             return True
         if gap.wanted:
             self.consumer.request_again()

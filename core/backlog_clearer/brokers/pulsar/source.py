@@ -40,6 +40,7 @@ from backlog_clearer.brokers.pulsar.facts import (
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.lane import PulsarLane
 from backlog_clearer.brokers.pulsar.lasting import stored_now, warn_of_unstored
+from backlog_clearer.brokers.pulsar.letters import letter_notes
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
@@ -86,6 +87,7 @@ class PulsarSource:
         self._topics: dict[Partition, str] = {}
         self._layouts: dict[Partition, Layout] = {}
         self._origins: dict[Partition, Origins] = {}
+        self._expired_before: dict[Partition, int | None] = {}  # entries, when it was surveyed first
         self._kind = options.subscription_type
         self._acknowledgements = Acknowledgements()
         self._blind = Blind(options, run, run_id, self._access, self._acknowledgements)
@@ -155,6 +157,8 @@ class PulsarSource:
         found = {key: look for key, look in looks.items() if isinstance(look, PartitionFacts)}
         self._layouts = {key: look.layout for key, look in found.items()}
         self._origins = {key: look.origins for key, look in found.items()}
+        expired = {key: look.stats.expired for key, look in found.items()}
+        self._expired_before = {**expired, **self._expired_before}
         self._kind = chosen_type(
             options.subscription_type, found.values(), lambda: admin.allowed_types(options.topic)
         )
@@ -163,6 +167,7 @@ class PulsarSource:
         self._missing = {key for key, look in found.items() if not look.stats.exists}
         notes = (
             *survey_notes(self._kind, found),
+            *letter_notes(admin, options.topic, options.subscription),
             *self._system_notes(),
             *self._missing_notes(),
             *reader_notes(self._options),
@@ -291,14 +296,15 @@ class PulsarSource:
             if isinstance(answer, ClearerError):
                 found.append(Remaining(partition, None, None, str(answer)))
                 continue
-            now, incarnation = answer
+            now, incarnation, expired = answer
             target = targets[partition]
             goal = now.end if target is None else parse_place(target)
             if now.beyond_end(goal):
                 found.append(Remaining(partition, stored_position(now), None, _beyond_end(goal, now)))
             else:
                 left = self._lasting(self._admin, partition, now, now.left(goal))
-                found.append(Remaining(partition, stored_position(now), left, None, incarnation))
+                gone = self._gone(partition, now, goal) if expired is None else expired
+                found.append(Remaining(partition, stored_position(now), left, None, incarnation, gone))
         return found
 
     def _lasting(self, admin: Admin, partition: Partition, now: Layout, left: int) -> int | None:
@@ -313,8 +319,36 @@ class PulsarSource:
         warn_of_unstored(partition)
         return None
 
-    def _left(self, admin: Admin, partition: Partition) -> tuple[Layout, str | None]:
-        """Positions and incarnation; raises `BrokerError` where they are not those of the survey's topic."""
+    def _gone(self, partition: Partition, now: Layout, target: Place) -> int | None:
+        """How much of the backlog was gone before lanes that read in order came to it.
+
+        These acknowledge everything up to a position: beyond it, nothing of what is done was done by this run.
+        """
+        surveyed, done = self._layouts.get(partition), self._acknowledgements
+        if surveyed is None or done.lanes or self.traits.competing or self._run.mode is Mode.SKIP:
+            return None
+        reached = max(surveyed.mark_delete, done.acked.get(partition, surveyed.mark_delete))
+        passed = min(now.mark_delete, target)
+        passed_unread = surveyed.missing(reached, Place(passed.ledger, passed.entry + 1))
+        return (done.gone.get(partition, 0) + passed_unread) or None
+
+    def _expired(self, admin: Admin, partition: Partition) -> int | None:
+        """How much has expired since the survey, by the broker's count, where lanes share messages.
+
+        None: not known, as after the topic was moved, which begins the count again; or not asked.
+        """
+        before, done = self._expired_before.get(partition), self._acknowledgements
+        alone = self.traits.competing and self._run.mode is Mode.CONSUME and self._run.slice is None
+        if before is None or done.lanes or not alone or partition not in self._layouts:
+            return None
+        surveyed = self._layouts[partition]
+        now = admin.stats(self._topics[partition], self._options.subscription).expired
+        if now is None or now <= before:
+            return None
+        return min(now - before, surveyed.left(surveyed.end)) or None
+
+    def _left(self, admin: Admin, partition: Partition) -> tuple[Layout, str | None, int | None]:
+        """Positions, incarnation and what expired; raises `BrokerError` if it is not the survey's topic."""
         topic, subscription = self._topics[partition], self._options.subscription
         try:
             # Positions before creation: those of a topic created anew never come with the former creation.
@@ -326,7 +360,7 @@ class PulsarSource:
         other = recreation(partition, self._origins.get(partition), origins)
         if other:
             raise other
-        return layout, origins.topic
+        return layout, origins.topic, None if new else self._expired(admin, partition)
 
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`: one request a partition for a time, none for a number of entries."""
