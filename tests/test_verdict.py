@@ -215,6 +215,18 @@ def test_a_difference_states_no_cause_as_a_fact() -> None:
     assert difference(traits, Mode.CONSUME, [PROVEN]) == ()
 
 
+def test_a_difference_states_what_the_broker_shows_to_be_gone() -> None:
+    """What is known to be gone is a fact with its number; only the rest has possible causes."""
+    traits = Traits(unit="entries", empty_units="markers take entries")
+    (note,) = difference(traits, Mode.CONSUME, [row(messages=70, gone=30)])
+    assert "30 entries" in note
+    assert "Possible" not in note
+    first, second = difference(traits, Mode.CONSUME, [row(messages=69, gone=30)])
+    assert "30 entries" in first
+    assert "Possible causes" in second
+    assert difference(traits, Mode.SKIP, [row(gone=30)]) == ()
+
+
 @pytest.mark.parametrize(
     ("action", "cleared", "verdict"),
     [
