@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import pulsar
@@ -17,17 +22,30 @@ from backlog_clearer.brokers.pulsar.client import ClientCluster
 from backlog_clearer.brokers.pulsar.cluster import Cluster
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, PulsarReader, SubscriptionType
 from backlog_clearer.brokers.pulsar.readers import open_brokers, reader_notes
-from backlog_clearer.errors import ClearerError, TransientError, UsageError
+from backlog_clearer.errors import TransientError, UsageError
 from backlog_clearer.model import Partition
 from backlog_clearer.options.base import build
+from backlog_clearer.testing.servers.pulsar_frames import CONNECT
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce, unique
-from backlog_clearer.testing.support import free_port, wait_until
+from backlog_clearer.testing.support import answering, need, wait_until
+from tests.brokers.pulsar_relay import Relay
 from tests.brokers.test_pulsar_lite import client, url
+from tests.paths import ROOT
 
 __all__ = ["client", "url"]  # fixtures
 
 JAVA = "org.apache.pulsar.client.impl.auth."
-ATHENZ = {"auth_plugin": f"{JAVA}AuthenticationAthenz", "auth_params": '{"tenantDomain": "s3cret"}'}
+ROLE_TOKEN = "v=Z1;d=provider;r=reader;k=0;s=s1gnature"
+
+
+def athenz(zts: str = "http://127.0.0.1:1", key: str = "file:///no/s3cret") -> dict[str, str]:
+    """A login with Athenz, as a client.conf has it."""
+    names = {"tenantDomain": "tenant", "tenantService": "tool", "providerDomain": "provider"}
+    params = {**names, "privateKey": key, "ztsUrl": zts}
+    return {"auth_plugin": f"{JAVA}AuthenticationAthenz", "auth_params": json.dumps(params)}
+
+
+ATHENZ = athenz()
 
 
 def options(service: str = "pulsar://127.0.0.1:1", **changes: Any) -> PulsarOptions:
@@ -88,23 +106,64 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(opened(options()), Cluster)
 
 
-def test_an_athenz_login_that_fails_is_an_error_without_its_parameters() -> None:
-    """The library's own login ends in an error of this project, within the time of a call."""
+def test_servers_that_do_not_answer_are_named_in_time() -> None:
+    """Where neither Athenz nor the broker answers, the error names the broker, within the time of a call."""
     begun = time.monotonic()
-    with closing(opened(options(**ATHENZ))) as brokers, pytest.raises(ClearerError) as raised:
+    with closing(opened(options(**ATHENZ))) as brokers, pytest.raises(TransientError) as raised:
         brokers.partitions("persistent://public/default/orders")
     assert time.monotonic() - begun < 15
+    assert "pulsar://127.0.0.1:1" in str(raised.value)
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_closed_port_is_named() -> None:
-    """A broker that does not answer is an error that may pass, with the address."""
-    service = f"pulsar://127.0.0.1:{free_port()}"
-    with (
-        closing(opened(options(service, reader="client"))) as brokers,
-        pytest.raises(TransientError, match=service),
-    ):
+@pytest.mark.parametrize("params", ["s3cret", '{"tenantDomain": "s3cret", "tenantService": "a"}'])
+def test_incomplete_athenz_parameters_are_named(params: str) -> None:
+    """Parameters that the library would not accept are wrong use, before anything is connected."""
+    found = options(auth_plugin="athenz", auth_params=params)
+    with closing(opened(found)) as brokers, pytest.raises(UsageError) as raised:
         brokers.partitions("persistent://public/default/orders")
+    assert "providerDomain, privateKey, ztsUrl" in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_plugin_that_is_not_one_is_a_refused_login() -> None:
+    """A library that the client cannot load ends as a login that names --auth-plugin, and prints nothing."""
+    program = (
+        "import sys; from tests.brokers.test_pulsar_client import opened, options;"
+        "opened(options(auth_plugin=sys.executable)).partitions('persistent://public/default/orders')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}/core:{ROOT}"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "--auth-plugin" in ran.stderr.splitlines()[-1]
+
+
+def test_athenz_logs_in_with_the_role_token_of_its_server(url: str, topic: str, tmp_path: Path) -> None:
+    """The library gets a role token from the Athenz server, and presents it to the broker."""
+    need("openssl")
+    key = tmp_path / "key.pem"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"token": ROLE_TOKEN, "expiryTime": int(time.time()) + 3600}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with answering(Handler) as port, Relay(int(url.rpartition(":")[2])) as relay:
+        login = athenz(f"http://127.0.0.1:{port}", key.as_uri())
+        with closing(opened(options(relay.url, **login))) as brokers:
+            brokers.subscribe(Partition(topic, 0), topic, SubscriptionType.FAILOVER)
+        presented = [(body.get(5), body.get(3)) for body in relay.commands(CONNECT)]
+    assert presented
+    assert set(map(str, presented)) == {str(([b"athenz"], [ROLE_TOKEN.encode()]))}
 
 
 @pytest.fixture

@@ -21,12 +21,13 @@ import pulsar
 from backlog_clearer.brokers.pulsar.auth import Access, Bearer
 from backlog_clearer.brokers.pulsar.brokers import TopicEnd, new_name
 from backlog_clearer.brokers.pulsar.errors import RefusalError, refusal_meaning
-from backlog_clearer.brokers.pulsar.login import plugin_kind
+from backlog_clearer.brokers.pulsar.login import checked_athenz, plugin_kind
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Place
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, EntryHead, FrameError, parse_identifier
-from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.model import Partition
+from backlog_clearer.redaction.redact import remember
 
 _ANSWER_S = 10  # for an answer; the library tries again within this time
 _CONNECT_MS = 5000
@@ -62,6 +63,11 @@ See https://github.com/apache/pulsar-client-python/issues/103.
 """
 _numbers = itertools.count(1)
 
+# The library's own log goes to stdout, and may hold what a server answers. The first client of a process sets
+# it for good, and has to precede logins, which log, too.
+_SILENT = pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
+pulsar.Client("pulsar://127.0.0.1", logger=_SILENT).close()
+
 
 class _Tokens:
     """Tokens for the library, which calls this from a thread in which nothing may be raised."""
@@ -88,14 +94,10 @@ def _authentication(options: PulsarOptions, access: Access) -> pulsar.Authentica
     kind = plugin_kind(name) if name else None
     if name and kind in (None, "athenz"):
         params = options.auth_params.get_secret_value() if options.auth_params else ""
-        try:
-            if kind:
-                return pulsar.AuthenticationAthenz(params)
-            return pulsar.Authentication(name, params)
-        except (pulsar.PulsarException, RuntimeError, ValueError):
-            raise UsageError(
-                "Pulsar's client library does not accept --auth-plugin and --auth-params."
-            ) from None
+        remember(params)
+        if kind:
+            return pulsar.AuthenticationAthenz(checked_athenz(params))
+        return pulsar.Authentication(name, params)
     if login.certificate:
         return pulsar.AuthenticationTLS(login.certificate, login.certificate_key or login.certificate)
     return None
@@ -335,8 +337,7 @@ class ClientCluster:
                 operation_timeout_seconds=_ANSWER_S,
                 connection_timeout_ms=_CONNECT_MS,
                 stats_interval_in_seconds=0,
-                # The library's own log may hold what a server answers.
-                logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull),
+                logger=_SILENT,
                 listener_name=options.listener_name,
                 tls_trust_certs_file_path=options.tls_trust_certs,
                 tls_validate_hostname=options.tls_validate_hostname,

@@ -9,8 +9,8 @@ from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 LOGIN_HINT = (
-    "check --token (has it expired?), --token-file, --basic, the oauth2 options or --tls-certificate, and"
-    " that the role may consume from the topic"
+    "check --token (has it expired?), --token-file, --basic, the oauth2 options, --auth-plugin or"
+    " --tls-certificate, and that the role may consume from the topic"
 )
 ANOTHER_NAME = ", or use --no-tls-validate-hostname if the certificate is of another name on purpose"
 _LOGIN = ("AuthenticationError", "AuthorizationError")

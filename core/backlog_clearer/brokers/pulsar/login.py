@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.text import listed
 
 _JAVA = re.compile(r"org\.apache\.pulsar\.client\.impl\.auth\.(?:\w+\.)?Authentication", re.ASCII)
 _PLUGINS = {
@@ -108,6 +109,20 @@ def plugin_login(kind: str, params: str) -> Login:
         )
     except KeyError as error:
         raise UsageError(f"--auth-params for --auth-plugin {kind} lacks {error.args[0]}.") from None
+
+
+def checked_athenz(params: str) -> str:
+    """`authParams` for Athenz as the C++ client requires them; raises `UsageError` without a value."""
+    found = _parameters(params) if params.lstrip().startswith("{") else {}
+    required = ["providerDomain", "privateKey", "ztsUrl"]
+    if not found.get("x509CertChain"):
+        required += ["tenantDomain", "tenantService"]
+    missing = [name for name in required if not found.get(name)]
+    if missing:
+        raise UsageError(
+            f"--auth-params for --auth-plugin athenz must be a JSON object with {listed(missing)}."
+        )
+    return params
 
 
 def _token(params: str) -> Login:
