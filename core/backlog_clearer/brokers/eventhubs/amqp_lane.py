@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from backlog_clearer.brokers.eventhubs.errors import PositionRefusedError
 from backlog_clearer.brokers.eventhubs.ledger import Ledger
@@ -15,7 +15,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     selector,
     sequence_number,
 )
-from backlog_clearer.brokers.eventhubs.wire import count_up_to
+from backlog_clearer.brokers.eventhubs.wire import count_up_to, first_gap
 from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Position, Settled
 
@@ -31,8 +31,9 @@ class AmqpLane:
         claims: Sequence[Claim],
         ledger: Ledger,
         batch: int,
-        by_number: set[Partition],
         *,
+        by_number: set[Partition],
+        gaps: set[tuple[Partition, int, int]],
         silence_s: float,
         credit: int,
     ) -> None:
@@ -40,7 +41,8 @@ class AmqpLane:
 
         `credit`: events that the service may send on one link in advance.
 
-        `by_number`: partitions whose offsets were refused before; shared by all lanes, and added to.
+        `by_number`: partitions whose offsets were refused before; `gaps`: between which sequence numbers
+        events were missing; both shared by all lanes, and added to.
         """
         self._ledger = ledger
         self._claims = {claim.partition: claim for claim in claims}
@@ -50,10 +52,12 @@ class AmqpLane:
         self._unsettled: dict[Partition, tuple[int, Position]] = {}
         self._begins: dict[Partition, Position | None] = {}
         self._by_number = by_number
+        self._gaps = gaps
         filters = {}
         for claim in claims:
             begin = claim.resume if claim.resume is not None else claim.state.position
-            at = sequence_number(begin)
+            known = (sequence_number(begin), sequence_number(claim.state.start))
+            at = max((number for number in known if number is not None), default=None)
             if at is not None:
                 self._last[claim.partition] = at
             if _is_reached(claim, begin):
@@ -144,6 +148,7 @@ class AmqpLane:
             raise ValueError(
                 f"events {number(0)} to {at} arrived after event {self._last.get(partition, -1)}"
             )
+        self._check_gaps(number, count, partition)
         size = tally.bytes * count // held
         tally.bytes -= size
         if target is not None and at >= target:
@@ -164,6 +169,19 @@ class AmqpLane:
         before, _ = self._unsettled.get(partition, (0, None))
         self._unsettled[partition] = (before + count, position)
         return Advance(partition, count, left, size)
+
+    def _check_gaps(self, number: Callable[[int], int], count: int, partition: Partition) -> None:
+        """Have events read again that are missing; what is missing twice does not exist."""
+        last, first = self._last.get(partition), 0
+        expected = None if last is None else last + 1
+        while (found := first_gap(number, count, expected, first)) is not None:
+            first, wanted = found
+            expected = number(first)
+            if (partition, wanted, expected) not in self._gaps:
+                self._gaps.add((partition, wanted, expected))
+                raise TransientError(
+                    f"{partition}: events {wanted} to {expected - 1} did not arrive.", partition
+                )
 
     def settle(self) -> Sequence[Settled]:
         """Write the checkpoints; without a checkpoint store events are only counted."""

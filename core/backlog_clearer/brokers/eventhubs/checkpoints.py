@@ -164,8 +164,9 @@ class Checkpoints:
         return replace(blobs, positions=positions, faults=faults, ignored=ignored)
 
     def _read(self, name: str) -> bytes:
-        """The content of a blob, or the beginning of a large one."""
-        return bytes(self._container.download_blob(name, offset=0, length=_LEASE_BYTES).readall())
+        """The content of a blob; nothing of one that is too large for a lease."""
+        found = self._container.download_blob(name)
+        return bytes(found.readall()) if found.size <= _LEASE_BYTES else b""
 
     def _translated(self, error: AzureError) -> ClearerError:
         return storage_error(error, self.account, self._container.container_name)
@@ -283,6 +284,7 @@ def _container(options: EventHubsOptions) -> ContainerClient:
         "retry_total": 0,
         "connection_timeout": 5,
         "read_timeout": 8,
+        "max_single_get_size": _LEASE_BYTES,
         "transport": BoundedTransport(connection_timeout=5, read_timeout=8),
     }
     try:

@@ -80,6 +80,7 @@ class EventHubsSource:
         self._folder = f"{options.namespace}/{options.hub}/{options.consumer_group}/".lower()
         self._kafka: KafkaEndpoint | None = None
         self._by_number: set[Partition] = set()  # whose offsets the service refused to a lane
+        self._gaps: set[tuple[Partition, int, int]] = set()  # events that did not arrive once
 
     @property
     def traits(self) -> Traits:
@@ -211,7 +212,8 @@ class EventHubsSource:
             claims,
             ledger,
             self._run.batch_size,
-            self._by_number,
+            by_number=self._by_number,
+            gaps=self._gaps,
             silence_s=self._run.answer_seconds,
             credit=self._run.ahead_messages(
                 self._options.prefetch, self._run.workers * max(1, len(claims))

@@ -289,6 +289,27 @@ def walk_frames(  # noqa: C901, PLR0912 the hot loop: a call for each frame woul
     return at
 
 
+def first_gap(
+    read: Callable[[int], int], count: int, expected: int | None, first: int = 0
+) -> tuple[int, int] | None:
+    """The index of the first of `count` events that does not follow the one before, and what it should be.
+
+    `read` returns an event's sequence number; `expected` is that of the event `first`, None: any. None: there
+    is no gap. Sequence numbers increase.
+    """
+    wanted = read(first) if expected is None else expected
+    if read(count - 1) == wanted + count - 1 - first:
+        return None
+    low, high = first, count - 1
+    while low < high:
+        middle = (low + high) // 2
+        if read(middle) == wanted + middle - first:
+            low = middle + 1
+        else:
+            high = middle
+    return low, wanted + low - first
+
+
 _NOBODY = Tally()  # of links that are not counted
 
 
