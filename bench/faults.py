@@ -139,8 +139,8 @@ def try_relay(
     left = tried.check(done)
     first = tried.receipts()[:1]
     tried.finish(left)
-    if chance.random() < 0.25 and route != "store":  # whose address tells one container from another
-        tried.undo(first)
+    if chance.random() < 0.25:
+        tried.undo(first, relay)
     tried.search_secrets()
     for at, item in enumerate(tried.found):
         what = f"{variant} {route} {injected}: exit {done.code} {done.result.get('verdict')}: "
@@ -183,7 +183,7 @@ def try_signal(
     left = tried.check(done)
     first = tried.receipts()[:1]
     tried.finish(left)
-    tried.undo(first)
+    tried.undo(first, relay)
     tried.search_secrets()
     for at, item in enumerate(tried.found):
         what = f"{variant} {injected or ''} after {after_s:.2f} s, exit {done.code}: "

@@ -98,7 +98,7 @@ def try_broker(pair: Pair, chance: random.Random, folder: Path) -> Try:
     left = tried.check(done)
     first = tried.receipts()[:1]
     tried.finish(left)
-    tried.undo(first)
+    tried.undo(first, None)
     tried.search_secrets()
     for at, item in enumerate(tried.found):
         what = f"{variant}, node {node} after {after_s:.2f} s, exit {done.code}: "

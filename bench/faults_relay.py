@@ -112,9 +112,12 @@ class FaultRelay(Relay):
         framing: Framing,
         injected: Injection | None = None,
         rate: float | None = None,
+        *,
+        listen: int = 0,
     ) -> None:
         """`rate`: bytes a second that the broker may send on each connection."""
-        super().__init__(host, port)
+        super().__init__(host, port, listen=listen)
+        self.broker = (host, port)
         self.framing = framing
         self.injected = injected
         self.rate = rate
