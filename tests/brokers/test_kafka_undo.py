@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 from unittest.mock import Mock
@@ -13,7 +14,7 @@ from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.metadata import TopicNow
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.errors import BrokerError
+from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition, PartitionState, Position, Recorded
 
 ONE, TWO = Partition("orders", 0), Partition("orders", 1)
@@ -72,6 +73,15 @@ def old_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(undo, "forget", lambda *_: None)
     monkeypatch.setattr(undo, "cannot_forget", lambda _: "")
     monkeypatch.setattr(undo, "committed_anywhere", lambda _: {ONE})
+
+
+def test_a_connection_that_breaks_is_not_recorded_as_what_cannot_be_undone() -> None:
+    """Where the coordinator cannot be asked for now, the survey fails for now; no receipt rules undo out."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    given = options().model_copy(update={"bootstrap_servers": (f"127.0.0.1:{port}",)})
+    with pytest.raises(TransientError, match=str(port)):
+        undo.undo_fault(given)
 
 
 @pytest.mark.usefixtures("old_broker")

@@ -26,7 +26,7 @@ from backlog_clearer.brokers.kafka.library import (
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import partition_error
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
-from backlog_clearer.errors import BrokerError
+from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 _GROUP = 0  # the kind of coordinator that is asked for
@@ -203,11 +203,14 @@ def _listed(connection: Connection, options: KafkaOptions) -> dict[str, ListedGr
 def cannot_forget(options: KafkaOptions) -> str | None:
     """Why the offset of one partition cannot be forgotten; None: it can; "": the broker lacks the request.
 
-    The request is OffsetDelete (KIP-496), which brokers have from 2.4 on.
+    The request is OffsetDelete (KIP-496), which brokers have from 2.4 on. Raises `TransientError`: a receipt
+    must not record for good that a partition cannot be restored because a connection broke.
     """
     try:
         with _coordinator(options) as connection:
             return None if _forgets(connection) else ""
+    except TransientError:
+        raise
     except (BrokerError, HeadersUnsupportedError) as reason:
         return str(reason)
 
