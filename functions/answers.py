@@ -13,6 +13,7 @@ from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.run_status import note_failure
 from backlog_clearer.fanout.slices import NOT_CLEARED
 from backlog_clearer.redaction.redact import redact_logs, remember_environment
+from backlog_clearer.text import shown_value
 
 DEADLINE = "BACKLOG_CLEARER_DEADLINE_S"
 
@@ -33,7 +34,7 @@ def deadline_s(environ: Mapping[str, str]) -> float | None:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise UsageError(
-            f"{DEADLINE} is {text[:50]!r}: give the seconds that one invocation may drain, above 0."
+            f"{DEADLINE} is {shown_value(text)}: give the seconds that one invocation may drain, above 0."
         )
     return seconds
 

@@ -146,14 +146,29 @@ def _misplaced() -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("system", "args"), _misplaced(), ids=str)
 def test_a_secret_at_a_wrong_place_is_not_repeated(
-    system: str, args: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
+    system: str, args: list[str], caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """A mistyped option, separator, reference, address or file that is or has a secret is not repeated."""
     if any("\0" in arg for arg in args):
         Path("input.json").write_text(json.dumps({args[0].lstrip("-"): args[1]}))
         args = ["--config-json", "input.json"]
     for line in (["status", system, *SYSTEMS[system]], [system, *SYSTEMS[system], "--dry-run"]):
         command(caplog, *line, *args).check(2)
+    options = {**_options(SYSTEMS[system]), **_options(args)}
+    config = {"receipts": "r", "backlogs": {"orders": {"system": system, "options": options}}}
+    contained(capsys, caplog, {VARIABLE: json.dumps(config)}, "--backlog", "orders").check(1, 2)
+
+
+def _options(args: list[str]) -> dict[str, Any]:
+    """Arguments as a configuration has them: --topic t becomes "topic": "t", and -X a list of settings."""
+    found: dict[str, Any] = {}
+    for name, value in itertools.zip_longest(args, args[1:], fillvalue=""):
+        if name == "-X":
+            found.setdefault("settings", []).append(value)
+        elif name.startswith("-") and name not in {"--config-json", "--output"}:
+            found[name.lstrip("-").partition("=")[0].replace("-", "_")] = value
+    return found
 
 
 @pytest.mark.parametrize("args", [args for args in ANYWHERE if FLAGS & set(args)], ids=str)

@@ -12,6 +12,7 @@ _PLAIN_NAME = re.compile(r"-{0,2}[A-Za-z][A-Za-z_.-]{0,59}")
 _PLAIN_PATH = re.compile(
     r"(?:~|\.{0,2}|[A-Za-z0-9+.-]+:/)/[][\w./~@+#*?{} -]{1,250}|[\w.@+ -][][\w./@+#*?{} -]{0,200}\.[a-z]{2,5}"
 )
+_PLAIN_VALUE = re.compile(r"[\d.,:/+\s-]{0,40}|.{0,5}|[A-Za-z]{1,12}")
 _DEEPEST = 60  # levels of a JSON value; a receipt has seven
 
 
@@ -88,6 +89,15 @@ def _no_number(name: str) -> NoReturn:
 def shown_name(name: str) -> str:
     """A name that a user typed, quoted for an error; not shown where it may be a value, such as a secret."""
     return repr(name) if _PLAIN_NAME.fullmatch(name) else "(not shown: it may be a secret)"
+
+
+def shown_value(value: str) -> str:
+    """A number or a word that a user typed, quoted for an error; not shown where it may be a secret."""
+    return (
+        repr(value)
+        if _PLAIN_VALUE.fullmatch(value)
+        else "what was given (not shown: it may be a secret)"
+    )
 
 
 def shown_path(path: str) -> str:

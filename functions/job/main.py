@@ -26,7 +26,7 @@ from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.options.base import flag
 from backlog_clearer.redaction.redact import redact_crashes, redacted
-from backlog_clearer.text import shown_name
+from backlog_clearer.text import shown_name, shown_value
 from functions.answers import keep_secrets
 from functions.job.invocation import AGAIN, WRONG_USE, Invocation, open_queue
 
@@ -77,7 +77,9 @@ def arguments() -> argparse.ArgumentParser:
 def _visibility_s(text: str) -> int:
     if not text.isdecimal() or int(text) not in _VISIBILITY_S:
         first, last = _VISIBILITY_S[0], _VISIBILITY_S[-1]
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {first} to {last}")
+        raise argparse.ArgumentTypeError(
+            f"{shown_value(text)} is not a number of seconds from {first} to {last}"
+        )
     return int(text)
 
 

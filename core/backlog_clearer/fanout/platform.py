@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.text import shown_value
 
 TOTAL = "BACKLOG_CLEARER_TOTAL"
 RUN_ID = "BACKLOG_CLEARER_RUN_ID"
@@ -59,5 +60,5 @@ def scheduled_run(backlog: str, when: str) -> str:
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ[name].strip()
     if not text.isdecimal():
-        raise UsageError(f"{name} is {text[:50]!r}, which is not a number.")
+        raise UsageError(f"{name} is {shown_value(text)}, which is not a number.")
     return int(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from backlog_clearer.text import shown_value
+
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.~-]+)?\]|[^\[\]:/?#\s]+)(?::(.*))?")
 _MAX_PORT = 65535
 
@@ -24,8 +26,8 @@ def checked_address(text: str, *, schemes: Collection[str] = ()) -> str:
         raise ValueError(f"write HOST:PORT, without {scheme}://")
     match = _HOST_PORT.fullmatch(rest)
     if not match:
-        raise ValueError(f"{text!r} is not HOST:PORT")
+        raise ValueError(f"{shown_value(text)} is not HOST:PORT")
     port = match[1]
     if port is not None and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= _MAX_PORT):
-        raise ValueError(f"the port in {text!r} must be a number from 1 to {_MAX_PORT}")
+        raise ValueError(f"the port in {shown_value(text)} must be a number from 1 to {_MAX_PORT}")
     return text

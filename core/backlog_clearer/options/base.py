@@ -31,7 +31,7 @@ from backlog_clearer.options.references import is_reference, portable
 from backlog_clearer.redaction.forms import is_distinct
 from backlog_clearer.redaction.parts import sounds_secret
 from backlog_clearer.redaction.redact import remember, remember_address, remember_login
-from backlog_clearer.text import counted, shown_name
+from backlog_clearer.text import counted, shown_name, shown_value
 
 MOST_PARTITIONS = 100_000
 """More of one topic are not believed, of a user or of a broker: what they take in memory stays bounded."""
@@ -52,7 +52,9 @@ def _partition_numbers(value: object) -> object:
     for part in value.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part)
         if not match:
-            raise ValueError(f"{part.strip()!r} is not a partition number or a range, as in 0,3,5-8")
+            raise ValueError(
+                f"{shown_value(part.strip())} is not a partition number or a range, as in 0,3,5-8"
+            )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"the range {part.strip()!r} runs backwards")

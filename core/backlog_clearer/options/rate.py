@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from backlog_clearer.text import shown_value
+
 _RATE = re.compile(r"(\d+(?:\.\d+)?) ?([kMG]?)(i?)(B?)/s")
 _FACTORS = {"": 0, "k": 1, "M": 2, "G": 3}
 _USUAL_BYTES = 1000  # of a message, where a limit is of the other kind than what a protocol can ask for
@@ -45,11 +47,11 @@ def rate_of(text: str) -> Rate:
     match = _RATE.fullmatch(text.strip())
     if not match or (match[3] and not (match[2] and match[4])):
         raise ValueError(
-            f"{text[:40]!r} is not a valid rate; write bytes as in 50MB/s, messages as in 200k/s"
+            f"{shown_value(text)} is not a valid rate; write bytes as in 50MB/s, messages as in 200k/s"
         )
     rate = Rate(float(match[1]) * (1024 if match[3] else 1000) ** _FACTORS[match[2]], bool(match[4]))
     if rate.per_s < 1:
-        raise ValueError(f"{text[:40]!r} is too low: the lowest rate is 1/s or 1B/s")
+        raise ValueError(f"{shown_value(text)} is too low: the lowest rate is 1/s or 1B/s")
     return rate
 
 

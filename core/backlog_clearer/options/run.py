@@ -14,7 +14,7 @@ from backlog_clearer.options.base import Names, PartitionNumbers
 from backlog_clearer.options.bounds import BOUNDS, BoundOptions
 from backlog_clearer.options.places import checked_place, checked_schemes
 from backlog_clearer.options.rate import AHEAD_S, Rate, RateText, rate_of
-from backlog_clearer.text import listed
+from backlog_clearer.text import listed, shown_value
 
 
 class Slice(BaseModel):
@@ -31,7 +31,9 @@ class Slice(BaseModel):
         if isinstance(value, str):
             match = re.fullmatch(r"(\d+)/(\d+)", value.strip())
             if not match:
-                raise ValueError(f"{value!r} is not a valid slice; write INDEX/TOTAL, as in 2/8")
+                raise ValueError(
+                    f"{shown_value(value)} is not a valid slice; write INDEX/TOTAL, as in 2/8"
+                )
             return {"index": int(match[1]), "total": int(match[2])}
         return value
 

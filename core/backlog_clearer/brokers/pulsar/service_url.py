@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from backlog_clearer.text import shown_value
+
 _SCHEMES = {"pulsar": 6650, "pulsar+ssl": 6651}  # with the default port
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.~-]+)?)\]|([^\[\]:@/?#\s]+))(?::(.*))?")
 _MAX_PORT = 65535
@@ -54,7 +56,9 @@ def _address(text: str, scheme: str) -> Address:
 
 def _valid_port(host: str, port: str) -> int:
     if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= _MAX_PORT):
-        raise ValueError(f"the port of {host} is {port!r}, but must be a number from 1 to {_MAX_PORT}")
+        raise ValueError(
+            f"the port of {host} is {shown_value(port)}, but must be a number from 1 to {_MAX_PORT}"
+        )
     return int(port)
 
 
