@@ -11,11 +11,11 @@ from urllib.parse import unquote
 from backlog_clearer.redaction.forms import Span
 
 _NAMES = (
-    r"(?:password|passwd|passphrase|pwd|secret|token|assertion|sig|signature|sharedaccesskey|accountkey"
-    r"|access[_-]?key|api[_-]?key|private[_-]?key|credentials?)"
+    r"(?:password|passwd|passphrase|pwd|secret|token|assertion|(?<![a-z])sig(?:nature)?"
+    r"|accesssignature|(?:access|account|api|private)[_-]?key|credentials?)"
 )
 _NAMED = re.compile(
-    rf"(?i)(?<![A-Za-z0-9])[\w.-]*?{_NAMES}\s*=\s*"
+    rf"(?i){_NAMES}\s*=\s*"
     r"(?!\$\{|\*\*\*|…)(?:\"((?:[^\"\\]|\\.)+)\"|'([^']+)'|([^\s;&,\"'<>]+))"
 )
 _IN_JSON = re.compile(
@@ -28,6 +28,17 @@ _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*
 _PEM = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
+_MARKED = (
+    (_LOGIN, "://"),
+    (_TOKEN_LOGIN, "://"),
+    (_HEADER, "Basic"),
+    (_HEADER, "Bearer"),
+    (_JWT, "eyJ"),
+    (_PEM, "-----BEGIN"),
+)
+_STEMS = ("pass", "pwd", "secret", "token", "assertion", "sig", "key", "credential")
+"""What texts have to contain before a slower pattern is tried: a result may have megabytes."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _SECRET_KEY = re.compile(rf"(?i)[\w.-]*{_NAMES}")
 _PEM_LINE = 16  # characters of a line that is a part of a key
@@ -95,9 +106,12 @@ def _of_secret_keys(value: Mapping[str, Any]) -> Iterator[str]:
 
 def credentials(text: str) -> Iterator[Span]:
     """Where a text has what looks like a credential: a URL's login, `sig=…`, a token, a private key."""
-    for pattern in (_NAMED, _IN_JSON, _LOGIN, _TOKEN_LOGIN, _HEADER):
+    lower = text.lower()
+    if any(stem in lower for stem in _STEMS):
+        patterns = [pattern for pattern, mark in ((_NAMED, "="), (_IN_JSON, '":')) if mark in text]
+    else:
+        patterns = []
+    patterns += [pattern for pattern, mark in _MARKED if mark in text]
+    for pattern in patterns:
         for match in pattern.finditer(text):
             yield match.span(match.lastindex or 0)
-    for pattern in (_JWT, _PEM):
-        for match in pattern.finditer(text):
-            yield match.span()
