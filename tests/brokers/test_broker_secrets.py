@@ -143,7 +143,7 @@ def test_a_login_that_repeats_the_request_shows_no_secret(
     """A token endpoint, an admin API and a proxy that answer with the whole request, refused or not."""
     monkeypatch.chdir(tmp_path)
     with echoing(status) as port:
-        args = ("status", *HTTP[path](port), "--max-retries", "0", "--log-level", "debug")
+        args = ("status", *HTTP[path](port), "--log-level", "debug")
         seen = command(caplog, *args)
     assert "127.0.0.1" in seen.check(1, 2)
     login = base64.b64encode(f"app:{SECRET}".encode()).decode()
