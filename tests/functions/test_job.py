@@ -83,6 +83,17 @@ def test_slices_side_by_side_clear_everything(deployed: Image, platform: str) ->
     assert committed == dict.fromkeys(range(PARTITIONS), 10)
 
 
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_an_index_beyond_the_partitions_is_cleared(deployed: Image, platform: str) -> None:
+    """An array with more indexes than partitions: the rest exits with 0, and changes nothing."""
+    index, total, run = PLATFORMS[platform]
+    before = deployed.left()
+    ran = deployed.run({index: "7", total: "8", run: "run-8"}, "--backlog", "orders")
+    assert (ran.code, ran.result["verdict"], ran.result["partitions"]) == (0, "cleared", [])
+    assert not ran.result["changed"]
+    assert deployed.left() == before == PARTITIONS * EACH
+
+
 def test_a_slice_delivered_twice_does_no_harm(deployed: Image) -> None:
     """The same slice twice at the same time: everything is cleared, and every message is acknowledged once."""
     args = ("--backlog", "orders", "--slice", "0", "--total", "2", "--run-id", "again")

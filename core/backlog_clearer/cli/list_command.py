@@ -22,10 +22,11 @@ def list_command(name: str) -> click.Command:
         talk, rest = talk_of(values)
         show_list(talk, name, rest, everything=everything)
 
+    model = list_options(name)
     return click.Command(
         name,
         params=[
-            *flags.options_of(list_options(name)),
+            *flags.options_of(model, *getattr(model, "LISTED", ())),
             click.Option(["--all", "everything"], is_flag=True, help="also those without a backlog"),
             CONFIG,
             *FLAGS[1:],

@@ -139,7 +139,7 @@ def _channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grp
 
 
 class Monitoring:
-    """A client of Cloud Monitoring for one subscription."""
+    """A client of Cloud Monitoring for a project, and one subscription of it."""
 
     def __init__(
         self, project: str, subscription_id: str, *, credentials: Any, endpoint: str | None
@@ -168,13 +168,37 @@ class Monitoring:
             return Figures(count, problem=str(error), passing=passing)
         return Figures(count, oldest)
 
+    def counts(self, names: Sequence[str], now: datetime) -> dict[str, Sample | None]:
+        """The last counts of several subscriptions of the project, in one query.
+
+        Raises `BrokerError` and `SeriesError`.
+        """
+        series = self._series(COUNT, now, every=True)
+        by_name: dict[str, list[Any]] = {}
+        for item in series:
+            by_name.setdefault(item.resource.labels.get("subscription_id") or "", []).append(item)
+        return {
+            name: newest_sample(COUNT, by_name.get(name, ()), self._project, name, now)
+            for name in names
+        }
+
     def _last(self, metric: str, now: datetime) -> Sample | None:
+        series = self._series(metric, now)
+        sample = newest_sample(metric, series, self._project, self._subscription_id, now)
+        if sample is None and self._project.isdecimal():
+            raise SeriesError(
+                "its series are labelled with the project's id: give that, not the number"
+            )
+        return sample
+
+    def _series(self, metric: str, now: datetime, *, every: bool = False) -> list[Any]:
+        """The series of a metric, of one subscription or of `every` one of the project."""
+        own = "" if every else f' AND resource.labels.subscription_id = "{self._subscription_id}"'
         request = monitoring_v3.ListTimeSeriesRequest(
             name=f"projects/{self._project}",
             filter=(
                 f'metric.type = "{metric}" AND resource.type = "pubsub_subscription"'
-                f' AND resource.labels.project_id = "{self._project}"'
-                f' AND resource.labels.subscription_id = "{self._subscription_id}"'
+                f' AND resource.labels.project_id = "{self._project}"{own}'
             ),
             interval=monitoring_v3.TimeInterval(start_time=now - WINDOW, end_time=now),
             view=monitoring_v3.ListTimeSeriesRequest.TimeSeriesView.FULL,
@@ -192,13 +216,7 @@ class Monitoring:
             raise to_broker_error(error, call) from None
         if any(page.execution_errors for page in answers):
             raise SeriesError("Monitoring reports that its answer is incomplete")
-        series = [item for page in answers for item in page.time_series]
-        sample = newest_sample(metric, series, self._project, self._subscription_id, now)
-        if sample is None and self._project.isdecimal():
-            raise SeriesError(
-                "its series are labelled with the project's id: give that, not the number"
-            )
-        return sample
+        return [item for page in answers for item in page.time_series]
 
     def close(self) -> None:
         """Close the channel."""

@@ -6,10 +6,8 @@ snapshot, taken before the first change; the target is the time at which the run
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,11 +19,10 @@ import grpc
 from google.api_core.exceptions import AlreadyExists, GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1 import SubscriberClient
-from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from google.pubsub_v1.types import GetSubscriptionRequest, Subscription
 
 from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
-from backlog_clearer.brokers.googlepubsub.channels import bounded
+from backlog_clearer.brokers.googlepubsub.client import emulator_address, open_subscriber
 from backlog_clearer.brokers.googlepubsub.clock import ServiceClock
 from backlog_clearer.brokers.googlepubsub.credentials import google_credentials
 from backlog_clearer.brokers.googlepubsub.cuts import BY_TIME, cut_at, oldest_time
@@ -56,7 +53,6 @@ from backlog_clearer.model import (
     Survey,
     Traits,
 )
-from backlog_clearer.options.addresses import checked_address
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 
@@ -113,7 +109,7 @@ class PubSubSource:
         self._shared = SharedLeases(self._clock)
         self._opened_at = datetime.now(timezone.utc)  # by this machine's clock
         self._changed_at: datetime | None = None  # by the service's
-        self._emulator = _emulator()
+        self._emulator = emulator_address()
         self._credentials = None if self._emulator else google_credentials(options.credentials_file)
         self._client = self._connect()
         self._host: str = self._client.transport.host
@@ -138,25 +134,7 @@ class PubSubSource:
 
     def _connect(self) -> SubscriberClient:
         """A client of the official library, on a separate connection."""
-        own = ("grpc.use_local_subchannel_pool", 1)
-        if self._emulator:
-            # The library's own channel to an emulator refuses messages of more than 4 MB.
-            channel = grpc.insecure_channel(self._emulator, options=bounded([own]))
-            return SubscriberClient(
-                transport=SubscriberGrpcTransport(channel=channel, host=self._emulator)
-            )
-
-        def create_channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grpc.Channel:
-            return SubscriberGrpcTransport.create_channel(
-                *args, options=bounded([*options, own]), **rest
-            )
-
-        endpoint = self._options.api_endpoint
-        return SubscriberClient(
-            credentials=self._credentials,
-            transport=functools.partial(SubscriberGrpcTransport, channel=create_channel),
-            client_options={"api_endpoint": endpoint} if endpoint else None,
-        )
+        return open_subscriber(self._emulator, self._credentials, self._options.api_endpoint)
 
     def _ask(self, call: Call, request: Callable[..., _Answer], **arguments: Any) -> _Answer:
         """One request, sent once; raises `AlreadyExists`, or an error in this project's terms."""
@@ -472,15 +450,6 @@ class PubSubSource:
         transport.close()
         if self._monitoring:
             self._monitoring.close()
-
-
-def _emulator() -> str | None:
-    """The emulator's address from the environment; None: there is none. Raises `UsageError`."""
-    text = os.environ.get("PUBSUB_EMULATOR_HOST")
-    try:
-        return checked_address(text) if text else None
-    except ValueError as error:
-        raise UsageError(f"PUBSUB_EMULATOR_HOST: {error}.") from None
 
 
 def _isoformat(target: object) -> str:

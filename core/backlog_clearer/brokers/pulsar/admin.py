@@ -227,6 +227,17 @@ class Admin:
         names = self.call("GET", f"persistent/{_quote(_namespace(topic))}")
         return [str(name) for name in names] if isinstance(names, list) else []
 
+    def persistent_topics(self, namespace: str) -> list[str]:
+        """The topics of a namespace, each partition of a partitioned one on its own."""
+        names = self.call("GET", f"persistent/{_quote(namespace)}")
+        return sorted(str(name) for name in names or ())
+
+    def subscriptions(self, topic: str) -> Mapping[str, Any]:
+        """Statistics of each subscription of one partition's topic, by name."""
+        query = {"getPreciseBacklog": "true"}
+        with self._checked(topic):
+            return required_object(self._object(f"{_path(topic)}/stats", query=query), "subscriptions")
+
     def retention(self, topic: str) -> tuple[int, int] | None:
         """(minutes, megabytes) that acknowledged messages are kept; -1: without end.
 

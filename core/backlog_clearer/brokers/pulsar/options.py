@@ -40,6 +40,9 @@ class PulsarReader(StrEnum):
     CLIENT = "client"  # Pulsar's client library
 
 
+STREAMNATIVE_ISSUER = "https://auth.streamnative.cloud"
+"""The OAuth2 issuer of StreamNative Cloud."""
+
 NO_ADMIN = "none"
 """The value of --admin-url that switches the admin API off."""
 
@@ -266,7 +269,7 @@ class StreamNativeOptions(PulsarOptions):
     @property
     def issuer(self) -> str | None:
         """See `PulsarOptions`; StreamNative Cloud has one issuer."""
-        return "https://auth.streamnative.cloud"
+        return STREAMNATIVE_ISSUER
 
 
 def derived_admin_url(service_url: str) -> str | None:

@@ -67,6 +67,7 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.text import counted
 
 _BATCHES = 25  # of --batch-size messages: the permits of one consumer
+_AHEAD_S = 0.4  # of --max-rate: permits are renewed once half of them are used up
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
 
 
@@ -260,6 +261,12 @@ class PulsarSource:
             return ()
         return (f"{self._options.subscription} is one of Pulsar's own cursors: if it moves, {lost}.",)
 
+    @property
+    def _consumers(self) -> int:
+        """How many consumers a run has at most."""
+        shares = self._run.workers if self._kind in COMPETING else 1
+        return max(1, shares, len(self._topics))
+
     def open_lane(self, claims: Sequence[Claim]) -> PulsarLane:
         """See `source.Source`."""
         return PulsarLane(
@@ -273,7 +280,7 @@ class PulsarSource:
                 self._origins,
                 answer_s=self._run.answer_seconds,
                 permits=self._run.ahead_messages(
-                    _BATCHES * self._run.batch_size, max(len(self._topics), self._run.workers)
+                    _BATCHES * self._run.batch_size, self._consumers, ahead_s=_AHEAD_S
                 ),
                 acknowledgements=self._acknowledgements,
                 admin=self._admin.another if self._admin else None,

@@ -471,10 +471,19 @@ class PubSubServer:
 
     def _time_series(self, request: Any, _context: grpc.ServicerContext) -> Any:
         metric = request.filter.split('"')[1]
-        name = request.filter.split('subscription_id = "')[1].rstrip('"')
+        one = request.filter.partition('subscription_id = "')[2].rstrip('"')
+        names = [one] if one else [name.rpartition("/")[2] for name in self.subs]
+        series = [found for name in names if (found := self._one_series(metric, name))]
+        if one and not series:
+            return monitoring.ListTimeSeriesResponse()
+        return monitoring.ListTimeSeriesResponse(
+            time_series=[*self.other_series, *series], execution_errors=self.execution_errors
+        )
+
+    def _one_series(self, metric: str, name: str) -> Any:
         found = self.sample(metric, self.subs[f"{PROJECT}/subscriptions/{name}"])
         if found is None:
-            return monitoring.ListTimeSeriesResponse()
+            return None
         value, at = found
         point = monitoring.Point(
             interval=monitoring.TimeInterval(start_time=at, end_time=at),
@@ -482,7 +491,4 @@ class PubSubServer:
         )
         labels = {"project_id": PROJECT.rpartition("/")[2], "subscription_id": name}
         resource = {"type": "pubsub_subscription", "labels": labels}
-        series = monitoring.TimeSeries(resource=resource, points=[point])
-        return monitoring.ListTimeSeriesResponse(
-            time_series=[*self.other_series, series], execution_errors=self.execution_errors
-        )
+        return monitoring.TimeSeries(resource=resource, points=[point])

@@ -1,0 +1,44 @@
+"""Clients of the official library, for the service and for an emulator."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.pubsub_v1 import SubscriberClient
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+from backlog_clearer.brokers.googlepubsub.channels import bounded
+from backlog_clearer.errors import UsageError
+from backlog_clearer.options.addresses import checked_address
+
+_OWN = ("grpc.use_local_subchannel_pool", 1)  # a separate connection
+
+
+def emulator_address() -> str | None:
+    """The emulator's address from the environment; None: there is none. Raises `UsageError`."""
+    text = os.environ.get("PUBSUB_EMULATOR_HOST")
+    try:
+        return checked_address(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"PUBSUB_EMULATOR_HOST: {error}.") from None
+
+
+def open_subscriber(emulator: str | None, credentials: Any, endpoint: str | None) -> SubscriberClient:
+    """A client on a separate connection; `endpoint` (None: the public one) is that of the service."""
+    if emulator:
+        # The library's own channel to an emulator refuses messages of more than 4 MB.
+        channel = grpc.insecure_channel(emulator, options=bounded([_OWN]))
+        return SubscriberClient(transport=SubscriberGrpcTransport(channel=channel, host=emulator))
+    return SubscriberClient(
+        credentials=credentials,
+        transport=functools.partial(SubscriberGrpcTransport, channel=_channel),
+        client_options={"api_endpoint": endpoint} if endpoint else None,
+    )
+
+
+def _channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grpc.Channel:
+    return SubscriberGrpcTransport.create_channel(*args, options=bounded([*options, _OWN]), **rest)
