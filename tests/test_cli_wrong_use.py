@@ -142,26 +142,44 @@ def test_a_fault_of_the_program_is_an_object_too(
     assert stored(broker) == [None, None, None]
 
 
-@pytest.mark.parametrize(("flags", "shown"), [((), True), (("--quiet",), False)])
-def test_quiet_writes_nothing_to_stderr(
-    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], shown: bool
-) -> None:
-    """With --quiet a run that had to retry, and has notes, writes only its result."""
+def _refusals(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the first surveys fail as those of a new cluster do."""
     survey = MemorySource.survey
-    failed: list[bool] = []
+    left = iter(range(times))
 
     def shaky(source: MemorySource) -> Survey:
-        if not failed:
-            failed.append(True)
-            raise TransientError("the coordinator moves")
+        if next(left, None) is not None:
+            raise TransientError("failed at finding the group: NOT_COORDINATOR")
         return survey(source)
 
     monkeypatch.setattr(MemorySource, "survey", shaky)
     monkeypatch.setattr("backlog_clearer.run.retry._WAIT_S", 0.0)
+
+
+@pytest.mark.parametrize(("flags", "shown"), [((), True), (("--quiet",), False)])
+def test_quiet_writes_nothing_to_stderr(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], shown: bool
+) -> None:
+    """With --quiet a run that had to retry for long, and has notes, writes only its result."""
+    _refusals(monkeypatch, 3)
     done = clear("--stop-when-empty", "--workers", "9", *flags)
     assert ("Retrying the survey" in done.stderr) is shown
     assert (done.stderr != "") is shown
     assert "Cleared and verified" in done.stdout
+    assert stored(broker) == [1000, 1000, 1000]
+
+
+@pytest.mark.parametrize(
+    ("times", "level", "lines"),
+    [(1, "warning", 0), (2, "warning", 0), (3, "warning", 1), (2, "info", 2)],
+)
+def test_a_refusal_that_passes_is_no_warning(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, times: int, level: str, lines: int
+) -> None:
+    """What a new cluster answers at first is not shown unless it lasts, or the log's level asks for it."""
+    _refusals(monkeypatch, times)
+    done = clear("--stop-when-empty", "--log-level", level)
+    assert done.stderr.count("NOT_COORDINATOR") == lines
     assert stored(broker) == [1000, 1000, 1000]
 
 

@@ -89,6 +89,7 @@ def test_requests_before_the_change_are_retried_by_the_run(
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 50)
     server.fail(method, grpc.StatusCode.UNAVAILABLE, times=2)
+    caplog.set_level("INFO", logger="backlog_clearer")
     result = clear(job(bench, tmp_path, {"mode": "skip"}))
     assert (result.verified, bench.sub.unacked(), len(server.snapshots)) == (True, 0, 1)
     assert caplog.text.count("Retrying the") == 2

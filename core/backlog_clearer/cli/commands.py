@@ -42,7 +42,8 @@ class _Systems(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments begin with; an unknown one is answered with the nearest name."""
         name = args[0]
-        if not name.startswith("-") and self.get_command(ctx, name) is None:
+        valid = ctx.resilient_parsing or name.startswith("-")
+        if not valid and self.get_command(ctx, name) is None:
             hidden = {item for item, command in self.commands.items() if command.hidden}
             known = [item for item in self.list_commands(ctx) if item not in hidden]
             raise click.UsageError(f"No such command {shown_name(name)}.{suggestion(name, known)}", ctx)
@@ -176,23 +177,25 @@ class _Status(_Systems):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Systems, and the names of the configuration where there is one."""
-        return [*super().list_commands(ctx), *self._named()]
+        return [*super().list_commands(ctx), *self._named(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A system's command, or that of a named backlog."""
         command = super().get_command(ctx, cmd_name)
-        if command is not None or cmd_name not in self._named():
+        if command is not None or cmd_name not in self._named(ctx):
             return command
         return _named_status_command(cmd_name)
 
     @staticmethod
-    def _named() -> list[str]:
+    def _named(ctx: click.Context) -> list[str]:
         """Names of the configuration; raises `click.UsageError` where it is faulty."""
         if not os.environ.get(VARIABLE):
             return []
         try:
             return sorted(load_config().backlogs)
         except UsageError as error:
+            if ctx.resilient_parsing:  # a shell asks what may follow
+                return []
             raise click.UsageError(str(error)) from None
 
 

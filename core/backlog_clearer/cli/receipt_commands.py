@@ -60,7 +60,7 @@ def receipts_group() -> click.Group:
     group.add_command(
         click.Command(
             "show",
-            params=[click.Argument(["receipt"]), _SCHEMES, OUTPUT],
+            params=[click.Argument(["receipt"], type=click.Path()), _SCHEMES, OUTPUT],
             callback=_show,
             help="Show the receipt in a file: its run, positions and result, and how to undo it.",
         )

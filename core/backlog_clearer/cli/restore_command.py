@@ -31,7 +31,7 @@ _BOTH = "Name a receipt or a run (--run), not both: got the receipt {!r} and the
 def _own_params() -> list[click.Parameter]:
     """The parameters that a restore has on every system."""
     return [
-        click.Argument(["receipt"], required=False),
+        click.Argument(["receipt"], required=False, type=click.Path()),
         click.Option(
             ["--run", "run_id"],
             metavar="RUN_ID",
@@ -73,17 +73,20 @@ class RestoreCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and keep the receipts in the context; raises `click.UsageError`."""
-        early = self._early(ctx, args)
-        helps = any(arg in self.get_help_option_names(ctx) for arg in args)
-        found: list[Receipt] = []
-        if not helps:
-            found = _found(ctx, early)
-        elif early["receipt"] is not None:
-            found = _shown(early)
-        ctx.obj = found
-        systems = flags.options_of(options_model(found[0].system)) if found else []
+        if ctx.resilient_parsing:  # a shell asks what may follow
+            ctx.obj = _completed(args)
+        else:
+            ctx.obj = self._receipts(ctx, args)
+        systems = flags.options_of(options_model(ctx.obj[0].system)) if ctx.obj else []
         self.params = [*_own_params(), *(item for item in systems if not _taken(item))]
         return super().parse_args(ctx, args)
+
+    def _receipts(self, ctx: click.Context, args: list[str]) -> list[Receipt]:
+        early = self._early(ctx, args)
+        helps = any(arg in self.get_help_option_names(ctx) for arg in args)
+        if not helps:
+            return _found(ctx, early)
+        return _readable(early["receipt"]) if early["receipt"] is not None else []
 
     def _early(self, ctx: click.Context, args: list[str]) -> dict[str, Any]:
         """The values of the arguments, as far as they are known without the receipt."""
@@ -124,12 +127,18 @@ def _found(ctx: click.Context, values: dict[str, Any]) -> list[Receipt]:
     return find_receipts(talk, receipt, run_id, directory, values["receipt_schemes"] or "")
 
 
-def _shown(values: dict[str, Any]) -> list[Receipt]:
-    """The receipt for the help text; empty where it cannot be read."""
+def _completed(args: list[str]) -> list[Receipt]:
+    """The receipt among the arguments that a shell completes."""
+    paths = [arg for arg in args if arg.endswith(".json") and not arg.startswith("-")]
+    return _readable(paths[0]) if paths else []
+
+
+def _readable(path: str) -> list[Receipt]:
+    """The receipt whose system's options are shown; empty where it cannot be read."""
     from backlog_clearer.run.receipt import load
 
     try:
-        found = load(values["receipt"])
+        found = load(path)
         options_model(found.system)
     except ClearerError:
         return []

@@ -16,7 +16,10 @@ OUTPUT = click.Option(
 )
 
 CONFIG = click.Option(
-    ["--config-json"], metavar="FILE", help="JSON file with any of these options; flags override it"
+    ["--config-json"],
+    metavar="FILE",
+    type=click.Path(),
+    help="JSON file with any of these options; flags override it",
 )
 
 FLAGS = (

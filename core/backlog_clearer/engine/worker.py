@@ -350,7 +350,8 @@ class Worker:
         for share in shares:
             share.troubled = True
             share.due_at = time.monotonic() + wait
-        _LOG.warning("Retrying in %.1f s: %s", wait, error)
+        level = logging.INFO if failures <= 1 else logging.WARNING  # one that passes is only counted
+        _LOG.log(level, "Retrying in %.1f s: %s", wait, error)
 
     def _refuse(self, shares: list[Share], error: ClearerError, *, retires: bool) -> None:
         """Pass on claims with which this worker's client fails for good."""

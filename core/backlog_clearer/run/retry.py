@@ -20,6 +20,8 @@ CHANGE_ATTEMPTS = 8  # of a change, which other slices of the run may hold up
 PATIENCE_S = 5.0  # a broker that took this long to fail, all attempts together, is not asked again
 _WAIT_S = 0.3  # between two attempts, half of it by chance; doubles up to…
 _WAIT_LAST_S = 4.0
+_LASTING = 3  # failures in a row that are worth a warning, as is a failure after…
+_LASTING_S = 2.0
 _SHOWN = 3  # failures in a line of the log
 
 _Answer = TypeVar("_Answer")
@@ -60,7 +62,9 @@ def repeated(
         outcome = state.outcome
         failure = outcome.exception() if outcome else None
         found = passing(outcome.result()) if outcome and not failure else ()
-        _LOG.warning("Retrying the %s: %s", name, failure or listed(found, _SHOWN))
+        lasts = state.attempt_number >= _LASTING or (state.seconds_since_start or 0.0) >= _LASTING_S
+        level = logging.WARNING if lasts else logging.INFO  # a new cluster's first answers are refusals
+        _LOG.log(level, "Retrying the %s: %s", name, failure or listed(found, _SHOWN))
 
     answer: _Answer = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError)
