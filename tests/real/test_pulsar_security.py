@@ -85,6 +85,27 @@ def test_a_token_is_renewed_during_a_run(secure: Judge, topic: str, tmp_path: Pa
     assert TOKEN_HEAD not in everything(ran, tmp_path / "receipts")
 
 
+def test_streamnative_without_a_subscription_creates_its_default_with_new(
+    secure: Judge, topic: str, tmp_path: Path
+) -> None:
+    """As published, without --subscription: "backlog-clearer" is refused at first, and with --new created."""
+    at = f"{topic}-partition-0".replace("://", "/")
+    server = secure.server
+    args = (
+        "streamnative", "--service-url", f"pulsar+ssl://localhost:{server.secure_port}",
+        "--admin-url", f"https://localhost:{free_port()},localhost:{server.secure_web}",
+        "--topic", topic, "--token", "${env:PULSAR_TOKEN}", "--workers", "10", "--stop-when-empty",
+        "--tls-trust-certs", str(server.ca), "--receipt-dir", str(tmp_path),
+    )  # fmt: skip
+    refused = cleaner(*args, env={"PULSAR_TOKEN": token()})
+    assert (refused.code, "--new" in refused.stderr + refused.stdout) == (2, True), refused
+    assert secure.admin("GET", f"{at}/subscriptions") == [SUBSCRIPTION]
+    ran = cleaner(*args, "--new", env={"PULSAR_TOKEN": token()})
+    assert (ran.code, ran.result["totals"]["messages"]) == (0, MESSAGES), ran.stderr
+    assert secure.backlog(f"{topic}-partition-0", "backlog-clearer") == 0
+    assert left(secure, topic) > 0  # other subscriptions keep theirs
+
+
 def _in_the_environment(_: Path) -> list[str]:
     return ["--token", "${env:PULSAR_TOKEN}"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -314,8 +314,23 @@ class PulsarBench(Bench):
 
     def recreate(self) -> None:
         path = self.topic.replace("://", "/")
-        self.judge.admin("DELETE", f"{path}/partitions", force="true")
-        self.judge.create(self.topic, self.partitions)
+        parts = [f"{self.topic}-partition-{number}" for number in range(self.partitions)]
+
+        def deleted() -> bool:
+            with suppress(requests.RequestException):  # a topic that closes cannot be deleted at once
+                self.judge.admin("DELETE", f"{path}/partitions", force="true")
+            names = self.judge.admin("GET", path.rpartition("/")[0])
+            return not set(parts) & set(names)
+
+        def created() -> bool:
+            with suppress(requests.RequestException):
+                self.judge.create(self.topic, self.partitions)
+                at = (f"{part.replace('://', '/')}/subscriptions" for part in parts)
+                return all(SUBSCRIPTION in self.judge.admin("GET", each) for each in at)
+            return False
+
+        wait_until(deleted, f"the end of {self.topic}")
+        wait_until(created, f"{self.topic} again")
 
     @contextmanager
     def breaking(self, number: int) -> Iterator[Callable[[], None]]:
