@@ -229,3 +229,20 @@ def test_a_check_that_is_not_answered_at_all_does_not_stop_a_drain() -> None:
     checks = lane_admin(admin_for(f"http://127.0.0.1:{free_port()}"))
     assert checks.changed([ONE]) == {}
     checks.close()
+
+
+def test_a_partition_that_is_another_one_stays_so_whichever_others_are_asked_about() -> None:
+    """What a check found holds for every later settle, and a check of one partition is none of another."""
+    other = Partition("persistent://public/default/t", 1)
+    body = b'{"creationDate": "later", "cursors": {"s": {"creationDate": "then"}}}'
+    with answering_with(200, body) as asked:
+        admin = admin_for(asked)
+        checks = LaneAdmin(
+            admin,
+            "s",
+            dict.fromkeys((ONE, other), TOPIC),
+            dict.fromkeys((ONE, other), Origins("then", None)),
+        )
+        for partitions in ([ONE], [other], [ONE, other], [ONE]):
+            assert sorted(checks.changed(partitions)) == partitions
+        checks.close()

@@ -41,7 +41,8 @@ class LaneAdmin:
         self._subscription = subscription
         self._topics = topics
         self._surveyed = surveyed
-        self._checked_at = 0.0
+        self._asked_at: dict[Partition, float] = {}  # time.monotonic(), each before it was asked about
+        self._others: dict[Partition, str] = {}  # why partitions are not the same any more
         self._pause = 0.0  # seconds until an API that did not answer is asked again
 
     def check(self, partitions: Sequence[Partition]) -> None:
@@ -49,13 +50,14 @@ class LaneAdmin:
 
         A lane asks this before it subscribes, which would create a subscription that was deleted meanwhile.
         """
+        now = time.monotonic()
         for answer in self._admin.each(partitions, self._one):
             if isinstance(answer, ClearerError):
                 raise answer
-        self._checked_at = time.monotonic()
+        self._asked_at.update(dict.fromkeys(partitions, now))
 
     def changed(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
-        """Why partitions that `check` accepted are not the same any more.
+        """Why partitions that `check` accepted are not the same any more, once that was found for good.
 
         A consumer's acknowledgements reach only the topic and subscription that it was opened on, so it is
         enough to ask once in a while, and nothing is lost where the admin API is not reached at all: the broker
@@ -66,24 +68,27 @@ class LaneAdmin:
         """
         now = time.monotonic()
         interval = self._pause or max(_CHECK_S, len(partitions) / _CHECKS_A_SECOND)
-        if now - self._checked_at < interval and not self._reconnects:
-            return {}
-        answers = self._admin.each(partitions, self._one)
-        self._checked_at = time.monotonic()
-        found: dict[Partition, str] = {}
+        if self._reconnects:
+            interval = 0.0
+        due = [
+            partition
+            for partition in partitions
+            if partition not in self._others and now - self._asked_at.get(partition, 0.0) >= interval
+        ]
         unknown: TransientError | None = None
-        self._pause = 0.0
-        for partition, answer in zip(partitions, answers, strict=True):
+        self._pause = 0.0 if due else self._pause
+        for partition, answer in zip(due, self._admin.each(due, self._one), strict=True):
             if isinstance(answer, UnreachableError) and not self._reconnects:
                 self._pause = _PAUSE_S
             elif isinstance(answer, TransientError):
                 unknown = unknown or answer
+                continue  # asked about again by the next call
             elif isinstance(answer, ClearerError):
-                found[partition] = str(answer)
+                self._others[partition] = str(answer)
+            self._asked_at[partition] = now
         if unknown:
-            self._checked_at = 0.0
             raise unknown
-        return found
+        return {key: self._others[key] for key in partitions if key in self._others}
 
     def _one(self, admin: Admin, partition: Partition) -> None:
         try:
