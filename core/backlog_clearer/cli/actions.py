@@ -65,7 +65,7 @@ def clear_named(talk: Talk, values: dict[str, Any]) -> NoReturn:
 def show_named_status(talk: Talk, values: dict[str, Any]) -> NoReturn:
     """`status NAME`: show a backlog that the configuration names, and change nothing."""
     with session(talk) as opened:
-        opened.end(status(_named_job(values)))
+        _look(opened, _named_job(values))
 
 
 def _named_job(values: Mapping[str, Any]) -> Job:
@@ -78,7 +78,7 @@ def _named_job(values: Mapping[str, Any]) -> Job:
 
 def _clear(opened: Session, job: Job) -> NoReturn:
     opened.check_consent(job, consumes=job.run.mode is Mode.CONSUME)
-    with opened.progress(lasting=not job.run.stop_when_empty) as observe:
+    with opened.progress(lasting=not job.run.stop_when_empty) as observe, opened.connecting(job):
         result = clear(job, opened.callbacks(observe), opened.halt)
     opened.end(result, job)
 
@@ -87,7 +87,13 @@ def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
     """`status SYSTEM`: show the backlog of a subscription and change nothing."""
     with session(talk) as opened:
         options, run = build_options(options_model(system), *_layers(values))
-        opened.end(status(Job(system, options, run)))
+        _look(opened, Job(system, options, run))
+
+
+def _look(opened: Session, job: Job) -> NoReturn:
+    with opened.connecting(job):
+        result = status(job)
+    opened.end(result)
 
 
 def find_receipts(
@@ -134,10 +140,10 @@ def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoR
             recorded = _chosen(recorded, run.partitions)
         job = Job(system, options, run)
         opened.check_consent(job, consumes=False)
-        opened.end(
-            restore(job, recorded, receipts[0].identity, opened.callbacks(), notes=unsealed(receipts)),
-            job,
-        )
+        notes = unsealed(receipts)
+        with opened.connecting(job):
+            result = restore(job, recorded, receipts[0].identity, opened.callbacks(), notes=notes)
+        opened.end(result, job)
 
 
 def _chosen(recorded: Sequence[Recorded], numbers: Sequence[int]) -> tuple[Recorded, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -28,6 +29,9 @@ from backlog_clearer.run.report import RunResult, failure_json
 from backlog_clearer.run.verdict import EXIT_NOT_DONE, EXIT_WRONG_USE, exit_code
 from backlog_clearer.text import listed
 
+CONNECTING_S = 1.0
+"""After this time a user is shown what is connected to."""
+
 
 class Session:
     """Results go to stdout, everything else to stderr."""
@@ -38,6 +42,7 @@ class Session:
         self.halt = Halt()
         self._noted: tuple[str, ...] = ()  # notes that the user has seen
         self._countdown = Countdown(self.console)
+        self._shown = False  # whether the plan was made
         self._changing: str | None = None  # what an interrupt waits for; None: nothing has changed yet
 
     @property
@@ -55,6 +60,23 @@ class Session:
             halted=lambda: self.halt.signalled,
         )
 
+    @contextmanager
+    def connecting(self, job: Job) -> Iterator[None]:
+        """Show what is connected to, if nothing else was shown of the block after `CONNECTING_S`."""
+
+        def show() -> None:
+            if not self._shown:
+                display.print_line(self.console, f"Connecting to {job.options.place or job.system} …")
+
+        timer = threading.Timer(CONNECTING_S, show)
+        timer.daemon = True
+        if not self.talk.quiet:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def wait(self, seconds: float) -> None:
         """Show how long a run still waits for proof; an interrupt ends only the wait."""
         self._changing = "ending the wait for proof"
@@ -63,6 +85,7 @@ class Session:
 
     def show(self, plan: Plan) -> None:
         """Show a plan; on stdout where it is the result."""
+        self._shown = True
         if (self.asks or not self.talk.quiet) and not (self.talk.json and plan.dry_run):
             self._noted = plan.notes
             display.show_plan(display.console_for() if plan.dry_run else self.console, plan)

@@ -192,6 +192,11 @@ class SystemOptions(Options):
         }
         return {**shown, SETTINGS: settings} if settings else shown
 
+    @property
+    def place(self) -> str:
+        """What is connected to, for people; '' where the system's name says it all."""
+        return ""
+
     def withheld(self) -> tuple[str, ...]:
         """Options that were given and that a receipt does not keep: fields, and keys of settings."""
         kept = self.public()

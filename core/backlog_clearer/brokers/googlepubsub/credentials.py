@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import google.auth
@@ -9,12 +10,44 @@ from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.options.references import read_text
 from backlog_clearer.redaction.redact import remember
-from backlog_clearer.text import shown_path
+from backlog_clearer.text import listed, shown_path
+
+KINDS = (
+    "authorized_user",
+    "external_account",
+    "external_account_authorized_user",
+    "gdch_service_account",
+    "impersonated_service_account",
+    "service_account",
+)
+"""What google-auth reads from a file, by its "type" (google.auth._default)."""
+
+
+def _check(file: str) -> None:
+    """Raise `UsageError` for a file that cannot hold credentials; its content is not shown."""
+    called = f"--credentials-file {shown_path(file)}"
+    text = read_text(file, called)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f"{called} is broken: it is not a JSON object.")
+    if value.get("type") not in KINDS:
+        raise UsageError(
+            f'{called} is of an unknown kind: its "type" must be one of {listed(KINDS, 20)}.'
+        )
 
 
 def google_credentials(file: str | None) -> Any:
-    """The credentials of the file, or Application Default Credentials; raises `UsageError`."""
+    """The credentials of the file, or Application Default Credentials.
+
+    Raises `UsageError` that states whether the file is missing, broken, or of an unknown kind.
+    """
+    if file:
+        _check(file)
     scopes = SubscriberGrpcTransport.AUTH_SCOPES
     load: Any = google.auth.load_credentials_from_file
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from pydantic import Field, field_validator, model_validator
@@ -83,6 +84,12 @@ class PubSubOptions(SystemOptions):
     def sent_files(cls) -> frozenset[str]:
         """See `SystemOptions`."""
         return frozenset({"credentials_file"})
+
+    @property
+    def place(self) -> str:
+        """See `SystemOptions`."""
+        emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+        return f"the emulator at {emulator}" if emulator else self.api_endpoint or "Pub/Sub"
 
     @property
     def project(self) -> str:

@@ -112,7 +112,8 @@ class PubSubSource:
         self._emulator = emulator_address()
         self._credentials = None if self._emulator else google_credentials(options.credentials_file)
         self._client = self._connect()
-        self._host: str = self._client.transport.host
+        host: str = self._client.transport.host
+        self._host = f"the emulator at {host} (PUBSUB_EMULATOR_HOST)" if self._emulator else host
         self._metadata = Requests(self._client, self._name).metadata
         self._monitoring: Monitoring | None = None
         if options.monitoring_endpoint or not self._emulator:

@@ -74,6 +74,11 @@ class IggyOptions(SystemOptions):
         return self
 
     @property
+    def place(self) -> str:
+        """See `SystemOptions`."""
+        return f"{self.host}:{self.port}"
+
+    @property
     def consumer(self) -> str:
         """The consumer or the group, by number or name."""
         return self.group_id or self.consumer_id or "0"

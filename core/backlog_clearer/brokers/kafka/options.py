@@ -140,6 +140,11 @@ class KafkaOptions(SystemOptions):
             raise ValueError("\n  ".join(["these settings cannot be used here:", *lines]))
         return passed_on(settings)
 
+    @property
+    def place(self) -> str:
+        """See `SystemOptions`."""
+        return ",".join(self.bootstrap_servers)
+
     @classmethod
     def public_settings(cls) -> frozenset[str]:
         """See `SystemOptions`."""

@@ -239,6 +239,11 @@ class PulsarOptions(SystemOptions):
         return frozenset({"oauth2_key_file", "token_file"})
 
     @property
+    def place(self) -> str:
+        """See `SystemOptions`."""
+        return self.service_url
+
+    @property
     def issuer(self) -> str | None:
         """The OAuth2 issuer where neither the options nor the key name one."""
         return None
