@@ -33,6 +33,7 @@ class EventHubsBench(Bench):
 
     system = "eventhubs"
     missing = "nosuchhub"
+    cuts_by_time = cuts_by_count = shows_age = True
     notices_silence = True
 
     def __init__(self, server: EventHubsServer, storage: Azurite) -> None:

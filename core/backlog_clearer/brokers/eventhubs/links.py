@@ -234,7 +234,20 @@ def position_of(options: EventHubsOptions, partition: Partition, number: int) ->
 
     Raises `TransientError` if it does not arrive.
     """
-    text = f"amqp.annotation.x-opt-sequence-number >= '{number}'"
+    event = first_event(options, partition, f"amqp.annotation.x-opt-sequence-number >= '{number}'")
+    try:
+        return position_from(event)
+    except ValueError as error:
+        raise TransientError(f"{partition}: {error}.", partition) from error
+
+
+def first_event(
+    options: EventHubsOptions, partition: Partition, text: str
+) -> Mapping[bytes, int | bytes]:
+    """The annotations of the first event that a selector admits; fetches only that event.
+
+    Raises `TransientError` if none arrives.
+    """
     group = LinkGroup(options, {partition: text}, credit=1)
     try:
         for error in group.attach().values():
@@ -245,14 +258,12 @@ def position_of(options: EventHubsOptions, partition: Partition, number: int) ->
             for error in group.pump(0.25).values():
                 raise error
             if receiver.tally.events:
-                return position_from(group.transport.event(receiver.tally, 0))
+                return group.transport.event(receiver.tally, 0)
     except (ValueError, IndexError) as error:
         raise TransientError(f"{partition}: {error}.", partition) from error
     finally:
         group.close()
-    raise TransientError(
-        f"{partition}: the event with sequence number {number} did not arrive.", partition
-    )
+    raise TransientError(f"{partition}: the event did not arrive that was asked for.", partition)
 
 
 def find_readers(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from backlog_clearer.brokers.eventhubs.wire import LAST_ENQUEUED, OFFSET, SEQUENCE_NUMBER
+from backlog_clearer.brokers.eventhubs.wire import ENQUEUED_TIME, LAST_ENQUEUED, OFFSET, SEQUENCE_NUMBER
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Position
 
@@ -65,6 +65,7 @@ class PartitionProperties(NamedTuple):
     offset: str  # its offset, opaque
     empty: bool  # nothing is retained
     created_ms: int | None = None  # of the Event Hub, asked for afterwards
+    last_ms: int | None = None  # when the last event was enqueued, since 1970; None: not reported
 
 
 def parse_properties(found: object, number: int) -> PartitionProperties:
@@ -87,11 +88,17 @@ def parse_properties(found: object, number: int) -> PartitionProperties:
         raise ValueError(f"last_enqueued_offset is {offset!r}, of event {last}")
     if not isinstance(empty, bool):
         raise ValueError(f"is_partition_empty is {empty!r}")  # noqa: TRY004
+    last_ms = _milliseconds(found.get(b"last_enqueued_time_utc"))
     if empty:
-        return PartitionProperties(last + 1, last, offset, empty)
+        return PartitionProperties(last + 1, last, offset, empty, last_ms=last_ms)
     if not 0 <= begin <= last:
         raise ValueError(f"events {begin} to {last} cannot be those of a partition that is not empty")
-    return PartitionProperties(begin, last, offset, empty)
+    return PartitionProperties(begin, last, offset, empty, last_ms=last_ms)
+
+
+def _milliseconds(value: object) -> int | None:
+    """A time of the service in milliseconds since 1970; None: there is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _whole(found: Mapping[Any, Any], key: str) -> int:
@@ -200,6 +207,11 @@ def position_from(annotations: Mapping[bytes, int | bytes]) -> Position:
     if offset is None or not text:
         raise ValueError("an event has no offset")
     return {"offset": text, "sequence_number": event_number(annotations)}
+
+
+def enqueued_ms(annotations: Mapping[bytes, int | bytes]) -> int | None:
+    """When an event was enqueued, in milliseconds since 1970; None: it does not say."""
+    return _milliseconds(annotations.get(ENQUEUED_TIME))
 
 
 def events_behind(annotations: Mapping[bytes, int | bytes]) -> int | None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from backlog_clearer.brokers.eventhubs.admin import HubWatch, read_hub, read_partitions
 from backlog_clearer.brokers.eventhubs.amqp_lane import AmqpLane
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Held
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
+from backlog_clearer.brokers.eventhubs.cuts import BY_TIME, cut_events, enqueued_times
 from backlog_clearer.brokers.eventhubs.kafka_lane import KafkaEndpoint
 from backlog_clearer.brokers.eventhubs.ledger import Ledger
 from backlog_clearer.brokers.eventhubs.links import find_readers
@@ -45,7 +47,9 @@ from backlog_clearer.brokers.eventhubs.positions import (
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.model import (
+    Bound,
     Claim,
+    Cut,
     Mode,
     Outcome,
     Partition,
@@ -79,6 +83,7 @@ class EventHubsSource:
         self._checkpoints = self._opened()
         self._folder = f"{options.namespace}/{options.hub}/{options.consumer_group}/".lower()
         self._kafka: KafkaEndpoint | None = None
+        self._properties: dict[int, PartitionProperties] = {}  # at the survey
         self._by_number: set[Partition] = set()  # whose offsets the service refused to a lane
         self._gaps: set[tuple[Partition, int, int]] = set()  # events that did not arrive once
 
@@ -99,6 +104,9 @@ class EventHubsSource:
         for number, item in found.items():
             if isinstance(item, PartitionProperties) and item.created_ms != hub.created_ms:
                 found[number] = TransientError("The Event Hub was created again during the survey.")
+        self._properties = {
+            number: item for number, item in found.items() if isinstance(item, PartitionProperties)
+        }
         # Only these: Event Hubs allows five readers of one partition, and slices survey at the same time.
         refused = find_readers(options, mine)
         live = (
@@ -241,6 +249,18 @@ class EventHubsSource:
             incarnation = self._incarnation(item.created_ms)
             results.append(Remaining(partition, position, left, error, incarnation))
         return results
+
+    def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
+        """See `source.Bounded`."""
+        return cut_events(self._options, states, self._properties, bound)
+
+    def bound_notes(self, bound: Bound) -> Sequence[str]:
+        """See `source.Bounded`."""
+        return (BY_TIME,) if bound.until is not None else ()
+
+    def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
+        """See `source.Dated`."""
+        return enqueued_times(self._options, states)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Write a checkpoint for each partition, in parallel; see `source.Source`."""

@@ -37,6 +37,7 @@ _NUMBERS = {
     0x71: struct.Struct(">i").unpack_from,
     0x80: struct.Struct(">Q").unpack_from,
     0x81: struct.Struct(">q").unpack_from,
+    0x83: struct.Struct(">q").unpack_from,  # a time, in milliseconds since 1970
 }
 _ZEROS = {0x43, 0x44}
 _CONSTRUCTORS = {
@@ -49,6 +50,7 @@ _DEEPEST = 32  # the service nests four deep
 
 SEQUENCE_NUMBER = b"x-opt-sequence-number"
 OFFSET = b"x-opt-offset"
+ENQUEUED_TIME = b"x-opt-enqueued-time"
 LAST_ENQUEUED = b"last_enqueued_sequence_number"
 
 

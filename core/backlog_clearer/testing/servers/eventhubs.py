@@ -105,7 +105,7 @@ class EventHubsServer:
     def produce(self, name: str, number: int, count: int) -> None:
         """Enqueue `count` events in one partition."""
         with self.lock:
-            self.hubs[name].partitions[number].end += count
+            self.hubs[name].partitions[number].append(count)
 
     def readers(self, group: str | None = None) -> list[tuple[str, int | None]]:
         """The receivers attached now: (partition, owner level)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import time
 import urllib.parse
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -77,7 +76,7 @@ def describe(
             "begin_sequence_number": amqp_long_value(log.begin),
             "last_enqueued_sequence_number": amqp_long_value(log.end - 1),
             "last_enqueued_offset": offset_of(log.end - 1),
-            "last_enqueued_time_utc": amqp_long_value(int(time.time() * 1000)),
+            "last_enqueued_time_utc": amqp_long_value(log.time_of(log.end)),
             "is_partition_empty": log.begin >= log.end,
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,30 @@ class EventLog:
 
     begin: int = 0
     end: int = 0
+    times: list[tuple[int, int]] = field(default_factory=list)
+    """When events were enqueued: (first sequence number, milliseconds since 1970) of each call."""
+
+    def append(self, count: int) -> None:
+        """Enqueue events now."""
+        self.times.append((self.end, time.time_ns() // 1_000_000))
+        self.end += count
+
+    def time_of(self, number: int) -> int:
+        """When an event was enqueued; 0: not known."""
+        return next((at for first, at in reversed(self.times) if first <= number), 0)
+
+    def first_from(self, moment: int) -> int:
+        """The first event that was enqueued at a time or later; the next one, if there is none."""
+        return next((max(first, self.begin) for first, at in self.times if at >= moment), self.end)
+
+    def stamps(self, first: int, count: int) -> bytes:
+        """The times of events as AMQP has them, one after the other."""
+        found, at, end = [], first, first + count
+        for start, _ in [*self.times, (end, 0)]:
+            if start > at:
+                found.append(struct.pack(">q", self.time_of(at)) * (min(start, end) - at))
+                at = min(start, end)
+        return b"".join(found)
 
 
 @dataclass(slots=True)
@@ -146,11 +171,14 @@ def bulk_transfers(link: Link, delivery_id: int, count: int) -> bytes:
     offsets = "".join(map(str, range(start, stop, _OFFSET_STEP))).encode()
     at_sequence = template.index(b"x-opt-sequence-number") + len("x-opt-sequence-number") + 1
     at_offset = template.index(b"x-opt-offset") + len("x-opt-offset") + 2
+    at_time = template.index(b"x-opt-enqueued-time") + len("x-opt-enqueued-time") + 1
+    assert link.log is not None
     for at, width, values in (
         (17, 4, ids),
         (23, 4, ids),
         (at_sequence, 8, numbers),
         (at_offset, _OFFSET_DIGITS, offsets),
+        (at_time, 8, link.log.stamps(first, count)),
     ):
         for byte in range(width):
             block[at + byte :: size] = values[byte::width]
@@ -196,6 +224,9 @@ def place_link(link: Link, filters: dict[bytes, Any], *, geo: bool = False) -> t
             at = link.log.end - 1
         elif kind == "offset" and geo and text != "-1":
             return BAD_OFFSET, f"The offset '{text}' is not valid for this region."
+        elif kind == "enqueued-time":
+            link.next = link.log.first_from(int(text))
+            continue
         elif kind == "offset":
             at = _sequence_of(text)
         else:
