@@ -19,8 +19,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +32,10 @@ import psutil
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined] # it is documented there
 
+from backlog_clearer.brokers.kafka.admin import GroupAdmin
+from backlog_clearer.brokers.kafka.metadata import SharedMetadata
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.errors import BrokerError
 from backlog_clearer.testing.servers.kafka import SERVER_JAVA, KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import Judge
 from backlog_clearer.testing.support import wait_until
@@ -222,6 +229,40 @@ def small(field: Field, judge: Judge, rounds: int, against: Path | None) -> None
                 print(f"  {what:42} wall {done.wall:5.2f} s  cpu {done.cpu:5.2f} s", flush=True)
 
 
+def settles(field: Field, judge: Judge, seconds: float = 5.0) -> None:
+    """How often lanes can ask whether their logs are still the same ones, all at the same time."""
+    topic = judge.create("settles", 256)
+    options = KafkaOptions(bootstrap_servers=field.servers, topic=topic, group_id="bench")
+    admin = GroupAdmin(options)
+    shared = SharedMetadata(options, admin)
+    print("questions for the topic of 256 partitions, at the same time, from so many lanes")
+    for lanes in (1, 20, 256):
+        asks: dict[str, Callable[[], object]] = {
+            "one request for all that wait": lambda: shared.topics([topic]),
+            "one request for each": lambda: admin.incarnations([topic]),
+        }
+        for name, ask in asks.items():
+            until, cpu = time.monotonic() + seconds, time.process_time()
+            with ThreadPoolExecutor(lanes) as pool:
+                count = sum(pool.map(lambda _: _repeated(ask, until), range(lanes)))  # noqa: B023
+            cpu = time.process_time() - cpu
+            rate = count / seconds
+            print(
+                f"  {lanes:3} lanes, {name:30} {rate:8.0f}/s  cpu {cpu / max(1, count) * 1e3:5.2f} ms each"
+            )
+    shared.close()
+
+
+def _repeated(ask: Callable[[], object], until: float) -> int:
+    """How often something could be asked by then; questions that fail do not count."""
+    count = 0
+    while time.monotonic() < until:
+        with suppress(BrokerError):
+            ask()
+            count += 1
+    return count
+
+
 def cases(scale: int) -> dict[str, list[tuple[Backlog, bool]]]:
     """The backlogs by the part of the benchmark; whether each is read over TLS, too."""
     found: dict[str, list[tuple[Backlog, bool]]] = {"batches": [], "partitions": [], "workers": []}
@@ -245,7 +286,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--against", type=Path, help="an earlier checkout to compare with")
-    parser.add_argument("--only", choices=[*cases(1), "small"], help="one part of the benchmark")
+    parser.add_argument(
+        "--only", choices=[*cases(1), "small", "settles"], help="one part of the benchmark"
+    )
     parser.add_argument("--rounds", type=int, default=2, help="how often each program runs")
     args = parser.parse_args()
     scale = 10 if args.quick else 1
@@ -266,6 +309,8 @@ def main() -> None:
             plain.loop(warm)
         if args.only in {None, "small"}:
             small(plain, judge, args.rounds, against)
+        if args.only in {None, "settles"}:
+            settles(plain, judge)
         for part, backlogs in cases(scale).items():
             for backlog, also_tls in backlogs if args.only in {None, part} else ():
                 publish(cluster, judge, backlog)

@@ -9,6 +9,7 @@ import struct
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
@@ -123,12 +124,14 @@ class Judge:
         names = [f"warm-up-{index}" for index in range(16)]
 
         def ready() -> bool:
-            futures = self.admin.describe_consumer_groups(names).values()
-            failures = [future.exception(30) for future in futures]
+            futures = self.admin.describe_consumer_groups(names, request_timeout=10).values()
+            if wait(futures, 15).not_done:
+                return False
+            failures = [future.exception() for future in futures]
             errors = [failure.args[0] for failure in failures if isinstance(failure, KafkaException)]
             return all(error.code() == KafkaError.GROUP_ID_NOT_FOUND for error in errors)
 
-        wait_until(ready, "every group coordinator")
+        wait_until(ready, "every group coordinator", 120)
 
     def groups_by_coordinator(self, count: int = 16) -> dict[int, list[str]]:
         """Fresh groups' names by the node that coordinates them."""
