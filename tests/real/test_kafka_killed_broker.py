@@ -36,7 +36,7 @@ from backlog_clearer.run.job import Job
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.status import status
 from backlog_clearer.source import Lane
-from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
+from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, shorten_time_outs, unique
 from backlog_clearer.testing.support import wait_until
 from tests.real.conftest import Three
 
@@ -54,6 +54,9 @@ STEPS = {
     ),
     None: ("before the survey", "during the survey"),  # status
 }  # fmt: skip
+
+
+OF_A_LANE = STEPS[Mode.CONSUME][3:7]  # where the readers differ
 
 
 class Gate:
@@ -211,8 +214,9 @@ def planned(let: threading.Event, groups: list[str]) -> list[Run]:
     return [
         Run(mode, reader, Gate(step, let), groups.pop(), unique("run"))
         for mode, steps in STEPS.items()
-        for reader in (READERS if mode is Mode.CONSUME else READERS[:1])
+        for reader in READERS
         for step in steps
+        if reader is Reader.HEADERS or step in OF_A_LANE
     ]
 
 
@@ -246,14 +250,16 @@ def test_a_broker_killed_at_any_step_makes_no_false_verdict(
         results = [pool.submit(attempts.make, run) for run in runs]
         try:
             wait_until(lambda: all(run.gate.reached for run in runs), "every run at its step", 100)
+            shorten_time_outs(monkeypatch, 3.0)
             cluster.kill(victim)
             let.set()
-            for run, result in zip(runs, [result.result(200) for result in results], strict=True):
+            for run, result in zip(runs, [result.result(150) for result in results], strict=True):
                 check(judge, run, result, dead)
         finally:
             let.set()
             cluster.restart(victim)
         wait_until(lambda: -1 not in judge.leaders(topics[0]).values(), "leaders for all", 60)
+        shorten_time_outs(monkeypatch, 10.0)
         for run, result in zip(runs, pool.map(attempts.make, runs), strict=True):
             assert run.mode is None or (result is not None and result.cleared), (run, result)
             offsets = {
@@ -294,9 +300,11 @@ def check(judge: Judge, run: Run, result: RunResult | None, dead: set[Partition]
     if result.cleared or result.verified:
         assert set(committed.values()) == {EACH}, what
         assert len(committed) == 2 * PARTITIONS, what
-    moved = sum((offset or 0) - BEFORE for offset in committed.values())
-    if run.mode is Mode.CONSUME:
-        assert result.totals.messages == moved, what
+    for row in result.partitions if run.mode is Mode.CONSUME else ():
+        moved = (committed[row.id] or 0) - BEFORE
+        # A run that ends with an error may not have been able to ask whether its last commit was written.
+        exact = row.error is None and not result.error
+        assert row.messages == moved if exact else row.messages <= moved, (row, what)
     if run.mode is not None and "survey" not in run.gate.step and not result.error:
         behind = {key for key, offset in committed.items() if offset != EACH}
         assert behind <= dead, what
