@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,9 @@ REQUEST_TIMEOUT_S = 10.0
 """Longest wait for any answer; every call of an adapter has to return within 15 s."""
 
 _QUEUE_LASTS_S = 5.0  # messages fetched before a connection was lost are delivered within this time
+
+_ADVERTISED = re.compile(r"(?:\w+://)?(\S+)/(\d+): ")
+"""How librdkafka's errors begin that are about a broker whose address another broker gave: HOST:PORT/NODE."""
 
 _LOG = logging.getLogger("backlog_clearer.librdkafka")
 
@@ -99,6 +103,13 @@ class Complaints:
         """The error for a request that was never answered."""
         servers = ",".join(self._options.bootstrap_servers)
         last = (self.last or "no answer, and no connection error either").rstrip(".")
+        advertised = _ADVERTISED.match(last)
+        if advertised and advertised[1] not in self._options.bootstrap_servers:
+            return TransientError(
+                f"Kafka at {servers} gives {advertised[1]} as the address of broker {advertised[2]}, which"
+                f" cannot be reached while {doing}: {last}. Check the broker's advertised.listeners, and the"
+                " network between here and that address."
+            )
         return TransientError(
             f"Kafka at {servers} cannot be reached while {doing}: {last}. Check --bootstrap-servers,"
             " the network, and that security.protocol fits the listener."
