@@ -94,7 +94,7 @@ def injection(
 ) -> Injection:
     """A fault at one of the frames that a run without faults has, both by chance."""
     fault = chance.choice([fault for fault in framing.faults if fault in allowed])
-    frame = chance.randint(1, max(1, frames))
+    frame = 1 + int(chance.random() * frames)
     return Injection(fault, frame, chance.random(), chance.randint(100 << 20, 2 << 30))
 
 

@@ -75,6 +75,12 @@ class _Lists(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
+class _Deep(_Lists):
+    """A hundred thousand arrays, one in the other."""
+
+    body = b"[" * 100_000
+
+
 class _Bomb(_Lists):
     """A small answer that becomes 200 MB."""
 
@@ -160,6 +166,7 @@ CASES: Mapping[str, tuple[Callable[[int], dict[str, Any]], Any]] = {
         lambda: announcing(struct.pack(">I", HUGE) + frame(CONNECTED, f1="x")[4:]),
     ),
     "pulsar, partitions": (pulsar_admin, lambda: answering(_Lists)),
+    "pulsar, a nested answer": (pulsar_admin, lambda: answering(_Deep)),
     "pulsar, a compressed answer": (pulsar_admin, compressed_answers),
     "iggy, a reply": (
         iggy,

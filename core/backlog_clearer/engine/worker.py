@@ -151,7 +151,7 @@ class Worker:
                 self.wake.wait(None if due_at is None else due_at - now)
                 self.wake.clear()
         except Exception as failure:  # noqa: BLE001 as in a session: whatever fails must not hang the run
-            _LOG.exception("%s failed", self.name)
+            _LOG.debug("%s failed", self.name, exc_info=True)
             self._retire(BrokerError(f"{self.name} failed: {type(failure).__name__}: {failure}"))
         finally:
             self.crew.changed()
@@ -171,7 +171,7 @@ class Worker:
         except ClearerError as failure:
             error = failure
         except Exception as failure:  # noqa: BLE001 an adapter's bug must end the run, not hang it
-            _LOG.exception("%s failed", self.name)
+            _LOG.debug("%s failed", self.name, exc_info=True)
             error = BrokerError(f"{self.name} failed: {type(failure).__name__}: {failure}")
         finally:
             lane, self.lane = self.lane, None

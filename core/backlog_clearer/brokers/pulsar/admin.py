@@ -34,6 +34,7 @@ from backlog_clearer.brokers.pulsar.figures import (
 from backlog_clearer.brokers.pulsar.oauth2 import TIMEOUT_S
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
+from backlog_clearer.brokers.shared.http import parsed
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.options.base import MOST_PARTITIONS
@@ -97,7 +98,7 @@ class Admin:
         if not answer.ok and status != requests.codes.not_found:
             raise BrokerError(f"{where} answered {status} to {method} {path}: {self._reason(answer)}")
         try:
-            found = answer.json() if answer.content else None
+            found = parsed(answer) if answer.content else None
         except ValueError:
             raise BrokerError(
                 f"{where} is not a Pulsar admin API: it answers {status} to {method} {path} with a page that"
@@ -311,7 +312,7 @@ class Admin:
     def _reason(self, answer: requests.Response) -> str:
         """The broker's own text, if it has any, without what was sent to it."""
         try:
-            text = str(answer.json().get("reason", answer.reason))
+            text = str(parsed(answer).get("reason", answer.reason))
         except (ValueError, AttributeError):
             text = str(answer.reason)
         return shortened(redacted(text))

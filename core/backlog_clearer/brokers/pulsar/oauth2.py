@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import requests
 
 from backlog_clearer.brokers.pulsar.login import Login, file_of
-from backlog_clearer.brokers.shared.http import whole_answer
+from backlog_clearer.brokers.shared.http import parsed, whole_answer
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.redaction.redact import remember, remember_login
 from backlog_clearer.text import shown_path
@@ -133,7 +133,7 @@ class ClientCredentials:
                 raise TransientError(
                     f"The OAuth2 issuer {self._issuer} answered {answer.status_code} instead of a token."
                 )
-            body = answer.json()
+            body = parsed(answer)
             issued, seconds = body["access_token"], float(body.get("expires_in") or 0)
         except requests.exceptions.SSLError:
             raise BrokerError(
@@ -168,7 +168,7 @@ class ClientCredentials:
                 f"The OAuth2 issuer {self._issuer} has no discovery document"
                 " (/.well-known/openid-configuration): check --oauth2-issuer-url."
             )
-        endpoint = str(found.json()["token_endpoint"])
+        endpoint = str(parsed(found)["token_endpoint"])
         if self._issuer.startswith("https:") and not endpoint.startswith("https:"):
             raise BrokerError(
                 f"The OAuth2 issuer {self._issuer} names an address for tokens that does not use TLS; the"
@@ -178,7 +178,7 @@ class ClientCredentials:
 
     def _refusal(self, answer: requests.Response) -> str:
         try:
-            code = answer.json().get("error")
+            code = parsed(answer).get("error")
         except (ValueError, AttributeError):
             code = None
         shown = f", {code}" if code in _REFUSALS else ""

@@ -33,6 +33,14 @@ def whole_answer(
         raise requests.Timeout(str(error)) from None
 
 
+def parsed(answer: requests.Response) -> Any:
+    """The JSON value of an answer; raises `ValueError`, also for one that is nested too deep."""
+    try:
+        return answer.json()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def _read(ask: Callable[..., requests.Response], *where: str, **asked: Any) -> requests.Response:
     answer = ask(*where, stream=True, **asked)
     content = bytearray()
