@@ -217,6 +217,7 @@ class PubSubBacklog(Backlog):
         return [
             "googlepubsub", "--subscription-id", self.subscription, "--monitoring-endpoint",
             f"http://{self.system.server.address}", "--verify-seconds", "5",
+            "--stream-ack-deadline-seconds", "10",
         ]  # fmt: skip
 
     def environment(self, routes: Mapping[str, Address]) -> dict[str, str]:

@@ -73,7 +73,7 @@ def run_tool(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, **names, **environment},
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", **names, **environment},
     )
     signalled = disturb(process) if disturb else None
     code: int | None
@@ -81,7 +81,7 @@ def run_tool(
         out, err = process.communicate(timeout=max(1.0, HANG_S - (time.monotonic() - begun)))
         code = process.returncode
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal.SIGABRT)  # it prints where its threads are
         out, err = process.communicate()
         code = None
     now = time.monotonic()
@@ -153,7 +153,7 @@ class Try:
         done = run_tool(command, environment, disturb)
         self.texts += [done.stdout, done.stderr]
         if done.code is None:
-            self.wrong("hangs", f"no end within {HANG_S:.0f} s")
+            self.wrong("hangs", f"no end within {HANG_S:.0f} s: {done.stderr[-3000:]}")
         if done.stopped_s is not None and done.stopped_s > self.stop_s and done.code is not None:
             self.wrong("hangs", f"stopped {done.stopped_s:.1f} s after the signal")
         match = _TRACE.search(done.stdout + done.stderr)
