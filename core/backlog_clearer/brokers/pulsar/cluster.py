@@ -27,7 +27,7 @@ from backlog_clearer.model import Partition
 from backlog_clearer.options.base import MOST_PARTITIONS
 
 _MAX_REDIRECTS = 20  # as Pulsar's Java client
-_CLOSE_S = 3.0  # for the answers to closing: a stop takes less than 5 s
+_CLOSE_S = 2.0  # for the answers to closing: a stop takes less than 5 s
 _SUB_TYPES = {
     SubscriptionType.EXCLUSIVE: 0,
     SubscriptionType.SHARED: 1,
