@@ -392,6 +392,7 @@ run "every_key_of_a_backlog" {
         batch_size         = 5000
         max_messages       = 1000000000
         max_seconds        = 1200
+        max_rate           = "50MB/s"
         force              = true
         max_slices         = 16
         messages_per_slice = 20000000

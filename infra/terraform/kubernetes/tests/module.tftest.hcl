@@ -29,6 +29,7 @@ variables {
       batch_size         = 1000
       max_messages       = 5000000
       max_seconds        = 1800.5
+      max_rate           = "50MB/s"
       force              = false
       max_slices         = 16
       messages_per_slice = 1000000
