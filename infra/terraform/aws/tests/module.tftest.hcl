@@ -32,6 +32,8 @@ variables {
       max_messages       = 5000000
       max_seconds        = 1800.5
       max_rate           = "50MB/s"
+      until              = "2026-11-01T00:00:00Z"
+      ages               = false
       force              = false
       max_slices         = 16
       messages_per_slice = 1000000
@@ -41,6 +43,16 @@ variables {
     events = {
       system  = "kafka"
       options = { bootstrap_servers = "b-1.msk.internal:9096", topic = "events", group_id = "audit" }
+    }
+    older = {
+      system     = "kafka"
+      options    = { bootstrap_servers = "b-1.msk.internal:9096", topic = "older", group_id = "audit" }
+      older_than = "2h"
+    }
+    latest = {
+      system    = "kafka"
+      options   = { bootstrap_servers = "b-1.msk.internal:9096", topic = "latest", group_id = "audit" }
+      keep_last = 1000
     }
   }
   schedules = {

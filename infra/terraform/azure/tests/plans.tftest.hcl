@@ -393,11 +393,23 @@ run "every_key_of_a_backlog" {
         max_messages       = 1000000000
         max_seconds        = 1200
         max_rate           = "50MB/s"
+        until              = "2026-11-01T00:00:00Z"
+        ages               = false
         force              = true
         max_slices         = 16
         messages_per_slice = 20000000
         max_requeues       = 3
         verify_seconds     = 120.5
+      }
+      older = {
+        system     = "kafka"
+        options    = { bootstrap_servers = "broker:9093", topic = "older", group_id = "billing" }
+        older_than = "2h"
+      }
+      latest = {
+        system    = "kafka"
+        options   = { bootstrap_servers = "broker:9093", topic = "latest", group_id = "billing" }
+        keep_last = 1000
       }
     }
   }
