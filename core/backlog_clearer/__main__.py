@@ -11,8 +11,9 @@ def main() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from backlog_clearer.cli.commands import main as run  # noqa: PLC0415 see above
+    from backlog_clearer.ending import run_and_end  # noqa: PLC0415
 
-    run()
+    run_and_end(run)
 
 
 if __name__ == "__main__":
