@@ -36,7 +36,7 @@ from backlog_clearer.model import Bound, Cut, Partition, PartitionState
 
 _LOG_APPEND = 0x08  # attribute of a batch: every record has the batch's last time
 _TIMES = struct.Struct(">21xh4xqq")  # attributes, [last offset delta], first and last time in ms
-_BUDGET_S = 5.0  # for the ages of all partitions
+_BUDGET_S = 2.0  # for the ages of all partitions: they must not delay a run
 _NODES = 8  # brokers that are asked at the same time
 
 NOTE = (
