@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import resource
+import re
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from backlog_clearer.errors import ClearerError
@@ -29,8 +30,10 @@ def survey(system: str, options: dict[str, Any]) -> str:
 def main() -> None:
     """Survey what the arguments name."""
     error = survey(sys.argv[1], json.loads(sys.argv[2]))
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"error": error, "peak_mb": peak_mb}))
+    # Not `ru_maxrss`: it begins with the size of the process that started this one.
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert peak, "the kernel reports no peak of memory"
+    sys.stdout.write(json.dumps({"error": error, "peak_mb": int(peak[1]) / 1024}))
 
 
 if __name__ == "__main__":

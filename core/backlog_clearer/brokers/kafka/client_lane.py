@@ -142,7 +142,7 @@ class ClientLane:
         self._complaints.recovered()
         counts, latest = self._by_partition(messages)
         last = {partition: _offset_of(message) for partition, message in latest.items()}
-        self._check_log(last, ends)
+        self._check_log(counts, last, ends)
         offsets, advances = self._offsets, []
         size = sum(map(len, messages)) if self._sized else 0  # of them all, with the first partition
         for partition in {**counts, **ends}:
@@ -161,11 +161,20 @@ class ClientLane:
                 self._leave(partition)
         return advances
 
-    def _check_log(self, last: Mapping[Partition, int], ends: Mapping[Partition, int]) -> None:
-        """Raise where messages or the end lie before the position: the log was cut off meanwhile."""
+    def _check_log(
+        self,
+        counts: Mapping[Partition, int],
+        last: Mapping[Partition, int],
+        ends: Mapping[Partition, int],
+    ) -> None:
+        """Raise where messages or the end lie before the position: the log was cut off meanwhile.
+
+        From the position to the last offset there is room for so many messages; with more, some came before.
+        """
         for partition in self._offsets.open:
             at = self._offsets.at[partition]
-            if last.get(partition, at) < at or ends.get(partition, at) < at:
+            room = last.get(partition, at - 1) + 1 - at
+            if counts.get(partition, 0) > room or ends.get(partition, at) < at:
                 self._offsets.drop(partition)
                 raise cut_off(partition, at)
 
