@@ -47,8 +47,6 @@ class System:
     summary: str  # what it clears, with an article: "a subscription on Apache Pulsar"
     options: str  # "module:Class", a `SystemOptions` model; imports without the broker's library
     opener: str  # "module:function", an `Opener`; its module may import the library
-    lister: str | None = None  # "module:function", a `Lister`; None: subscriptions cannot be listed
-    list_options: str | None = None  # "module:Class", the `SystemOptions` model that the lister takes
     extra: str | None = None  # the pip extra of its distribution that installs its library
     libraries: tuple[str, ...] = ()  # top-level modules of its libraries; only adapters import them
     newest_python: tuple[int, int] | None = (
@@ -58,6 +56,8 @@ class System:
     clears: str = ""  # for tables: "a consumer group"
     position: str = ""  # for tables: where progress is stored, "committed offset"
     unit: str = ""  # for tables: what its backlog counts, "offsets"
+    lister: str | None = None  # "module:function", a `Lister`; None: subscriptions cannot be listed
+    list_options: str | None = None  # "module:Class", the `SystemOptions` model that the lister takes
 
 
 _KAFKA = "backlog_clearer.brokers.kafka"

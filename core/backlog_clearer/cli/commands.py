@@ -23,31 +23,17 @@ from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, talk_of
 from backlog_clearer.cli.wrong_use import show_failure, show_wrong_use
 from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request, load_config
-from backlog_clearer.options.base import suggestion
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.redaction.redact import redact_crashes
 from backlog_clearer.registry import options_model
-from backlog_clearer.text import shown_name
 
 
-class _Systems(click.Group):
+class _Systems(flags.NearestNames):
     """One command for each system, made only when it is used: `--help` needs no broker library."""
 
     def __init__(self, make: Callable[[str], click.Command], **settings: Any) -> None:
         super().__init__(**settings)
         self.make = make
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments begin with; an unknown one is answered with the nearest name."""
-        name = args[0]
-        valid = ctx.resilient_parsing or name.startswith("-")
-        if not valid and self.get_command(ctx, name) is None:
-            hidden = {item for item, command in self.commands.items() if command.hidden}
-            known = [item for item in self.list_commands(ctx) if item not in hidden]
-            raise click.UsageError(f"No such command {shown_name(name)}.{suggestion(name, known)}", ctx)
-        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Systems first."""

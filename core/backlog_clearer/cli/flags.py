@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import SETTINGS, flag
+from backlog_clearer.options.base import SETTINGS, flag, suggestion
+from backlog_clearer.text import shown_name
 
 _METAVARS = {
     "until": "TIME",
@@ -66,3 +67,19 @@ def options_of(model: type[BaseModel], *only: str) -> list[click.Option]:
                 )
             )
     return made
+
+
+class NearestNames(click.Group):
+    """Commands of which an unknown one is answered with the nearest name; click has it only from 8.2 on."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments begin with; an unknown one is answered with the nearest name."""
+        name = args[0]
+        valid = ctx.resilient_parsing or name.startswith("-")
+        if not valid and self.get_command(ctx, name) is None:
+            hidden = {item for item, command in self.commands.items() if command.hidden}
+            known = [item for item in self.list_commands(ctx) if item not in hidden]
+            raise click.UsageError(f"No such command {shown_name(name)}.{suggestion(name, known)}", ctx)
+        return super().resolve_command(ctx, args)

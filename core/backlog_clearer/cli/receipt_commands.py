@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from backlog_clearer.cli.flags import NearestNames
 from backlog_clearer.cli.talk import FLAGS, OUTPUT, talk_of
 from backlog_clearer.options.run import RunOptions
 
@@ -41,9 +42,9 @@ def _prune(**values: Any) -> None:
     prune_receipts(*talk_of(values))
 
 
-def receipts_group() -> click.Group:
+def receipts_group() -> NearestNames:
     """The commands about kept receipts."""
-    group = click.Group(
+    group = NearestNames(
         "receipts",
         help="List, show and remove receipts of a directory or bucket.",
         short_help="List, show and remove receipts.",
