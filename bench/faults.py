@@ -180,14 +180,7 @@ def try_signal(
         relay = relayed(stack, system, route, injected, rate=SIZE * 110 / DRAIN_S)
         done = tried.tool({route: ("127.0.0.1", relay.port)}, disturb=signalled(number, after_s))
     wait_for_delivery(system, chance)
-    left = tried.check(done)
-    first = tried.receipts()[:1]
-    tried.finish(left)
-    tried.undo(first, relay)
-    tried.search_secrets()
-    for at, item in enumerate(tried.found):
-        what = f"{variant} {injected or ''} after {after_s:.2f} s, exit {done.code}: "
-        tried.found[at] = item._replace(text=what + item.text)
+    tried.conclude(done, relay, f"{variant} {injected or ''} after {after_s:.2f} s")
     return tried
 
 

@@ -95,12 +95,5 @@ def try_broker(pair: Pair, chance: random.Random, folder: Path) -> Try:
     done = tried.tool({}, disturb=disturb)
     patiently(pair.ready)
     patiently(tried.backlog.left)
-    left = tried.check(done)
-    first = tried.receipts()[:1]
-    tried.finish(left)
-    tried.undo(first, None)
-    tried.search_secrets()
-    for at, item in enumerate(tried.found):
-        what = f"{variant}, node {node} after {after_s:.2f} s, exit {done.code}: "
-        tried.found[at] = item._replace(text=what + item.text)
+    tried.conclude(done, None, f"{variant}, node {node} after {after_s:.2f} s")
     return tried

@@ -239,6 +239,17 @@ class Try:
                 f"restored {left}, not {self.before}: {done.stdout[-700:]} {done.stderr[-700:]}",
             )
 
+    def conclude(self, done: Ended, relay: FaultRelay | None, what: str) -> None:
+        """Judge a run, finish it, undo it, and name the fault, `what`, in everything that was found."""
+        left = self.check(done)
+        first = self.receipts()[:1]
+        self.finish(left)
+        self.undo(first, relay)
+        self.search_secrets()
+        self.found = [
+            item._replace(text=f"{what}, exit {done.code}: {item.text}") for item in self.found
+        ]
+
     def search_secrets(self) -> None:
         """Look for the planted secret in everything that left the process."""
         texts = [*self.texts, *(path.read_text(errors="replace") for path in self.receipts())]

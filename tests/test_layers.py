@@ -20,8 +20,9 @@ from tests.paths import MODULE_PATH, ROOT
 
 CORE = "backlog_clearer"
 BROKERS = f"{CORE}.brokers"
-GROUND = {"errors", "model", "text", "options", "redaction"}
+GROUND = {"deadline", "errors", "model", "text", "options", "redaction"}
 MAY_IMPORT = {
+    "deadline": set[str](),
     "model": set[str](),
     "text": set[str](),
     "redaction": set[str](),

@@ -27,8 +27,8 @@ from backlog_clearer.brokers.pulsar import connection as pulsar_connection
 from backlog_clearer.brokers.pulsar.auth import access
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.service_url import Address
-from backlog_clearer.brokers.shared.deadline import within
 from backlog_clearer.brokers.shared.http import whole_answer
+from backlog_clearer.deadline import within
 from backlog_clearer.errors import TransientError
 from backlog_clearer.testing.servers.pulsar_frames import CONNECTED, MESSAGE, fields, frame
 from backlog_clearer.testing.support import answering

@@ -271,9 +271,6 @@ def test_the_lock_holds_what_pyproject_asks_for() -> None:
     extras = importlib.metadata.metadata(OWN).get_all("Provides-Extra") or []
     assert {*generate.CLOUDS, *bundle.extras_of(None)} <= set(extras)
     for each in asked:
-        if each.name == "backlog-clearer":  # one extra that includes another
-            assert each.extras <= set(extras)
-            continue
         environments = [{**FOR_3_12, "extra": extra} for extra in ["", *extras]]
         if each.name == OWN:  # an extra that includes another one
             assert each.extras <= set(extras)

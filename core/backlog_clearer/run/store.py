@@ -17,11 +17,11 @@ import os
 import re
 import secrets
 import stat
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backlog_clearer.deadline import within
 from backlog_clearer.options.places import checked_place, scheme_of
 
 if TYPE_CHECKING:
@@ -257,21 +257,9 @@ def _as_os_error() -> Iterator[None]:
 
 def _within(seconds: float, work: Callable[[], _T]) -> _T:
     """What a function returns; raises `OSError` if it takes longer (it is then left running)."""
-    answers: list[_T] = []
-    errors: list[Exception] = []
 
-    def run() -> None:
-        try:
-            with _as_os_error():
-                answers.append(work())
-        except OSError as error:
-            errors.append(error)
+    def call() -> _T:
+        with _as_os_error():
+            return work()
 
-    thread = threading.Thread(target=run, name="receipt-store", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"the store did not answer within {seconds:.0f} s")
-    if errors:
-        raise errors[0]
-    return answers[0]
+    return within(seconds, call, late="the store did not answer")

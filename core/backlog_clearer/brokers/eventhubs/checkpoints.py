@@ -50,7 +50,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     sequence_number,
 )
 from backlog_clearer.brokers.eventhubs.storage_transport import WHOLE_S, BoundedTransport
-from backlog_clearer.brokers.shared.deadline import within
+from backlog_clearer.deadline import within
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.model import Position
 

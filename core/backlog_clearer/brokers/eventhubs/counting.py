@@ -24,7 +24,7 @@ from backlog_clearer.brokers.eventhubs.wire import (
     message_annotations,
     walk_frames,
 )
-from backlog_clearer.brokers.shared.deadline import within
+from backlog_clearer.deadline import within
 
 TIMEOUT_S = 12.0
 """The longest time that a request to the service may take."""

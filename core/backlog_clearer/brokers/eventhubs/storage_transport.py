@@ -7,7 +7,7 @@ from typing import Any
 from azure.core.exceptions import ServiceResponseTimeoutError
 from azure.core.pipeline.transport import RequestsTransport
 
-from backlog_clearer.brokers.shared.deadline import within
+from backlog_clearer.deadline import within
 
 WHOLE_S = 12.0
 """Seconds for all of an answer; the SDK's own time-outs are those between two bytes."""

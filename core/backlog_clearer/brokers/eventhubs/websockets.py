@@ -9,7 +9,7 @@ import websocket
 
 from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S, Counting
 from backlog_clearer.brokers.eventhubs.sdk import AMQPException, SASLWithWebSocket
-from backlog_clearer.brokers.shared.deadline import within
+from backlog_clearer.deadline import within
 
 _LEAST_S = 0.01  # for what has arrived
 

@@ -297,7 +297,7 @@ def first_gap(
     """The index of the first of `count` events that does not follow the one before, and what it should be.
 
     `read` returns an event's sequence number; `expected` is that of the event `first`, None: any. None: there
-    is no gap. Sequence numbers increase.
+    is not a gap. Sequence numbers increase.
     """
     wanted = read(first) if expected is None else expected
     if read(count - 1) == wanted + count - 1 - first:

@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from backlog_clearer.brokers.shared.deadline import within
+from backlog_clearer.deadline import within
 
 MOST_BYTES = 32 * 1024 * 1024
 """More than any answer has that is asked for here."""

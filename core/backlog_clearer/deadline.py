@@ -9,8 +9,8 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-def within(seconds: float, call: Callable[[], _Result]) -> _Result:
-    """What a call returns or raises; `TimeoutError` where it takes longer.
+def within(seconds: float, call: Callable[[], _Result], late: str = "no whole answer") -> _Result:
+    """What a call returns or raises; `TimeoutError`, which begins with `late`, where it takes longer.
 
     The call is made on a thread, a daemon, which is abandoned then.
     """
@@ -27,7 +27,7 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
 
     threading.Thread(target=work, name="within", daemon=True).start()
     if not done.wait(seconds):
-        raise TimeoutError(f"no whole answer within {seconds:.0f} s")
+        raise TimeoutError(f"{late} within {seconds:.0f} s")
     if raised:
         raise raised[0]
     return found[0]
