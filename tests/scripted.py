@@ -23,6 +23,15 @@ P = [Partition("t", number) for number in range(8)]
 ALL_TAKEN = "the subscription has reached its maximum of consumers"
 
 
+def worker_threads() -> set[threading.Thread]:
+    """The threads of drains that run now; other tests' servers and clients may have any others."""
+    return {
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("worker-") or thread.name == "spare worker"
+    }
+
+
 class ScriptedLane(MemoryLane):
     """A lane that asks its source's script before it is opened and before each read."""
 

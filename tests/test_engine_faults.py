@@ -17,8 +17,13 @@ from backlog_clearer.engine.drain import drain
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled, StopReason
 from backlog_clearer.options.run import RunOptions
+from tests.scripted import worker_threads
 
 EACH = 300
+PATIENT = RunOptions(
+    stop_when_empty=True, max_retries=1000, max_seconds=300, quiet_seconds=300, stall_seconds=300
+)
+"""Ends for no lack of time, however busy the machine is."""
 
 
 class Chaos:
@@ -109,12 +114,10 @@ def test_every_partition_is_cleared_or_has_its_error(
     seed: int, partitions: int, workers: int, rate: float, limit: int | None
 ) -> None:
     """Counts equal positions, only deleted partitions end with an error, and all others are cleared."""
-    before = threading.active_count()
+    before = worker_threads()
     chaos = Chaos(seed, partitions, rate, retiring=min(2, workers - 1, partitions - 1))
     source = ChaosSource(chaos, partitions, competing=False)
-    run = RunOptions(
-        workers=workers, stop_when_empty=True, max_retries=1000, max_seconds=60, max_messages=limit
-    )
+    run = PATIENT.model_copy(update={"workers": workers, "max_messages": limit})
     claims = [Claim(state, None, state.end) for state in source.survey().partitions]
     done = drain(source, claims, run)
     stored = {claim.partition: source.broker.position("g", claim.partition) or 0 for claim in claims}
@@ -127,7 +130,7 @@ def test_every_partition_is_cleared_or_has_its_error(
     else:
         assert sum(stored.values()) <= limit
         assert done.reason is StopReason.LIMIT or failed
-    assert threading.active_count() == before
+    assert worker_threads() <= before
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -136,9 +139,7 @@ def test_competing_lanes_acknowledge_everything_once(seed: int, workers: int, ra
     """Lanes that compete for one partition acknowledge every message, whichever of them fail."""
     chaos = Chaos(seed, 1, rate, retiring=workers - 1)
     source = ChaosSource(chaos, 1, competing=True)
-    run = RunOptions(
-        workers=workers, stop_when_empty=True, max_retries=1000, max_seconds=60, quiet_seconds=5
-    )
+    run = PATIENT.model_copy(update={"workers": workers})
     claims = [Claim(state, None, state.end) for state in source.survey().partitions]
     done = drain(source, claims, run)
     assert done.reason is StopReason.EMPTY
