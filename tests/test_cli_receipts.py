@@ -120,6 +120,17 @@ def test_a_run_without_a_result_can_be_undone(broker: MemoryBroker) -> None:
     (item,) = listed()
     assert (item["outcome"], item["undoable"]) == ("started", 3)
     assert "Result: started" in call("receipts", "show", path).stdout
+    since = f"no result since {item['created_at'][:16]}Z"
+    assert since in call("receipts", "show", path).stdout
+    for shown in (
+        call("receipts", "list"),
+        call("receipts", "show", path),
+        call("progress", item["run_id"]),
+    ):
+        assert "is still running, or was killed" in shown.stdout
+    progress = call("progress", item["run_id"], "--output", "json").stdout
+    assert [each["state"] for each in json.loads(progress)["slices"]] == ["started"]
+    assert [each["since"] for each in json.loads(progress)["slices"]] == [item["created_at"]]
     assert call("restore", path, "--yes").exit_code == 0
     assert stored(broker) == [None, None, None]
 

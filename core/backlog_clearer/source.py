@@ -234,3 +234,21 @@ class Dated(Protocol):
         At most one small request a partition, and 5 s in all. A partition of which that is not known is
         left out, and so is one whose request failed. Raises like `survey` where nothing can be asked.
         """
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A source for whose undo the broker keeps something, as snapshots are; optional for adapters."""
+
+    def kept_notes(self) -> Sequence[str]:
+        """What the broker keeps for undos of this subscription, for a status; change nothing.
+
+        What cannot be asked is a sentence, too. Called after `survey`, at most once.
+        """
+
+    def discard(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
+        """Delete what the broker keeps for these positions, which cannot be restored afterwards.
+
+        One `Outcome` for each, with an `error` where it could not be deleted; what does not exist (any more)
+        is no error. Deletes nothing that was not made for this subscription. Called without a survey.
+        """

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
 from backlog_clearer.cli.session import Session, session
@@ -15,7 +16,7 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.model import Mode, Recorded
-from backlog_clearer.options.base import Options, build
+from backlog_clearer.options.base import Options, SystemOptions, build
 from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.options.places import checked_place
 from backlog_clearer.options.recorded import (
@@ -24,7 +25,7 @@ from backlog_clearer.options.recorded import (
     recorded_options,
     references_of,
 )
-from backlog_clearer.options.run import Slice
+from backlog_clearer.options.run import RunOptions, Slice
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job, reading_nothing
@@ -128,13 +129,7 @@ def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoR
     with session(talk) as opened:
         allowed = allowed_references(values.pop("allow_reference", None) or ())
         system = receipts[0].system
-        model, layers = options_model(system), _layers(values)
-        kept = recorded_options(model, receipts[0].options)
-        asked = [name for name in references_of(model, kept, *layers) if name not in allowed]
-        to = reached(system, kept)
-        if asked and not opened.confirm_sending(asked, to):
-            opened.fail(not_allowed(asked, to))
-        options, run = build_options(model, kept, *layers)
+        options, run = connectable(opened, receipts[0], allowed, *_layers(values))
         recorded = original_positions(receipts)
         if run.partitions is not None:
             recorded = _chosen(recorded, run.partitions)
@@ -144,6 +139,22 @@ def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoR
         with opened.connecting(job):
             result = restore(job, recorded, receipts[0].identity, opened.callbacks(), notes=notes)
         opened.end(result, job)
+
+
+def connectable(
+    opened: Session, receipt: Receipt, allowed: AbstractSet[str], *layers: dict[str, Any]
+) -> tuple[SystemOptions, RunOptions]:
+    """The options by which a receipt's subscription is reached, with later layers over them.
+
+    What the receipt refers to is sent only if it is allowed, or confirmed. Raises `UsageError`.
+    """
+    model = options_model(receipt.system)
+    kept = recorded_options(model, receipt.options)
+    asked = [name for name in references_of(model, kept, *layers) if name not in allowed]
+    to = reached(receipt.system, kept)
+    if asked and not opened.confirm_sending(asked, to):
+        raise not_allowed(asked, to)
+    return build_options(model, kept, *layers)
 
 
 def _chosen(recorded: Sequence[Recorded], numbers: Sequence[int]) -> tuple[Recorded, ...]:

@@ -40,6 +40,13 @@ _RUNS = {
 }
 
 
+NO_RESULT = (
+    "A run or slice that started and has no result is still running, or was killed: receipts do not show"
+    " which."
+)
+"""What is known of a receipt without a result."""
+
+
 def console_for(*, stderr: bool = False) -> Console:
     """A console that prints texts as they are: "amqp:link:stolen" has no emoji in it."""
     return Console(stderr=stderr, emoji=False, markup=False, highlight=False)
@@ -158,6 +165,8 @@ def show_run(console: Console, run: RunStatus) -> None:
     if others:
         lines = slices_table(others, width_of(console))
         _print_table(console, lines, [(item.slice, item.error) for item in others])
+    if any(item.since for item in others):
+        show_notes(console, [NO_RESULT])
     counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
     print_line(console, f"{_RUNS[run.verdict]}: {counts}", _style(run.verdict))
     so_far = "unknown"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from backlog_clearer.cli.flags import NearestNames
-from backlog_clearer.cli.talk import FLAGS, OUTPUT, talk_of
+from backlog_clearer.cli.talk import ALLOWED, FLAGS, OUTPUT, talk_of
 from backlog_clearer.options.run import RunOptions
 
 _DIRECTORY = click.Argument(["directory"], default=RunOptions().receipt_dir, required=False)
@@ -76,11 +76,19 @@ def receipts_group() -> NearestNames:
                 click.Option(
                     ["--dry-run"], is_flag=True, help="list what would be removed; remove nothing"
                 ),
+                click.Option(
+                    ["--delete-snapshots"],
+                    is_flag=True,
+                    help="delete the Pub/Sub snapshots of these receipts first; where that fails, the receipt"
+                    " is kept",
+                ),
+                ALLOWED,
                 *FLAGS[:2],
             ],
             callback=_prune,
             help="Remove receipts of old runs from DIRECTORY (default receipts). What they could still undo"
-            " cannot be undone afterwards. Snapshots of Pub/Sub stay until they expire.",
+            " cannot be undone afterwards. Snapshots of Pub/Sub stay until they"
+            " expire, unless --delete-snapshots is given.",
         )
     )
     return group

@@ -9,7 +9,7 @@ import click
 
 from backlog_clearer import registry
 from backlog_clearer.cli import flags
-from backlog_clearer.cli.talk import CONFIG, FLAGS, talk_of
+from backlog_clearer.cli.talk import ALLOWED, CONFIG, FLAGS, talk_of
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import options_model
@@ -38,13 +38,7 @@ def _own_params() -> list[click.Parameter]:
             help="undo all slices of this run, by their receipts in --receipt-dir",
         ),
         *flags.options_of(RunOptions, *_OPTIONS),
-        click.Option(
-            ["--allow-reference"],
-            multiple=True,
-            metavar="env:NAME|file:PATH",
-            help="a secret that the receipt refers to and that may be sent to the broker it names; may be"
-            " repeated",
-        ),
+        ALLOWED,
         CONFIG,
         *FLAGS,
     ]

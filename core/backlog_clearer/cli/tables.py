@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 
 from backlog_clearer.fanout.run_status import SliceStatus, State
 from backlog_clearer.model import total_known, utc_text
@@ -133,6 +133,11 @@ def to_the_second(time: datetime) -> str:
     return utc_text(time.replace(microsecond=0))
 
 
+def to_the_minute(time: datetime) -> str:
+    """A time in UTC, without seconds: 2026-11-26T03:15Z."""
+    return f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%MZ}"
+
+
 def _ages(rows: Sequence[PartitionResult]) -> list[Column]:
     """The times of the oldest messages, where any is known."""
     if not any(item.oldest for item in rows):
@@ -245,6 +250,9 @@ def slices_table(slices: Sequence[SliceStatus], width: int | None) -> list[str]:
             ],
         ),
     ]
+    if any(item.since for item in shown):
+        since = [to_the_minute(item.since) if item.since else "" for item in shown]
+        columns.append(Column("no result since", [*since, *([""] if more > 0 else [])], left=True))
     return laid_out(columns, width)
 
 

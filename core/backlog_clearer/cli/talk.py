@@ -22,6 +22,13 @@ CONFIG = click.Option(
     help="JSON file with any of these options; flags override it",
 )
 
+ALLOWED = click.Option(
+    ["--allow-reference"],
+    multiple=True,
+    metavar="env:NAME|file:PATH",
+    help="a secret that a receipt refers to and that may be sent to the broker it names; may be repeated",
+)
+
 FLAGS = (
     click.Option(["--yes", "-y"], is_flag=True, help="do not ask for confirmation"),
     OUTPUT,

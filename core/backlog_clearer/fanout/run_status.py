@@ -45,7 +45,7 @@ class State(StrEnum):
     """The state of one slice."""
 
     WAITING = "waiting"  # no invocation has stored anything yet
-    STARTED = "started"  # its newest invocation has no result: it runs, or died
+    STARTED = "started"  # its newest invocation has no result: it runs, or was killed
     CLEARED = "cleared"  # an invocation of it was verified by the broker
     UNPROVEN = "unproven"  # done by its newest result, but not proven by any
     NOT_CLEARED = "not cleared"  # by its newest result; another attempt may follow
@@ -60,6 +60,11 @@ class SliceStatus(_Frozen):
     state: State
     invocations: int = Field(description="how many stored a receipt")
     error: str | None = None
+    since: datetime | None = Field(
+        None,
+        description="started: when its newest invocation stored its receipt; it has no result since, because it"
+        " is still running or was killed",
+    )
 
 
 class PartitionStatus(_Frozen):
@@ -190,6 +195,7 @@ def _slice(
 ) -> SliceStatus:
     """The state of a slice; one that is done is proven by whichever invocation proved its partitions."""
     newest = receipts[-1] if receipts else None
+    since = None
     failure = max(failures, key=lambda item: item.at, default=None)
     error = None
     if any(item.result is not None and item.result.cleared for item in receipts):
@@ -199,7 +205,7 @@ def _slice(
     elif newest is None:
         state = State.WAITING
     elif newest.result is None:
-        state = State.STARTED
+        state, since = State.STARTED, newest.created_at
     elif is_declined(newest):
         state = State.DECLINED
     elif newest.result.verdict is Verdict.UNPROVEN:
@@ -208,7 +214,7 @@ def _slice(
     else:
         rows = [item.error for item in newest.result.partitions if item.error]
         state, error = State.NOT_CLEARED, newest.result.error or (rows[0] if rows else None)
-    return SliceStatus(slice=name, state=state, invocations=len(receipts), error=error)
+    return SliceStatus(slice=name, state=state, invocations=len(receipts), error=error, since=since)
 
 
 def _partitions(receipts: Sequence[Receipt]) -> tuple[PartitionStatus, ...]:

@@ -309,6 +309,7 @@ RISKY = frozenset(
         "assume_exists",
         "delete_group",
         "delete_snapshot",
+        "delete_snapshots",
         "force",
         "lower_to_end",
         "new",

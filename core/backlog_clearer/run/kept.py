@@ -6,14 +6,15 @@ broker: a log may have been deleted meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from backlog_clearer.errors import BrokerError, UsageError
-from backlog_clearer.model import Mode
+from backlog_clearer.model import Mode, Recorded
 from backlog_clearer.options.times import parse_time
 from backlog_clearer.run import store
 from backlog_clearer.run.receipt import (
@@ -47,8 +48,8 @@ class KeptReceipt(BaseModel):
     mode: Mode | None
     slice: str | None
     outcome: str = Field(
-        description="the verdict of the result; declined: nothing began; started: no result, since the run is"
-        " still at work or died"
+        description="the verdict of the result; declined: nothing began; started: no result, because the run"
+        " is still running or was killed"
     )
     partitions: int
     undoable: int = Field(
@@ -69,6 +70,9 @@ class KeptReceipts(BaseModel):
         (), description="why folders could not be read, one sentence each"
     )
     removed: bool = Field(False, description="whether `receipts prune` removed these")
+    undeleted: tuple[str, ...] = Field(
+        (), description="why snapshots were not deleted, whose receipts are kept; one sentence each"
+    )
 
 
 def kept_receipts(directory: str, now: datetime) -> KeptReceipts:
@@ -141,6 +145,21 @@ def _expiry(entry: RecordedPartition) -> datetime | None:
         return parse_time(text) if isinstance(text, str) else None
     except ValueError:
         return None
+
+
+def expiring(receipt: Receipt, now: datetime) -> tuple[Recorded, ...]:
+    """The positions that something at the broker keeps restorable until a time that has not come: pure."""
+    return tuple(
+        Recorded(entry.id, entry.position, entry.incarnation, entry.undo)
+        for entry in receipt.partitions
+        if (expiry := _expiry(entry)) is not None and now < expiry
+    )
+
+
+def without(kept: KeptReceipts, runs: AbstractSet[str], why: Sequence[str]) -> KeptReceipts:
+    """The same without the receipts of these runs, whose snapshots were not deleted: pure."""
+    left = tuple(item for item in kept.receipts if item.run_id not in runs)
+    return kept.model_copy(update={"receipts": left, "undeleted": tuple(why)})
 
 
 def to_prune(kept: KeptReceipts, before: datetime) -> KeptReceipts:

@@ -8,6 +8,7 @@ from backlog_clearer.run.job import Job, now, opened, reading_nothing
 from backlog_clearer.run.record import Record
 from backlog_clearer.run.report import Action, RunResult, as_json
 from backlog_clearer.run.survey import chosen
+from backlog_clearer.source import Keeping
 
 
 def status(job: Job) -> RunResult:
@@ -19,6 +20,7 @@ def status(job: Job) -> RunResult:
         if bound is not None:
             found, states, _ = up_to_bound(source, found, states, bound)
         states = aged(source, job.run, states)
+        kept = source.kept_notes() if isinstance(source, Keeping) else ()
         record = Record(
             job=job,
             action=Action.STATUS,
@@ -26,7 +28,7 @@ def status(job: Job) -> RunResult:
             survey=found,
             states=states,
             targets={state.partition: state.end for state in states},
-            notes=found.notes,
+            notes=(*found.notes, *kept),
             started_at=started_at,
             path=None,
             bound=bound,

@@ -6,7 +6,6 @@ snapshot, taken before the first change; the target is the time at which the run
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,7 @@ from backlog_clearer.brokers.googlepubsub.kinds import DELETED_TOPIC, incarnatio
 from backlog_clearer.brokers.googlepubsub.lane import SharedLeases, StreamLane
 from backlog_clearer.brokers.googlepubsub.monitoring import Figures, Monitoring, described, proven_left
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.brokers.googlepubsub.snapshots import RunSnapshots
 from backlog_clearer.errors import (
     BrokerError,
     ClearerError,
@@ -62,7 +62,6 @@ TIMEOUT_S = 10.0  # of every request except a stream
 _SETTLE_S = 0.2  # acknowledgements are sent with every read, and counted this often
 SNAPSHOT_LIFE = timedelta(days=7)  # minus the age of the oldest unacknowledged message
 _PROOF_WAIT_S = 300.0  # a sampling period, its lag of two minutes, and another period in between
-_LABEL = "backlog-clearer-subscription"  # of a snapshot: which subscription it belongs to
 
 _SEEK_UNKNOWN = (
     "Whether the seek took effect is not known, and it is not repeated: look with cleaner.py status."
@@ -104,7 +103,6 @@ class PubSubSource:
         self._run = run
         self._name = options.subscription
         self._partition = Partition(self._name, 0)
-        self._snapshot = f"projects/{options.project}/snapshots/backlog-clearer-{run_id}"
         self._clock = ServiceClock()
         self._shared = SharedLeases(self._clock)
         self._opened_at = datetime.now(timezone.utc)  # by this machine's clock
@@ -115,6 +113,8 @@ class PubSubSource:
         host: str = self._client.transport.host
         self._host = f"the emulator at {host} (PUBSUB_EMULATOR_HOST)" if self._emulator else host
         self._metadata = Requests(self._client, self._name).metadata
+        self._snapshots = RunSnapshots(self._client, self._name, self._call, self._ask)
+        self._snapshot = self._snapshots.name_of(run_id)
         self._monitoring: Monitoring | None = None
         if options.monitoring_endpoint or not self._emulator:
             self._monitoring = Monitoring(
@@ -285,7 +285,7 @@ class PubSubSource:
         if self._options.no_snapshot:
             return None
         try:
-            return f"The snapshot {self._snapshot} expires at {self._take_snapshot()}."
+            expires = self._snapshots.take(self._snapshot)
         except BrokerError as error:
             kind = TransientError if isinstance(error, TransientError) else RefusedError
             raise kind(
@@ -294,30 +294,8 @@ class PubSubSource:
                 " refused where the oldest message is older than 6 days and 23 hours. To proceed"
                 " without an undo, use --no-snapshot."
             ) from error
-
-    def _take_snapshot(self) -> str:
-        """Take the run's snapshot, or find it; returns when the service lets it expire."""
-        project = f"projects/{self._options.project}"
-        call = self._call("snapshot", "pubsub.snapshots.create", project)
-        label = hashlib.sha256(self._name.encode()).hexdigest()[:40]
-        try:
-            taken = self._ask(
-                call,
-                self._client.create_snapshot,
-                name=self._snapshot,
-                subscription=self._name,
-                labels={_LABEL: label},
-            )
-        except AlreadyExists:
-            # Taken by an earlier attempt of this run: it holds at least the same messages.
-            call = self._call("look-up", "pubsub.snapshots.get", self._snapshot)
-            taken = self._ask(call, self._client.get_snapshot, snapshot=self._snapshot)
-            if taken.labels.get(_LABEL) != label:
-                raise BrokerError(
-                    f"{self._snapshot} exists already for another subscription; use another run id."
-                ) from None
-        expires: Any = taken.expire_time  # a datetime, unlike its annotation
-        return rfc3339(expires) if expires else "an unknown time"
+        when = rfc3339(expires) if expires else "an unknown time"
+        return f"The snapshot {self._snapshot} expires at {when}."
 
     def open_lane(self, claims: Sequence[Claim]) -> StreamLane:
         """A stream on a separate client; see `source.Source`."""
@@ -423,13 +401,30 @@ class PubSubSource:
                 ) from error
             raise
         if self._options.delete_snapshot:
-            call = self._call("deletion", "pubsub.snapshots.delete", name)
             try:
-                self._ask(call, self._client.delete_snapshot, snapshot=name)
+                self._snapshots.delete(name)
             except BrokerError as error:  # not transient: the seek is done, and must not be repeated
                 raise BrokerError(
                     f"The subscription was restored, but its snapshot was not deleted: {error}"
                 ) from error
+
+    def kept_notes(self) -> Sequence[str]:
+        """The snapshots that runs left; see `source.Keeping`."""
+        return self._snapshots.notes()
+
+    def discard(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
+        """Delete the snapshots of runs; see `source.Keeping`."""
+        done = []
+        for partition, position, *_ in recorded:
+            name = position.get("snapshot") if isinstance(position, Mapping) else None
+            error = None
+            try:
+                if name:
+                    self._snapshots.delete_own(str(name))
+            except BrokerError as problem:
+                error = None if _is(problem, grpc.StatusCode.NOT_FOUND) else str(problem)
+            done.append(Outcome(partition, None, error))
+        return done
 
     def close(self) -> None:
         """Give back the messages that lanes left; see `source.Source`."""

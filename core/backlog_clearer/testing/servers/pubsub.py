@@ -34,6 +34,7 @@ _PERMISSIONS = {
     "ListSubscriptions": "pubsub.subscriptions.list",
     "CreateSnapshot": "pubsub.snapshots.create",
     "GetSnapshot": "pubsub.snapshots.get",
+    "ListSnapshots": "pubsub.snapshots.list",
     "DeleteSnapshot": "pubsub.snapshots.delete",
     "ListTimeSeries": "monitoring.timeSeries.list",
 }
@@ -267,6 +268,7 @@ class PubSubServer:
             "Seek": (self._seek, pubsub.SeekRequest),
             "CreateSnapshot": (self._create_snapshot, pubsub.CreateSnapshotRequest),
             "GetSnapshot": (self._get_snapshot, pubsub.GetSnapshotRequest),
+            "ListSnapshots": (self._list_snapshots, pubsub.ListSnapshotsRequest),
             "DeleteSnapshot": (self._delete_snapshot, pubsub.DeleteSnapshotRequest),
         }
         methods = {name: self._unary(name, *parts) for name, parts in unary.items()}
@@ -453,17 +455,20 @@ class PubSubServer:
         sub = self._sub(request.subscription, context)
         now = self.now()
         kept = {item.id for item in sub.stored.values() if not item.acked}
+        expires = now + timedelta(days=7)
         snapshot = pubsub.Snapshot(
-            name=request.name,
-            topic=sub.config.topic,
-            expire_time=now + timedelta(days=7),
-            labels=request.labels,
+            name=request.name, topic=sub.config.topic, expire_time=expires, labels=request.labels
         )
         self.snapshots[request.name] = (snapshot, kept, now)
         return snapshot
 
-    def _get_snapshot(self, request: Any, _context: grpc.ServicerContext) -> Any:
+    def _get_snapshot(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.snapshot not in self.snapshots:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Snapshot does not exist.")
         return self.snapshots[request.snapshot][0]
+
+    def _list_snapshots(self, _request: Any, _context: grpc.ServicerContext) -> Any:
+        return pubsub.ListSnapshotsResponse(snapshots=[found[0] for found in self.snapshots.values()])
 
     def _delete_snapshot(self, request: Any, _context: grpc.ServicerContext) -> Any:
         del self.snapshots[request.snapshot]
