@@ -173,7 +173,8 @@ class Try:
 
         def agrees(left: Mapping[int, int]) -> bool:
             moved = whole - sum(left.values())
-            return counted is None or counted <= moved <= counted + unknown
+            most = whole if totals.get("at_least") else counted + unknown if counted else unknown
+            return counted is None or counted <= moved <= most
 
         left = self.backlog.left()
         until = time.monotonic() + _SETTLED_S

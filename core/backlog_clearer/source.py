@@ -225,6 +225,23 @@ class Bounded(Protocol):
 
 
 @runtime_checkable
+class Accountable(Protocol):
+    """A source that keeps account of acknowledgements whose answer was lost; optional for adapters.
+
+    Without it, the count of a partition is a lower bound once a settle of it failed.
+    """
+
+    def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """How many messages lanes acknowledged that no settle has reported; asks the broker nothing.
+
+        Called once, when no lane is open any more. `stored` has the positions that the broker shows
+        then (None: nothing is stored), without partitions for which it did not answer. None in the
+        result: some may be acknowledged, and it is not known how many. Partitions that are left out
+        have none.
+        """
+
+
+@runtime_checkable
 class Dated(Protocol):
     """A source that can tell the age of a backlog; optional for adapters."""
 

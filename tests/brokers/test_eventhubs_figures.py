@@ -419,3 +419,25 @@ def test_a_checkpoint_written_at_the_same_moment_is_not_overwritten(
         stored = checkpoints.advance(held, {"offset": offset_of(60), "sequence_number": 60})
     assert stored == {"offset": offset_of(90), "sequence_number": 90}
     assert bench.checkpoints()[0] == {"offset": offset_of(90), "sequencenumber": "90"}
+
+
+@pytest.mark.parametrize("retries", [0, 5])
+def test_checkpoints_whose_answers_are_lost_are_counted_once(
+    bench: EventHubsBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    """Two writes succeed and their answers are lost: the checkpoints decide, in the next lane or at the end."""
+    fill(bench, 100)
+    write, lost = Checkpoints.advance, [1, 1]
+
+    def losing(self: Checkpoints, held: Held, position: Position) -> Position:
+        stored = write(self, held, position)
+        if lost:
+            lost.pop()
+            raise TransientError("no answer")
+        return stored
+
+    monkeypatch.setattr(Checkpoints, "advance", losing)
+    result = clear(bench, run_options(tmp_path, workers=1, max_retries=retries))
+    assert result.totals.messages == 300 - sum(bench.left().values())
+    assert not result.totals.at_least
+    assert result.totals.messages >= 100

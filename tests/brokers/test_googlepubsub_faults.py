@@ -79,6 +79,18 @@ def test_passing_errors_are_retried(
     server.fail(method, code, times=2)
     result = clear(job(bench, tmp_path))
     assert (result.verified, result.totals.messages, bench.sub.unacked()) == (True, 500, 0)
+    assert not result.totals.at_least
+
+
+def test_acknowledgements_without_an_answer_make_a_lower_bound(
+    server: PubSubServer, tmp_path: Path
+) -> None:
+    """The service does not show what was acknowledged: without answers the count is not certain."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 100)
+    server.fail("Acknowledge", grpc.StatusCode.UNAVAILABLE, times=50)
+    result = clear(job(bench, tmp_path, {"max_retries": 0}))
+    assert (result.totals.messages, result.totals.at_least) == (0, True)
 
 
 @pytest.mark.parametrize("method", ["GetSubscription", "CreateSnapshot"])

@@ -128,6 +128,17 @@ def test_a_failed_store_after_another_partition_counts_nothing_twice(
     assert (result.verified, result.totals.messages) == (True, 300)
 
 
+def test_a_run_that_ends_with_a_lost_answer_counts_what_is_stored(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """The answer to the only store is lost, and nothing is tried again: the stored offset decides."""
+    bench.produce(0, 100)
+    server.lost_answers = deque([161])
+    result = clear(job(bench, tmp_path, workers=1, max_retries=0))
+    assert bench.stored()[0] == 99
+    assert (result.totals.messages, result.totals.at_least) == (100, False)
+
+
 @pytest.mark.parametrize("fault", ["unrouted", "unread"])
 def test_a_failed_poll_is_not_the_end(
     server: IggyServer, bench: IggyBench, tmp_path: Path, fault: str

@@ -255,7 +255,7 @@ def test_a_commit_whose_answer_was_lost_is_counted_once(again: bool) -> None:
     with pytest.raises(TransientError, match="no answer"):
         lane.settle(group)
     group.loses = set()
-    assert known.written(ONE, group.offsets[ONE]) == 0
+    assert known.written(ONE, group.offsets[ONE]) is None
     lane = LaneOffsets([replace(claim(ONE, 10), resume=60)], known)
     assert lane.ready() == [Advance(ONE, 50, 40)]
     lane.reach(ONE, 70, 10, end=None)
@@ -293,6 +293,61 @@ def test_a_commit_that_was_not_written_is_not_counted(same_lane: bool) -> None:
         assert not lane.ready()
         lane.reach(ONE, 60, 50, end=None)
     assert lane.settle(group) == [Settled(ONE, 50, 60)]
+
+
+@pytest.mark.parametrize(
+    ("now", "found"), [(60, 50), (10, 0), (None, 0), (40, None), (80, None), ("unknown", None)]
+)
+def test_a_run_that_ends_with_a_lost_answer_counts_by_the_committed_offset(
+    now: int | str | None, found: int | None
+) -> None:
+    """No lane follows: the offset that is committed in the end shows whether the messages count."""
+    known = logs({"orders": "a"})
+    known.begin(claim(ONE, 10))
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None)
+    group.loses = {"answer", "offsets"}
+    with pytest.raises(TransientError, match="no answer"):
+        lane.settle(group)
+    stored = {} if isinstance(now, str) else {ONE: now}
+    assert known.unreported(stored) == {ONE: found}
+
+
+def test_a_lane_that_was_opened_blindly_counts_each_message_once() -> None:
+    """The offsets could not be asked for before it: it reads again what the lost commit acknowledged."""
+    known = logs({"orders": "a"})
+    known.begin(claim(ONE, 10))
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None)
+    group.loses = {"answer", "offsets"}
+    with pytest.raises(TransientError):
+        lane.settle(group)
+    group.loses = set()
+    lane = LaneOffsets([claim(ONE, 10)], known)
+    lane.reach(ONE, 90, 80, end=None)
+    assert lane.settle(group) == [Settled(ONE, 80, 90)]
+    assert known.unreported({ONE: 90}) == {}
+
+
+def test_a_commit_that_is_written_late_is_not_taken_for_that_of_others() -> None:
+    """It was not there when it was asked for, and is when the next lane is halfway through."""
+    known = logs({"orders": "a"})
+    known.begin(claim(ONE, 10))
+    lane, group = LaneOffsets([claim(ONE, 10)], known), Group(orders=10)
+    lane.reach(ONE, 60, 50, end=None)
+    group.loses = {"request"}
+    with pytest.raises(TransientError):
+        lane.settle(group)
+    known.written(ONE, 10)
+    group.loses = set()
+    lane = LaneOffsets([claim(ONE, 10)], known)
+    lane.reach(ONE, 30, 20, end=None)
+    group.offsets[ONE] = 60
+    assert lane.settle(group) == [Settled(ONE, 20, 30)]
+    assert known.unreported({ONE: 60}) == {ONE: 30}
+    lane.reach(ONE, 80, 50, end=None)
+    assert lane.settle(group) == [Settled(ONE, 50, 80)]
+    assert known.unreported({ONE: 80}) == {}
 
 
 def test_one_partition_in_doubt_does_not_keep_another_from_being_committed() -> None:

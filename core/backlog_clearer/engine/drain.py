@@ -53,6 +53,8 @@ class Drained:
     bytes: int
     error: str | None
     reached: bool = False  # its target, by what was read and acknowledged
+    doubted: bool = False  # a settle failed: more may be acknowledged
+    unfinished: bool = False  # its worker did not stop in time: the figures are not the last ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,7 @@ class _Watch:
     def conclude(self, reason: StopReason, late: Sequence[Worker]) -> Drain:
         """Add up what the workers did, after they ended; `late` are those that did not in time."""
         drained: dict[Partition, Drained] = {}
+        behind = {id(share) for worker in late for share in list(worker.shares.values())}
         for share in self.crew.shares:
             partition = share.claim.partition
             old = drained.get(partition, Drained(0, 0, 0, None))
@@ -279,6 +282,8 @@ class _Watch:
                 old.bytes + share.bytes,
                 old.error or share.error,
                 old.reached or share.done,
+                old.doubted or share.doubted,
+                old.unfinished or id(share) in behind,
             )
         errors = [item.error for item in drained.values() if item.error]
         unfinished = [

@@ -16,6 +16,7 @@ class Share:
     read: int = 0  # messages read, including those settled
     settled: int = 0  # messages acknowledged
     bytes: int = 0
+    doubted: bool = False  # a settle failed: more than `settled` may be acknowledged
     left: int | None = None
     reached: bool = False  # read up to the target, not necessarily settled
     done: bool = False  # reached and settled

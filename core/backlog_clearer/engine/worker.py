@@ -263,7 +263,13 @@ class Worker:
     def _settle(self, lane: Lane, shares: _Shares) -> None:
         """Acknowledge; raises `BrokerError` for a partition that the broker refuses for good."""
         refused = None
-        for partition, messages, position, error in lane.settle():
+        try:
+            settled = lane.settle()
+        except Exception:
+            for share in shares.values():
+                share.doubted |= share.read > share.settled
+            raise
+        for partition, messages, position, error in settled:
             share = shares[partition]
             share.settled += messages
             if position is not None:

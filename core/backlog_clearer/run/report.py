@@ -70,6 +70,10 @@ class PartitionResult(_Frozen):
     backlog_bytes: int | None = Field(None, description="the same in stored bytes")
     messages: int = Field(0, description="messages read and acknowledged by this run")
     unacknowledged: int = Field(0, description="messages read whose acknowledgement failed")
+    at_least: bool = Field(
+        False,
+        description="whether more than `messages` may be acknowledged: answers of the broker were lost",
+    )
     remaining: int | None = Field(None, description="left up to the target, in `unit`; null: unknown")
     verified: bool | None = Field(
         None, description="whether the broker itself confirms it afterwards; null: unknown"
@@ -103,6 +107,7 @@ class Totals(_Frozen):
     backlog: int | None = Field(description="before, in `unit`")
     messages: int = Field(description="read and acknowledged")
     unacknowledged: int
+    at_least: bool = Field(False, description="whether `messages` is a lower bound for any partition")
     bytes: int = Field(description="received, where the reader sees it; otherwise 0")
     remaining: int | None = Field(description="afterwards, in `unit`")
     errors: int = Field(description="partitions with an error")
@@ -231,6 +236,7 @@ def total(
         backlog=total_known(item.backlog for item in rows),
         messages=messages,
         unacknowledged=sum(item.unacknowledged for item in rows),
+        at_least=any(item.at_least for item in rows),
         bytes=received,
         remaining=total_known(item.remaining for item in rows),
         errors=sum(item.error is not None for item in rows),

@@ -59,7 +59,7 @@ def changed(item: PartitionResult, mode: Mode | None) -> bool:
 
     A position that cannot be read back after it may have been written counts as changed.
     """
-    if item.messages or item.unacknowledged:
+    if item.messages or item.unacknowledged or item.at_least:
         return True
     if item.after is not None:
         return item.after != item.before
@@ -124,8 +124,11 @@ def _places(result: RunResult) -> str:
 
 
 def _work(result: RunResult) -> str:
+    if result.totals.at_least and not result.totals.messages:
+        return f"messages that could not be counted, {result.seconds:.2f} s"
     if not result.totals.messages:
         return f"no messages transferred, {result.seconds:.2f} s"
     rate = result.totals.messages_per_second
-    work = f"{counted(result.totals.messages, 'message')} in {result.seconds:.2f} s"
+    least = "at least " if result.totals.at_least else ""
+    work = f"{least}{counted(result.totals.messages, 'message')} in {result.seconds:.2f} s"
     return f"{work}, {rate:,.0f} messages/s" if rate else work

@@ -24,8 +24,8 @@ from backlog_clearer.run.proof import Patience
 from backlog_clearer.run.receipt import SINCE, is_another
 from backlog_clearer.run.report import PartitionResult, as_json
 from backlog_clearer.run.survey import survey
-from backlog_clearer.source import Source
-from backlog_clearer.text import amount, counted
+from backlog_clearer.source import Accountable, Source
+from backlog_clearer.text import amount, counted, listed
 
 _LOG = logging.getLogger("backlog_clearer")
 
@@ -65,7 +65,10 @@ def cleared_rows(
     found = patience.until(proven, found, lambda: _asked(source, targets))
     surveyed = {state.partition: state.incarnation for state in states}
     found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
-    done = tuple(_cleared(item, drained, found.get(item.id)) for item in rows)
+    uncounted = _unreported(source, drained, found)
+    done = tuple(
+        _cleared(item, drained, found.get(item.id), uncounted.get(item.id, 0)) for item in rows
+    )
     if not share:
         return done
     return tuple(
@@ -73,12 +76,34 @@ def cleared_rows(
     )
 
 
-def _cleared(item: PartitionResult, drained: Drain, left: Remaining | None) -> PartitionResult:
+def _unreported(
+    source: Source, drained: Drain, found: Mapping[Partition, Remaining]
+) -> Mapping[Partition, int | None]:
+    """Messages that were acknowledged and not counted, by the broker's positions; None: that is not known."""
+    drains = drained.partitions.items()
+    if not isinstance(source, Accountable):
+        return {key: None for key, item in drains if item.doubted or item.unfinished}
+    stored = {
+        key: item.position
+        for key, item in found.items()
+        if item.error is None and (item.left is not None or item.position is not None)
+    }
+    return {
+        **source.unreported(stored),
+        **{key: None for key, item in drains if item.unfinished},
+    }
+
+
+def _cleared(
+    item: PartitionResult, drained: Drain, left: Remaining | None, late: int | None
+) -> PartitionResult:
+    """A row after a drain or a skip; `late`: see `_unreported`."""
     done = drained.partitions.get(item.id, Drained(0, 0, 0, None))
     return item.model_copy(
         update={
-            "messages": done.messages,
-            "unacknowledged": done.unacknowledged,
+            "messages": done.messages + (late or 0),
+            "unacknowledged": max(0, done.unacknowledged - (late or 0)),
+            "at_least": late is None,
             "after": as_json(left.position) if left else None,
             "remaining": left.left if left else None,
             "verified": None if left is None or left.left is None else left.left == 0,
@@ -229,7 +254,12 @@ def difference(traits: Traits, mode: Mode, rows: Sequence[PartitionResult]) -> t
             f"Gone from the backlog before they could be read: {amount(gone, traits.unit)}. They expired, were"
             " trimmed, or others acknowledged them."
         )
-    verified = [item for item in rows if item.verified and item.backlog]
+    if uncounted := [item.id for item in rows if item.at_least]:
+        notes.append(
+            "Messages are a lower bound, because answers to acknowledgements were lost, and the broker does not"
+            f" show what came of them: {listed(uncounted)}."
+        )
+    verified = [item for item in rows if item.verified and item.backlog and not item.at_least]
     messages = sum(item.messages for item in verified)
     backlog = sum(item.backlog or 0 for item in verified)
     if not traits.empty_units or mode is not Mode.CONSUME or messages + gone >= backlog:

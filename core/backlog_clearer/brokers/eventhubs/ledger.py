@@ -8,6 +8,8 @@ from backlog_clearer.brokers.eventhubs.admin import HubWatch
 from backlog_clearer.brokers.eventhubs.blobs import Held
 from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.positions import sequence_number
+from backlog_clearer.brokers.shared.sent import SentPositions
 from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import Claim, Partition, Position, Settled
 
@@ -25,8 +27,10 @@ class Ledger:
         checkpoints: Checkpoints | None,
         claims: Sequence[Claim],
         folder: str,
+        sent: SentPositions,
     ) -> None:
         self._checkpoints = checkpoints
+        self._sent = sent
         self._watch = HubWatch(options)
         self._incarnations = {claim.partition: claim.state.incarnation for claim in claims}
         self._held: dict[Partition, Held] = {}
@@ -52,23 +56,34 @@ class Ledger:
         if self._checkpoints is None:
             return [Settled(key, messages, position) for key, (messages, position) in reached.items()]
         others = self._watch.others({key: self._incarnations[key] for key in reached})
-        return [
+        done = [
             Settled(partition, 0, None, str(others[partition]))
             if partition in others
             else self._settled(self._checkpoints, partition, messages, position)
             for partition, (messages, position) in reached.items()
         ]
+        for settled in done:  # now that all of them can be reported
+            at = sequence_number(settled.position)
+            if at is not None:
+                self._sent.reported(settled.partition, at, settled.messages)
+        return done
 
     def _settled(
         self, checkpoints: Checkpoints, partition: Partition, messages: int, position: Position
     ) -> Settled:
+        at = sequence_number(position)
+        if at is not None:
+            self._sent.sending(partition, at, messages)
         try:
             stored = checkpoints.advance(self._held[partition], position)
         except TransientError:
             raise
         except ClearerError as error:
             return Settled(partition, 0, None, str(error))
-        return Settled(partition, messages if stored == position else 0, stored)
+        now = sequence_number(stored)
+        if stored == position or (now is not None and self._sent.is_own(partition, now)):
+            return Settled(partition, messages, position)
+        return Settled(partition, 0, stored)
 
     def close(self) -> None:
         """Close the connections."""

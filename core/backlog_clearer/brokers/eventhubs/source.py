@@ -45,6 +45,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     sequence_number,
 )
 from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.brokers.shared.sent import SentPositions
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.model import (
     Bound,
@@ -85,6 +86,7 @@ class EventHubsSource:
         self._kafka: KafkaEndpoint | None = None
         self._properties: dict[int, PartitionProperties] = {}  # at the survey
         self._by_number: set[Partition] = set()  # whose offsets the service refused to a lane
+        self._sent = SentPositions()
         self._gaps: set[tuple[Partition, int, int]] = set()  # events that did not arrive once
 
     @property
@@ -207,7 +209,7 @@ class EventHubsSource:
 
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """See `source.Source`."""
-        ledger = Ledger(self._options, self._opened(), claims, self._folder)
+        ledger = Ledger(self._options, self._opened(), claims, self._folder, self._sent)
         try:
             ledger.check()
         except ClearerError:
@@ -249,6 +251,10 @@ class EventHubsSource:
             incarnation = self._incarnation(item.created_ms)
             results.append(Remaining(partition, position, left, error, incarnation))
         return results
+
+    def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """By the positions sent, and those stored; see `source.Accountable`."""
+        return self._sent.unreported({p: sequence_number(at) for p, at in stored.items()})
 
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`."""

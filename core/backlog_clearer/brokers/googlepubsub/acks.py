@@ -92,6 +92,7 @@ class AckOutcome:
 
     confirmed: int = 0
     again: list[bytes] = field(default_factory=list)  # failed for now
+    unanswered: list[bytes] = field(default_factory=list)  # of these: may be acknowledged all the same
     lost: int = 0  # the lease was over: these messages will be delivered again
     transient: BrokerError | None = None
     refused: BrokerError | None = None
@@ -130,6 +131,7 @@ def sort_answers(answers: Sequence[Answer], call: Call) -> AckOutcome:
         outcome.again += ids
         if isinstance(failure, TransientError):
             outcome.transient = failure
+            outcome.unanswered += ids
         else:
             outcome.refused = failure
     return outcome

@@ -19,6 +19,7 @@ from google.pubsub_v1.types import StreamingPullRequest
 from backlog_clearer.brokers.googlepubsub.acks import (
     ACK_IDS,
     SERVICE,
+    Answer,
     Requests,
     Sent,
     await_answers,
@@ -61,6 +62,7 @@ class SharedLeases:
     unread: list[Batch] = field(default_factory=list)
     held: list[Batch] = field(default_factory=list)  # beyond the target: kept from being redelivered
     changed_at: datetime | None = None  # when a lane last acknowledged something
+    doubtful: set[bytes] = field(default_factory=set)  # may be acknowledged, and are not counted
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def leave(self, unread: list[Batch], held: list[Batch]) -> None:
@@ -74,6 +76,19 @@ class SharedLeases:
         with self.lock:
             unread, self.unread, held, self.held = self.unread, [], self.held, []
         return unread, held
+
+    def doubt(self, ids: Sequence[bytes]) -> None:
+        """Keep ids whose acknowledgement had no answer."""
+        with self.lock:
+            self.doubtful.update(ids)
+
+    def confirm(self, answers: Sequence[Answer]) -> None:
+        """Drop ids that were in doubt and are confirmed now."""
+        with self.lock:
+            if self.doubtful:
+                for ids, error in answers:
+                    if error is None:
+                        self.doubtful.difference_update(ids)
 
     def changed(self) -> None:
         """Note that something was acknowledged just now."""
@@ -271,7 +286,10 @@ class StreamLane:
         if not self._sent:
             return ()
         sent, self._sent = self._sent, []
-        outcome = sort_answers(await_answers(sent), self._requests.call("acknowledge"))
+        answers = await_answers(sent)
+        outcome = sort_answers(answers, self._requests.call("acknowledge"))
+        self._shared.confirm(answers)
+        self._shared.doubt(outcome.unanswered)
         if outcome.again:
             self._unsettled.append(Batch(outcome.again, 0, self._sent_at))
         if outcome.confirmed:
@@ -301,7 +319,8 @@ class StreamLane:
         with self._news:
             self._closed = True
             self._news.notify_all()
-        await_answers(self._sent)  # closing would cancel them
+        for ids, _ in await_answers(self._sent):  # closing would cancel them
+            self._shared.doubt(ids)  # no settle reports them
         self._outgoing.put(None)  # ends our side; responses under way still arrive
         self._reader.join(CLOSE_WAIT_S)
         self._call.cancel()

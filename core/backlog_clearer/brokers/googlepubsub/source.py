@@ -316,6 +316,11 @@ class PubSubSource:
             found.append(Remaining(partition, None, left, error, log))
         return found
 
+    def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """Unknown where an acknowledgement had no answer; see `source.Accountable`."""
+        del stored
+        return {self._partition: None} if self._shared.doubtful else {}
+
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`; asks nothing."""
         end = rfc3339(bound.until) if bound.until else ""

@@ -23,6 +23,7 @@ from backlog_clearer.brokers.iggy.positions import (
     beyond_end,
 )
 from backlog_clearer.brokers.iggy.wire import StoredOffset
+from backlog_clearer.brokers.shared.sent import SentPositions
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
@@ -115,6 +116,7 @@ class LaneTools:
     guard: LogGuard
     writer: OffsetWriter
     sizes: PollSizes
+    sent: SentPositions
     answer_s: float  # how long a lane's connection may be silent
 
 
@@ -313,6 +315,7 @@ class IggyLane:
         if not due:
             return ()
         done = []
+        settled: list[tuple[_Progress, int]] = []
         with self._tools.writer.writing():
             for progress, now, stored in self._looked(due):
                 try:
@@ -324,10 +327,13 @@ class IggyLane:
                 except BrokerError as error:
                     done.append(Settled(progress.partition, 0, None, str(error)))
                     continue
-                progress.count = 0
-                if progress.reached:
-                    self._claimed = [item for item in self._claimed if item is not progress]
+                settled.append((progress, messages))
                 done.append(Settled(progress.partition, messages, progress.next - 1))
+        for progress, messages in settled:  # now that all of them can be reported
+            self._tools.sent.reported(progress.partition, progress.next - 1, messages)
+            progress.count = 0
+        over = [progress for progress, _ in settled if progress.reached]
+        self._claimed = [item for item in self._claimed if item not in over]
         return done
 
     def _acknowledged(self, progress: _Progress, stored: int | None) -> int:
@@ -336,6 +342,7 @@ class IggyLane:
         # Messages that an earlier lane stored, and could not report, count now; those of others do not.
         if stored is not None and not self._tools.guard.is_own(progress.partition, stored):
             messages = min(messages, max(0, at - stored))
+        self._tools.sent.sending(progress.partition, at, messages)
         if at > (NOTHING if stored is None else stored):
             try:
                 self._tools.writer.store(progress.partition, at)

@@ -30,6 +30,7 @@ from backlog_clearer.brokers.iggy.positions import (
 from backlog_clearer.brokers.iggy.times import bound_notes, cut_partitions, stored_times
 from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
+from backlog_clearer.brokers.shared.sent import SentPositions
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.model import (
     Bound,
@@ -73,6 +74,7 @@ class IggySource:
         self._client = IggyCluster(options)
         self._logs = TopicLogs(self._client, options)
         self._guard = LogGuard()
+        self._sent = SentPositions()
         self._writer = OffsetWriter(self._client, options, self._logs, self._guard)
         self._sizes = PollSizes()
         self._kind = "consumer" if options.group_id is None else "group"
@@ -232,6 +234,7 @@ class IggySource:
             self._guard,
             self._writer,
             self._sizes,
+            self._sent,
             self._run.answer_seconds,
         )
         return IggyLane(self._options, claims, tools)
@@ -274,6 +277,10 @@ class IggySource:
                 " purged or created again."
             )
         return Remaining(partition, position, left, problem, log.incarnation)
+
+    def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """By the offsets sent, and those stored; see `source.Accountable`."""
+        return self._sent.unreported({p: as_offset_or_none(at) for p, at in stored.items()})
 
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`."""

@@ -9,7 +9,7 @@ belongs to one lane at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from backlog_clearer.brokers.kafka.figures import meddled, offset_of
@@ -33,6 +33,7 @@ def gone(partition: Partition) -> BrokerError:
 class Pending(NamedTuple):
     """A commit that was perhaps written, and was not reported: its answer was lost, or another failed."""
 
+    start: int  # the offset after which its messages lie
     offset: int
     messages: int
     read: ReadUpTo | None
@@ -64,6 +65,7 @@ class Incarnations:
         self.read: dict[Partition, ReadUpTo] = {}  # what was read and committed
         self.pending: dict[Partition, Pending] = {}  # commits that were not reported
         self.owed: dict[Partition, int] = {}  # messages of such commits that were written after all
+        self._late: dict[Partition, list[Pending]] = {}  # such commits that may still be written
         self._confirmed: dict[
             Partition, int
         ] = {}  # the leader epoch in which the log had what was read
@@ -87,22 +89,52 @@ class Incarnations:
         """Remember a claim's committed offset, unless a lane has moved it since."""
         self.committed.setdefault(claim.partition, offset_of(claim.state.position))
 
-    def written(self, partition: Partition, now: int | None) -> int:
+    def written(self, partition: Partition, now: int | None) -> Pending | None:
         """Whether a commit that was not reported was written, by the committed offset, `now`.
 
-        If so, its messages are owed: the next settle reports them. Returns how many were not acknowledged.
+        If so, its messages are owed: the next settle reports them. Returns a commit that was not written.
         """
         pending = self.pending.pop(partition, None)
         if pending is None:
-            return 0
+            return None
         if pending.offset != now:
-            return pending.messages
-        self.settled(partition, now, pending.read)
+            self._late.setdefault(partition, []).append(pending)
+            return pending
+        self.settled(partition, now, pending.messages, pending.read)
         self.owed[partition] = self.owed.get(partition, 0) + pending.messages
-        return 0
+        return None
 
-    def settled(self, partition: Partition, offset: int, read: ReadUpTo | None) -> None:
-        """Remember a committed offset, and up to which leader epoch the log was read for it."""
+    def unreported(self, stored: Mapping[Partition, int | None]) -> dict[Partition, int | None]:
+        """What commits that were not reported acknowledged, by the offsets committed now; None: unknown."""
+        found: dict[Partition, int | None] = dict(self.owed)
+        for partition in {*self.pending, *self._late}:
+            sent = [*self._late.get(partition, ()), *self._unanswered(partition)]
+            if not sent:
+                continue
+            owed, now = self.owed.get(partition, 0), stored.get(partition)
+            written = [each.messages for each in sent if each.offset == now]
+            if written:
+                found[partition] = owed + max(written)
+            elif partition in stored and (now is None or now <= sent[0].start):
+                found[partition] = owed
+            else:
+                found[partition] = None
+        return found
+
+    def _unanswered(self, partition: Partition) -> Sequence[Pending]:
+        return [self.pending[partition]] if partition in self.pending else []
+
+    def was_late(self, partition: Partition, start: int, now: int) -> bool:
+        """Whether a commit of messages after `start` to the offset `now` was taken for not written."""
+        return any((each.start, each.offset) == (start, now) for each in self._late.get(partition, ()))
+
+    def settled(self, partition: Partition, offset: int, messages: int, read: ReadUpTo | None) -> None:
+        """Remember a committed offset with its messages, and up to which leader epoch the log was read."""
+        self._late[partition] = [
+            each._replace(start=offset, messages=max(0, each.messages - messages))
+            for each in self._late.pop(partition, ())
+            if each.offset > offset
+        ]
         self.committed[partition] = offset
         if read is not None:
             self.read[partition] = read

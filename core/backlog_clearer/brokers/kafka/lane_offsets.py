@@ -70,8 +70,8 @@ class LaneOffsets:
         self._read = {p: logs.read[p] for p in self.at if p in logs.read}
         self._lowered = {partition for partition in self.at if partition in logs.beyond}
         self._counted: Counter[Partition] = Counter()
-        for partition in self.at:  # whether an earlier lane's commit was written is not known any more
-            logs.pending.pop(partition, None)
+        self._from = dict(self.at)  # the offset after which the messages counted lie
+        self._perhaps: set[Partition] = set()  # this lane's commits that were perhaps written
         self._moved: set[Partition] = set(self._lowered)
         self._ready: list[Advance] = []
         for partition, offset in self.at.items():
@@ -155,7 +155,11 @@ class LaneOffsets:
             return ()
         stored, unknown = stored_offsets.committed(self._moved)
         for partition in self._moved - unknown.keys():
-            self._counted[partition] += self._logs.written(partition, stored.get(partition))
+            again = self._logs.written(partition, stored.get(partition))
+            if again is not None and partition in self._perhaps:  # an earlier lane's is read again
+                self._counted[partition] += again.messages
+                self._from[partition] = again.start
+            self._perhaps.discard(partition)
         failures = self._failures(stored, unknown)
         passing = [each for each in failures.values() if isinstance(each, TransientError)]
         sound = [p for p in self._moved if p not in failures]
@@ -220,8 +224,10 @@ class LaneOffsets:
     def _report_later(self, outcomes: Mapping[Partition, Pending]) -> None:
         """Keep the messages of commits that were perhaps written; see `Incarnations.written`."""
         self._logs.pending.update(outcomes)
-        for partition in outcomes:
+        self._perhaps.update(outcomes)
+        for partition, outcome in outcomes.items():
             self._counted.pop(partition, None)
+            self._from[partition] = outcome.offset
 
     def _moves(self, partition: Partition, stored: Mapping[Partition, int]) -> bool:
         """Whether a commit moves a partition forward, or to the end from beyond it."""
@@ -231,12 +237,13 @@ class LaneOffsets:
     def _outcome(self, partition: Partition, now: int | None) -> Pending:
         """What a commit acknowledges of a partition whose committed offset is `now`."""
         offset, count = self.at[partition], self._counted.get(partition, 0)
-        known = self._logs.committed.get(partition)
-        overtaken = now is not None and (known is None or now > known)
-        if now is not None and overtaken and partition not in self._lowered:
+        start = self._from[partition]
+        others = now is not None and now > start and not self._logs.was_late(partition, start, now)
+        if now is not None and others and partition not in self._lowered:
             count = min(count, max(0, offset - now))
             offset = max(offset, now)
-        return Pending(offset, count, self._read.get(partition))
+            start = now
+        return Pending(start, offset, count, self._read.get(partition))
 
     def _settled(self, partition: Partition, outcome: Pending, late: int) -> Settled:
         """A partition that is committed; `late`: messages of commits that were not reported then."""
@@ -244,5 +251,6 @@ class LaneOffsets:
             self._lowered.discard(partition)
             self._logs.beyond.pop(partition, None)
         self._counted.pop(partition, None)
-        self._logs.settled(partition, outcome.offset, outcome.read)
+        self._from[partition] = outcome.offset
+        self._logs.settled(partition, outcome.offset, outcome.messages, outcome.read)
         return Settled(partition, outcome.messages + late, outcome.offset)

@@ -312,6 +312,10 @@ class KafkaSource:
             answers.append(Remaining(partition, state.position, left, text, incarnation))
         return answers
 
+    def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """By what commits were sent, and what is committed; see `source.Accountable`."""
+        return self._logs.unreported({p: offset_of(position) for p, position in stored.items()})
+
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """One ListOffsets request a leader; see `source.Bounded`."""
         return cuts(states, bound, self._admin.first_from)

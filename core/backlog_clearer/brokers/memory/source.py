@@ -359,6 +359,11 @@ class MemorySource:
             incarnation=log.incarnation,
         )
 
+    def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """Nothing: a settle that raises has stored nothing; see `source.Accountable`."""
+        del stored
+        return {}
+
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`."""
         self._ask("looking for a time")

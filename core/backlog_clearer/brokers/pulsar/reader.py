@@ -36,6 +36,8 @@ class Acknowledgements:
     lanes: int = 0  # open now
     gone: dict[Partition, int] = field(default_factory=dict)
     """Entries that were gone when their turn came, where they are read in order."""
+    unsure: set[Partition] = field(default_factory=set)
+    """Partitions of which an acknowledgement was perhaps sent, and was not counted."""
     unstored: dict[Partition, object] = field(default_factory=dict)
     """Partitions acknowledged since the broker is known to have stored it, with what it had stored last."""
 
@@ -286,7 +288,7 @@ class ClaimReader:
             at = self.target
         if at is None or at <= self.settled:
             return None
-        self.consumer.acknowledge(CUMULATIVE, [at])
+        self._send(CUMULATIVE, [at])
         self.settings.acknowledgements.reach(self.partition, at)
         self.settled, self.ready = at, None
         return Settled(self.partition, self._take_counted(), str(at))
@@ -295,10 +297,17 @@ class ClaimReader:
         if not self.runs:
             return None
         for start in range(0, len(self.runs), _ACKS):
-            self.consumer.acknowledge(INDIVIDUAL, self.runs[start : start + _ACKS])
+            self._send(INDIVIDUAL, self.runs[start : start + _ACKS])
         self.settings.acknowledgements.add(self.partition, self.runs)
         self.runs = []
         return Settled(self.partition, self._take_counted(), None)
+
+    def _send(self, kind: int, places: Sequence[Place]) -> None:
+        try:
+            self.consumer.acknowledge(kind, places)
+        except Exception:
+            self.settings.acknowledgements.unsure.add(self.partition)
+            raise
 
     def _take_counted(self) -> int:
         settled, self.counted = self.counted, 0

@@ -369,6 +369,11 @@ class PulsarSource:
             raise other
         return layout, origins.topic, None if new else self._expired(admin, partition)
 
+    def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """Unknown where an acknowledgement failed; see `source.Accountable`."""
+        del stored
+        return dict.fromkeys(self._acknowledgements.unsure)
+
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`: one request a partition for a time, none for a number of entries."""
         partitions = [state.partition for state in states]
