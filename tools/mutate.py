@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import io
 import multiprocessing
+import os
 import re
 import sys
 import time
@@ -29,6 +30,7 @@ TESTS = str(ROOT / "tests" / "brokers" / "test_memory.py")
 LIMIT_S = 15  # of one test; it ends a fault that hangs
 
 _QUIET = ("-x", "-q", "--no-header", "--noconftest", "-p", "no:cacheprovider", "-p", "no:warnings")
+_PLUGINS = ("-p", "pytest_timeout")  # only this one: to load others takes longer than most faults do
 
 
 class Verdict(NamedTuple):
@@ -78,7 +80,7 @@ def judge(mutation: Mutation) -> Verdict:
     except (ValueError, SyntaxError) as error:
         return Verdict(mutation, -1, 0.0, str(error))
     with redirect_stdout(output), redirect_stderr(output):
-        code = pytest.main([*_QUIET, "-o", f"timeout={LIMIT_S}", TESTS])
+        code = pytest.main([*_QUIET, *_PLUGINS, "-o", f"timeout={LIMIT_S}", TESTS])
     return Verdict(mutation, int(code), time.monotonic() - begun, output.getvalue())
 
 
@@ -86,10 +88,12 @@ def judge(mutation: Mutation) -> Verdict:
 @click.argument("text", default="")
 def main(text: str) -> None:
     """Run the suite with each mutation whose name contains TEXT."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     chosen = [each for each in MUTATIONS if text in each.name]
     begun = time.monotonic()
     missed = 0
-    with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
+    processes = 2 * (os.cpu_count() or 1)  # they wait most of the time
+    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
         for verdict in pool.imap(judge, chosen):
             missed += not verdict.caught
             click.echo(verdict.text)
