@@ -94,6 +94,15 @@ def _wrong_values() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{name}: file with NUL", configuration(**{name: f"${{file:/x\0{SECRET}}}"})
     yield "address with a login", configuration(bootstrap_servers=f"user:{SECRET}@b:9092")
     yield "address with a scheme", configuration(bootstrap_servers=f"SASL_SSL://u:{SECRET}@b:9092")
+    for url in (f"https://user:{SECRET}@h/", f"ftp://h/{SECRET}", f"https://h/ {SECRET}", SECRET):
+        yield f"notify: {url[:12]}", entry(notify=url)
+    yield "notify: variable of this name", entry(notify=f"${{env:{SECRET}}}")
+    yield "authorization without a URL", entry(notify_authorization=SECRET)
+    yield "authorization without TLS", entry(notify=f"http://h/{SECRET}", notify_authorization=SECRET)
+    yield (
+        "authorization of two lines",
+        entry(notify="https://h/x", notify_authorization=f"{SECRET}\n{SECRET}"),
+    )
     for place in places()[::4]:
         yield f"receipts in {place[:20]}", {**configuration(), "receipts": place}
 
@@ -232,5 +241,9 @@ ANYWHERE: list[list[str]] = [
     ["--receipt-dir", f"s3://key:{SECRET}@bucket/x"],
     ["--receipt-dir", f"${{file:{SECRET}}}"],
     ["--receipt-schemes", SECRET],
+    ["--notify", SECRET],
+    ["--notify", f"https://user:{SECRET}@127.0.0.1:1/x"],
+    ["--notify", f"http://127.0.0.1:1/{SECRET}", "--notify-authorization", f"{SECRET}\n"],
+    ["--notify-authorization", SECRET],
 ]
 """Arguments that make a call of any system wrong."""

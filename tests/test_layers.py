@@ -176,12 +176,12 @@ def test_cloud_functions_load_neither_click_nor_rich() -> None:
         " functions.answers, functions.job.main"
     )
     assert "backlog_clearer.fanout.dispatch" in loaded
-    unwanted = ("click", "rich", "backlog_clearer.cli")
+    unwanted = ("click", "rich", "backlog_clearer.cli", "prometheus_client")
     assert not {name for name in loaded if within(name, *unwanted) or of_broker_library(name)}
 
 
 def test_help_loads_only_what_it_needs() -> None:
-    """`cleaner.py SYSTEM --help` loads neither rich nor fsspec nor any broker's library."""
+    """`cleaner.py SYSTEM --help` loads no library of terminals, receipts, metrics or brokers."""
     loaded = loaded_by(
         "import contextlib, os, runpy, sys\n"
         "os._exit = sys.exit\n"
@@ -192,7 +192,8 @@ def test_help_loads_only_what_it_needs() -> None:
     )
     options = {system.options.partition(":")[0] for system in SYSTEMS.values()}
     assert {"backlog_clearer.cli.commands", *options} <= loaded
-    assert not {name for name in loaded if within(name, "rich", "fsspec") or of_broker_library(name)}
+    unwanted = ("rich", "fsspec", "prometheus_client")
+    assert not {name for name in loaded if within(name, *unwanted) or of_broker_library(name)}
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if within(name, "bench", "tests")])

@@ -32,7 +32,7 @@ import click
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import suggestion
 from backlog_clearer.registry import SYSTEMS, system
-from tools.generate import CLOUDS
+from tools.generate import CLOUDS, OTEL
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "core"
@@ -199,12 +199,12 @@ def build(platform: str, extras: Collection[str], out: Path) -> Path:
         stage = Path(folder)
         if platform == "gcp":
             add_code(stage, "gcp", ["main.py"])
-            add_wheels(stage, ["gcp", *extras])
+            add_wheels(stage, ["gcp", OTEL, *extras])
             archive = out / "backlog-clearer-gcp.zip"
             write_zip(stage, archive, zipfile.ZIP_STORED)  # wheels are compressed already
         elif platform == "azure":
             add_code(stage, "azure", ["function_app.py", "host.json"])
-            add_wheels(stage, ["azure", *extras])
+            add_wheels(stage, ["azure", OTEL, *extras])
             install(stage)
             archive = out / "backlog-clearer-azure.zip"
             write_zip(stage, archive, zipfile.ZIP_DEFLATED)
@@ -212,7 +212,7 @@ def build(platform: str, extras: Collection[str], out: Path) -> Path:
             add_code(stage, "job", ["Dockerfile"], source_root="core")
             for name in ("cleaner.py", "pyproject.toml", "README.md", "LICENSE"):
                 shutil.copyfile(ROOT / name, stage / name)
-            add_wheels(stage, extras)
+            add_wheels(stage, [OTEL, *extras])
             archive = out / "backlog-clearer-image.tar"
             write_tar(stage, archive)
     return archive

@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CLOUDS = ("gcp", "azure", "aws")
 """The extras of the platforms."""
 
+OTEL = "otel"
+"""The extra that sends metrics to OpenTelemetry; every bundle has it."""
+
 Systems: TypeAlias = Mapping[str, System]
 Rewriter: TypeAlias = Callable[[str, Systems], str]
 """Takes a file's text and the systems, and returns the text with its list of systems renewed."""
@@ -102,7 +105,7 @@ def _requirements(text: str, systems: Systems) -> str:
 
 
 def _dockerfile(text: str, systems: Systems) -> str:
-    return _replaced(_BUILD_ARGUMENT, f"ARG EXTRAS={','.join([*extras(systems), *CLOUDS])}", text)
+    return _replaced(_BUILD_ARGUMENT, f"ARG EXTRAS={','.join([*extras(systems), *CLOUDS, OTEL])}", text)
 
 
 def _validation(text: str, systems: Systems) -> str:

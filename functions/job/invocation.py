@@ -43,7 +43,7 @@ class Invocation:
     def arguments(self, values: Mapping[str, Any]) -> int:
         """Clear a slice; the platform retries it on exit code 1."""
         config = self._start()
-        ran = self._drain(config, request_of(values, self.environ))
+        ran = self._drain(config, request_of(values, self.environ), continues=False)
         if ran.follow_up is FollowUp.CONTINUE and ran.result.verdict is Verdict.UNPROVEN:
             return CLEARED  # done: another attempt could only wait
         if ran.follow_up is FollowUp.CONTINUE:  # that is another attempt here
@@ -87,10 +87,15 @@ class Invocation:
         self.config = load_config(self.environ)
         return self.config
 
-    def _drain(self, config: Config, request: Request) -> Ran:
+    def _drain(self, config: Config, request: Request, *, continues: bool = True) -> Ran:
         self.asked = request
         ran = drain_slice(
-            config, request, deadline_s=self.deadline_s, halt=self.halt, environ=self.environ
+            config,
+            request,
+            deadline_s=self.deadline_s,
+            halt=self.halt,
+            environ=self.environ,
+            continues=continues,
         )
         self.answer = ran.result.to_json()
         return ran

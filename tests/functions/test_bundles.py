@@ -69,7 +69,7 @@ def libraries_of_others(platform: str) -> set[str]:
         name: {str(canonicalize_name(Requirement(text).name)) for text in requirements}
         for name, requirements in generate.declared_extras().items()
     }
-    chosen = {"kafka", platform} & set(extras)
+    chosen = {"kafka", platform, generate.OTEL} & set(extras)
     library = ""
     needed_by: dict[str, set[str]] = {}
     for line in bundle.LOCK.read_text(encoding="utf-8").splitlines():
@@ -269,7 +269,7 @@ def test_the_lock_holds_what_pyproject_asks_for() -> None:
     locked = dict(name.split("==") for name in bundle.locked())
     asked = [Requirement(text) for text in importlib.metadata.requires(OWN) or []]
     extras = importlib.metadata.metadata(OWN).get_all("Provides-Extra") or []
-    assert {*generate.CLOUDS, *bundle.extras_of(None)} <= set(extras)
+    assert {*generate.CLOUDS, generate.OTEL, *bundle.extras_of(None)} <= set(extras)
     for each in asked:
         environments = [{**FOR_3_12, "extra": extra} for extra in ["", *extras]]
         if each.name == OWN:  # an extra that includes another one
@@ -280,7 +280,7 @@ def test_the_lock_holds_what_pyproject_asks_for() -> None:
 
 def test_the_lock_holds_nothing_else() -> None:
     """The lock holds what all extras need together, and nothing else."""
-    everything = [*generate.CLOUDS, *bundle.extras_of(None)]
+    everything = [*generate.CLOUDS, generate.OTEL, *bundle.extras_of(None)]
     assert set(bundle.needed(everything)) == set(bundle.locked())
 
 

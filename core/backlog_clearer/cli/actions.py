@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from backlog_clearer.cli.session import Session, session
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import reached
-from backlog_clearer.errors import UsageError
+from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.model import Mode, Recorded
@@ -27,8 +27,9 @@ from backlog_clearer.options.recorded import (
 )
 from backlog_clearer.options.run import RunOptions, Slice
 from backlog_clearer.registry import options_model
-from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job, reading_nothing
+from backlog_clearer.run.metering import clear_metered, status_metered
+from backlog_clearer.run.notify import announce_failure, announced
 from backlog_clearer.run.receipt import (
     Receipt,
     check_alike,
@@ -39,7 +40,6 @@ from backlog_clearer.run.receipt import (
     unsealed,
 )
 from backlog_clearer.run.restore import restore
-from backlog_clearer.run.status import status
 from backlog_clearer.text import listed
 
 
@@ -79,9 +79,13 @@ def _named_job(values: Mapping[str, Any]) -> Job:
 
 def _clear(opened: Session, job: Job) -> NoReturn:
     opened.check_consent(job, consumes=job.run.mode is Mode.CONSUME)
-    with opened.progress(lasting=not job.run.stop_when_empty) as observe, opened.connecting(job):
-        result = clear(job, opened.callbacks(observe), opened.halt)
-    opened.end(result, job)
+    try:
+        with opened.progress(lasting=not job.run.stop_when_empty) as observe, opened.connecting(job):
+            result = clear_metered(job, opened.callbacks(observe), opened.halt)
+    except ClearerError as error:
+        announce_failure(job, error)
+        raise
+    opened.end(announced(job, result), job)
 
 
 def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
@@ -93,7 +97,7 @@ def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
 
 def _look(opened: Session, job: Job) -> NoReturn:
     with opened.connecting(job):
-        result = status(job)
+        result = status_metered(job)
     opened.end(result)
 
 

@@ -94,7 +94,7 @@ def _system_command(name: str) -> click.Command:
 _CHANGING = (
     "workers", "batch_size", "stop_when_empty", "follow", "max_messages", "max_seconds", "max_rate",
     "stall_seconds", "max_retries", "quiet_seconds", "verify_seconds", "force", "new", "dry_run",
-    "receipt_dir", "receipt_schemes",
+    "receipt_dir", "receipt_schemes", "notify", "notify_authorization",
 )  # fmt: skip
 """Options of a run that mean nothing where nothing is changed."""
 

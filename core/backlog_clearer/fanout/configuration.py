@@ -70,6 +70,21 @@ class Backlog(BoundOptions):
         True, description="find out the age of the backlog, at one small request a partition"
     )
     force: bool = Field(False, description="proceed even if consumers are attached")
+    metrics_file: str | None = Field(
+        None,
+        min_length=1,
+        description="file for metrics as Prometheus' text format; a slice's has its index in its name",
+    )
+    notify: str | None = Field(
+        None,
+        min_length=1,
+        description="URL that the result of each run and slice is posted to; ${env:NAME} or ${file:PATH}",
+    )
+    notify_authorization: str | None = Field(
+        None,
+        min_length=1,
+        description="header Authorization of these posts, as in 'Bearer …'; ${env:NAME} or ${file:PATH}",
+    )
     max_slices: int = Field(32, ge=1, le=10_000, description="largest number of slices of a dispatch")
     messages_per_slice: int = Field(
         50_000_000, ge=1, description="backlog of one slice: a dispatch makes one more for each"
@@ -83,6 +98,11 @@ class Backlog(BoundOptions):
         if self.allowed_modes and self.mode not in self.allowed_modes:
             raise ValueError(f"mode {self.mode} is not among allowed_modes")
         return self
+
+    @property
+    def announcing(self) -> dict[str, str | None]:
+        """Where results are posted, as run options."""
+        return {"notify": self.notify, "notify_authorization": self.notify_authorization}
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -255,6 +275,8 @@ class Config(Options):
                 "ages": found.ages,
                 "max_rate": max_rate,
                 "force": found.force,
+                "metrics_file": found.metrics_file,
+                **found.announcing,
                 "stop_when_empty": True,
                 "verify_seconds": found.verify_seconds,
                 "slice": request.part,
@@ -321,7 +343,8 @@ def parse(value: Any, environ: Mapping[str, str] = os.environ) -> Config:
     for name, entry in value["backlogs"].items():
         try:
             found[name] = build(Backlog, entry if isinstance(entry, dict) else {})
-            build_options(options_model(found[name].system), found[name].options, environ=environ)
+            made = found[name]
+            build_options(options_model(made.system), made.options, made.announcing, environ=environ)
         except UsageError as error:
             faults += [f"backlog {name!r}: {line}" for line in str(error).splitlines()]
     try:

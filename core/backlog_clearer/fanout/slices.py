@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backlog_clearer.engine.drain import Halt
-from backlog_clearer.errors import UsageError
+from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Backlog, Config, Request
 from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
 from backlog_clearer.model import StopReason, StrEnum
-from backlog_clearer.run.clear import clear
+from backlog_clearer.run.metering import clear_metered
+from backlog_clearer.run.notify import announce_failure, announced
 from backlog_clearer.run.report import RunResult, Verdict
 from backlog_clearer.text import counted
 
@@ -60,19 +61,27 @@ def drain_slice(
     deadline_s: float | None,
     halt: Halt | None = None,
     environ: Mapping[str, str] = os.environ,
+    continues: bool = True,
 ) -> Ran:
     """Clear one slice, for `deadline_s` seconds of draining at most, and decide what has to follow.
 
-    Raises like `run.clear.clear`, and `UsageError` for a slice that is not one of its run: nothing was
-    changed then.
+    The result is posted where the configuration asks for that, unless `Ran.following` is put on a queue
+    (`continues`): the invocation that takes it is the one to post. Raises like `run.clear.clear`, and
+    `UsageError` for a slice that is not one of its run: nothing was changed then.
     """
     dispatched = read_dispatch(config.receipts, request.run_id) if request.run_id else None
     check_slice(dispatched, request)
     job = config.job(request, deadline_s=deadline_s, environ=environ)
     if dispatched is not None:
         job = replace(job, targets=dispatched.frozen_targets)
-    result = clear(job, halt=halt)
+    try:
+        result = clear_metered(job, halt=halt)
+    except ClearerError as error:
+        announce_failure(job, error)
+        raise
     follow_up, following = follow_up_of(request, config.backlog(request.backlog), result)
+    if following is None or not continues:
+        result = announced(job, result)
     if follow_up is not FollowUp.CLEARED:
         _LOG.log(_LEVELS.get(follow_up, logging.ERROR), "%s", summary(result, follow_up))
     return Ran(result, follow_up, following)

@@ -197,6 +197,11 @@ class SystemOptions(Options):
         """What is connected to, for people; '' where the system's name says it all."""
         return ""
 
+    @property
+    def consumer_name(self) -> str:
+        """The name that positions are stored under, a group's or a subscription's; '' where it is not known."""
+        return ""
+
     def withheld(self) -> tuple[str, ...]:
         """Options that were given and that a receipt does not keep: fields, and keys of settings."""
         kept = self.public()

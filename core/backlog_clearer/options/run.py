@@ -12,6 +12,7 @@ from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode, Partition
 from backlog_clearer.options.base import Names, PartitionNumbers
 from backlog_clearer.options.bounds import BOUNDS, BoundOptions
+from backlog_clearer.options.hooks import HeaderValue, HookUrl, is_confidential
 from backlog_clearer.options.places import checked_place, checked_schemes
 from backlog_clearer.options.rate import AHEAD_S, Rate, RateText, rate_of
 from backlog_clearer.text import listed, shown_value
@@ -122,6 +123,17 @@ class RunOptions(BoundOptions):
     receipt_schemes: Names = Field(
         (), description="further fsspec URL schemes that --receipt-dir may have, as in sftp"
     )
+    metrics_file: str | None = Field(
+        None,
+        min_length=1,
+        description="write metrics to this file while running and at the end, as Prometheus' text format",
+    )
+    notify: HookUrl | None = Field(
+        None, description="post the result to this URL at the end, as JSON; better as ${env:NAME}"
+    )
+    notify_authorization: HeaderValue | None = Field(
+        None, description="header Authorization of that post, as in 'Bearer …'; better as ${env:NAME}"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -141,6 +153,16 @@ class RunOptions(BoundOptions):
     def _options_agree(self) -> Self:
         if self.mode is Mode.SKIP and self.follow:
             raise ValueError("--follow has no meaning with --mode skip: a skip ends at once")
+        return self
+
+    @model_validator(mode="after")
+    def _authorization_is_kept_secret(self) -> Self:
+        if self.notify_authorization is None:
+            return self
+        if self.notify is None:
+            raise ValueError("--notify-authorization needs --notify")
+        if not is_confidential(self.notify):
+            raise ValueError("--notify-authorization is not sent without TLS: --notify needs https://")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from backlog_clearer.redaction.forms import Span
+from backlog_clearer.redaction.forms import Span, is_distinct
 
 _NAMES = (
     r"(?:password|passwd|passphrase|pwd|secret|token|assertion|(?<![a-z])sig(?:nature)?"
@@ -41,6 +41,8 @@ _STEMS = ("pass", "pwd", "secret", "token", "assertion", "sig", "key", "credenti
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _SECRET_KEY = re.compile(rf"(?i)[\w.-]*{_NAMES}")
+_LONG_PIECE = 16  # characters of a part of a URL that may be a token
+_SHORTEST_PATH = 8  # shorter ones, as "/hook", are in other texts, too
 _PEM_LINE = 16  # characters of a line that is a part of a key
 
 VARIABLE = re.compile(
@@ -48,6 +50,29 @@ VARIABLE = re.compile(
     r"|credentials?|_sas|_storage)"
 )
 """Names of environment variables that may hold a secret."""
+
+OTLP_HEADERS = re.compile(r"OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?HEADERS")
+"""Variables with headers for OpenTelemetry's collectors, as in `authorization=Bearer%20…,tenant=shop`."""
+
+OTLP_ENDPOINT = re.compile(r"OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?ENDPOINT")
+"""Variables with the address of such a collector."""
+
+
+def otlp_secrets(headers: str) -> list[str]:
+    """The values of such headers, encoded and decoded, and what follows a scheme such as Bearer in them."""
+    values = [pair.partition("=")[2].strip() for pair in headers.split(",")]
+    decoded = [unquote(value) for value in values]
+    logins = [login for value in decoded for login in value.split(" ", 1)[1:]]
+    return [value for value in (*values, *decoded, *logins) if value]
+
+
+def hook_secrets(url: str) -> list[str]:
+    """What of a webhook's URL may be secret: path and query, and each long part of them that is not a word."""
+    rest = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", "", url)
+    pieces = re.split(r"[/?&=#]", rest)
+    found = [piece for piece in pieces if len(piece) >= _LONG_PIECE and is_distinct(piece)]
+    paths = {rest, rest.partition("?")[0]}
+    return [*found, *(path for path in paths if len(path) >= _SHORTEST_PATH)]
 
 
 def sounds_secret(name: str) -> bool:

@@ -16,7 +16,16 @@ from types import TracebackType
 from typing import Any
 
 from backlog_clearer.redaction.forms import Forms, Span, forms_of
-from backlog_clearer.redaction.parts import VARIABLE, credentials, parts_in, secrets_in
+from backlog_clearer.redaction.parts import (
+    OTLP_ENDPOINT,
+    OTLP_HEADERS,
+    VARIABLE,
+    credentials,
+    hook_secrets,
+    otlp_secrets,
+    parts_in,
+    secrets_in,
+)
 
 MASK = "***"
 """What stands in a text instead of a secret."""
@@ -42,6 +51,12 @@ def remember_address(address: str) -> None:
     _keep(parts_in(address))
 
 
+def remember_hook(url: str) -> None:
+    """The same for a URL whose path or query may be the secret, as those of webhooks often are."""
+    remember_address(url)
+    _keep(hook_secrets(url))
+
+
 def _keep(found: Iterable[str]) -> None:
     with _lock:
         for secret in map(str.strip, found):  # a file may end with a line break
@@ -64,8 +79,10 @@ def remember_environment(environ: Mapping[str, str]) -> None:
     for name, value in environ.items():
         if VARIABLE.fullmatch(name) and not value.startswith(("/", "~", ".")):
             remember(value)
-        elif name.lower().endswith("_proxy"):
+        elif name.lower().endswith("_proxy") or OTLP_ENDPOINT.fullmatch(name):
             remember_address(value)
+        elif OTLP_HEADERS.fullmatch(name):
+            remember(*otlp_secrets(value))
 
 
 def forget_secrets() -> None:

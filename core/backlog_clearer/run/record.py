@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
 from backlog_clearer import __version__
 from backlog_clearer.engine.drain import Drain
-from backlog_clearer.errors import BrokerError, RefusedError
+from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Bound, Partition, PartitionState, Position, StopReason, Survey, Traits
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now
@@ -218,3 +218,17 @@ def complete(receipt: Receipt, result: RunResult) -> RunResult:
         note = f"The run is complete, but its receipt could not be completed: {error}"
         return result.model_copy(update={"notes": (*result.notes, note)})
     return result
+
+
+def annotated(result: RunResult, notes: Sequence[str]) -> RunResult:
+    """A result with further notes; its receipt gets them, too, where it can be stored again."""
+    if not notes:
+        return result
+    noted = result.model_copy(update={"notes": (*result.notes, *notes)})
+    if noted.receipt is None:
+        return noted
+    try:
+        stored = receipts.load(noted.receipt)
+    except (BrokerError, UsageError):
+        return noted
+    return complete(stored, noted)

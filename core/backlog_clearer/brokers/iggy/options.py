@@ -74,6 +74,11 @@ class IggyOptions(SystemOptions):
         return self
 
     @property
+    def consumer_name(self) -> str:
+        """See `SystemOptions`."""
+        return self.consumer
+
+    @property
     def place(self) -> str:
         """See `SystemOptions`."""
         return f"{self.host}:{self.port}"

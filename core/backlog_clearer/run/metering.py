@@ -1,0 +1,113 @@
+"""A run or a status whose metrics go where the job and the environment ask for.
+
+Workers are not touched: what a progress display reads is read once more, and written by other threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from backlog_clearer.engine.drain import Halt, Snapshot
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Callbacks, Job, now
+from backlog_clearer.run.metrics import Reading, broken_off, ended, looked_at, moved, planned
+from backlog_clearer.run.metrics_file import MetricsFile, checked_path
+from backlog_clearer.run.otel import collector_of
+from backlog_clearer.run.plan import Plan
+from backlog_clearer.run.record import annotated
+from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.status import status
+
+
+class Outlet(Protocol):
+    """A place that readings go to; none of its methods raises, and `show` takes no time."""
+
+    def start(self, reading: Reading) -> None:
+        """Begin, with the first reading."""
+
+    def show(self, reading: Reading) -> None:
+        """Take a newer reading."""
+
+    def finish(self, reading: Reading) -> str | None:
+        """Deliver the last reading, for seconds at most, and end; returns a note if that failed."""
+
+
+def outlets_of(job: Job) -> list[Outlet]:
+    """Where a job's metrics go; raises `UsageError` for a file that cannot be. A dry run has none."""
+    if job.run.dry_run:
+        return []
+    found: list[Outlet] = []
+    if job.run.metrics_file is not None:
+        found.append(MetricsFile(checked_path(job.run.metrics_file, job.run.slice)))
+    collector = collector_of(job, os.environ)
+    return found if collector is None else [*found, collector]
+
+
+def clear_metered(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None) -> RunResult:
+    """Like `run.clear.clear`, with metrics; raises `UsageError`, too, where they can go nowhere."""
+    outlets = outlets_of(job)
+    if not outlets:
+        return clear(job, callbacks, halt)
+    meter = _Meter(job, outlets)
+    try:
+        result = clear(job, meter.listening(callbacks or Callbacks()), halt)
+    except BaseException:
+        meter.end(None)
+        raise
+    return annotated(result, meter.end(result))
+
+
+def status_metered(job: Job) -> RunResult:
+    """Like `run.status.status`, with metrics; raises like `clear_metered`."""
+    outlets = outlets_of(job)
+    result = status(job)
+    reading = looked_at(job, result)
+    for outlet in outlets:
+        outlet.start(reading)
+    return annotated(result, _finished(outlets, reading))
+
+
+class _Meter:
+    """Follows one run, from the confirmation of its plan on."""
+
+    def __init__(self, job: Job, outlets: Sequence[Outlet]) -> None:
+        self._job = job
+        self._outlets = outlets
+        self._reading: Reading | None = None  # None: nothing has begun
+
+    def listening(self, callbacks: Callbacks) -> Callbacks:
+        """The callbacks of a run that this follows."""
+
+        def confirm(plan: Plan) -> bool:
+            confirmed = callbacks.confirm(plan)
+            if confirmed:
+                self._begin(planned(self._job, plan, now()))
+            return confirmed
+
+        def progress(seen: Snapshot) -> None:
+            callbacks.progress(seen)
+            if self._reading is not None:
+                self._reading = moved(self._reading, seen)
+                for outlet in self._outlets:
+                    outlet.show(self._reading)
+
+        return replace(callbacks, confirm=confirm, progress=progress)
+
+    def _begin(self, reading: Reading) -> None:
+        self._reading = reading
+        for outlet in self._outlets:
+            outlet.start(reading)
+
+    def end(self, result: RunResult | None) -> tuple[str, ...]:
+        """Deliver the last reading; notes on what failed. None: the run has no result."""
+        if self._reading is None:
+            return ()
+        found = broken_off(self._reading, now()) if result is None else ended(self._reading, result)
+        return _finished(self._outlets, found)
+
+
+def _finished(outlets: Sequence[Outlet], reading: Reading) -> tuple[str, ...]:
+    return tuple(note for outlet in outlets if (note := outlet.finish(reading)) is not None)
