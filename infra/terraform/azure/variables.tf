@@ -44,24 +44,27 @@ variable "tags" {
 variable "backlogs" {
   description = "The backlogs that may be cleared, by name: the same keys as in the bundle's configuration file (docs/jobs.md). Write a secret as $${env:NAME}, with NAME among `secrets`; in HCL that is \"$$$${env:NAME}\"."
   type = map(object({
-    system             = string
-    options            = map(string)
-    mode               = optional(string)
-    allowed_modes      = optional(list(string))
-    workers            = optional(number)
-    batch_size         = optional(number)
-    max_messages       = optional(number)
-    max_seconds        = optional(number)
-    until              = optional(string)
-    older_than         = optional(string)
-    keep_last          = optional(number)
-    ages               = optional(bool)
-    max_rate           = optional(string)
-    force              = optional(bool)
-    max_slices         = optional(number)
-    messages_per_slice = optional(number)
-    max_requeues       = optional(number)
-    verify_seconds     = optional(number)
+    system               = string
+    options              = map(string)
+    mode                 = optional(string)
+    allowed_modes        = optional(list(string))
+    workers              = optional(number)
+    batch_size           = optional(number)
+    max_messages         = optional(number)
+    max_seconds          = optional(number)
+    until                = optional(string)
+    older_than           = optional(string)
+    keep_last            = optional(number)
+    ages                 = optional(bool)
+    max_rate             = optional(string)
+    metrics_file         = optional(string)
+    notify               = optional(string)
+    notify_authorization = optional(string)
+    force                = optional(bool)
+    max_slices           = optional(number)
+    messages_per_slice   = optional(number)
+    max_requeues         = optional(number)
+    verify_seconds       = optional(number)
   }))
   nullable = false
 
@@ -108,7 +111,7 @@ variable "secrets" {
 
   validation {
     condition     = alltrue([for name in local.referenced_secrets : contains(keys(var.secrets), name)])
-    error_message = "every $${env:NAME} in a backlog's options needs an entry, as in secrets = { NAME = { key_vault_id = azurerm_key_vault.this.id, name = \"name-in-the-vault\" } }."
+    error_message = "every $${env:NAME} in a backlog's options, notify and notify_authorization needs an entry, as in secrets = { NAME = { key_vault_id = azurerm_key_vault.this.id, name = \"name-in-the-vault\" } }."
   }
 }
 

@@ -12,7 +12,7 @@ locals {
 
   referenced_secrets = toset(flatten([
     for backlog in var.backlogs : [
-      for value in values(backlog.options) : flatten(regexall("\\$\\{env:([^}]+)\\}", value))
+      for value in concat(values(backlog.options), compact([backlog.notify, backlog.notify_authorization])) : flatten(regexall("\\$\\{env:([^}]+)\\}", value))
     ]
   ]))
 

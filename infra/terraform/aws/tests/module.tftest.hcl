@@ -25,20 +25,23 @@ variables {
         "sasl.username"     = "$${env:KAFKA_USER}"
         "sasl.password"     = "$${env:KAFKA_PASSWORD}"
       }
-      mode               = "consume"
-      allowed_modes      = ["consume", "skip"]
-      workers            = 8
-      batch_size         = 1000
-      max_messages       = 5000000
-      max_seconds        = 1800.5
-      max_rate           = "50MB/s"
-      until              = "2026-11-01T00:00:00Z"
-      ages               = false
-      force              = false
-      max_slices         = 16
-      messages_per_slice = 1000000
-      max_requeues       = 3
-      verify_seconds     = 120.5
+      mode                 = "consume"
+      allowed_modes        = ["consume", "skip"]
+      workers              = 8
+      batch_size           = 1000
+      max_messages         = 5000000
+      max_seconds          = 1800.5
+      max_rate             = "50MB/s"
+      metrics_file         = "/metrics/orders.prom"
+      notify               = "https://hooks.example/orders"
+      notify_authorization = "Bearer $${env:KAFKA_PASSWORD}"
+      until                = "2026-11-01T00:00:00Z"
+      ages                 = false
+      force                = false
+      max_slices           = 16
+      messages_per_slice   = 1000000
+      max_requeues         = 3
+      verify_seconds       = 120.5
     }
     events = {
       system  = "kafka"

@@ -164,6 +164,19 @@ run "refused_7" {
   ]
 }
 
+run "refused_notify" {
+  command = plan
+
+  variables {
+    # secret of a notification without entry
+    backlogs = { orders = { system = "kafka", options = { bootstrap_servers = "broker:9093", topic = "orders", group_id = "billing" }, notify = "$${env:HOOK_URL}" } }
+  }
+
+  expect_failures = [
+    var.secrets,
+  ]
+}
+
 run "refused_8" {
   command = plan
 

@@ -172,22 +172,25 @@ run "every_key_of_a_backlog" {
   variables {
     backlogs = {
       orders = {
-        system             = "kafka"
-        options            = { bootstrap_servers = "broker:9093", topic = "orders", group_id = "billing", "sasl.password" = "$${env:KAFKA_PASSWORD}" }
-        mode               = "consume"
-        allowed_modes      = ["consume", "skip"]
-        workers            = 8
-        batch_size         = 5000
-        max_messages       = 1000000000
-        max_seconds        = 1200
-        max_rate           = "50MB/s"
-        until              = "2026-11-01T00:00:00Z"
-        ages               = false
-        force              = true
-        max_slices         = 16
-        messages_per_slice = 20000000
-        max_requeues       = 3
-        verify_seconds     = 120.5
+        system               = "kafka"
+        options              = { bootstrap_servers = "broker:9093", topic = "orders", group_id = "billing", "sasl.password" = "$${env:KAFKA_PASSWORD}" }
+        mode                 = "consume"
+        allowed_modes        = ["consume", "skip"]
+        workers              = 8
+        batch_size           = 5000
+        max_messages         = 1000000000
+        max_seconds          = 1200
+        max_rate             = "50MB/s"
+        metrics_file         = "/metrics/orders.prom"
+        notify               = "https://hooks.example/orders"
+        notify_authorization = "Bearer $${env:KAFKA_PASSWORD}"
+        until                = "2026-11-01T00:00:00Z"
+        ages                 = false
+        force                = true
+        max_slices           = 16
+        messages_per_slice   = 20000000
+        max_requeues         = 3
+        verify_seconds       = 120.5
       }
       older = {
         system     = "kafka"
