@@ -141,7 +141,7 @@ class Metric(NamedTuple):
     state: str | None = None  # the value of that label where it is one of several states
 
 
-class Sample(NamedTuple):
+class Measured(NamedTuple):
     """The value of a metric at one moment."""
 
     metric: Metric
@@ -297,7 +297,7 @@ METRICS = (
 """All metrics; one with several states has an entry for each."""
 
 
-def samples(reading: Reading, now: datetime) -> Iterator[Sample]:
+def samples(reading: Reading, now: datetime) -> Iterator[Measured]:
     """The values of a reading; those of one metric follow each other."""
     for metric in METRICS:
         value = metric.value(reading, now)
@@ -305,4 +305,4 @@ def samples(reading: Reading, now: datetime) -> Iterator[Sample]:
             labels = reading.labels
             if metric.label is not None:
                 labels[metric.label] = metric.state or reading.unit
-            yield Sample(metric, labels, value)
+            yield Measured(metric, labels, value)
