@@ -7,7 +7,8 @@ import json
 import logging
 import time
 import urllib.parse
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field, SecretStr
@@ -15,7 +16,7 @@ from pydantic import Field, SecretStr
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource
 from backlog_clearer.errors import BrokerError
-from backlog_clearer.model import Partition
+from backlog_clearer.model import Found, Listing, Partition
 from backlog_clearer.options.base import Name, Names, SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import System
@@ -32,11 +33,16 @@ SYSTEM = System(
     "tests.memory_system:MemoryOptions",
     "tests.memory_system:open_source",
     None,
+    clears="a group",
+    lister="tests.memory_system:list_groups",
+    list_options="tests.memory_system:MemoryListOptions",
 )
 
 
 class MemoryOptions(SystemOptions):
     """How to reach a group in memory."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("group_id",)
 
     topic: str = Field(description="topic to clear")
     group_id: Name = Field(description="group whose backlog is cleared")
@@ -52,6 +58,23 @@ class MemoryOptions(SystemOptions):
     @classmethod
     def hidden(cls) -> frozenset[str]:
         return frozenset({"settings"})
+
+
+class MemoryListOptions(SystemOptions):
+    """The groups on the reference broker."""
+
+    topic: str = Field("", description="only groups on this topic")
+    matching: str = Field("*", description="only such groups")
+
+
+def list_groups(options: SystemOptions) -> Listing:
+    """The groups that have a position; see `registry.Lister`."""
+    assert isinstance(options, MemoryListOptions)
+    stored: dict[tuple[str, str], None] = {}
+    for group, partition in sorted(BROKER.positions):
+        if fnmatchcase(group, options.matching) and options.topic in ("", partition.topic):
+            stored[group, partition.topic] = None
+    return Listing("memory", "messages", tuple(Found(g, None, (t,), None, None) for g, t in stored))
 
 
 def reset() -> MemoryBroker:

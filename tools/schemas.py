@@ -14,6 +14,7 @@ from backlog_clearer.run.kept import KeptReceipts
 from backlog_clearer.run.listing import ListResult
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.run.several import SeveralResult
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schema"
 
@@ -26,6 +27,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "run": RunStatus,
     "receipts": KeptReceipts,
     "list": ListResult,
+    "several": SeveralResult,
 }
 
 

@@ -332,3 +332,4 @@ class Listing:
     unit: str  # of their backlogs, in the plural
     found: tuple[Found, ...]
     notes: tuple[str, ...] = ()
+    complete: bool = True  # False: a note states what is missing

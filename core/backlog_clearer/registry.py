@@ -253,6 +253,12 @@ def list_options(name: str) -> type[SystemOptions]:
     return cast("type[SystemOptions]", _loaded(name, entry.list_options))
 
 
+def list_only(name: str) -> tuple[str, ...]:
+    """Options that only a system's list has, and that say where to look; raises like `list_options`."""
+    known = {*options_model(name).model_fields, "matching"}
+    return tuple(field for field in list_options(name).model_fields if field not in known)
+
+
 def list_subscriptions(name: str, options: SystemOptions) -> Listing:
     """The subscriptions of a system; raises like `list_options`, and whatever the lister raises."""
     list_options(name)

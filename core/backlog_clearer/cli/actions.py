@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
 from backlog_clearer.cli.session import Session, session
+from backlog_clearer.cli.several import clear_all, look_at_all
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import reached
 from backlog_clearer.errors import ClearerError, UsageError
@@ -40,6 +41,13 @@ from backlog_clearer.run.receipt import (
     unsealed,
 )
 from backlog_clearer.run.restore import restore
+from backlog_clearer.run.selection import (
+    Naming,
+    Selected,
+    naming_of,
+    reading_all_nothing,
+    select,
+)
 from backlog_clearer.text import listed
 
 
@@ -52,29 +60,42 @@ class _Part(Options):
 def clear_system(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
     """`SYSTEM`: clear the backlog of a subscription."""
     with session(talk) as opened:
-        options, run = build_options(options_model(system), *_layers(values))
+        layers = _layers(values)
+        naming = naming_of(system, *layers)
+        if naming is not None:
+            _clear_named(opened, naming)
+        options, run = build_options(options_model(system), *layers)
         _clear(opened, Job(system, options, run))
 
 
 def clear_named(talk: Talk, values: dict[str, Any]) -> NoReturn:
     """`run NAME`: clear a backlog that the configuration names."""
     with session(talk) as opened:
-        job = _named_job(values)
-        _clear(opened, reading_nothing(job) if values.get("dry_run") else job)
+        config, request = load_config(), _request(values)
+        dry_run = bool(values.get("dry_run"))
+        naming = config.naming(request)
+        if naming is not None:
+            _clear_named(opened, naming, request.run_id, dry_run=dry_run)
+        job = config.job(request)
+        _clear(opened, reading_nothing(job) if dry_run else job)
 
 
 def show_named_status(talk: Talk, values: dict[str, Any]) -> NoReturn:
     """`status NAME`: show a backlog that the configuration names, and change nothing."""
     with session(talk) as opened:
-        _look(opened, _named_job(values))
+        config, request = load_config(), _request(values)
+        naming = config.naming(request)
+        if naming is not None:
+            _look_named(opened, naming)
+        _look(opened, config.job(request))
 
 
-def _named_job(values: Mapping[str, Any]) -> Job:
+def _request(values: Mapping[str, Any]) -> Request:
     given = {key: value for key, value in values.items() if value is not None and key != "dry_run"}
     if "slice" in given and "total" not in given:
         part = build(_Part, {"slice": given["slice"]}).slice
         given.update(slice=part.index, total=part.total)
-    return load_config().job(build(Request, given))
+    return build(Request, given)
 
 
 def _clear(opened: Session, job: Job) -> NoReturn:
@@ -88,10 +109,51 @@ def _clear(opened: Session, job: Job) -> NoReturn:
     opened.end(announced(job, result), job)
 
 
+def _clear_named(
+    opened: Session, naming: Naming, run_id: str | None = None, *, dry_run: bool = False
+) -> NoReturn:
+    """Clear the subscriptions that a call names in one of the other ways."""
+    selected = _selected(opened, naming, run_id, dry_run=dry_run, changes=True)
+    job = selected.members[0].job
+    if selected.single and job is not None:
+        _clear(opened, job)
+    clear_all(opened, selected)
+
+
+def _look_named(opened: Session, naming: Naming) -> NoReturn:
+    selected = _selected(opened, naming)
+    job = selected.members[0].job
+    if selected.single and job is not None:
+        _look(opened, job)
+    look_at_all(opened, selected)
+
+
+def _selected(
+    opened: Session,
+    naming: Naming,
+    run_id: str | None = None,
+    *,
+    dry_run: bool = False,
+    changes: bool = False,
+) -> Selected:
+    """The subscriptions, after what can be checked before anything is connected."""
+    probe = naming.job()
+    if changes:  # names that only the broker knows are to be seen before they are cleared
+        consumes = probe.run.mode is Mode.CONSUME and not naming.lists
+        opened.check_consent(reading_nothing(probe) if dry_run else probe, consumes=consumes)
+    with opened.connecting(probe):
+        selected = select(naming, run_id)
+    return reading_all_nothing(selected) if dry_run else selected
+
+
 def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
     """`status SYSTEM`: show the backlog of a subscription and change nothing."""
     with session(talk) as opened:
-        options, run = build_options(options_model(system), *_layers(values))
+        layers = _layers(values)
+        naming = naming_of(system, *layers)
+        if naming is not None:
+            _look_named(opened, naming)
+        options, run = build_options(options_model(system), *layers)
         _look(opened, Job(system, options, run))
 
 

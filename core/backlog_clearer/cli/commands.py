@@ -18,6 +18,7 @@ from backlog_clearer.cli.list_command import LIST_HELP, list_command
 from backlog_clearer.cli.program import INSTALLED, program
 from backlog_clearer.cli.receipt_commands import receipts_group
 from backlog_clearer.cli.restore_command import RestoreCommand
+from backlog_clearer.cli.selecting import system_options
 from backlog_clearer.cli.streams import guard, unwritten
 from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, talk_of
 from backlog_clearer.cli.wrong_use import show_failure, show_wrong_use
@@ -25,7 +26,6 @@ from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request, load_config
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.redaction.redact import redact_crashes
-from backlog_clearer.registry import options_model
 
 
 class _Systems(flags.NearestNames):
@@ -69,7 +69,7 @@ def _broken_command(name: str, error: UsageError) -> click.Command:
 def _system_params(name: str) -> list[click.Parameter]:
     """Every flag of clearing a system."""
     return [
-        *flags.options_of(options_model(name)),
+        *system_options(name),
         *flags.options_of(RunOptions),
         CONFIG,
         *FLAGS,

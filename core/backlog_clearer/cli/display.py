@@ -63,7 +63,7 @@ def width_of(console: Console) -> int | None:
     return console.width if console.is_terminal else None
 
 
-def _print_table(
+def print_table(
     console: Console, lines: Sequence[str], errors: Sequence[tuple[object, str | None]]
 ) -> None:
     """A table, and the errors of its rows below it."""
@@ -82,7 +82,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     verb = {Action.RESTORE: "Restore", Action.STATUS: "Status of"}.get(plan.action, "Clear")
     print_line(console, f"{verb} {plan.subscription}", "bold")
     if plan.rows:
-        _print_table(console, plan_table(plan, width_of(console)), _errors(plan.rows))
+        print_table(console, plan_table(plan, width_of(console)), _errors(plan.rows))
     print_line(
         console, f"Backlog: {amount(total_known(item.backlog for item in plan.rows), plan.unit)}"
     )
@@ -117,7 +117,7 @@ def _show_status(console: Console, result: RunResult) -> None:
     print_line(console, result.subscription, "bold")
     if result.partitions:
         rows = result.partitions
-        _print_table(console, status_table(result, width_of(console)), _errors(rows))
+        print_table(console, status_table(result, width_of(console)), _errors(rows))
     print_line(console, f"Backlog: {amount(result.totals.backlog, result.unit)}")
     if (oldest := result.totals.oldest) is not None:
         age = age_text(result.finished_at - oldest)
@@ -131,7 +131,7 @@ def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str,
     totals = result.totals
     troubled = [item for item in result.partitions if item.error or item.verified is not True]
     if troubled:
-        _print_table(console, outcome_table(troubled, width_of(console)), _errors(troubled))
+        print_table(console, outcome_table(troubled, width_of(console)), _errors(troubled))
     left = "Backlog" if result.action is Action.RESTORE else "Remaining"
     lines = {left: amount(totals.remaining, result.unit)}
     if totals.unacknowledged:
@@ -146,16 +146,20 @@ def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str,
         lines["Waited for proof"] = f"{result.waited_seconds:.0f} s"
     if result.receipt:
         lines["Receipt"] = result.receipt
-        if result.changed and any(
-            can_be_restored(item.before, item.undo) for item in result.partitions
-        ):
+        if undoable(result):
             lines.update(undo)
-    print_line(console, sentence(result), _style(result.verdict))
+    print_line(console, sentence(result), style_of(result.verdict))
     for name, text in lines.items():
         print_line(console, f"{name}: {text}")
 
 
-def _style(verdict: Verdict | None) -> str:
+def undoable(result: RunResult) -> bool:
+    """Whether `restore` has something to bring back."""
+    return result.changed and any(can_be_restored(item.before, item.undo) for item in result.partitions)
+
+
+def style_of(verdict: Verdict | None) -> str:
+    """How a verdict is printed."""
     return _STYLES.get(verdict, "bold red") if verdict else "bold"
 
 
@@ -164,11 +168,11 @@ def show_run(console: Console, run: RunStatus) -> None:
     others = [item for item in run.slices if item.state is not State.CLEARED]
     if others:
         lines = slices_table(others, width_of(console))
-        _print_table(console, lines, [(item.slice, item.error) for item in others])
+        print_table(console, lines, [(item.slice, item.error) for item in others])
     if any(item.since for item in others):
         show_notes(console, [NO_RESULT])
     counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
-    print_line(console, f"{_RUNS[run.verdict]}: {counts}", _style(run.verdict))
+    print_line(console, f"{_RUNS[run.verdict]}: {counts}", style_of(run.verdict))
     so_far = "unknown"
     if run.gone is not None:
         total = amount(run.total, run.unit) if run.unit else figure(run.total)

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 import click
+from rich.console import Console
 
 from backlog_clearer.cli import display
 from backlog_clearer.cli.progress import Countdown, Observe, show_progress
@@ -26,6 +27,7 @@ from backlog_clearer.redaction.redact import redact_logs, remember_environment
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.report import RunResult, failure_json
+from backlog_clearer.run.several import SeveralPlan
 from backlog_clearer.run.verdict import EXIT_NOT_DONE, EXIT_WRONG_USE, exit_code
 from backlog_clearer.text import listed
 
@@ -85,17 +87,25 @@ class Session:
 
     def show(self, plan: Plan) -> None:
         """Show a plan; on stdout where it is the result."""
-        self._shown = True
-        if (self.asks or not self.talk.quiet) and not (self.talk.json and plan.dry_run):
+        if self.shows(plan):
             self._noted = plan.notes
-            display.show_plan(display.console_for() if plan.dry_run else self.console, plan)
+            display.show_plan(self.console_of(plan), plan)
+
+    def shows(self, plan: Plan | SeveralPlan) -> bool:
+        """Whether a plan is to be shown, now that it is there."""
+        self._shown = True
+        return (self.asks or not self.talk.quiet) and not (self.talk.json and plan.dry_run)
+
+    def console_of(self, plan: Plan | SeveralPlan) -> Console:
+        """Where a plan is shown: on stdout where it is the result."""
+        return display.console_for() if plan.dry_run else self.console
 
     def check_consent(self, job: Job, *, consumes: bool) -> None:
         """Before anything is connected: a script needs --yes to change positions without reading messages."""
         if not (consumes or job.run.dry_run or self.talk.yes or self.asks):
             raise UsageError("Without a terminal to ask for confirmation, this needs --yes.")
 
-    def confirm(self, plan: Plan) -> bool:
+    def confirm(self, plan: Plan | SeveralPlan) -> bool:
         """Ask at a terminal."""
         consumes = plan.mode is Mode.CONSUME  # None: a restore
         if self.asks and not click.confirm("Continue?", err=True):
@@ -141,7 +151,7 @@ class Session:
         elif isinstance(result, RunStatus):
             display.show_run(display.console_for(), result)
         else:
-            display.show_result(display.console_for(), result, self._undo(result, job))
+            display.show_result(display.console_for(), result, self.undo(result, job))
             if result.verdict is not None:  # a status has shown its notes, and so has a dry run
                 new = [note for note in result.notes if note not in self._noted]
                 display.show_notes(display.console_for(), new)
@@ -156,7 +166,7 @@ class Session:
             display.print_line(self.console, f"Error: {lost}", "red")
         sys.exit(EXIT_NOT_DONE if lost and shows and not code else code)
 
-    def _undo(self, result: RunResult, job: Job | None) -> list[tuple[str, str]]:
+    def undo(self, result: RunResult, job: Job | None) -> list[tuple[str, str]]:
         """The lines about the undo."""
         if job is None or result.receipt is None:
             return []

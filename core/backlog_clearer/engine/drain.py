@@ -43,6 +43,12 @@ class Halt:
         self.signalled = True
         self.event.set()
 
+    def renew(self) -> None:
+        """Make it usable for another drain: the end of one has set its event. A signal stays."""
+        self.event = threading.Event()
+        if self.signalled:  # also one that came between the two lines
+            self.event.set()
+
 
 @dataclass(frozen=True, slots=True)
 class Drained:

@@ -36,6 +36,7 @@ from backlog_clearer.options.run import Slice
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import check_run_id
+from backlog_clearer.run.selection import Naming, naming_of
 from backlog_clearer.text import listed, parsed_json, shown_path
 
 VARIABLE = "BACKLOG_CLEARER_CONFIG"
@@ -247,6 +248,33 @@ class Config(Options):
         `deadline_s` is the time that the platform leaves, in seconds; the lowest limit holds.
         """
         found = self.backlog(request.backlog)
+        values = self._run_values(request, found, deadline_s)
+        naming = naming_of(found.system, found.options, values, environ=environ)
+        if naming is None:
+            options, run = build_options(
+                options_model(found.system), found.options, values, environ=environ
+            )
+            job = Job(found.system, options, run)
+        elif naming.settled:
+            job = naming.job(naming.names[0])
+        else:
+            raise UsageError(
+                f"Backlog {request.backlog!r} names several subscriptions. Only the command line clears"
+                " these (run NAME): for functions and jobs, configure one backlog for each. One name with"
+                " a comma in it is written as a list of one name."
+            )
+        job = replace(job, deadline_s=deadline_s, only_verify=request.verify)
+        return job if request.run_id is None else replace(job, run_id=request.run_id)
+
+    def naming(self, request: Request, *, environ: Mapping[str, str] = os.environ) -> Naming | None:
+        """How a request's backlog names several subscriptions; None: it is one. Raises like `job`."""
+        found = self.backlog(request.backlog)
+        values = self._run_values(request, found, None)
+        naming = naming_of(found.system, found.options, values, environ=environ)
+        return None if naming is None or naming.settled else naming
+
+    def _run_values(self, request: Request, found: Backlog, deadline_s: float | None) -> dict[str, Any]:
+        """The options of a run, within the configured limits; raises `UsageError`."""
         if request.mode is not None and request.mode not in found.modes:
             raise UsageError(
                 f"Backlog {request.backlog!r} may only be cleared by {' or '.join(found.modes)}."
@@ -262,31 +290,24 @@ class Config(Options):
             max_rate = lower_rate(request.max_rate, found.max_rate)
         except ValueError as error:
             raise UsageError(f"max_rate {error}.") from None
-        options, run = build_options(
-            options_model(found.system),
-            found.options,
-            {
-                "mode": request.mode or found.mode,
-                "workers": found.workers,
-                "batch_size": found.batch_size,
-                "max_messages": request.max_messages or found.max_messages,
-                "max_seconds": min(seconds, default=None),
-                **_bound(request, found, datetime.now(timezone.utc)),
-                "ages": found.ages,
-                "max_rate": max_rate,
-                "force": found.force,
-                "metrics_file": found.metrics_file,
-                **found.announcing,
-                "stop_when_empty": True,
-                "verify_seconds": found.verify_seconds,
-                "slice": request.part,
-                "receipt_dir": self.receipts,
-                "receipt_schemes": self.receipt_schemes,
-            },
-            environ=environ,
-        )
-        job = Job(found.system, options, run, deadline_s=deadline_s, only_verify=request.verify)
-        return job if request.run_id is None else replace(job, run_id=request.run_id)
+        return {
+            "mode": request.mode or found.mode,
+            "workers": found.workers,
+            "batch_size": found.batch_size,
+            "max_messages": request.max_messages or found.max_messages,
+            "max_seconds": min(seconds, default=None),
+            **_bound(request, found, datetime.now(timezone.utc)),
+            "ages": found.ages,
+            "max_rate": max_rate,
+            "force": found.force,
+            "metrics_file": found.metrics_file,
+            **found.announcing,
+            "stop_when_empty": True,
+            "verify_seconds": found.verify_seconds,
+            "slice": request.part,
+            "receipt_dir": self.receipts,
+            "receipt_schemes": self.receipt_schemes,
+        }
 
 
 def load_config(environ: Mapping[str, str] = os.environ) -> Config:
@@ -334,6 +355,14 @@ def _in_file(name: str) -> str:
     )
 
 
+def _check_options(found: Backlog, environ: Mapping[str, str]) -> None:
+    naming = naming_of(found.system, found.options, environ=environ)
+    if naming is None:
+        build_options(options_model(found.system), found.options, environ=environ)
+    else:
+        naming.job()
+
+
 def parse(value: Any, environ: Mapping[str, str] = os.environ) -> Config:
     """A configuration from its JSON value; raises like `load_config`."""
     if not isinstance(value, dict) or not isinstance(value.get("backlogs"), dict):
@@ -343,8 +372,7 @@ def parse(value: Any, environ: Mapping[str, str] = os.environ) -> Config:
     for name, entry in value["backlogs"].items():
         try:
             found[name] = build(Backlog, entry if isinstance(entry, dict) else {})
-            made = found[name]
-            build_options(options_model(made.system), made.options, made.announcing, environ=environ)
+            _check_options(found[name], environ)
         except UsageError as error:
             faults += [f"backlog {name!r}: {line}" for line in str(error).splitlines()]
     try:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -148,6 +148,12 @@ class SystemOptions(Options):
     The value of a field of type `SecretStr` never reaches a receipt, a result or a log; where it was
     given as a reference, the receipt keeps the reference.
     """
+
+    NAMES: ClassVar[tuple[str, ...]] = ()
+    """Fields that name the subscription, of which a call may give several names; see `run.selection`."""
+
+    COMMAS: ClassVar[bool] = True
+    """Whether the system allows commas in such a name."""
 
     _references: dict[str, Any] = PrivateAttr(default_factory=dict)
 

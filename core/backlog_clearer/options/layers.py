@@ -61,18 +61,23 @@ def _no_setting(text: str, known: Sequence[str]) -> UsageError:
 
 
 def build_options(
-    model: type[SystemOptions], *layers: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+    model: type[SystemOptions],
+    *layers: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    exact: Mapping[str, Any] | None = None,
 ) -> tuple[SystemOptions, RunOptions]:
     """Options of a system and of the run from layers of values, the last of which wins.
 
     A value of None in a layer means "not given". Keys may be spelled with '-' or '_'; dotted keys
-    are the client library's settings. Raises `UsageError` listing every fault at once.
+    are the client library's settings. `exact` are values that win, and in which nothing is a reference:
+    names that a broker reported. Raises `UsageError` listing every fault at once.
     """
     given = merged_layers(model, *layers)
     resolved = {
         name: resolve_references(value, environ, "-X" if name == SETTINGS else flag(name))
         for name, value in given.items()
     }
+    resolved.update(exact or {})
     options, faults = _try(model, resolved)
     run, more = _try(RunOptions, resolved)
     if options is None or run is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from backlog_clearer.engine.drain import Drain, Drained, Halt, drain
 from backlog_clearer.errors import BrokerError, ClearerError
@@ -22,7 +22,7 @@ from backlog_clearer.run.attempts import (
 )
 from backlog_clearer.run.growth import Growth
 from backlog_clearer.run.job import Callbacks, Job, now, opened
-from backlog_clearer.run.plan import claim, cost, notes_for
+from backlog_clearer.run.plan import Plan, claim, cost, notes_for
 from backlog_clearer.run.proof import Patience, patience_for
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.record import Change, Record, change_of, complete
@@ -47,6 +47,32 @@ def clear(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None
 
 def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> RunResult:
     """Like `clear`, on a source that is open already."""
+    ready = prepare(source, job)
+    record = ready.record
+    if record.path is None:
+        callbacks.show(ready.plan)
+        return record.result(record.rows, verdict=None)
+    receipt = record.begin(record.path, ready.plan, callbacks)
+    return verified(carry_out(ready, receipt, callbacks, halt), callbacks, halt)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A clear up to its plan: nothing is stored yet."""
+
+    source: Source
+    record: Record
+    plan: Plan
+    claims: list[Claim]
+    earlier: list[Receipt]  # of this run's earlier attempts
+    skipped: bool  # an earlier attempt has skipped, which is not repeated
+    frozen: bool  # the run has targets
+    share: bool  # of partitions that other slices have, too
+    begun: float  # by the monotonic clock
+
+
+def prepare(source: Source, job: Job) -> Prepared:
+    """Survey and plan; changes nothing. Raises like `clear`."""
     run = job.run
     started_at, begun = now(), time.monotonic()
     survey, states = chosen(source, run)
@@ -80,22 +106,35 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
         sequence=sequence,
     )
     plan = record.plan(cost(claims, run, survey, source.traits.unit))
-    if record.path is None:
-        callbacks.show(plan)
-        return record.result(record.rows, verdict=None)
-    receipt = record.begin(record.path, plan, callbacks)
+    return Prepared(source, record, plan, claims, earlier, skipped, frozen, share, begun)
 
-    undo = () if skipped or job.only_verify else _prepared(source, record, receipt, claims)
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A clear after its change, which is not verified yet."""
+
+    ready: Prepared
+    drained: Drain
+    growth: Growth
+    untouched: frozenset[Partition]  # certainly not changed
+    undo: tuple[str, ...]  # what is to be known about the undo
+
+
+def carry_out(ready: Prepared, receipt: Receipt, callbacks: Callbacks, halt: Halt) -> Carried:
+    """Carry out a plan whose receipt is stored; raises like `Source.prepare_undo`, with nothing changed."""
+    source, record, claims = ready.source, ready.record, ready.claims
+    job, run = record.job, record.job.run
+    undo = () if ready.skipped or job.only_verify else _prepared(source, record, receipt, claims)
     growth = Growth(source, record, receipt)
     untouched: frozenset[Partition] = frozenset()
     if job.only_verify:
         drained = Drain(StopReason.EMPTY, 0.0, 0, 0)
-    elif skipped:
-        drained = repeated_skip(job, earlier)
+    elif ready.skipped:
+        drained = repeated_skip(job, ready.earlier)
     elif run.mode is Mode.SKIP:
         drained, untouched = _skip(source, claims)
     else:
-        grow = None if frozen else growth.join
+        grow = None if ready.frozen else growth.join
         drained = drain(
             source,
             claims,
@@ -103,32 +142,39 @@ def clear_source(source: Source, job: Job, callbacks: Callbacks, halt: Halt) -> 
             halt=halt,
             observe=callbacks.progress,
             grow=grow,
-            figures=not share,
+            figures=not ready.share,
         )
+    return Carried(ready, drained, growth, untouched, undo)
 
-    record = growth.record
+
+def verified(carried: Carried, callbacks: Callbacks, halt: Halt) -> RunResult:
+    """Verify a change by the broker's figures, and complete its receipt."""
+    ready, drained, growth = carried.ready, carried.drained, carried.growth
+    source, record, share = ready.source, growth.record, ready.share
+    job, run = record.job, record.job.run
     talk = replace(callbacks, halted=lambda: halt.signalled or callbacks.halted())
-    elapsed_s = time.monotonic() - begun
+    elapsed_s = time.monotonic() - ready.begun
     patience = patience_for(job, source.traits, talk, drained.reason, elapsed_s, share=share)
     if share and not proves(run):
         patience = Patience(0.0, talk)
     rows = cleared_rows(
         source,
-        (*claims, *drained.joined),
+        (*ready.claims, *drained.joined),
         record.states,
         record.rows,
         drained=drained,
         patience=patience,
         share=share,
     )
-    added = growth.notes() if frozen and any(item.remaining is not None for item in rows) else ()
-    notes = (*undo, *drained.notes, *added, *difference(source.traits, run.mode, rows))
+    figures = any(item.remaining is not None for item in rows)
+    added = growth.notes() if ready.frozen and figures else ()
+    notes = (*carried.undo, *drained.notes, *added, *difference(source.traits, run.mode, rows))
     verdict = judge_clear(rows, drained.reason, counts_only=source.traits.counts_only)
     result = record.result(
         rows,
         verdict=verdict,
         change=change_of(drained, patience.waited_s),
-        untouched=untouched,
+        untouched=carried.untouched,
         notes=notes,
     )
     return complete(growth.receipt, result)

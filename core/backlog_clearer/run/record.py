@@ -93,31 +93,36 @@ class Record:
         Raises `BrokerError` if the receipt cannot be stored, `RefusedError` if it is not confirmed; the
         receipt then records that.
         """
-        receipt = self.receipt()
-        receipts.save(receipt, path)
+        receipt = self.stored(path)
         try:
             callbacks.show(plan)
             confirmed = callbacks.confirm(plan)
         except BaseException:  # an interrupt, too
-            self._decline(receipt)
+            self.end_unbegun(receipt, StopReason.DECLINED)
             raise
         if not confirmed:
-            self._decline(receipt)
+            self.end_unbegun(receipt, StopReason.DECLINED)
             raise RefusedError(
                 f"Not confirmed; nothing was changed. The receipt at {path} records that it was declined."
             )
         return receipt
 
-    def _decline(self, receipt: Receipt) -> None:
-        """Complete a receipt: its run was not confirmed, and nothing of it began."""
+    def stored(self, path: str) -> Receipt:
+        """Store the receipt; raises `BrokerError` if that fails."""
+        receipt = self.receipt()
+        receipts.save(receipt, path)
+        return receipt
+
+    def end_unbegun(self, receipt: Receipt, reason: StopReason) -> RunResult:
+        """Complete a receipt: nothing of its run began, for this reason."""
         clears = self.action is Action.CLEAR
         result = self.result(
             self.rows,
             verdict=Verdict.NOT_CLEARED if clears else Verdict.NOT_RESTORED,
-            change=Change(0.0, StopReason.DECLINED),
+            change=Change(0.0, reason),
             untouched=frozenset(item.id for item in self.rows),
         )
-        complete(receipt, result)
+        return complete(receipt, result)
 
     def receipt(self) -> Receipt:
         """The receipt of this run, without its result."""

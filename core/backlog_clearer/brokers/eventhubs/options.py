@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -52,6 +53,9 @@ class CheckpointFormat(StrEnum):
 
 class EventHubsOptions(SystemOptions):
     """One consumer group of one Event Hub."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("consumer_group",)
+    COMMAS: ClassVar[bool] = False
 
     connection_string: SecretStr | None = Field(
         None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -16,6 +17,9 @@ _FULL_NAME = re.compile(r"projects/([^/]+)/subscriptions/([^/]+)")
 
 class PubSubOptions(SystemOptions):
     """One subscription, and how it may be undone."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("subscription_id",)
+    COMMAS: ClassVar[bool] = False
 
     project_id: str | None = Field(
         None, description="project of the subscription; not needed where its full name is given"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
@@ -13,6 +15,8 @@ _MAX_NAME_BYTES = 255
 
 class IggyOptions(SystemOptions):
     """A consumer's or a group's offsets on one topic."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("consumer_id", "group_id")
 
     host: str = Field("127.0.0.1", min_length=1, description="address of the server")
     port: int = Field(8090, ge=1, le=65535, description="its TCP port")

@@ -67,7 +67,7 @@ def list_groups(options: SystemOptions) -> Listing:
             f"The backlog of {counted(others, 'group')} of other kinds (share, streams) is unknown."
         )
     place = f"Kafka at {','.join(options.bootstrap_servers)}"
-    return Listing(place, "offsets", tuple(listed), tuple(notes))
+    return Listing(place, "offsets", tuple(listed), tuple(notes), complete=not silent)
 
 
 def _found(name: str, kind: str, group: _Group | None, ends: Figures, members: int | None) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -72,6 +72,8 @@ class Reader(StrEnum):
 
 class KafkaOptions(SystemOptions):
     """One consumer group on one or more topics."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("group_id",)
 
     bootstrap_servers: Names = Field(
         description="brokers to ask first, comma-separated HOST:PORT", min_length=1

@@ -50,7 +50,7 @@ def list_pulsar(options: SystemOptions) -> Listing:
     if topics and len(notes) == len(topics):
         raise next(answer for answer in answers if isinstance(answer, ClearerError))
     found = [_found(name, topic, each) for (name, topic), each in sorted(parts.items())]
-    return Listing(place, "entries", tuple(found), tuple(notes))
+    return Listing(place, "entries", tuple(found), tuple(notes), complete=not notes)
 
 
 def _topics(admin: Admin, options: PulsarListOptions) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
@@ -57,6 +57,8 @@ def _path_of(value: object) -> object:
 
 class PulsarOptions(SystemOptions):
     """One subscription of one topic, partitioned or not."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("subscription",)
 
     service_url: str = Field(
         description="pulsar://HOST:6650 or pulsar+ssl://HOST:6651, or HOST:PORT,HOST:PORT for several"
