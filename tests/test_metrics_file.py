@@ -20,6 +20,8 @@ from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, parse_request
 from backlog_clearer.model import Partition
+from backlog_clearer.options.layers import build_options
+from backlog_clearer.registry import options_model
 from backlog_clearer.run import metrics, metrics_file
 from backlog_clearer.testing.support import wait_until
 from functions.job import main as job
@@ -178,6 +180,10 @@ def test_a_write_that_fails_is_a_note(broker: MemoryBroker, monkeypatch: pytest.
     assert json.loads(Path(result["receipt"]).read_text())["result"]["notes"] == result["notes"]
     assert done.stderr.count("The metrics cannot be written") == 1
     assert stored(broker) == [1000] * 3
+    assert (
+        call("restore", result["receipt"], "--yes").exit_code == 0
+    )  # its checksum is that of the note, too
+    assert stored(broker) == [None] * 3
 
 
 def test_a_file_system_that_hangs_does_not_keep_a_run(
@@ -273,3 +279,28 @@ def test_the_page_names_every_metric() -> None:
         names = (metric.prometheus and f"{metric.prometheus}{ending}", metric.opentelemetry)
         assert not [name for name in names if name and f"`{name}`" not in page]
         assert metric.state is None or f"`{metric.state}`" in page
+
+
+@pytest.mark.parametrize(
+    ("system", "given", "name"),
+    [
+        ("kafka", {"bootstrap_servers": "b:1", "topic": "t", "group_id": "g"}, "g"),
+        (
+            "pulsar",
+            {"service_url": "pulsar://b:6650", "topic": "persistent://a/b/t", "subscription": "s"},
+            "s",
+        ),
+        ("googlepubsub", {"project_id": "p", "subscription_id": "s"}, "s"),
+        (
+            "eventhubs",
+            {"fully_qualified_namespace": "n", "eventhub_name": "e", "consumer_group": "c"},
+            "c",
+        ),
+        ("iggy", {"stream_id": "s", "topic_id": "t", "group_id": "g"}, "g"),
+        ("iggy", {"stream_id": "s", "topic_id": "t", "consumer_id": "7"}, "7"),
+    ],
+)
+def test_each_system_names_its_consumer(system: str, given: dict[str, str], name: str) -> None:
+    """The label `subscription` is the name under which a system stores positions."""
+    options, _ = build_options(options_model(system), given)
+    assert options.consumer_name == name

@@ -182,10 +182,13 @@ def test_secrets_of_the_environment_are_known_by_their_names() -> None:
             "HTTPS_PROXY": "http://u:pr0xy-pw@proxy:1",
             "GOOGLE_APPLICATION_CREDENTIALS": "/etc/key-42.json",
             "HOME": "/home/user-1",
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20c0llector%2Fpw,x-tenant=t3nant-47",
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "https://u:endp0int-pw@collector:4318",
         }
     )
     text = "wJalr/K7MDENG Zm9vYmFyYmF6 pr0xy-pw /etc/key-42.json /home/user-1"
     assert redacted(text) == "*** *** *** /etc/key-42.json /home/user-1"
+    assert redacted("c0llector/pw c0llector%2Fpw t3nant-47 endp0int-pw") == "*** *** *** ***"
 
 
 def test_errors_and_log_records_have_no_secret(caplog: pytest.LogCaptureFixture) -> None:

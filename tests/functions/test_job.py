@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from functions.job.main import arguments
 from tests.brokers.kafka_embedded import embedded
 from tests.command import Ran, cleaner, ended, job_started
 from tests.functions.deployed import Deployed
+from tests.test_notify import webhook
 
 __all__ = ["embedded"]
 
@@ -126,6 +128,31 @@ def test_the_command_line_takes_the_same_configuration(deployed: Image) -> None:
     """`cleaner.py run NAME` clears what the configuration names."""
     ran = cleaner("run", "orders", env={"BACKLOG_CLEARER_CONFIG": str(deployed.config)})
     assert (ran.code, deployed.left()) == (0, 0), ran.stderr
+
+
+def test_a_job_leaves_metrics_and_posts_its_result(embedded: Judge, tmp_path: Path) -> None:
+    """A process on Kafka: its file, its collector and its hook have the same figures as its result."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra otel")
+    collecting: Any = importlib.import_module("tests.test_metrics_otel").collector
+    path = str(tmp_path / "orders.prom")
+    image = Image(embedded, tmp_path, each=EACH, metrics_file=path, notify="${env:HOOK_URL}")
+    with webhook() as hook, collecting() as (received, port):
+        otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+        ran = image.run({"HOOK_URL": hook.url, **otel}, "--backlog", "orders")
+    assert (ran.code, image.left()) == (0, 0), ran.stderr
+    assert hook.posts == [ran.result]
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    labels = f'subscription="{image.group}",system="kafka",topic="{image.topic}"'
+    totals = ran.result["totals"]
+    assert totals["messages"] == PARTITIONS * EACH
+    assert f"backlog_clearer_messages_total{{{labels}}} {totals['messages']}.0" in lines
+    assert f"backlog_clearer_received_bytes_total{{{labels}}} {float(totals['bytes'])}" in lines
+    (resource,) = received.exports[-1].resource_metrics
+    sums = {each.name: each.sum for each in resource.scope_metrics[0].metrics if each.HasField("sum")}
+    (point,) = sums["backlog_clearer.messages"].data_points
+    assert point.as_int == totals["messages"]
+    attributes = {each.key: each.value.string_value for each in point.attributes}
+    assert attributes == {"system": "kafka", "topic": image.topic, "subscription": image.group}
 
 
 def test_a_limit_asks_for_no_retry(embedded: Judge, tmp_path: Path) -> None:

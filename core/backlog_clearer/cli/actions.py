@@ -104,8 +104,10 @@ def _clear(opened: Session, job: Job) -> NoReturn:
         with opened.progress(lasting=not job.run.stop_when_empty) as observe, opened.connecting(job):
             result = clear_metered(job, opened.callbacks(observe), opened.halt)
     except ClearerError as error:
+        opened.posting()
         announce_failure(job, error)
         raise
+    opened.posting()
     opened.end(announced(job, result), job)
 
 

@@ -113,6 +113,10 @@ class Session:
         self._changing = "acknowledging what was read" if consumes else "writing the positions"
         return True
 
+    def posting(self) -> None:
+        """Beginning now, an interrupt waits only for the post of the result."""
+        self._changing = "posting the result"
+
     def listen(self) -> None:
         """Handle SIGINT, SIGTERM and SIGHUP: the first ends the run in order, the second one at once.
 

@@ -94,13 +94,13 @@ class MetricsFile:
             self._last.wait(EVERY_S)
 
     def _write(self, reading: Reading) -> None:
-        from prometheus_client import write_to_textfile  # noqa: PLC0415 only where it is asked for
-
         try:
+            from prometheus_client import write_to_textfile  # noqa: PLC0415 only where it is asked for
+
             write_to_textfile(self._path, _Collected(reading))
             self._fault = None
-        except (OSError, ValueError) as error:  # ValueError: a name that is not text
-            self._fault = getattr(error, "strerror", None) or type(error).__name__
+        except (OSError, ValueError, ImportError) as error:  # ValueError: a name that is not text
+            self._fault = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             if not self._warned:
                 self._warned = True
                 _LOG.warning("The metrics cannot be written to %s: %s", self._path, self._fault)
