@@ -360,6 +360,17 @@ def test_a_slice_that_is_continued_posts_at_its_end(
     assert stored(broker) != [1000] * 3
 
 
+def test_of_several_subscriptions_each_posts_its_own(broker: MemoryBroker, hook: Hook) -> None:
+    """The result of the one that was cleared, and the error of the one that was refused."""
+    broker.members["live"] = ("consumer-1",)
+    done = call("memory", "--topic", "orders", "--group-id", "billing,live", *DONE, hook.url)
+    assert done.exit_code == 1
+    cleared, refused = hook.posts
+    assert (cleared["verdict"], stored(broker)) == ("cleared", [1000] * 3)
+    assert (refused["kind"], "1 consumer attached" in refused["error"]) == ("RefusedError", True)
+    assert refused["run_id"].split(".")[0] == cleared["run_id"].split(".")[0]
+
+
 def test_faults_of_a_hook_are_found_when_the_configuration_is_read(
     broker: MemoryBroker, hook: Hook
 ) -> None:

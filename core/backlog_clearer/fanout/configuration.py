@@ -356,9 +356,9 @@ def _in_file(name: str) -> str:
 
 
 def _check_options(found: Backlog, environ: Mapping[str, str]) -> None:
-    naming = naming_of(found.system, found.options, environ=environ)
+    naming = naming_of(found.system, found.options, found.announcing, environ=environ)
     if naming is None:
-        build_options(options_model(found.system), found.options, environ=environ)
+        build_options(options_model(found.system), found.options, found.announcing, environ=environ)
     else:
         naming.job()
 
