@@ -1,14 +1,9 @@
 """The command line of a checkout; once installed, it is the command `backlog-clearer`."""
 
-import signal
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the modules below are loaded
-
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "core"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "core"))  # noqa: PTH118, PTH120 pathlib loads slowly
 from backlog_clearer.__main__ import main  # found only now
 
 main()

@@ -233,7 +233,6 @@ class PubSubSystem(System):
     """The test server; an emulator takes no login, so no secret is planted."""
 
     name = "googlepubsub (stand-in)"
-    shows_position = False
     settle_s = 11.0  # leases of 10 s
 
     def __init__(self, server: PubSubServer) -> None:

@@ -50,9 +50,6 @@ class System(ABC):
     name: str
     secret: str = ""
     variants: Sequence[str] = ("",)
-    shows_position: bool = (
-        True  # the broker shows what was acknowledged, so that lost answers can be counted
-    )
     settle_s: float = 0.0  # after a killed process, until its messages are delivered again
 
     @property

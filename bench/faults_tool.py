@@ -169,12 +169,11 @@ class Try:
         counted = totals.get("messages")
         whole = sum(self.before.values())
 
-        unknown = 0 if self.system.shows_position else totals.get("unacknowledged", 0)
+        beyond = whole if totals.get("at_least") else 0  # what may be moved and not counted
 
         def agrees(left: Mapping[int, int]) -> bool:
             moved = whole - sum(left.values())
-            most = whole if totals.get("at_least") else counted + unknown if counted else unknown
-            return counted is None or counted <= moved <= most
+            return counted is None or counted <= moved <= counted + beyond
 
         left = self.backlog.left()
         until = time.monotonic() + _SETTLED_S

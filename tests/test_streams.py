@@ -176,38 +176,3 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
         stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert json.loads(stdout)["verdict"] == "cleared"
-
-
-@pytest.mark.parametrize(
-    ("module", "number"),
-    [
-        ("click", signal.SIGINT),
-        ("rich.console", signal.SIGINT),
-        ("pydantic", signal.SIGTERM),
-        ("backlog_clearer.cli.actions", signal.SIGHUP),
-    ],
-)
-def test_a_signal_while_modules_load_leaves_no_traceback(
-    tmp_path: Path, module: str, number: signal.Signals
-) -> None:
-    """A signal in the first moments ends the command by that signal, without a word and without a change."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        "class Finder:\n"
-        "    @staticmethod\n"
-        "    def find_spec(name, path=None, target=None):\n"
-        f"        if name == {module!r}:\n"
-        f"            os.kill(os.getpid(), {int(number)})\n"
-        "sys.meta_path.insert(0, Finder)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "cleaner.py"), "status", "kafka", "--bootstrap-servers", "b:1"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{MODULE_PATH}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")

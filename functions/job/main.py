@@ -12,6 +12,11 @@ attempt cannot help; 3: ended at a limit, no other attempt is wanted.
 
 from __future__ import annotations
 
+from backlog_clearer.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals(json=True)  # before everything below is loaded
+
 import argparse
 import logging
 import os

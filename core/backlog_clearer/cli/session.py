@@ -19,6 +19,7 @@ from backlog_clearer.cli.progress import Countdown, Observe, show_progress
 from backlog_clearer.cli.streams import unwritten
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import undo_line, undo_variables
+from backlog_clearer.early import INTERRUPTED
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, RefusedError, UsageError
 from backlog_clearer.fanout.run_status import RunStatus, run_exit_code
@@ -211,7 +212,7 @@ def session(talk: Talk) -> Iterator[Session]:
     except ClearerError as error:
         opened.fail(error)
     except (KeyboardInterrupt, click.Abort):
-        opened.fail(RefusedError("Interrupted; nothing was changed."))
+        opened.fail(RefusedError(INTERRUPTED))
     except Exception as error:  # a fault of this program: its traceback follows on stderr
         if talk.json:
             text = f"{type(error).__name__}, which was not expected; stderr has its traceback"

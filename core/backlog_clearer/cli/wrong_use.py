@@ -6,20 +6,10 @@ from collections.abc import Sequence
 
 import click
 
+from backlog_clearer.early import wants_json
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.options.base import option_suggestion
 from backlog_clearer.text import shown_name, shown_path
-
-
-def wants_json(args: Sequence[str]) -> bool:
-    """Whether the arguments of a call, which may not be valid, ask for JSON."""
-    chosen = "text"
-    for index, arg in enumerate(args):
-        if arg == "--output" and index + 1 < len(args):
-            chosen = args[index + 1]
-        elif arg.startswith("--output="):
-            chosen = arg.partition("=")[2]
-    return chosen == "json"
 
 
 def worded(error: click.ClickException, args: Sequence[str]) -> str:
@@ -71,6 +61,6 @@ def show_failure(error: ClearerError, args: Sequence[str]) -> None:
     """Print why nothing was done: on stderr, and as an object on stdout where JSON is asked for."""
     from backlog_clearer.run.report import failure_json
 
-    if wants_json(args):
+    if wants_json(list(args)):
         click.echo(failure_json(error))
     click.echo(f"Error: {error}", err=True)
