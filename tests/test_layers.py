@@ -30,13 +30,15 @@ MAY_IMPORT = {
     "options": {"errors", "model", "text", "redaction"},
     "source": GROUND,
     "brokers": GROUND | {"source"},
-    "registry": GROUND | {"source"},
+    "guard": GROUND | {"source"},
+    "registry": GROUND | {"source", "guard"},
     "engine": GROUND | {"source"},
     "run": GROUND | {"source", "registry", "engine"},
     "fanout": GROUND | {"source", "registry", "engine", "run"},
-    "cli": GROUND | {"source", "registry", "engine", "run", "fanout"},
+    "cli": GROUND | {"source", "registry", "engine", "run", "fanout", "early"},
+    "early": set[str](),
     "ending": set[str](),
-    "__main__": {"cli", "ending"},
+    "__main__": {"cli", "early", "ending"},
     "testing": GROUND | {"source", "registry", "engine", "run", "brokers"},
 }
 """What each part of the package may import of the others."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.guard import guarded_call, guarded_source
 from backlog_clearer.model import Listing
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
@@ -264,18 +265,24 @@ def list_subscriptions(name: str, options: SystemOptions) -> Listing:
     list_options(name)
     entry = system(name)
     lister = cast("Lister", _loaded(name, entry.lister or "", entry.extra))
-    return lister(options)
+    listing: Listing = guarded_call(lister, _place(name, options), "listing")(options)
+    return listing
 
 
 def open_source(name: str, options: SystemOptions, run: RunOptions, run_id: str) -> Source:
     """Open a system's source.
 
     Raises `UsageError` with the command that installs the library if it is missing, and whatever
-    the adapter raises.
+    the adapter raises. The methods of the source, and of its lanes, raise no errors but ours.
     """
     entry = system(name)
     opener = cast("Opener", _loaded(name, entry.opener, entry.extra))
-    return opener(options, run, run_id)
+    return guarded_source(opener(options, run, run_id), _place(name, options))
+
+
+def _place(name: str, options: SystemOptions) -> str:
+    """What is connected to, for errors."""
+    return f"{name} at {options.place}" if options.place else name
 
 
 def install_command(extra: str, distribution: str = DISTRIBUTION) -> str:
