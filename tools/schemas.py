@@ -15,6 +15,7 @@ from backlog_clearer.run.listing import ListResult
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.several import SeveralResult
+from backlog_clearer.run.watch import WatchedBacklog
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schema"
 
@@ -28,6 +29,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "receipts": KeptReceipts,
     "list": ListResult,
     "several": SeveralResult,
+    "watch": WatchedBacklog,
 }
 
 

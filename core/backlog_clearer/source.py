@@ -269,3 +269,17 @@ class Keeping(Protocol):
         One `Outcome` for each, with an `error` where it could not be deleted; what does not exist (any more)
         is no error. Deletes nothing that was not made for this subscription. Called without a survey.
         """
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A source whose positions can be counted between; optional for adapters.
+
+    Without it, `status --watch` shows how fast a backlog grows or shrinks, but not arrival and drain apart.
+    """
+
+    def between(self, partition: Partition, first: Position, last: Position) -> int | None:
+        """How much lies between two positions of one log, in `Traits.unit`; below 0 where `last` is earlier.
+
+        None where it is not known. Asks the broker nothing; the last survey's figures may be used.
+        """

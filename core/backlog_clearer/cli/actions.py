@@ -13,6 +13,7 @@ from backlog_clearer.cli.session import Session, session
 from backlog_clearer.cli.several import clear_all, look_at_all
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import reached
+from backlog_clearer.cli.watch import watch_status
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
@@ -82,12 +83,13 @@ def clear_named(talk: Talk, values: dict[str, Any]) -> NoReturn:
 
 def show_named_status(talk: Talk, values: dict[str, Any]) -> NoReturn:
     """`status NAME`: show a backlog that the configuration names, and change nothing."""
+    every_s = values.pop("watch", None)
     with session(talk) as opened:
         config, request = load_config(), _request(values)
         naming = config.naming(request)
         if naming is not None:
-            _look_named(opened, naming)
-        _look(opened, config.job(request))
+            _look_named(opened, naming, every_s)
+        _look(opened, config.job(request), every_s)
 
 
 def _request(values: Mapping[str, Any]) -> Request:
@@ -122,11 +124,13 @@ def _clear_named(
     clear_all(opened, selected)
 
 
-def _look_named(opened: Session, naming: Naming) -> NoReturn:
+def _look_named(opened: Session, naming: Naming, every_s: float | None) -> NoReturn:
     selected = _selected(opened, naming)
     job = selected.members[0].job
     if selected.single and job is not None:
-        _look(opened, job)
+        _look(opened, job, every_s)
+    if every_s is not None:
+        raise UsageError("--watch looks at one subscription: name only one of them.")
     look_at_all(opened, selected)
 
 
@@ -150,16 +154,19 @@ def _selected(
 
 def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
     """`status SYSTEM`: show the backlog of a subscription and change nothing."""
+    every_s = values.pop("watch", None)
     with session(talk) as opened:
         layers = _layers(values)
         naming = naming_of(system, *layers)
         if naming is not None:
-            _look_named(opened, naming)
+            _look_named(opened, naming, every_s)
         options, run = build_options(options_model(system), *layers)
-        _look(opened, Job(system, options, run))
+        _look(opened, Job(system, options, run), every_s)
 
 
-def _look(opened: Session, job: Job) -> NoReturn:
+def _look(opened: Session, job: Job, every_s: float | None) -> NoReturn:
+    if every_s is not None:
+        watch_status(opened, job, every_s)
     with opened.connecting(job):
         result = status_metered(job)
     opened.end(result)

@@ -20,7 +20,7 @@ from backlog_clearer.cli.receipt_commands import receipts_group
 from backlog_clearer.cli.restore_command import RestoreCommand
 from backlog_clearer.cli.selecting import system_options
 from backlog_clearer.cli.streams import guard, unwritten
-from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, talk_of
+from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, WATCH, talk_of
 from backlog_clearer.cli.wrong_use import show_failure, show_wrong_use
 from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Request, load_config
@@ -116,7 +116,7 @@ def _refused_by_status() -> list[click.Option]:
 def _status_params(name: str) -> list[click.Parameter]:
     refused = _refused_by_status()
     known = {option.opts[0] for option in refused}
-    return [*(item for item in _system_params(name) if item.opts[0] not in known), *refused]
+    return [*(item for item in _system_params(name) if item.opts[0] not in known), WATCH, *refused]
 
 
 def _status_command(name: str) -> click.Command:
@@ -149,7 +149,7 @@ def _named_status_command(name: str) -> click.Command:
 
     return click.Command(
         name,
-        params=[_SLICE, _TOTAL, *FLAGS[1:], *_refused_by_status()],
+        params=[_SLICE, _TOTAL, WATCH, *FLAGS[1:], *_refused_by_status()],
         callback=callback,
         help=f"Show the backlog that the configuration in {VARIABLE} names {name!r}.",
     )

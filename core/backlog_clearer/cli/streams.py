@@ -63,6 +63,11 @@ def guard() -> None:
         sys.stdout.lost = OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
+def is_lost() -> bool:
+    """Whether stdout has lost something, so that nothing that is written to it arrives any more."""
+    return isinstance(sys.stdout, ForgivingStream) and sys.stdout.lost is not None
+
+
 def unwritten() -> str | None:
     """A sentence on what stdout has lost, once; None: nothing, or its reader wanted no more."""
     sys.stdout.flush()

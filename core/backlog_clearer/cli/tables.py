@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from operator import attrgetter
+from types import MappingProxyType
 
 from backlog_clearer.fanout.run_status import SliceStatus, State
-from backlog_clearer.model import total_known, utc_text
+from backlog_clearer.model import Partition, total_known, utc_text
 from backlog_clearer.run.plan import Plan
+from backlog_clearer.run.rates import Rates, summed
 from backlog_clearer.run.receipt import Receipt, can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, StoredPosition
 from backlog_clearer.text import counted, listed
@@ -175,8 +178,28 @@ def plan_table(plan: Plan, width: int | None) -> list[str]:
     return partitions_table(rows, columns, width)
 
 
-def status_table(result: RunResult, width: int | None) -> list[str]:
-    """The partitions of a status: position, end, backlog."""
+def rate_text(rate: float | None) -> str:
+    """A number a second: "1,200/s", "2.5/s"; "unknown" for None."""
+    if rate is None:
+        return "unknown"
+    return f"{rate:,.1f}/s" if 0 < rate < 10 else f"{rate:,.0f}/s"  # noqa: PLR2004 two digits
+
+
+def _rates(rows: Sequence[PartitionResult], rates: Mapping[Partition, Rates]) -> list[Column]:
+    """What arrives and what is drained of each partition."""
+    if not rates:
+        return []
+    shown, rest = [rates[item.id] for item in rows], summed([rates[item.id] for item in rows[ROWS:]])
+    return [
+        Column(header, _with_rest(rows, [rate_text(of(item)) for item in shown], rate_text(of(rest))))
+        for header, of in (("arriving", attrgetter("arrival")), ("drained", attrgetter("drain")))
+    ]
+
+
+def status_table(
+    result: RunResult, width: int | None, rates: Mapping[Partition, Rates] = MappingProxyType({})
+) -> list[str]:
+    """The partitions of a status: position, end, backlog, and rates where there are any."""
     rows = by_weight(result.partitions)
     columns = [
         _positions("position", rows, [_before(item) for item in rows]),
@@ -186,6 +209,7 @@ def status_table(result: RunResult, width: int | None) -> list[str]:
             ["unknown" if item.target is None else spelled(item.target) for item in rows],
         ),
         _figures("backlog", rows, [item.backlog for item in rows]),
+        *_rates(rows, rates),
         *_ages(rows),
     ]
     return partitions_table(rows, columns, width)

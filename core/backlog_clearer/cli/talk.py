@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -27,6 +28,30 @@ ALLOWED = click.Option(
     multiple=True,
     metavar="env:NAME|file:PATH",
     help="a secret that a receipt refers to and that may be sent to the broker it names; may be repeated",
+)
+
+LEAST_S, MOST_S = 1, 86_400
+
+
+def _interval(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """A number of seconds between two looks; fails without repeating what was given."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not LEAST_S <= seconds <= MOST_S:
+        text = f"{option.opts[0]} is a number of seconds from {LEAST_S} to {MOST_S:,}."
+        raise click.UsageError(text, ctx)
+    return seconds
+
+
+WATCH = click.Option(
+    ["--watch"],
+    callback=_interval,
+    metavar="SECONDS",
+    help="look again every SECONDS, with rates and an ETA, until Ctrl-C; with JSON, an object a line",
 )
 
 FLAGS = (

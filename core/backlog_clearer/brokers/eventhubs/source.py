@@ -268,6 +268,12 @@ class EventHubsSource:
         """See `source.Dated`."""
         return enqueued_times(self._options, states)
 
+    def between(self, partition: Partition, first: Position, last: Position) -> int | None:
+        """Sequence numbers, where both positions have one; see `source.Measured`."""
+        del partition
+        one, other = sequence_number(first), sequence_number(last)
+        return None if one is None or other is None else other - one
+
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """Write a checkpoint for each partition, in parallel; see `source.Source`."""
         if self._checkpoints is None:

@@ -24,6 +24,7 @@ from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.positions import (
     NOTHING,
     LogFacts,
+    as_offset,
     as_offset_or_none,
     beyond_end,
 )
@@ -293,6 +294,11 @@ class IggySource:
     def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
         """See `source.Dated`."""
         return stored_times(self._logs, states)
+
+    def between(self, partition: Partition, first: Position, last: Position) -> int | None:
+        """Offsets; see `source.Measured`."""
+        del partition
+        return as_offset(last) - as_offset(first)
 
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`."""

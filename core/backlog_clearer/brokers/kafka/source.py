@@ -328,6 +328,12 @@ class KafkaSource:
         """One batch of each partition; see `source.Dated`."""
         return oldest_times(self._options, states)
 
+    def between(self, partition: Partition, first: Position, last: Position) -> int | None:
+        """Offsets; see `source.Measured`."""
+        del partition
+        one, other = offset_of(first), offset_of(last)
+        return None if one is None or other is None else other - one
+
     @lets_out_only_ours("the skip")
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """One request for all partitions; see `source.Source`."""

@@ -397,6 +397,11 @@ class MemorySource:
             }
             return {partition: at for partition, at in found.items() if at is not None}
 
+    def between(self, partition: Partition, first: Position, last: Position) -> int | None:
+        """See `source.Measured`."""
+        del partition
+        return (_offset(last) or 0) - (_offset(first) or 0)
+
     def _refusal(self, partition: Partition) -> str | None:
         """Why a position cannot be written."""
         return self.broker.broken.get(partition) or self.broker.refused.get(partition)

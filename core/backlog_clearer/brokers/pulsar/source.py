@@ -389,6 +389,14 @@ class PulsarSource:
         topics = {partition: self._topics[partition] for partition in present}
         return publish_times(self._admin, topics, self._options.subscription)
 
+    def between(self, partition: Partition, first: Position, last: Position) -> int | None:
+        """Entries, by the ledgers as the last survey found them; see `source.Measured`."""
+        one, other, layout = parse_place(first), parse_place(last), self._layouts.get(partition)
+        if one.ledger == other.ledger:
+            return other.entry - one.entry
+        gone = layout is None or min(one.ledger, other.ledger) < layout.ledgers[0][0]
+        return None if layout is None or gone else layout.before(other) - layout.before(one)
+
     def skip(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """See `source.Source`: moves to the frozen target, which `skip_all` would pass."""
         moves = [Recorded(item.partition, item.target, item.state.incarnation) for item in claims]

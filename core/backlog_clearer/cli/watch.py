@@ -1,0 +1,111 @@
+"""`--watch`: one look after the other, at a terminal in a table that is updated, elsewhere as lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext, suppress
+from types import TracebackType
+from typing import NoReturn
+
+import click
+from pydantic import BaseModel
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+from typing_extensions import Self
+
+from backlog_clearer.cli import display
+from backlog_clearer.cli.session import Session
+from backlog_clearer.cli.streams import is_lost
+from backlog_clearer.cli.watch_texts import Styled, failure_line, look_line, look_lines
+from backlog_clearer.errors import ClearerError, UsageError
+from backlog_clearer.redaction.redact import redacted
+from backlog_clearer.run.job import Job, now
+from backlog_clearer.run.watch import Look, Watched, failed_look, watched_backlog
+
+_PAUSE_S = 1.0  # between two looks that take longer than their interval
+
+
+class Screen:
+    """Where looks are shown: JSON or plain lines on stdout, or a table at a terminal that is updated."""
+
+    def __init__(self, opened: Session) -> None:
+        self._json = opened.talk.json
+        self._console = display.console_for()
+        self._stack = ExitStack()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        """Begin; nothing is shown yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Leave the last table on the terminal."""
+        self._stack.close()
+
+    @property
+    def width(self) -> int | None:
+        """The characters of a line; None: any number."""
+        return display.width_of(self._console)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a table is updated."""
+        return not self._json and self._console.is_terminal and not self._console.is_dumb_terminal
+
+    def show(self, value: BaseModel, line: str, lines: Sequence[Styled]) -> None:
+        """Show one look: as an object, as one line, or as the lines of a table."""
+        if self._json:
+            click.echo(value.model_dump_json(by_alias=True))
+        elif self.is_live:
+            if self._live is None:
+                begun = Live(
+                    console=self._console,
+                    auto_refresh=False,
+                    redirect_stdout=False,
+                    redirect_stderr=sys.stderr.isatty(),
+                )
+                self._live = self._stack.enter_context(begun)
+            texts = (Text(redacted(text, values=False), style, no_wrap=True) for text, style in lines)
+            self._live.update(Group(*texts), refresh=True)
+        else:
+            display.print_line(self._console, line)
+
+
+def ticks(opened: Session, every_s: float) -> Iterator[int]:
+    """Numbers from 0, one every `every_s` seconds, until a signal, or until nothing reads stdout any more."""
+    number = 0
+    while True:
+        begun = time.monotonic()
+        yield number
+        number += 1
+        if is_lost() or opened.halt.event.wait(max(_PAUSE_S, begun + every_s - time.monotonic())):
+            return
+
+
+def watch_status(opened: Session, job: Job, every_s: float) -> NoReturn:
+    """`status --watch`: a look every `every_s` seconds until a signal; exit 0.
+
+    Raises `UsageError` where the first look finds that something does not exist. Other errors, and those of
+    later looks, are shown.
+    """
+    last: Look | None = None
+    with suppress(KeyboardInterrupt), closing(Watched(job)) as watched, Screen(opened) as screen:
+        for number in ticks(opened, every_s):
+            try:
+                with nullcontext() if number else opened.connecting(job):
+                    last = watched.look()
+            except ClearerError as error:
+                if isinstance(error, UsageError) and last is None:
+                    raise
+                failed = failed_look(job, error, now())
+                line = failure_line(failed)
+                lines = [(line, "red"), *([] if last is None else look_lines(last, screen.width))]
+                screen.show(failed, line, lines)
+            else:
+                screen.show(watched_backlog(last), look_line(last), look_lines(last, screen.width))
+    opened.leave()

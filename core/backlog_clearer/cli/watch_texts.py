@@ -1,0 +1,82 @@
+"""Looks at a backlog as text: one line, or the lines of a table; pure."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from backlog_clearer.cli.progress import duration
+from backlog_clearer.cli.tables import (
+    by_weight,
+    error_lines,
+    rate_text,
+    status_table,
+    to_the_second,
+)
+from backlog_clearer.run.rates import eta_s
+from backlog_clearer.run.watch import Look, WatchedBacklog
+from backlog_clearer.text import age_text, amount, counted, listed
+
+Styled: TypeAlias = tuple[str, str]
+"""A line, and its style in rich's terms."""
+
+
+def eta_text(backlog: int | None, change: float | None) -> str:
+    """When nothing is left: "ETA 5 min", "ETA unknown", "not shrinking"."""
+    seconds = eta_s(backlog, change)
+    if seconds is not None:
+        return f"ETA {duration(seconds)}"
+    return "ETA unknown" if backlog is None or change is None else "not shrinking"
+
+
+def figures_text(look: Look) -> str:
+    """Backlog, rates and ETA in one line."""
+    totals, total = look.status.totals, look.total
+    return ", ".join(
+        (
+            f"backlog {amount(totals.backlog, look.status.unit)}",
+            f"arriving {rate_text(total.arrival)}",
+            f"drained {rate_text(total.drain)}",
+            eta_text(totals.backlog, total.change),
+        )
+    )
+
+
+def _age(look: Look) -> str:
+    oldest = look.status.totals.oldest
+    return "" if oldest is None else f"oldest message {age_text(look.at - oldest)} old"
+
+
+def _errors(look: Look) -> list[str]:
+    return error_lines([(row.id, row.error) for row in by_weight(look.status.partitions)])
+
+
+def look_line(look: Look) -> str:
+    """A look as one line, for logs."""
+    live = counted(len(look.status.live), "consumer")
+    parts = [figures_text(look), _age(look), f"{live} attached" if look.status.live else ""]
+    parts += [f"error: {line}" for line in _errors(look)]
+    shown = ", ".join(part for part in parts if part)
+    return f"{to_the_second(look.at)} {look.status.subscription}: {shown}"
+
+
+def failure_line(failed: WatchedBacklog) -> str:
+    """A look that failed, as one line."""
+    return f"{to_the_second(failed.at)} Error: {failed.error}"
+
+
+def look_lines(look: Look, width: int | None) -> list[Styled]:
+    """A look as the lines of a screen: the sums first, since a low terminal cuts the end off."""
+    found = look.status
+    figures = figures_text(look)
+    lines: list[Styled] = [
+        (f"{found.subscription}, {to_the_second(look.at)} (Ctrl-C ends this)", "bold"),
+        (figures[:1].upper() + figures[1:], "bold"),
+    ]
+    if age := _age(look):
+        lines.append((age[:1].upper() + age[1:], ""))
+    if found.live:
+        lines.append((f"{counted(len(found.live), 'consumer')} attached: {listed(found.live)}", ""))
+    if found.partitions:
+        lines += [(line, "") for line in status_table(found, width, look.rates)]
+    lines += [(f"Error: {line}", "red") for line in _errors(look)]
+    return [*lines, *((f"Note: {note}", "yellow") for note in found.notes)]
