@@ -12,8 +12,9 @@ from rich.console import Console
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.cli import progress
-from backlog_clearer.cli.progress import duration, progress_line, show_progress
+from backlog_clearer.cli.progress import progress_line, show_progress
 from backlog_clearer.engine.drain import Snapshot
+from backlog_clearer.text import duration
 from tests import memory_system
 from tests.invoking import clear, stored, three_partitions
 

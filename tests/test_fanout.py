@@ -381,7 +381,9 @@ def test_the_dispatch_gives_a_total_that_no_slice_could_count(
         for item in load_run(str(tmp_path), made.run_id).values()
     ]
     target = FrozenTarget(topic="t", partition=0, position=EACH)
-    shared = combined(made.run_id, made.model_copy(update={"targets": (target,)}), uncounted, [])
+    shared = combined(
+        made.run_id, made.model_copy(update={"targets": (target,)}), uncounted, [], made.created_at
+    )
     assert (shared.total, shared.gone) == (PARTITIONS * EACH, PARTITIONS * EACH)
-    apart = combined(made.run_id, made, uncounted, [])
+    apart = combined(made.run_id, made, uncounted, [], made.created_at)
     assert (apart.total, apart.gone) == (None, None)

@@ -13,6 +13,7 @@ _PLAIN_PATH = re.compile(
     r"(?:~|\.{0,2}|[A-Za-z0-9+.-]+:/)/[][\w./~@+#*?{} -]{1,250}|[\w.@+ -][][\w./@+#*?{} -]{0,200}\.[a-z]{2,5}"
 )
 _PLAIN_VALUE = re.compile(r"[\d.,:/+\s-]{0,40}|.{0,5}|[A-Za-z]{1,12}")
+_ONE_UNIT = 120  # of a smaller unit, below which a time is not spelled in a larger one
 _DEEPEST = 60  # levels of a JSON value; a receipt has seven
 
 
@@ -51,6 +52,15 @@ def age_text(age: timedelta) -> str:
         if size <= seconds < 2 * 86_400:
             return f"{seconds // size} {unit}"
     return f"{seconds // 86_400} days" if seconds >= 2 * 86_400 else f"{seconds} s"
+
+
+def duration(seconds: float) -> str:
+    """A time in one or two units: "59 s", "12 min", "3 h 5 min"."""
+    whole = round(seconds)
+    if whole < _ONE_UNIT:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < _ONE_UNIT else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def parsed_json(text: str | bytes) -> Any:

@@ -13,7 +13,7 @@ from backlog_clearer.cli.session import Session, session
 from backlog_clearer.cli.several import clear_all, look_at_all
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import reached
-from backlog_clearer.cli.watch import watch_status
+from backlog_clearer.cli.watch import watch_run, watch_status
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
@@ -244,10 +244,14 @@ def _chosen(recorded: Sequence[Recorded], numbers: Sequence[int]) -> tuple[Recor
     return tuple(item for item in recorded if item.partition.number in wanted)
 
 
-def show_run_status(talk: Talk, run_id: str, receipt_dir: str, schemes: str) -> NoReturn:
+def show_run_status(
+    talk: Talk, run_id: str, receipt_dir: str, schemes: str, every_s: float | None
+) -> NoReturn:
     """`progress RUN_ID`: show the slices of a run."""
     with session(talk) as opened:
         check_place(receipt_dir, "--receipt-dir", schemes)
+        if every_s is not None:
+            watch_run(opened, receipt_dir, run_id, every_s)
         opened.end(run_status(receipt_dir, run_id))
 
 

@@ -214,11 +214,13 @@ def _run_command() -> click.Command:
 
 
 def _progress_command(name: str, *, hidden: bool = False) -> click.Command:
-    def callback(run_id: str, receipt_dir: str, receipt_schemes: str, **values: Any) -> None:
+    def callback(
+        run_id: str, receipt_dir: str, receipt_schemes: str, watch: float | None, **values: Any
+    ) -> None:
         from backlog_clearer.cli.actions import show_run_status
 
         talk, _ = talk_of(values)
-        show_run_status(talk, run_id, receipt_dir, receipt_schemes)
+        show_run_status(talk, run_id, receipt_dir, receipt_schemes, watch)
 
     directory = click.Option(
         ["--receipt-dir"],
@@ -230,10 +232,11 @@ def _progress_command(name: str, *, hidden: bool = False) -> click.Command:
     )
     return click.Command(
         name,
-        params=[click.Argument(["run_id"]), directory, schemes, OUTPUT],
+        params=[click.Argument(["run_id"]), WATCH, directory, schemes, OUTPUT],
         callback=callback,
         help="Show the progress of a run, slice by slice, from what its invocations stored.\n\n"
-        "Exit 0 if every slice is cleared, otherwise 1.",
+        "Exit 0 if every slice is cleared, 4 if some are unproven, otherwise 1. With --watch it ends once the"
+        " run has ended.",
         short_help="Show the progress of a run of many slices.",
         hidden=hidden,
     )

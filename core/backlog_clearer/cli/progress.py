@@ -15,7 +15,7 @@ from rich.table import Column
 from backlog_clearer.cli.display import print_line
 from backlog_clearer.cli.tables import figure
 from backlog_clearer.engine.drain import Snapshot
-from backlog_clearer.text import counted
+from backlog_clearer.text import counted, duration
 
 LINE_EVERY_S = 5.0
 """Seconds between two lines where stderr is not a terminal."""
@@ -31,7 +31,6 @@ RECENT_S = 10.0
 """Rate and ETA are those of about this many seconds."""
 
 _QUIET_S = 3.0  # silence that is worth a word
-_ONE_UNIT = 120  # of a smaller unit, below which a time is not spelled in a larger one
 
 START = Snapshot(0.0, 0, 0, None, None, 0)
 """Before a drain."""
@@ -149,12 +148,3 @@ def _waiting(seen: Snapshot, *, lasting: bool) -> str:
     if seen.left == 0:
         return "waiting for new messages" if lasting else "waiting for the broker to confirm the end"
     return f"no message for {duration(seen.quiet_s)}" if seen.quiet_s >= _QUIET_S else ""
-
-
-def duration(seconds: float) -> str:
-    """A time in one or two units: "59 s", "12 min", "3 h 5 min"."""
-    whole = round(seconds)
-    if whole < _ONE_UNIT:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < _ONE_UNIT else f"{minutes // 60:,} h {minutes % 60} min"

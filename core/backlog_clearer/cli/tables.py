@@ -18,7 +18,7 @@ from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.rates import Rates, summed
 from backlog_clearer.run.receipt import Receipt, can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, StoredPosition
-from backlog_clearer.text import counted, listed
+from backlog_clearer.text import amount, counted, duration, listed
 
 ROWS = 20
 """Rows of a table; the other partitions are added up in its last line."""
@@ -277,6 +277,32 @@ def slices_table(slices: Sequence[SliceStatus], width: int | None) -> list[str]:
     if any(item.since for item in shown):
         since = [to_the_minute(item.since) if item.since else "" for item in shown]
         columns.append(Column("no result since", [*since, *([""] if more > 0 else [])], left=True))
+    return laid_out(columns, width)
+
+
+def progress_table(slices: Sequence[SliceStatus], unit: str | None, width: int | None) -> list[str]:
+    """Slices of a run that is watched, those that need attention first: state, done, rate, ETA."""
+    found = sorted(slices, key=lambda item: _LATER.index(item.state) if item.state in _LATER else 9)
+    shown, more = found[:ROWS], len(found) - ROWS
+    blank = [""] if more > 0 else []
+
+    def done(item: SliceStatus) -> str:
+        if item.backlog is None:
+            return amount(item.messages, "messages") if item.messages else "unknown"
+        return f"{figure(item.gone or 0)} of {amount(item.backlog, unit or 'messages')}"
+
+    def eta(item: SliceStatus) -> str:
+        if item.final:
+            return "ended"
+        return "unknown" if item.eta_seconds is None else duration(item.eta_seconds)
+
+    columns = [
+        Column("slice", [*(item.slice for item in shown), *_and_more(more, "slice")], left=True),
+        Column("state", [*(item.state.value for item in shown), *blank], left=True),
+        Column("done", [*map(done, shown), *blank]),
+        Column("rate", [*(rate_text(item.per_second) for item in shown), *blank]),
+        Column("ETA", [*map(eta, shown), *blank]),
+    ]
     return laid_out(columns, width)
 
 

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import NoReturn
 
 import click
-from pydantic import BaseModel
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
@@ -19,10 +18,21 @@ from typing_extensions import Self
 from backlog_clearer.cli import display
 from backlog_clearer.cli.session import Session
 from backlog_clearer.cli.streams import is_lost
-from backlog_clearer.cli.watch_texts import Styled, failure_line, look_line, look_lines
+from backlog_clearer.cli.watch_texts import (
+    Styled,
+    failure_line,
+    look_line,
+    look_lines,
+    run_line,
+    run_lines,
+)
 from backlog_clearer.errors import ClearerError, UsageError
+from backlog_clearer.fanout.run_status import RunStatus, run_exit_code, run_status
 from backlog_clearer.redaction.redact import redacted
 from backlog_clearer.run.job import Job, now
+from backlog_clearer.run.receipt import Receipt
+from backlog_clearer.run.report import failure_json
+from backlog_clearer.run.verdict import EXIT_NOT_DONE
 from backlog_clearer.run.watch import Look, Watched, failed_look, watched_backlog
 
 _PAUSE_S = 1.0  # between two looks that take longer than their interval
@@ -57,10 +67,10 @@ class Screen:
         """Whether a table is updated."""
         return not self._json and self._console.is_terminal and not self._console.is_dumb_terminal
 
-    def show(self, value: BaseModel, line: str, lines: Sequence[Styled]) -> None:
-        """Show one look: as an object, as one line, or as the lines of a table."""
+    def show(self, value: str, line: str, lines: Sequence[Styled]) -> None:
+        """Show one look: as JSON in one line, as text in one line, or as the lines of a table."""
         if self._json:
-            click.echo(value.model_dump_json(by_alias=True))
+            click.echo(value)
         elif self.is_live:
             if self._live is None:
                 begun = Live(
@@ -103,9 +113,35 @@ def watch_status(opened: Session, job: Job, every_s: float) -> NoReturn:
                 if isinstance(error, UsageError) and last is None:
                     raise
                 failed = failed_look(job, error, now())
-                line = failure_line(failed)
+                line = failure_line(error, failed.at)
                 lines = [(line, "red"), *([] if last is None else look_lines(last, screen.width))]
-                screen.show(failed, line, lines)
+                screen.show(failed.model_dump_json(by_alias=True), line, lines)
             else:
-                screen.show(watched_backlog(last), look_line(last), look_lines(last, screen.width))
+                value = watched_backlog(last).model_dump_json(by_alias=True)
+                screen.show(value, look_line(last), look_lines(last, screen.width))
     opened.leave()
+
+
+def watch_run(opened: Session, receipts: str, run_id: str, every_s: float) -> NoReturn:
+    """`progress --watch`: a look every `every_s` seconds until the run has ended, or a signal.
+
+    The exit code is that of the last look. Raises `UsageError` where there is no such run.
+    """
+    last: RunStatus | None = None
+    known: dict[str, Receipt] = {}
+    with suppress(KeyboardInterrupt), Screen(opened) as screen:
+        for _ in ticks(opened, every_s):
+            try:
+                last = run_status(receipts, run_id, known)
+            except ClearerError as error:
+                if isinstance(error, UsageError) and last is None:
+                    raise
+                line = failure_line(error, now())
+                lines = [] if last is None else run_lines(last, now(), screen.width)
+                screen.show(failure_json(error), line, [(line, "red"), *lines])
+            else:
+                value = last.model_dump_json(by_alias=True)
+                screen.show(value, run_line(last, now()), run_lines(last, now(), screen.width))
+                if last.ended:
+                    break
+    opened.leave(EXIT_NOT_DONE if last is None else run_exit_code(last))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TypeAlias
 
-from backlog_clearer.cli.progress import duration
 from backlog_clearer.cli.tables import (
     by_weight,
     error_lines,
+    progress_table,
     rate_text,
     status_table,
     to_the_second,
 )
+from backlog_clearer.fanout.run_status import RunStatus
 from backlog_clearer.run.rates import eta_s
-from backlog_clearer.run.watch import Look, WatchedBacklog
-from backlog_clearer.text import age_text, amount, counted, listed
+from backlog_clearer.run.watch import Look
+from backlog_clearer.text import age_text, amount, counted, duration, listed
 
 Styled: TypeAlias = tuple[str, str]
 """A line, and its style in rich's terms."""
@@ -59,9 +61,9 @@ def look_line(look: Look) -> str:
     return f"{to_the_second(look.at)} {look.status.subscription}: {shown}"
 
 
-def failure_line(failed: WatchedBacklog) -> str:
+def failure_line(error: object, at: datetime) -> str:
     """A look that failed, as one line."""
-    return f"{to_the_second(failed.at)} Error: {failed.error}"
+    return f"{to_the_second(at)} Error: {error}"
 
 
 def look_lines(look: Look, width: int | None) -> list[Styled]:
@@ -80,3 +82,33 @@ def look_lines(look: Look, width: int | None) -> list[Styled]:
         lines += [(line, "") for line in status_table(found, width, look.rates)]
     lines += [(f"Error: {line}", "red") for line in _errors(look)]
     return [*lines, *((f"Note: {note}", "yellow") for note in found.notes)]
+
+
+def run_text(run: RunStatus) -> str:
+    """A run's slices by state, what is gone, its rate and ETA, in one line."""
+    counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
+    unit = run.unit or "messages"
+    parts = [f"{run.gone_so_far:,} of {amount(run.expected, unit)} cleared"]
+    if not run.ended:
+        parts.append(rate_text(run.per_second))
+        eta = "unknown" if run.eta_seconds is None else duration(run.eta_seconds)
+        parts.append(f"ETA {eta}")
+    return f"run {run.run_id}: {counts}; {', '.join(parts)}"
+
+
+def run_line(run: RunStatus, at: datetime) -> str:
+    """A run at one look, as one line."""
+    errors = error_lines([(item.slice, item.error) for item in run.slices])
+    return "; ".join((f"{to_the_second(at)} {run_text(run)}", *(f"error: {line}" for line in errors)))
+
+
+def run_lines(run: RunStatus, at: datetime, width: int | None) -> list[Styled]:
+    """A run at one look, as the lines of a screen."""
+    text = run_text(run)
+    lines: list[Styled] = [
+        (f"{run.subscription or run.backlog or 'Run'}, {to_the_second(at)} (Ctrl-C ends this)", "bold"),
+        (text[:1].upper() + text[1:], "bold"),
+    ]
+    lines += [(line, "") for line in progress_table(run.slices, run.unit, width)]
+    errors = error_lines([(item.slice, item.error) for item in run.slices])
+    return [*lines, *((f"Error: {line}", "red") for line in errors)]

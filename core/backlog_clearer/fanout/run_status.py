@@ -18,9 +18,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.dispatch import Dispatch, read_dispatch
+from backlog_clearer.fanout.run_pace import (
+    SliceFigures,
+    common_rate,
+    is_final,
+    shared_partitions,
+    slice_eta_s,
+    slice_figures,
+)
 from backlog_clearer.model import Partition, StrEnum, total_known
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
+from backlog_clearer.run.job import now
 from backlog_clearer.run.receipt import Receipt, is_declined, load_run, part_name, run_folder
 from backlog_clearer.run.report import Action, FreeText, StoredPosition, Verdict
 from backlog_clearer.run.verdict import EXIT_DONE, EXIT_NOT_DONE, EXIT_UNPROVEN
@@ -53,6 +62,10 @@ class State(StrEnum):
     FAILED = "failed"  # refused, or given up by the queue, since its newest receipt
 
 
+_FINAL = {State.CLEARED, State.DECLINED, State.FAILED}
+_PERHAPS_FINAL = {State.UNPROVEN, State.NOT_CLEARED}
+
+
 class SliceStatus(_Frozen):
     """One slice of a run."""
 
@@ -65,6 +78,22 @@ class SliceStatus(_Frozen):
         description="started: when its newest invocation stored its receipt; it has no result since, because it"
         " is still running or was killed",
     )
+    backlog: int | None = Field(
+        None,
+        description="of its partitions, before, in `unit`; null: unknown, or shared with other slices",
+    )
+    gone: int | None = Field(None, description="how much of it is gone, by the newest result")
+    messages: int = Field(0, description="read and acknowledged by invocations that ended")
+    per_second: float | None = Field(
+        None,
+        description="gone in each second of its draining (messages, where slices share partitions); null:"
+        " no invocation ended yet",
+    )
+    eta_seconds: float | None = Field(
+        None,
+        description="until it is done, estimated by the slices that ended; null: unknown, or it is not at work",
+    )
+    final: bool = Field(False, description="whether no other invocation of it is expected")
 
 
 class PartitionStatus(_Frozen):
@@ -110,6 +139,21 @@ class RunStatus(_Frozen):
     gone: int | None = Field(
         description="how much of it is gone; null: not known for all partitions yet"
     )
+    expected: int | None = Field(
+        None,
+        description="`total`, or the backlog at the dispatch while `total` is not known, in `unit`",
+    )
+    gone_so_far: int = Field(
+        0, description="how much of it is gone, of the partitions for which that is known, in `unit`"
+    )
+    started_at: datetime | None = Field(None, description="its dispatch, or its first invocation")
+    per_second: float | None = Field(
+        None, description="gone in each second since the start; null: unknown, or the run has ended"
+    )
+    eta_seconds: float | None = Field(
+        None, description="until all is gone at that rate; null: unknown, or the run has ended"
+    )
+    ended: bool = Field(False, description="whether no other invocation is expected")
 
     @property
     def cleared(self) -> bool:
@@ -117,18 +161,23 @@ class RunStatus(_Frozen):
         return self.verdict is Verdict.CLEARED
 
 
-def run_status(receipts: str, run_id: str) -> RunStatus:
-    """The status of a run; raises `UsageError` if there is no such run, `BrokerError`."""
+def run_status(receipts: str, run_id: str, known: dict[str, Receipt] | None = None) -> RunStatus:
+    """The status of a run; raises `UsageError` if there is no such run, `BrokerError`.
+
+    `known` keeps the receipts that do not change any more, by path: a later call does not read them again.
+    """
+    known = {} if known is None else known
     dispatched = read_dispatch(receipts, run_id)
     try:
-        loaded = load_run(receipts, run_id)
+        loaded = load_run(receipts, run_id, known=known)
     except UsageError as error:  # the run may exist
         raise BrokerError(str(error)) from error
+    known.update({path: item for path, item in loaded.items() if item.result is not None})
     found = [item for item in loaded.values() if item.action is Action.CLEAR]
     failures = _failures(run_folder(receipts, run_id))
     if dispatched is None and not found and not failures:
         raise UsageError(f"There is no run {run_id!r} in {receipts}.")
-    return combined(run_id, dispatched, found, failures)
+    return combined(run_id, dispatched, found, failures, now())
 
 
 def combined(
@@ -136,29 +185,54 @@ def combined(
     dispatched: Dispatch | None,
     receipts: Sequence[Receipt],
     failures: Sequence[Failure],
+    at: datetime,
 ) -> RunStatus:
-    """The status of a run from its dispatch, its receipts (oldest first) and its failures: pure."""
+    """The status of a run from its dispatch, its receipts (oldest first) and its failures: pure.
+
+    `at` is the time of the status.
+    """
     parts = [item.slice for item in receipts] + [item.slice for item in failures]
     total = dispatched.slices if dispatched else max((part.total for part in parts if part), default=0)
     names = [part_name(Slice(index=index, total=total)) for index in range(total)]
     names += [part_name(part) for part in parts]
     partitions = _partitions(receipts)
     proven = {item.id for item in partitions if item.verified}
+    left = {item.id: (item.backlog, item.remaining) for item in partitions}
+    shared = shared_partitions(receipts)
+    by_name: dict[str, list[Receipt]] = {}
+    for item in receipts:
+        by_name.setdefault(part_name(item.slice), []).append(item)
+    figures = {name: slice_figures(by_name.get(name, ()), left, shared) for name in names}
+    rate = common_rate(list(figures.values()))
     slices = tuple(
-        _slice(
-            name,
-            [item for item in receipts if part_name(item.slice) == name],
-            [item for item in failures if part_name(item.slice) == name],
-            proven,
+        _with_figures(
+            _slice(
+                name,
+                by_name.get(name, ()),
+                [item for item in failures if part_name(item.slice) == name],
+                proven,
+            ),
+            figures[name],
+            by_name.get(name, ()),
+            rate,
+            at,
         )
         for name in dict.fromkeys(names)
     )
     total_before = total_known(item.backlog for item in partitions)
     if total_before is None and dispatched is not None and dispatched.targets:
         total_before = dispatched.backlog  # up to the same targets, counted before any slice began
-    left = total_known(item.remaining for item in partitions)
+    remaining = total_known(item.remaining for item in partitions)
     complete = all(item.invocations for item in slices)
     first = receipts[0] if receipts else None
+    expected = total_before if complete else dispatched.backlog if dispatched else None
+    so_far = sum(item.cleared or 0 for item in partitions)
+    began = [dispatched.created_at] if dispatched else [item.created_at for item in receipts]
+    started_at = min(began, default=None)
+    ended = all(item.final for item in slices)
+    per_second = None
+    if so_far and not ended and started_at is not None and at > started_at:
+        per_second = so_far / (at - started_at).total_seconds()
     return RunStatus(
         run_id=run_id,
         backlog=dispatched.request.backlog if dispatched else None,
@@ -169,8 +243,44 @@ def combined(
         slices=slices,
         partitions=partitions,
         total=total_before if complete else None,
-        gone=_difference(total_before, left) if complete else None,
+        gone=_difference(total_before, remaining) if complete else None,
+        expected=expected,
+        gone_so_far=so_far,
+        started_at=started_at,
+        per_second=_rounded(per_second),
+        eta_seconds=_rounded(
+            None if per_second is None or expected is None else max(0, expected - so_far) / per_second
+        ),
+        ended=ended,
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _with_figures(
+    found: SliceStatus,
+    figures: SliceFigures,
+    receipts: Sequence[Receipt],
+    rate: float | None,
+    at: datetime,
+) -> SliceStatus:
+    """A slice with its figures; `rate` is what slices of this run do in a second."""
+    runs = found.state is State.STARTED
+    eta_s = slice_eta_s(figures, figures.rate or rate, at) if runs else None
+    final = found.state in _FINAL or (
+        found.state in _PERHAPS_FINAL and bool(receipts) and is_final(receipts[-1], at)
+    )
+    more = {
+        "backlog": figures.backlog,
+        "gone": figures.gone,
+        "messages": figures.messages,
+        "per_second": _rounded(figures.rate),
+        "eta_seconds": _rounded(eta_s),
+        "final": final,
+    }
+    return found.model_copy(update=more)
 
 
 def _difference(before: int | None, left: int | None) -> int | None:
@@ -254,7 +364,7 @@ def _partitions(receipts: Sequence[Receipt]) -> tuple[PartitionStatus, ...]:
     return tuple(found[key] for key in sorted(found))
 
 
-def note_failure(receipts: str, request: Request, error: Exception, now: datetime) -> None:
+def note_failure(receipts: str, request: Request, error: Exception, at: datetime) -> None:
     """Store the failure of a slice, for the status of its run.
 
     Does nothing for a request without a run. Raises `BrokerError` where it cannot be stored.
@@ -262,7 +372,7 @@ def note_failure(receipts: str, request: Request, error: Exception, now: datetim
     if request.run_id is None:
         return
     part = request.part
-    failure = Failure(slice=part, error=str(error), kind=type(error).__name__, at=now)
+    failure = Failure(slice=part, error=str(error), kind=type(error).__name__, at=at)
     path = (
         f"{run_folder(receipts, request.run_id)}/failed-{part_name(part)}-{secrets.token_hex(4)}.json"
     )

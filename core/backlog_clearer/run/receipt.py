@@ -16,6 +16,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -248,19 +249,25 @@ def _parsed(path: str, data: bytes) -> Receipt:
 
 
 def load_run(
-    directory: str, run_id: str, part: Slice | Literal["all"] | None = "all"
+    directory: str,
+    run_id: str,
+    part: Slice | Literal["all"] | None = "all",
+    known: Mapping[str, Receipt] = MappingProxyType({}),
 ) -> dict[str, Receipt]:
     """Receipts of a run by path, in their sequence: all, or those of one slice (None: of unsliced runs).
 
+    Those in `known`, by path, are not read again.
     Empty where there are none; raises `UsageError` where they cannot be read.
     """
     folder = run_folder(directory, run_id)
     prefixes = ("whole-", "slice-") if part == "all" else (f"{part_name(part)}-",)
     try:
-        found = store.read_all(store.json_files(folder, *prefixes))
+        paths = store.json_files(folder, *prefixes)
+        found = store.read_all([path for path in paths if path not in known])
     except OSError as error:
         raise UsageError(f"The receipts in {folder} cannot be read: {_reason(error)}.") from error
-    receipts = {path: _parsed(path, data) for path, data in found.items()}
+    receipts = {path: known[path] for path in paths if path in known}
+    receipts |= {path: _parsed(path, data) for path, data in found.items()}
     return dict(
         sorted(
             receipts.items(),
