@@ -20,6 +20,7 @@ from backlog_clearer.run.attempts import (
     must_not_skip,
     repeated_skip,
 )
+from backlog_clearer.run.earlier_rate import estimated
 from backlog_clearer.run.growth import Growth
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.plan import Plan, claim, cost, notes_for
@@ -90,6 +91,7 @@ def prepare(source: Source, job: Job) -> Prepared:
     claims = [
         item for item in claim(states, run.mode, frozen=frozen) if item.partition not in aim.reached
     ]
+    eta_s, why = estimated(job, survey, states)
     record = Record(
         job=job,
         action=Action.CLEAR,
@@ -97,7 +99,8 @@ def prepare(source: Source, job: Job) -> Prepared:
         survey=survey,
         states=states,
         targets={state.partition: state.end if frozen else None for state in states},
-        notes=notes_for(survey, states, run, claims),
+        notes=(*notes_for(survey, states, run, claims), *why),
+        eta_s=eta_s,
         bound=aim.bound,
         started_at=started_at,
         path=None

@@ -99,10 +99,18 @@ def _pace(run: RunOptions, states: Sequence[PartitionState]) -> str:
     rate = run.rate
     assert rate is not None  # noqa: S101 the caller has checked
     whose = "this run" if run.slice is None else f"slice {run.slice}"
-    sizes = [state.backlog_bytes if rate.of_bytes else state.backlog for state in states]
-    total = total_known(sizes)
-    takes = f", so that the backlog takes {total / rate.per_s:,.0f} s at least" if total else ""
+    least = least_s(run, states)
+    takes = f", so that the backlog takes {least:,.0f} s at least" if least else ""
     return f"{whose} reads at most {rate}{takes}."
+
+
+def least_s(run: RunOptions, states: Sequence[PartitionState]) -> float | None:
+    """How long --max-rate makes a run take at least, in seconds; None: there is no such limit, or unknown."""
+    rate = run.rate
+    if rate is None:
+        return None
+    total = total_known(state.backlog_bytes if rate.of_bytes else state.backlog for state in states)
+    return None if total is None else total / rate.per_s
 
 
 def live_text(survey: Survey) -> str:

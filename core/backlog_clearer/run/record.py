@@ -64,6 +64,7 @@ class Record:
     path: str | None  # of the receipt; None: none is written
     sequence: int = 0  # of the receipt among those of its run
     bound: Bound | None = None  # what the targets leave; None: nothing
+    eta_s: float | None = None  # of a dry run: how long it takes; None: unknown
     absent: tuple[PartitionResult, ...] = ()  # partitions that do not exist; no receipt records them
 
     @property
@@ -209,6 +210,7 @@ class Record:
             live=self.survey.live,
             receipt=self.path,
             notes=(*self.notes, *notes),
+            eta_seconds=None if self.eta_s is None else round(self.eta_s, 3),
             error=done.error,
         )
 

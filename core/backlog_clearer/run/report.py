@@ -158,6 +158,10 @@ class RunResult(_Frozen):
     live: tuple[str, ...] = Field((), description="consumers attached before, as the broker names them")
     receipt: str | None = Field(None, description="where the receipt is; null: none was written")
     notes: tuple[FreeText, ...] = ()
+    eta_seconds: float | None = Field(
+        None,
+        description="dry run: how long it takes at an earlier run's rate, which a note names; null: unknown",
+    )
     error: FreeText | None = Field(None, description="of the run as a whole")
 
     model_config = ConfigDict(populate_by_name=True)
