@@ -125,6 +125,20 @@ def test_a_terminal_shows_a_table_that_is_updated() -> None:
     assert code == 0
 
 
+def test_metrics_follow_the_looks(tmp_path: Path) -> None:
+    """With --metrics-file the file has the backlog of the newest look, and that of the last one at the end."""
+    path = tmp_path / "metrics.prom"
+    with watching("memory", *BACKLOG, "--output", "json", "--metrics-file", str(path)) as process:
+        shown = [json.loads(line)["backlog"] for line in lines(process.stdout, 2)]
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=60)[0]
+    shown += [json.loads(line)["backlog"] for line in rest.splitlines()]
+    found = re.search(r"^backlog_clearer_backlog\{.*\} ([\d.]+)$", path.read_text(), re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) == shown[-1]
+    assert process.returncode == 0
+
+
 def test_a_named_backlog_is_watched() -> None:
     """`status NAME --watch` looks at the backlog that the configuration names."""
     options = {"topic": "orders", "group_id": "billing"}

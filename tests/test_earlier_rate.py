@@ -14,7 +14,7 @@ from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.model import Mode, StopReason
 from backlog_clearer.run import earlier_rate as module
 from backlog_clearer.run import store
-from backlog_clearer.run.earlier_rate import EarlierRate, newest_first, rate_of
+from backlog_clearer.run.earlier_rate import EarlierRate, newest_first, rate_shown_by
 from backlog_clearer.run.receipt import Receipt, load, save
 from tests.invoking import clear, stored, three_partitions
 
@@ -161,10 +161,10 @@ def test_only_runs_that_read_all_the_time_show_a_rate(
     """A run that waited for messages, or failed, is no measure of how fast a backlog is read."""
     receipt = cleared(broker)
     changed = receipt.model_copy(update={"result": with_values(receipt, **values)})
-    found = rate_of(changed, "memory", IDENTITY)
+    found = rate_shown_by(changed, "memory", IDENTITY)
     assert (None if found is None else found.read) == expected
-    assert rate_of(changed, "memory", {**IDENTITY, "group": "other"}) is None
-    assert rate_of(changed.model_copy(update={"mode": Mode.SKIP}), "memory", IDENTITY) is None
+    assert rate_shown_by(changed, "memory", {**IDENTITY, "group": "other"}) is None
+    assert rate_shown_by(changed.model_copy(update={"mode": Mode.SKIP}), "memory", IDENTITY) is None
 
 
 def test_units_that_are_not_messages_are_counted_by_the_backlog(broker: MemoryBroker) -> None:
@@ -175,6 +175,6 @@ def test_units_that_are_not_messages_are_counted_by_the_backlog(broker: MemoryBr
     offsets = receipt.model_copy(
         update={"unit": "offsets", "result": with_values(receipt, totals=totals)}
     )
-    found = rate_of(offsets, "memory", IDENTITY)
+    found = rate_shown_by(offsets, "memory", IDENTITY)
     assert found == EarlierRate(receipt.run_id, 3000, 10.0, "offsets")
     assert found.seconds_for(600) == 2.0

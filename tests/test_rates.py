@@ -93,7 +93,7 @@ def test_competing_consumers_are_measured_by_the_backlog() -> None:
 
 
 def test_a_source_that_cannot_count_shows_only_the_change() -> None:
-    """Without `Measured`, arrival and drain stay unknown where both positions moved."""
+    """Without `Countable`, arrival and drain stay unknown where both positions moved."""
     old, new = Sighting(0.0, state(1, 5, 4)), Sighting(4.0, state(2, 9, 7))
     assert rates_between(old, new, not_measured) == Rates(4.0, None, None, 0.75)
 

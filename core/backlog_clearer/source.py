@@ -272,7 +272,7 @@ class Keeping(Protocol):
 
 
 @runtime_checkable
-class Measured(Protocol):
+class Countable(Protocol):
     """A source whose positions can be counted between; optional for adapters.
 
     Without it, `status --watch` shows how fast a backlog grows or shrinks, but not arrival and drain apart.

@@ -13,7 +13,7 @@ from backlog_clearer.model import Partition
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import open_source, options_model
-from backlog_clearer.source import Measured
+from backlog_clearer.source import Countable
 
 P = Partition("t", 0)
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ def test_positions_of_one_log_are_counted(
 ) -> None:
     """Offsets, sequence numbers and entries are subtracted; what a position does not show is unknown."""
     with closing(measured(system)) as source:
-        assert isinstance(source, Measured)
+        assert isinstance(source, Countable)
         assert source.between(P, first, last) == expected
 
 

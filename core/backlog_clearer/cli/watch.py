@@ -30,6 +30,7 @@ from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.run_status import RunStatus, run_exit_code, run_status
 from backlog_clearer.redaction.redact import redacted
 from backlog_clearer.run.job import Job, now
+from backlog_clearer.run.metering import LooksMeter
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import failure_json
 from backlog_clearer.run.verdict import EXIT_NOT_DONE
@@ -104,7 +105,12 @@ def watch_status(opened: Session, job: Job, every_s: float) -> NoReturn:
     later looks, are shown.
     """
     last: Look | None = None
-    with suppress(KeyboardInterrupt), closing(Watched(job)) as watched, Screen(opened) as screen:
+    with (
+        closing(LooksMeter(job)) as meter,
+        suppress(KeyboardInterrupt),
+        closing(Watched(job)) as watched,
+        Screen(opened) as screen,
+    ):
         for number in ticks(opened, every_s):
             try:
                 with nullcontext() if number else opened.connecting(job):
@@ -117,6 +123,7 @@ def watch_status(opened: Session, job: Job, every_s: float) -> NoReturn:
                 lines = [(line, "red"), *([] if last is None else look_lines(last, screen.width))]
                 screen.show(failed.model_dump_json(by_alias=True), line, lines)
             else:
+                meter.show(last.status)
                 value = watched_backlog(last).model_dump_json(by_alias=True)
                 screen.show(value, look_line(last), look_lines(last, screen.width))
     opened.leave()

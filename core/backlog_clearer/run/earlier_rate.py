@@ -81,7 +81,7 @@ def _newest(
     for run_id in newest_first(store.folders(directory))[:RUNS]:
         paths = store.json_files(f"{directory.rstrip('/')}/{run_id}", f"{part_name(part)}-")
         try:
-            found = rate_of(load(paths[-1]), system, identity) if paths else None
+            found = rate_shown_by(load(paths[-1]), system, identity) if paths else None
         except ClearerError:  # an edited or damaged receipt
             continue
         if found is not None:
@@ -94,7 +94,7 @@ def newest_first(run_ids: Sequence[str]) -> list[str]:
     return sorted(run_ids, key=lambda item: (bool(_BY_TIME.fullmatch(item)), item), reverse=True)
 
 
-def rate_of(receipt: Receipt, system: str, identity: Mapping[str, str]) -> EarlierRate | None:
+def rate_shown_by(receipt: Receipt, system: str, identity: Mapping[str, str]) -> EarlierRate | None:
     """What a receipt shows of how fast this subscription is read; None: nothing. Pure."""
     result = receipt.result
     if result is None or receipt.action is not Action.CLEAR or receipt.mode is not Mode.CONSUME:

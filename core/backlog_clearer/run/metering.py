@@ -70,6 +70,26 @@ def status_metered(job: Job) -> RunResult:
     return annotated(result, _finished(outlets, reading))
 
 
+class LooksMeter:
+    """Delivers the metrics of one look after the other at a subscription; raises like `outlets_of`."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._outlets = outlets_of(job)
+        self._last: Reading | None = None
+
+    def show(self, result: RunResult) -> None:
+        """Take the newest look; takes no time."""
+        first, self._last = self._last is None, looked_at(self._job, result)
+        for outlet in self._outlets:
+            (outlet.start if first else outlet.show)(self._last)
+
+    def close(self) -> None:
+        """Deliver the last look, for seconds at most; what fails is logged while it is watched."""
+        if self._last is not None:
+            _finished(self._outlets, self._last)
+
+
 class _Meter:
     """Follows one run, from the confirmation of its plan on."""
 

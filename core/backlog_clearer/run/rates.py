@@ -12,7 +12,7 @@ RECENT_S = 30.0
 """Rates are those of about this many seconds: consumers commit only every few seconds."""
 
 Between: TypeAlias = Callable[[Partition, Position, Position], int | None]
-"""See `source.Measured.between`."""
+"""See `source.Countable.between`."""
 
 
 class Rates(NamedTuple):
@@ -32,7 +32,7 @@ class Sighting(NamedTuple):
 
 
 def not_measured(partition: Partition, first: Position, last: Position) -> int | None:
-    """`Between` of a source that is not `Measured`."""
+    """`Between` of a source that is not `Countable`."""
     del partition
     return 0 if first == last else None
 

@@ -16,7 +16,7 @@ from backlog_clearer.run.job import Job, now, opened, reading_nothing
 from backlog_clearer.run.rates import RECENT_S, History, Rates, eta_s, not_measured, summed
 from backlog_clearer.run.report import FreeText, RunResult, StoredPosition
 from backlog_clearer.run.status import as_status, surveyed
-from backlog_clearer.source import Measured, Source
+from backlog_clearer.source import Countable, Source
 
 WATCH_SCHEMA: Literal["backlog-clearer/watch/1"] = "backlog-clearer/watch/1"
 
@@ -59,7 +59,7 @@ class Watched:
         at_s, traits = self._clock(), source.traits
         if self._history is None:  # figures that are late are also updated in large steps
             self._history = History(max(RECENT_S, traits.proof_wait_s))
-        between = source.between if isinstance(source, Measured) else not_measured
+        between = source.between if isinstance(source, Countable) else not_measured
         rates = self._history.add(at_s, record.states, between, competing=traits.competing)
         return Look(now(), as_status(record), rates)
 

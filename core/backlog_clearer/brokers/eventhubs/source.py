@@ -269,7 +269,7 @@ class EventHubsSource:
         return enqueued_times(self._options, states)
 
     def between(self, partition: Partition, first: Position, last: Position) -> int | None:
-        """Sequence numbers, where both positions have one; see `source.Measured`."""
+        """Sequence numbers, where both positions have one; see `source.Countable`."""
         del partition
         one, other = sequence_number(first), sequence_number(last)
         return None if one is None or other is None else other - one

@@ -296,7 +296,7 @@ class IggySource:
         return stored_times(self._logs, states)
 
     def between(self, partition: Partition, first: Position, last: Position) -> int | None:
-        """Offsets; see `source.Measured`."""
+        """Offsets; see `source.Countable`."""
         del partition
         return as_offset(last) - as_offset(first)
 

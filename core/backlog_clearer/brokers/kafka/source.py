@@ -329,7 +329,7 @@ class KafkaSource:
         return oldest_times(self._options, states)
 
     def between(self, partition: Partition, first: Position, last: Position) -> int | None:
-        """Offsets; see `source.Measured`."""
+        """Offsets; see `source.Countable`."""
         del partition
         one, other = offset_of(first), offset_of(last)
         return None if one is None or other is None else other - one

@@ -398,7 +398,7 @@ class MemorySource:
             return {partition: at for partition, at in found.items() if at is not None}
 
     def between(self, partition: Partition, first: Position, last: Position) -> int | None:
-        """See `source.Measured`."""
+        """See `source.Countable`."""
         del partition
         return (_offset(last) or 0) - (_offset(first) or 0)
 

@@ -390,7 +390,7 @@ class PulsarSource:
         return publish_times(self._admin, topics, self._options.subscription)
 
     def between(self, partition: Partition, first: Position, last: Position) -> int | None:
-        """Entries, by the ledgers as the last survey found them; see `source.Measured`."""
+        """Entries, by the ledgers as the last survey found them; see `source.Countable`."""
         one, other, layout = parse_place(first), parse_place(last), self._layouts.get(partition)
         if one.ledger == other.ledger:
             return other.entry - one.entry
