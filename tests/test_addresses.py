@@ -9,7 +9,11 @@ import pytest
 
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.settings import NO_EFFECT
+from backlog_clearer.errors import UsageError
 from backlog_clearer.options.addresses import checked_address
+from backlog_clearer.options.layers import build_options
+from backlog_clearer.options.recorded import recorded_options
+from backlog_clearer.redaction.redact import redacted
 from tests.invoking import call
 
 KAFKA = ["kafka", "--topic", "orders", "--group-id", "billing"]
@@ -102,6 +106,9 @@ JAVA = {
     "group.id": ("g", "--group-id"),
     "enable.auto.commit": ("true", "only be false"),
     "max.poll.records": ("500", "--batch-size"),
+    "fetch.max.wait.ms": ("500", "fetch.wait.max.ms"),
+    "receive.buffer.bytes": ("65536", "socket.receive.buffer.bytes"),
+    "ssl.provider": ("BC", "OpenSSL"),
     "value.deserializer": ("org.example.D", "leave it out"),
     "isolation.level": ("read_committed", "read_uncommitted"),
 }
@@ -142,6 +149,114 @@ def test_settings_of_group_members_and_equal_values_are_taken() -> None:
     )
     assert made.settings == {"security.protocol": "SSL"}
     assert made.withheld() == ()
+
+
+PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+BASE = {"bootstrap_servers": "b:9092", "topic": "t", "group_id": "g"}
+
+
+@pytest.mark.parametrize(
+    "jaas",
+    [
+        f'{PLAIN} username="ops" password="{SECRET}";',
+        f"{SCRAM}\n  password='{SECRET}'\n  username='ops' ;\n",
+    ],
+)
+def test_a_java_login_by_user_and_password_is_understood(jaas: str) -> None:
+    """`sasl.jaas.config` becomes user and password, and no text of the options has the password."""
+    options, _ = build_options(KafkaOptions, {**BASE, "sasl.jaas.config": jaas})
+    assert isinstance(options, KafkaOptions)
+    assert options.settings == {"sasl.username": "ops", "sasl.password": SECRET}
+    assert options.public()["settings"] == {"sasl.username": "ops"}
+    assert options.withheld() == ("sasl.password",)
+    assert SECRET not in redacted(f"{options!r} login failed for {SECRET}")
+
+
+def test_a_reference_in_a_java_login_stays_a_reference() -> None:
+    """The password is the variable's, whatever characters it has, and the receipt names the variable."""
+    jaas = f'{SCRAM} username="ops" password="${{env:KAFKA_PASSWORD}}";'
+    secret = 'a"b\\c;d' + SECRET
+    options, _ = build_options(
+        KafkaOptions, {**BASE, "sasl.jaas.config": jaas}, environ={"KAFKA_PASSWORD": secret}
+    )
+    assert isinstance(options, KafkaOptions)
+    assert options.settings["sasl.password"] == secret
+    assert options.public()["settings"]["sasl.password"] == "${env:KAFKA_PASSWORD}"
+    assert options.withheld() == ()
+    assert recorded_options(KafkaOptions, options.public())
+
+
+@pytest.mark.parametrize(
+    "jaas",
+    [
+        f'{SCRAM} username="ops" password="{SECRET}" tokenauth="true";',
+        f'{PLAIN} username="ops" password="{SECRET}"',
+        f'{PLAIN} username="ops" username="dev" password="{SECRET}";',
+        f'{PLAIN} username="ops" password="{SECRET}\\"";',
+        f'com.example.OwnModule required username="ops" password="{SECRET}";',
+        f'{PLAIN} username="ops" password="{SECRET}"; {PLAIN} username="a" password="b";',
+        'com.sun.security.auth.module.Krb5LoginModule required useKeyTab="true";',
+    ],
+)
+def test_another_java_login_is_refused_with_what_does_the_same(jaas: str) -> None:
+    """Delegation tokens, several modules, escapes and other modules are not guessed at."""
+    with pytest.raises(UsageError, match="use sasl.username and sasl.password") as caught:
+        build_options(KafkaOptions, {**BASE, "sasl.jaas.config": jaas})
+    assert SECRET not in str(caught.value)
+
+
+def test_a_java_login_beside_another_one_is_refused() -> None:
+    """Two logins in one place are not one; a later layer's login replaces the one of a receipt."""
+    java = {"sasl.jaas.config": f'{PLAIN} username="ops" password="{SECRET}";'}
+    own = {"sasl.username": "dev", "sasl.password": "p"}
+    with pytest.raises(UsageError, match="sasl.jaas.config"):
+        build_options(KafkaOptions, {**BASE, **java, **own})
+    options, _ = build_options(KafkaOptions, {**BASE, **own}, {"settings": java})
+    assert isinstance(options, KafkaOptions)
+    assert options.settings == {"sasl.username": "ops", "sasl.password": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("java", "here"),
+    [
+        (
+            {"ssl.truststore.type": "PEM", "ssl.truststore.location": "ca.pem"},
+            {"ssl.ca.location": "ca.pem"},
+        ),
+        (
+            {"ssl.truststore.type": "pem", "ssl.truststore.certificates": "C"},
+            {"ssl.ca.pem": "C"},
+        ),
+        (
+            {"ssl.keystore.type": "PEM", "ssl.keystore.location": "me.pem"},
+            {"ssl.certificate.location": "me.pem", "ssl.key.location": "me.pem"},
+        ),
+        (
+            {
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.certificate.chain": "C",
+                "ssl.keystore.key": "K",
+            },
+            {"ssl.certificate.pem": "C", "ssl.key.pem": "K"},
+        ),
+        (
+            {"ssl.keystore.type": "PKCS12", "ssl.keystore.location": "me.p12"},
+            {"ssl.keystore.location": "me.p12"},
+        ),
+        (
+            {"ssl.endpoint.identification.algorithm": ""},
+            {"ssl.endpoint.identification.algorithm": "none"},
+        ),
+    ],
+)
+def test_stores_of_java_that_librdkafka_has_too_are_understood(
+    java: dict[str, str], here: dict[str, str]
+) -> None:
+    """Stores of PEM and PKCS12, and an empty algorithm for no check of names, mean the same as in Java."""
+    options, _ = build_options(KafkaOptions, {**BASE, "settings": java})
+    assert isinstance(options, KafkaOptions)
+    assert options.settings == here
 
 
 @pytest.mark.parametrize(

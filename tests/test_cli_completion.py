@@ -1,13 +1,15 @@
-"""Shell completion: what the three shells are offered, and that the printed script works in bash."""
+"""Shell completion: what the three shells are offered, and that the printed scripts work in them."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import pty
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.cli import commands
+from backlog_clearer.testing.support import need
 from tests.invoking import clear, stored, three_partitions
 from tests.paths import MODULE_PATH
 
@@ -92,20 +95,87 @@ def test_a_script_for_the_shell_is_printed(shell: str) -> None:
     assert NAME in done.stdout
 
 
-def test_bash_completes_by_the_printed_script(tmp_path: Path) -> None:
-    """The documented line, in bash itself, completes "kaf"."""
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("there is no bash")
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command is on the PATH."""
     command = tmp_path / NAME
     command.write_text(f"#!{sys.executable}\nfrom backlog_clearer.cli.commands import main\nmain()\n")
     command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", MODULE_PATH)
+
+
+def ran(*command: str) -> str:
+    """What a command prints."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("installed")
+def test_bash_completes_by_the_printed_script() -> None:
+    """The documented line, in bash itself, completes "kaf"."""
+    need("bash")
     script = (
         f'eval "$(_BACKLOG_CLEARER_COMPLETE=bash_source {NAME})"\n'
         f'COMP_WORDS=({NAME} kaf); COMP_CWORD=1; _backlog_clearer_completion {NAME}; echo "${{COMPREPLY[@]}}"'
     )
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": MODULE_PATH}
-    done = subprocess.run(
-        [bash, "--norc", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False
+    assert ran("bash", "--norc", "-c", script).split() == ["kafka"]
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("kaf", ["kafka"]), ("status pul", ["pulsar"]), ("kafka --mode s", ["skip"])],
+)
+def test_fish_completes_by_the_printed_script(typed: str, offered: list[str]) -> None:
+    """The documented line, in fish itself, completes commands, systems and values."""
+    need("fish")
+    script = f"_BACKLOG_CLEARER_COMPLETE=fish_source {NAME} | source; complete -C '{NAME} {typed}'"
+    lines = ran("fish", "--no-config", "-c", script).splitlines()
+    assert [line.split("\t")[0] for line in lines] == offered
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [("kaf", "kafka "), ("status pul", "status pulsar "), ("kafka --mode s", "kafka --mode skip ")],
+)
+def test_zsh_completes_by_the_printed_script(tmp_path: Path, typed: str, becomes: str) -> None:
+    """The documented line, in an interactive zsh, completes what is typed before a tab."""
+    need("zsh")
+    line = tmp_path / "line"
+    (tmp_path / ".zshrc").write_text(
+        f"PS1='{_PROMPT}'\nautoload -U compinit; compinit -u\n"
+        f'eval "$(_BACKLOG_CLEARER_COMPLETE=zsh_source {NAME})"\n'
+        f'written() {{ print -rn -- "$BUFFER" > {line}; exit }}; zle -N written; bindkey "^X" written\n'
     )
-    assert done.stdout.split() == ["kafka"], done.stderr
+    screen, keyboard = pty.openpty()
+    with subprocess.Popen(
+        ["zsh", "-i"],
+        env={**os.environ, "ZDOTDIR": str(tmp_path), "TERM": "dumb"},
+        stdin=keyboard,
+        stdout=keyboard,
+        stderr=keyboard,
+        start_new_session=True,
+    ) as shell:
+        os.close(keyboard)  # the shell's end of it is the only one now: a read fails once it has exited
+        shown = b""
+        while _PROMPT.encode() not in shown:
+            shown += os.read(screen, 4096)
+        os.write(screen, f"{NAME} {typed}\t\x18".encode())
+        reader = threading.Thread(target=_drain, args=(screen,), daemon=True)
+        reader.start()  # a full terminal would block the shell
+        assert shell.wait(60) == 0
+    reader.join(10)
+    os.close(screen)
+    assert line.read_text() == f"{NAME} {becomes}"
+
+
+_PROMPT = "ready> "
+
+
+def _drain(screen: int) -> None:
+    with suppress(OSError):
+        while os.read(screen, 4096):
+            pass

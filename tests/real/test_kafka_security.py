@@ -53,6 +53,41 @@ def test_each_login_clears(case: Case, kafka: KafkaCluster, listener: str, mecha
     assert PASSWORD not in everything
 
 
+def test_the_login_of_a_java_client_clears_and_is_undone(case: Case, kafka: KafkaCluster) -> None:
+    """The settings that Kafka's own tools take, JAAS and a PEM truststore, work as they are, undo included."""
+    topic = case.create()
+    case.judge.produce(topic, 0, 300)
+    own = kafka.login("SASL_SSL", "SCRAM-SHA-512")
+    module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+    login = f'{module} required username="{own["sasl.username"]}" password="${{env:JAVA_PASSWORD}}";'
+    settings = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.jaas.config": login,
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": own["ssl.ca.location"],
+        "enable.auto.commit": "false",
+        "group.protocol": "consumer",
+    }
+    env = {"JAVA_PASSWORD": PASSWORD}
+    ran = cleaner(
+        "kafka",
+        *connection(kafka.bootstrap("SASL_SSL"), settings),
+        *("--topic", topic, "--group-id", case.group, "--reader", case.reader.value),
+        *("--stop-when-empty", "--receipt-dir", str(case.folder)),
+        env=env,
+    )
+    assert (ran.code, ran.result["totals"]["messages"]) == (0, 300), ran.stderr
+    assert case.committed() == {0: 300}
+    undone = cleaner(
+        "restore", ran.result["receipt"], "--allow-reference", "env:JAVA_PASSWORD", "--yes", env=env
+    )
+    assert undone.code == 0, undone.stderr
+    assert case.committed() == {0: None}
+    kept = "".join(path.read_text() for path in case.folder.rglob("*.json"))
+    assert PASSWORD not in kept + ran.stdout + ran.stderr + undone.stdout + undone.stderr
+
+
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
 def test_wrong_password_is_told_quickly(
     judge: Judge, kafka: KafkaCluster, tmp_path: Path, mechanism: str

@@ -257,6 +257,11 @@ class SystemOptions(Options):
         return frozenset()
 
     @classmethod
+    def understood(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings as users wrote them, references included, by the names that the client library has."""
+        return dict(settings)
+
+    @classmethod
     def public_settings(cls) -> frozenset[str]:
         """Keys of `settings` whose values a receipt keeps: they hold no secret, and run no code."""
         return frozenset()

@@ -93,17 +93,21 @@ def merged_layers(model: type[SystemOptions], *layers: Mapping[str, Any]) -> dic
     merged: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     unknown = []
-    given = [item for layer in layers for item in layer.items() if item[1] is not None]
-    for key, value in given:
-        name = key.replace("-", "_")
-        if name == SETTINGS and takes_settings:
-            settings.update(_settings(value, keys))
-        elif takes_settings and "." in key:
-            settings[_checked_key(key, keys)] = value
-        elif name in known:
-            merged[name] = value
-        else:
-            unknown.append(unknown_option(key, known))
+    for layer in layers:
+        own: dict[str, Any] = {}
+        for key, value in layer.items():
+            name = key.replace("-", "_")
+            if value is None:
+                continue
+            if name == SETTINGS and takes_settings:
+                own.update(_settings(value, keys))
+            elif takes_settings and "." in key:
+                own[_checked_key(key, keys)] = value
+            elif name in known:
+                merged[name] = value
+            else:
+                unknown.append(unknown_option(key, known))
+        settings.update(model.understood(own))
     if unknown:
         raise UsageError("\n".join(dict.fromkeys(unknown)))
     return {**merged, SETTINGS: settings} if settings else merged

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from backlog_clearer.brokers.kafka.java import in_librdkafkas_words
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.options.base import Names, SystemOptions
 
@@ -28,6 +30,11 @@ class KafkaListOptions(SystemOptions):
         repr=False,
         description="a librdkafka setting, as in security.protocol=SASL_SSL; may be repeated",
     )
+
+    @classmethod
+    def understood(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `SystemOptions`."""
+        return in_librdkafkas_words(settings)
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:

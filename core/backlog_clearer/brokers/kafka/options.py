@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from backlog_clearer.brokers.kafka.java import in_librdkafkas_words
 from backlog_clearer.brokers.kafka.settings import passed_on, refused
 from backlog_clearer.model import StrEnum
 from backlog_clearer.options.addresses import checked_address
@@ -151,6 +152,11 @@ class KafkaOptions(SystemOptions):
     def place(self) -> str:
         """See `SystemOptions`."""
         return ",".join(self.bootstrap_servers)
+
+    @classmethod
+    def understood(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `SystemOptions`: settings of Java clients are taken where they mean just one thing."""
+        return in_librdkafkas_words(settings)
 
     @classmethod
     def public_settings(cls) -> frozenset[str]:

@@ -29,12 +29,14 @@ _OURS = {
 """librdkafka settings that have a separate option."""
 
 _OF_JAVA = {
-    "sasl.jaas.config": "use sasl.username and sasl.password, as in -X sasl.password='${env:NAME}'",
+    "sasl.jaas.config": "only a login of PlainLoginModule or ScramLoginModule by username and password is"
+    " understood; use sasl.username and sasl.password, as in -X sasl.password='${env:NAME}'",
     "sasl.login.callback.handler.class": "use sasl.mechanisms=OAUTHBEARER with sasl.oauthbearer.method=oidc,"
     " or sasl.mechanisms=AWS_MSK_IAM",
     "sasl.client.callback.handler.class": "use sasl.mechanisms=OAUTHBEARER with"
     " sasl.oauthbearer.method=oidc, or sasl.mechanisms=AWS_MSK_IAM",
-    "ssl.truststore.location": "use ssl.ca.location with a PEM file (keytool -exportcert -rfc writes one)",
+    "ssl.truststore.location": "use ssl.ca.location with a PEM file (keytool -exportcert -rfc writes one);"
+    " with ssl.truststore.type=PEM it is taken as it is",
     "ssl.truststore.password": "leave it out: the PEM file of ssl.ca.location has no password",
     "ssl.truststore.type": "leave it out: ssl.ca.location takes PEM",
     "ssl.truststore.certificates": "use ssl.ca.pem",
@@ -43,6 +45,18 @@ _OF_JAVA = {
     "ssl.keystore.key": "use ssl.key.pem",
     "ssl.enabled.protocols": "leave it out: TLS 1.2 and later are used",
     "ssl.protocol": "leave it out: TLS 1.2 and later are used",
+    "ssl.engine.factory.class": "leave it out: no code of a class path can be run",
+    "ssl.provider": "leave it out: OpenSSL is used",
+    "ssl.keymanager.algorithm": "leave it out: OpenSSL is used",
+    "ssl.trustmanager.algorithm": "leave it out: OpenSSL is used",
+    "ssl.secure.random.implementation": "leave it out: OpenSSL is used",
+    "sasl.login.class": "leave it out: no code of a class path can be run",
+    "sasl.oauthbearer.jwks.endpoint.url": "leave it out: only the broker checks tokens",
+    "sasl.oauthbearer.expected.audience": "leave it out: only the broker checks tokens",
+    "sasl.oauthbearer.expected.issuer": "leave it out: only the broker checks tokens",
+    "fetch.max.wait.ms": "use fetch.wait.max.ms",
+    "receive.buffer.bytes": "use socket.receive.buffer.bytes",
+    "send.buffer.bytes": "use socket.send.buffer.bytes",
     "key.deserializer": "leave it out: no message is decoded",
     "value.deserializer": "leave it out: no message is decoded",
     "max.poll.records": "use --batch-size",
@@ -58,16 +72,38 @@ _OF_JAVA = {
 NO_EFFECT = frozenset(
     {
         "auto.commit.interval.ms",
+        "auto.include.jmx.reporter",
+        "exclude.internal.topics",
         "group.instance.id",
         "group.protocol",
         "group.remote.assignor",
         "heartbeat.interval.ms",
         "max.poll.interval.ms",
+        "metrics.num.samples",
+        "metrics.recording.level",
+        "metrics.sample.window.ms",
         "partition.assignment.strategy",
+        "sasl.kerberos.ticket.renew.jitter",
+        "sasl.kerberos.ticket.renew.window.factor",
+        "sasl.login.connect.timeout.ms",
+        "sasl.login.read.timeout.ms",
+        "sasl.login.refresh.buffer.seconds",
+        "sasl.login.refresh.min.period.seconds",
+        "sasl.login.refresh.window.factor",
+        "sasl.login.refresh.window.jitter",
+        "sasl.login.retry.backoff.max.ms",
+        "sasl.login.retry.backoff.ms",
+        "sasl.oauthbearer.clock.skew.seconds",
+        "sasl.oauthbearer.header.urlencode",
+        "sasl.oauthbearer.scope.claim.name",
         "session.timeout.ms",
+        "socket.connection.setup.timeout.max.ms",
     }
 )
-"""Settings of group members, which may be given, and change nothing: no client here joins the group."""
+"""Settings that may be given, and change nothing here.
+
+No client joins the group, and the others are about details of the Java client's metrics and retries.
+"""
 
 
 def passed_on(settings: Mapping[str, Any]) -> dict[str, Any]:
