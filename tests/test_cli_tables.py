@@ -87,6 +87,7 @@ def test_partitions_with_errors_come_before_those_without_backlog() -> None:
         ({"snapshot": SNAPSHOT, "expires_by": "2026-12-03T03:15:00Z"}, SNAPSHOT.rsplit("/", 1)[1]),
         ({"snapshot": None}, "none"),
         ("2026-11-26T03:15:00Z", "2026-11-26T03:15:00Z"),
+        ("2026-11-26T03:15:00.123456Z", "2026-11-26T03:15:00Z"),
         (None, "none"),
     ],
 )

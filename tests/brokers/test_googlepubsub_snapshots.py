@@ -51,7 +51,7 @@ def test_snapshots_of_runs_are_listed_by_status(
     server: PubSubServer, bench: PubSubBench, tmp_path: Path
 ) -> None:
     """A status names this subscription's snapshots with their expiry, and those of no other one."""
-    assert not any("napshot" in note for note in status(job(bench, tmp_path)).notes if "run" in note)
+    assert not any("snapshots of runs" in note for note in status(job(bench, tmp_path)).notes)
     runs = [skipped(bench, tmp_path).run_id for _ in range(2)]
     server.publish(server.create("shipping"), 1)
     other = clear(job(bench, tmp_path, {"mode": "skip"}, subscription_id="shipping")).run_id
@@ -64,6 +64,18 @@ def test_snapshots_of_runs_are_listed_by_status(
     assert other not in note
     assert server.count("ListSnapshots") == asked + 1
     assert len(server.snapshots) == 3
+
+
+def test_a_status_names_no_snapshot_that_does_not_exist(
+    server: PubSubServer, bench: PubSubBench, tmp_path: Path
+) -> None:
+    """A status and a dry run take no snapshot: they state that a run takes one, and for how long."""
+    looked = status(job(bench, tmp_path))
+    tried = clear(job(bench, tmp_path, {"dry_run": True}))
+    for shown in (looked, tried):
+        assert not any("backlog-clearer-2" in note for note in shown.notes)
+        assert any("A run takes a snapshot before" in note for note in shown.notes)
+    assert not server.snapshots
 
 
 def test_a_status_without_the_right_to_list_snapshots_states_it(

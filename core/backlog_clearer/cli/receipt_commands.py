@@ -54,6 +54,7 @@ def receipts_group() -> NearestNames:
             "list",
             params=[_DIRECTORY, _SCHEMES, OUTPUT],
             callback=_list,
+            short_help="List receipts, oldest first.",
             help="List the receipts in DIRECTORY (default receipts; a path or a URL), oldest first, with what"
             " can still be undone as far as they show. No broker is asked.",
         )
@@ -63,6 +64,7 @@ def receipts_group() -> NearestNames:
             "show",
             params=[click.Argument(["receipt"], type=click.Path()), _SCHEMES, OUTPUT],
             callback=_show,
+            short_help="Show what a receipt has.",
             help="Show the receipt in a file: its run, positions and result, and how to undo it.",
         )
     )
@@ -86,6 +88,7 @@ def receipts_group() -> NearestNames:
                 *FLAGS[:2],
             ],
             callback=_prune,
+            short_help="Remove receipts of old runs.",
             help="Remove receipts of old runs from DIRECTORY (default receipts). What they could still undo"
             " cannot be undone afterwards. Snapshots of Pub/Sub stay until they"
             " expire, unless --delete-snapshots is given.",

@@ -6,6 +6,7 @@ names and positions are shortened, with "…" for what is left out. JSON always 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,6 +24,7 @@ from backlog_clearer.text import amount, counted, duration, listed
 ROWS = 20
 """Rows of a table; the other partitions are added up in its last line."""
 
+_FRACTION = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$")
 _ERRORS = 10  # different errors below a table
 _GAP = 2  # blanks between two columns
 _LEAST = 10  # characters that a shortened cell keeps
@@ -37,6 +39,7 @@ def figure(value: int | None) -> str:
 def spelled(position: StoredPosition) -> str:
     """A position in its one short form: an offset, LEDGER:ENTRY, a sequence number, a snapshot's last name.
 
+    A time has no fractions of a second.
     Of a position of several parts that is its first number, otherwise its first text. None: nothing is
     stored.
     """
@@ -48,7 +51,7 @@ def spelled(position: StoredPosition) -> str:
         found: int | str = next(iter((*numbers, *parts)), "none")
     else:
         found = position
-    return str(found).rsplit("/", 1)[-1]
+    return _FRACTION.sub(r"\1Z", str(found).rsplit("/", 1)[-1])
 
 
 def clipped(text: str, most: int) -> str:

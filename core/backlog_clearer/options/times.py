@@ -36,7 +36,7 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError("write a number and one of s, m, h, d, w, as in 2h")
     seconds = float(match[1]) * _SECONDS[match[2]]
     if not 0 < seconds <= _LONGEST_S:
-        raise ValueError("it is not between 0 and 100 years")
+        raise ValueError("it has to be longer than 0 s, and at most 100 years")
     return timedelta(seconds=seconds)
 
 

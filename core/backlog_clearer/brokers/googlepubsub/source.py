@@ -271,9 +271,13 @@ class PubSubSource:
     def _undo_notes(self, figures: Figures, now: datetime) -> list[str]:
         if self._options.no_snapshot:
             return []
+        which = (
+            "A run takes a snapshot before its first change. Taken now, it would expire by"
+            if self._run.dry_run  # a status, too
+            else f"The snapshot {self._snapshot} is taken before the first change. It expires by"
+        )
         text = (
-            f"The snapshot {self._snapshot} is taken before the first change. It expires by"
-            f" {expiry(figures, now):%Y-%m-%dT%H:%MZ} (7 days after the oldest unacknowledged message"
+            f"{which} {expiry(figures, now):%Y-%m-%dT%H:%MZ} (7 days after the oldest unacknowledged message"
             " was published). Restoring it delivers again all messages that are unacknowledged now and"
             " all that are published from now on, even if they were acknowledged since."
         )
