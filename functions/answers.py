@@ -13,6 +13,7 @@ from backlog_clearer.fanout.configuration import Request
 from backlog_clearer.fanout.run_status import note_failure
 from backlog_clearer.fanout.slices import NOT_CLEARED
 from backlog_clearer.redaction.redact import redact_logs, remember_environment
+from backlog_clearer.run.receipt import new_run_id
 from backlog_clearer.text import shown_value
 
 DEADLINE = "BACKLOG_CLEARER_DEADLINE_S"
@@ -58,6 +59,13 @@ def known_errors() -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 whatever it is, its text must not reach a platform as it is
         _LOG.exception("%s: an unexpected error", NOT_CLEARED)
         raise BrokerError(f"An unexpected error: {type(error).__name__}: {error}") from None
+
+
+def named(request: Request) -> Request:
+    """A request with a run id, so that a caller learns it from every answer, and the log has it."""
+    if request.run_id is not None:
+        return request
+    return request.model_copy(update={"run_id": new_run_id(datetime.now(timezone.utc))})
 
 
 def status_of(error: ClearerError) -> int:

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 
 import azure.functions as func
 
-from backlog_clearer.errors import BrokerError, ClearerError, UsageError
+from backlog_clearer.deadline import within
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config, parse_request
 from backlog_clearer.fanout.dispatch import Dispatch
 from backlog_clearer.fanout.dispatch import dispatch as dispatch_slices
@@ -23,7 +24,7 @@ from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice, summary
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, keep_secrets, known_errors, record_failure, status_of
+from functions.answers import deadline_s, keep_secrets, known_errors, named, record_failure, status_of
 from functions.azure.timer import due, missed
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
@@ -42,6 +43,9 @@ LATE = os.environ.get("BACKLOG_CLEARER_SCHEDULE_LATE", "").strip().lower() == "t
 for _name in SCHEDULED:
     CONFIG.backlog(_name)
 
+ANSWER_S = 200.0
+"""The platform cuts an HTTP answer at 230 s, and then its caller learns nothing."""
+
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 
@@ -57,14 +61,33 @@ def _dispatched(asked: Request) -> Dispatch:
 
 @app.route("dispatch", methods=["POST"])
 def dispatch(req: func.HttpRequest) -> func.HttpResponse:
-    """Enqueue the slices of a backlog."""
+    """Enqueue the slices of a backlog; every answer to a valid request has the run's id."""
+    asked = None
     try:
         with known_errors():
-            made = _dispatched(parse_request(req.get_body()))
+            asked = named(parse_request(req.get_body()))
+            made = _dispatched_in_time(asked)
     except ClearerError as error:
         _LOG.error("%s: %s", NOT_CLEARED, error)
-        return _answer(status_of(error), failure_json(error))
+        return _answer(status_of(error), failure_json(error, asked.run_id if asked else None))
     return _answer(202, made.model_dump_json(by_alias=True))
+
+
+def _dispatched_in_time(asked: Request) -> Dispatch:
+    """Dispatch, and raise `TransientError` where that takes longer than an answer may; it continues then."""
+    _LOG.info("Dispatching run %s of %s", asked.run_id, asked.backlog)
+
+    def work() -> Dispatch:
+        with known_errors():  # so that a TimeoutError is only of the wait for the answer
+            return _dispatched(asked)
+
+    try:
+        return within(ANSWER_S, work, late="The dispatch has not ended")
+    except TimeoutError as error:
+        raise TransientError(
+            f"{error}, and continues: GET runs/{asked.run_id} shows the run once its slices are decided. To"
+            " repeat the dispatch, send the same run_id."
+        ) from None
 
 
 @app.route("runs/{run_id}", methods=["GET"])

@@ -26,7 +26,7 @@ from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, keep_secrets, known_errors, record_failure, status_of
+from functions.answers import deadline_s, keep_secrets, known_errors, named, record_failure, status_of
 from functions.gcp.tasks import QUEUE, Tasks
 
 _SCHEDULED = "X-CloudScheduler-ScheduleTime"
@@ -59,29 +59,31 @@ def _body(request: flask.Request) -> Request:
 @functions_framework.http
 def dispatch(request: flask.Request) -> Answer:
     """Enqueue the slices of a backlog, or answer with the status of a run."""
+    asked = None
     try:
         with known_errors():
-            return _dispatched(request)
+            if request.method == "GET":
+                return _run(request.path)
+            asked = named(_asked(request))
+            made = dispatch_slices(CONFIG, asked, TASKS.put)
     except ClearerError as error:
-        return _refused(error)
-
-
-def _dispatched(request: flask.Request) -> Answer:
-    if request.method == "GET":
-        return _run(request.path)
-    asked = _body(request)
-    # Cloud Scheduler's retries carry the same time, Cloud Tasks' the same task: the same run.
-    again = request.headers.get(_SCHEDULED) or request.headers.get(_TASK)
-    if again and asked.run_id is None:
-        asked = asked.model_copy(update={"run_id": scheduled_run(asked.backlog, again)})
-    made = dispatch_slices(CONFIG, asked, TASKS.put)
+        return _refused(error, asked.run_id if asked else None)
     _LOG.info("Dispatched run %s of %s: %s slices", made.run_id, made.subscription, made.slices)
     return made.model_dump_json(by_alias=True), 202, _JSON
 
 
-def _refused(error: ClearerError) -> Answer:
+def _asked(request: flask.Request) -> Request:
+    asked = _body(request)
+    # Cloud Scheduler's retries carry the same time, Cloud Tasks' the same task: the same run.
+    again = request.headers.get(_SCHEDULED) or request.headers.get(_TASK)
+    if again and asked.run_id is None:
+        return asked.model_copy(update={"run_id": scheduled_run(asked.backlog, again)})
+    return asked
+
+
+def _refused(error: ClearerError, run_id: str | None = None) -> Answer:
     _LOG.error("%s: %s", NOT_CLEARED, error)
-    return failure_json(error), status_of(error), _JSON
+    return failure_json(error, run_id), status_of(error), _JSON
 
 
 def _run(path: str) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 from azure.functions.queue import QueueMessage
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
+from backlog_clearer.brokers.memory.source import MemorySource
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.fanout.run_status import State, run_status
-from backlog_clearer.model import Partition
+from backlog_clearer.model import Partition, Survey
 from backlog_clearer.registry import SYSTEMS
 from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.kafka_judge import unique
+from backlog_clearer.testing.support import wait_until
 from tests import memory_system
 from tests.functions.azure_host import queues, storage
 
@@ -112,6 +115,49 @@ def test_a_continuation_that_cannot_be_enqueued_is_not_lost(
     loaded.drain()
     assert position(broker) == EACH
     assert run_status(loaded.receipts, "r-1").cleared
+
+
+def dispatched(loaded: Loaded, body: bytes = b'{"backlog": "orders"}') -> tuple[int, dict[str, Any]]:
+    """Answer of the dispatch function."""
+    answer = loaded.functions["dispatch"](func.HttpRequest("POST", "/api/dispatch", body=body))
+    return answer.status_code, json.loads(answer.get_body())
+
+
+def test_a_dispatch_that_takes_too_long_answers_with_its_run(
+    broker: MemoryBroker, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the platform cuts the answer, the caller gets the run's id; the dispatch continues by itself."""
+    survey, answered = MemorySource.survey, threading.Event()
+
+    def slow(source: MemorySource) -> Survey:
+        assert answered.wait(60)
+        return survey(source)
+
+    monkeypatch.setattr(MemorySource, "survey", slow)
+    monkeypatch.setattr(sys.modules["functions.azure.function_app"], "ANSWER_S", 0.05)
+    status, answer = dispatched(loaded)
+    assert (status, answer["verdict"]) == (503, "not_cleared")
+    assert f"GET runs/{answer['run_id']}" in answer["error"]
+    answered.set()
+    wait_until(lambda: len(loaded.queue.peek_messages(max_messages=5)) == 1, "the slice is enqueued")
+    assert Path(loaded.receipts, answer["run_id"], "dispatch.json").exists()
+    assert position(broker) == 0
+
+
+@pytest.mark.parametrize("given", [None, "mine"])
+def test_a_dispatch_that_fails_answers_with_its_run(
+    broker: MemoryBroker, loaded: Loaded, given: str | None
+) -> None:
+    """A caller that gave no run id learns it with the error, and repeats the dispatch under it."""
+    loaded.queue.delete_queue()
+    asked = {"backlog": "orders", **({"run_id": given} if given else {})}
+    status, answer = dispatched(loaded, json.dumps(asked).encode())
+    assert (status, answer["run_id"] == given) == (503, given is not None)
+    loaded.queue.create_queue()
+    status, again = dispatched(loaded, json.dumps({**asked, "run_id": answer["run_id"]}).encode())
+    assert (status, again["run_id"]) == (202, answer["run_id"])
+    assert len(loaded.queue.peek_messages(max_messages=5)) == 1
+    assert position(broker) == 0
 
 
 def test_an_unreadable_run_is_not_reported_as_unknown(loaded: Loaded) -> None:

@@ -177,6 +177,7 @@ def test_a_live_group_is_refused_and_reported(bundle: Bundle) -> None:
         drained = bundle.call(bundle.drain, slice_)
     assert (refused.status_code, drained.status_code) == (409, 409)
     assert "1 consumer attached" in refused.json()["error"]
+    assert refused.json()["run_id"]  # under which the caller repeats the dispatch
     assert bundle.left() == before
     account = bundle.account("live")
     assert account["slices"][0]["state"] == "failed"

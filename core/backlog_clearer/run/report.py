@@ -196,16 +196,15 @@ class RunResult(_Frozen):
         return self.model_dump_json(by_alias=True, indent=indent)
 
 
-def failure_json(error: Exception) -> str:
-    """One JSON object instead of a result, where a run could not start."""
-    return json.dumps(
-        {
-            "schema": RESULT_SCHEMA,
-            "verdict": Verdict.NOT_CLEARED,
-            "error": redacted(str(error)),
-            "kind": type(error).__name__,
-        }
-    )
+def failure_json(error: Exception, run_id: str | None = None) -> str:
+    """One JSON object instead of a result, where a run could not start; with its id, if it has one."""
+    found = {
+        "schema": RESULT_SCHEMA,
+        "verdict": Verdict.NOT_CLEARED,
+        "error": redacted(str(error)),
+        "kind": type(error).__name__,
+    }
+    return json.dumps(found if run_id is None else {**found, "run_id": run_id})
 
 
 def as_json(position: Position | None) -> Any:
