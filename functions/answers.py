@@ -61,7 +61,7 @@ def known_errors() -> Iterator[None]:
         raise BrokerError(f"An unexpected error: {type(error).__name__}: {error}") from None
 
 
-def named(request: Request) -> Request:
+def with_run_id(request: Request) -> Request:
     """A request with a run id, so that a caller learns it from every answer, and the log has it."""
     if request.run_id is not None:
         return request

@@ -24,7 +24,14 @@ from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice, summary
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, keep_secrets, known_errors, named, record_failure, status_of
+from functions.answers import (
+    deadline_s,
+    keep_secrets,
+    known_errors,
+    record_failure,
+    status_of,
+    with_run_id,
+)
 from functions.azure.timer import due, missed
 from functions.storage_queue import MAX_DEQUEUES, QUEUE, STORAGE, StorageQueue
 
@@ -65,7 +72,7 @@ def dispatch(req: func.HttpRequest) -> func.HttpResponse:
     asked = None
     try:
         with known_errors():
-            asked = named(parse_request(req.get_body()))
+            asked = with_run_id(parse_request(req.get_body()))
             made = _dispatched_in_time(asked)
     except ClearerError as error:
         _LOG.error("%s: %s", NOT_CLEARED, error)

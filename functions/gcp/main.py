@@ -26,7 +26,14 @@ from backlog_clearer.fanout.platform import scheduled_run
 from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.fanout.slices import NOT_CLEARED, FollowUp, drain_slice
 from backlog_clearer.run.report import failure_json
-from functions.answers import deadline_s, keep_secrets, known_errors, named, record_failure, status_of
+from functions.answers import (
+    deadline_s,
+    keep_secrets,
+    known_errors,
+    record_failure,
+    status_of,
+    with_run_id,
+)
 from functions.gcp.tasks import QUEUE, Tasks
 
 _SCHEDULED = "X-CloudScheduler-ScheduleTime"
@@ -64,7 +71,7 @@ def dispatch(request: flask.Request) -> Answer:
         with known_errors():
             if request.method == "GET":
                 return _run(request.path)
-            asked = named(_asked(request))
+            asked = with_run_id(_asked(request))
             made = dispatch_slices(CONFIG, asked, TASKS.put)
     except ClearerError as error:
         return _refused(error, asked.run_id if asked else None)

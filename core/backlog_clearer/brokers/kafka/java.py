@@ -62,6 +62,7 @@ def _login(jaas: str) -> dict[str, str] | None:
 
 def _replace_pem(found: dict[str, Any], store: str) -> None:
     """Rename the settings of a store in PEM, unless librdkafka's own are there, too."""
+    names: dict[str, tuple[str, ...]]
     if store == "keystore" and "ssl.keystore.location" in found:
         names = {"ssl.keystore.location": ("ssl.certificate.location", "ssl.key.location")}
     else:

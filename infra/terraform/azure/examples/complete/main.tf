@@ -122,7 +122,6 @@ resource "azurerm_subnet_network_security_group_association" "endpoints" {
   network_security_group_id = azurerm_network_security_group.this.id
 }
 
-# Their links to the network are left out: azurerm 4 and 5 name the zone with different arguments.
 resource "azurerm_private_dns_zone" "this" {
   for_each = {
     blob  = "privatelink.blob.core.windows.net"
@@ -133,6 +132,29 @@ resource "azurerm_private_dns_zone" "this" {
 
   name                = each.value
   resource_group_name = azurerm_resource_group.this.name
+}
+
+# A template, because azurerm 4 and 5 name the zone of a link with different arguments. Without links, the network
+# resolves the services to their public addresses, where access is denied.
+resource "azurerm_resource_group_template_deployment" "dns_links" {
+  name                = "contoso-dns-links"
+  resource_group_name = azurerm_resource_group.this.name
+  deployment_mode     = "Incremental"
+
+  template_content = jsonencode({
+    "$schema"      = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#"
+    contentVersion = "1.0.0.0"
+    resources = [for zone in values(azurerm_private_dns_zone.this) : {
+      type       = "Microsoft.Network/privateDnsZones/virtualNetworkLinks"
+      apiVersion = "2020-06-01"
+      name       = "${zone.name}/contoso-drains"
+      location   = "global"
+      properties = {
+        registrationEnabled = false
+        virtualNetwork      = { id = azurerm_virtual_network.this.id }
+      }
+    }]
+  })
 }
 
 resource "azurerm_key_vault" "brokers" {
