@@ -18,15 +18,16 @@ from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.connection import IggyConnection, ServerAddress
 from backlog_clearer.brokers.iggy.poll_wire import PollWalk
 from backlog_clearer.errors import BrokerError, TransientError
-from backlog_clearer.model import Mode
+from backlog_clearer.model import Claim, Mode
 from backlog_clearer.options.references import resolve_references
+from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.status import status
 from backlog_clearer.testing.servers.iggy import PASSWORD, TOKEN, IggyServer
 from backlog_clearer.testing.servers.iggy_cluster import running_cluster
-from backlog_clearer.testing.support import make_certificates
-from tests.brokers.iggy_bench import IggyBench, job, undo
+from backlog_clearer.testing.support import make_certificates, wait_until
+from tests.brokers.iggy_bench import GROUP, IggyBench, job, undo
 
 
 @pytest.fixture
@@ -103,6 +104,23 @@ def test_the_sdks_connection_is_opened_again(
     result = clear(job(bench, tmp_path, workers=1))
     assert (result.verified, result.totals.messages, list(server.hang_ups)) == (True, 100, [])
     assert result.totals.retries > 0
+    assert bench.stored()[0] == 99
+
+
+def test_a_member_that_could_not_leave_does_not_hold_up_other_slices(
+    server: IggyServer, bench: IggyBench
+) -> None:
+    """Where the server does not carry out that a member leaves, the connection's end does it."""
+    bench.produce(0, 100)
+    group = bench.stream, bench.topic, GROUP
+    with closing(bench.source(RunOptions())) as source:
+        (claim,) = (
+            Claim(state, None, state.end) for state in source.survey().partitions if state.backlog
+        )
+        server.faults[149] = deque([57])  # leave: TransientNotCommitted
+        (moved,) = source.skip([claim])
+        assert (moved.error, list(server.faults[149])) == (None, [])
+        wait_until(lambda: not bench.plain.run("get_consumer_group", *group).members, "it left", 10)
     assert bench.stored()[0] == 99
 
 

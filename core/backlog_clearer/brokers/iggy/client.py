@@ -207,15 +207,27 @@ class IggyCluster:
         return reply
 
     def join(self, membership: bytes) -> None:
-        """Become a member of a group."""
+        """Become a member of a group; the connection is closed where that fails, as in `leave`."""
         with self.lock:
-            self._write(self.connection(), wire.JOIN, membership, None)
+            self._membership(self.connection(), wire.JOIN, membership)
 
     def leave(self, membership: bytes) -> None:
-        """Leave a group; where the connection is lost, that did it."""
+        """Leave a group, if need be by closing the connection, which a membership does not outlive."""
         with self.lock:
             if self._main is not None:
-                self._write(self._main, wire.LEAVE, membership, None)
+                self._membership(self._main, wire.LEAVE, membership)
+
+    def _membership(self, connection: IggyConnection, operation: int, membership: bytes) -> None:
+        """Change the membership; where the answer is an error, the server may have a member left.
+
+        It is seen by other slices, each of which would wait for it (status 57, not committed, of a server
+        with much to do).
+        """
+        try:
+            self._write(connection, operation, membership, None)
+        except BrokerError:
+            self._forget()
+            raise
 
     @property
     def clustered(self) -> bool:

@@ -23,7 +23,7 @@ _LOG = logging.getLogger("backlog_clearer")
 # Slices of a run are a group's members in turn, each for as long as one call writes. A call that finds
 # another member waits, up to a total that keeps within the exchange that `backlog_clearer.source` allows.
 _TURNS_S = 6.0
-_FIRST_TURN_S, _LAST_TURN_S = 0.02, 0.6  # between two looks, at most; growing
+_FIRST_TURN_S, _LAST_TURN_S = 0.02, 0.2  # between two looks, at most; growing
 
 
 class LogGuard:
