@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from backlog_clearer.brokers.memory.source import lost_connection
 from backlog_clearer.engine.drain import Halt, Snapshot, drain
 from backlog_clearer.errors import BrokerError, TransientError
-from backlog_clearer.model import Partition, StopReason
+from backlog_clearer.model import Advance, Partition, StopReason
 from tests.scripted import (
     ALL_TAKEN,
     ONE,
@@ -316,3 +316,24 @@ def test_a_lane_that_fails_to_close_does_not_hang_the_drain(workers: int) -> Non
     assert source.stored() == [500, 500]
     assert sum(item.messages for item in done.partitions.values()) == 1000
     assert done.seconds < 20
+
+
+class _SilentLane(ScriptedLane):
+    """A lane that receives nothing, as from a partition without a leader."""
+
+    def read(self, max_wait_s: float, max_messages: int | None) -> Sequence[Advance]:
+        """Wait, and receive nothing."""
+        time.sleep(max_wait_s)
+        return ()
+
+
+def test_a_partition_that_falls_silent_after_a_lost_acknowledgement_is_a_stall() -> None:
+    """What was read to its end and not acknowledged is backlog again: a drain that gets it no more stalls."""
+    source = ScriptedSource(100)
+    lanes = iter((ScriptedLane, _SilentLane))
+    source.open_lane = lambda claims: next(lanes)(source, claims)  # type: ignore[method-assign] # the silence
+    source.broker.settle_faults.append(lost_connection())
+    run = ONE.model_copy(update={"stall_seconds": 0.5, "max_seconds": 10})
+    done = drain(source, source.claims(), run)
+    assert source.stored() == [None]
+    assert done.reason is StopReason.STALLED

@@ -42,6 +42,8 @@ class Share:
         """Uncount messages that no lane can acknowledge any more, since they will be read again."""
         lost = self.read - self.settled
         self.read = self.settled
+        if lost or self.reached != self.done:
+            self.left = None  # an earlier 0 would keep the drain waiting for a lane that reads nothing
         self.reached = self.done
         return lost
 
