@@ -27,7 +27,7 @@ from backlog_clearer.model import Partition
 from backlog_clearer.options.base import build
 from backlog_clearer.testing.servers.pulsar_frames import CONNECT
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, produce, unique
-from backlog_clearer.testing.support import answering, need, wait_until
+from backlog_clearer.testing.support import Stopwatch, answering, need, wait_until
 from tests.brokers.pulsar_relay import Relay
 from tests.brokers.test_pulsar_lite import client, url
 from tests.paths import ROOT
@@ -108,10 +108,13 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_servers_that_do_not_answer_are_named_in_time() -> None:
     """Where neither Athenz nor the broker answers, the error names the broker, within the time of a call."""
-    begun = time.monotonic()
-    with closing(opened(options(**ATHENZ))) as brokers, pytest.raises(TransientError) as raised:
+    with (
+        Stopwatch() as watch,
+        closing(opened(options(**ATHENZ))) as brokers,
+        pytest.raises(TransientError) as raised,
+    ):
         brokers.partitions("persistent://public/default/orders")
-    assert time.monotonic() - begun < 15
+    assert watch.seconds < 15
     assert "pulsar://127.0.0.1:1" in str(raised.value)
     assert "s3cret" not in str(raised.value)
 

@@ -20,7 +20,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
+
+from typing_extensions import Self
 
 CACHE = Path(os.environ.get("BACKLOG_CLEARER_TEST_CACHE", "~/.cache/backlog-clearer")).expanduser()
 """Where downloads that every session needs are kept; safe to delete."""
@@ -69,6 +72,47 @@ def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) ->
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {timeout_s:.0f} s")
         time.sleep(0.05)
+
+
+class Stopwatch:
+    """The seconds of a block, without those by which this machine was late: for bounds on a call's time.
+
+    A thread sleeps for 50 ms again and again; what a sleep takes longer is lateness. At most half of the
+    time counts as lateness, so that a call which hangs is found on any machine.
+    """
+
+    _TICK_S = 0.05
+
+    def __init__(self) -> None:
+        self._begun = self._ticked = time.monotonic()
+        self._late_s = 0.0
+        self._ended: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="stopwatch", daemon=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the block's start to its end, or to now, lateness left out."""
+        now = time.monotonic() if self._ended is None else self._ended
+        late = self._late_s + max(0.0, now - self._ticked - self._TICK_S)
+        return now - self._begun - min(late, (now - self._begun) / 2)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._TICK_S):
+            now = time.monotonic()
+            self._late_s += max(0.0, now - self._ticked - self._TICK_S)
+            self._ticked = now
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended = time.monotonic()
+        self._stop.set()
+        self._thread.join()
 
 
 @contextmanager
