@@ -27,6 +27,9 @@ class Ended(NamedTuple):
 
 def ended(*command: str, env: Mapping[str, str] | None = None, code: int = 0) -> Ended:
     """Run a program in the project's folder; ends the benchmark if it does not exit with `code`."""
+    # As at a user: Python keeps what it compiled, whatever this shell has set
+    env = {**(os.environ if env is None else env)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         begun = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT, env=env)

@@ -39,7 +39,7 @@ def test_more_partitions_than_a_topic_has_are_refused(text: str) -> None:
 def test_partitions_that_do_not_exist_are_named_in_one_line() -> None:
     """Of many partitions that do not exist the first are named, and how many more there are."""
     run = build(RunOptions, {"partitions": "0-50000"})
-    with pytest.raises(UsageError, match="names 1, 2, 3, 4, 5 and 49995 more, but") as raised:
+    with pytest.raises(UsageError, match="names 1, 2, 3, 4, 5 and 49,995 more, but") as raised:
         run.choose([Partition("t", 0)])
     assert len(str(raised.value)) < 200
 

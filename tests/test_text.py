@@ -39,3 +39,4 @@ def test_a_long_list_is_cut_with_a_count() -> None:
     """What is left out is counted, and a list that fits is not cut."""
     assert listed("abcdefg", limit=5) == "a, b, c, d, e and 2 more"
     assert listed("abc", limit=5) == "a, b, c"
+    assert listed(range(2000), limit=1) == "0 and 1,999 more"

@@ -34,7 +34,7 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
     """Names separated by commas, at most `limit` of them: "a, b and 3 more"."""
     found = [str(name) for name in names]
     shown = ", ".join(found[:limit])
-    return f"{shown} and {len(found) - limit} more" if len(found) > limit else shown
+    return f"{shown} and {len(found) - limit:,} more" if len(found) > limit else shown
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
