@@ -50,11 +50,6 @@ class MemoryOptions(SystemOptions):
     servers: Names = Field(("a", "b"), description="addresses")
     settings: dict[str, str] = Field(default_factory=dict, description="client settings")
 
-    @property
-    def consumer_name(self) -> str:
-        """See `SystemOptions`."""
-        return self.group_id
-
     @classmethod
     def hidden(cls) -> frozenset[str]:
         return frozenset({"settings"})

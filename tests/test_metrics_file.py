@@ -304,3 +304,44 @@ def test_each_system_names_its_consumer(system: str, given: dict[str, str], name
     """The label `subscription` is the name under which a system stores positions."""
     options, _ = build_options(options_model(system), given)
     assert options.consumer_name == name
+
+
+def test_several_groups_have_a_file_each(broker: MemoryBroker) -> None:
+    """Two groups of one call, cleared and then looked at: a file each by its name, with its own label."""
+    groups = ("memory", "--topic", "orders", "--group-id", "billing,a/b")
+    for name in ("billing", "a/b"):
+        broker.positions[name, Partition("orders", 0)] = 10
+    done = call(*groups, *DONE)
+    assert done.exit_code == 0, done.stderr
+    paths = ["out-a%2Fb.prom", "out-billing.prom"]
+    assert sorted(path.name for path in Path().glob("out*")) == paths
+    assert [labels(path)[0]["subscription"] for path in paths] == ["a/b", "billing"]
+    assert [series(path)["messages_total", ""] for path in paths] == [2990, 2990]
+    assert [series(path)["verdict", "cleared"] for path in paths] == [1, 1]
+    assert call("status", *groups, "--metrics-file", "out.prom").exit_code == 0
+    assert [series(path)["backlog", "messages"] for path in paths] == [0, 0]
+    assert stored(broker) == [1000] * 3
+
+
+def test_one_group_of_several_topics_has_a_file_for_each(broker: MemoryBroker) -> None:
+    """Where a group's name is that of one topic, the topic is in the file's name, too."""
+    broker.create("bills", 1)
+    broker.produce("bills", 0, 30)
+    for topic in ("orders", "bills"):
+        broker.positions["billing", Partition(topic, 0)] = 10
+    done = call("memory", "--all-topics", "--group-id", "billing", "--yes", *DONE)
+    assert done.exit_code == 0, done.stderr
+    found = {path.name: series(path.name)["messages_total", ""] for path in Path().glob("out*")}
+    assert found == {"out-billing%40bills.prom": 20, "out-billing%40orders.prom": 2990}
+    assert broker.position("billing", Partition("bills", 0)) == 30
+
+
+def test_several_groups_are_refused_for_a_path_that_cannot_be(broker: MemoryBroker) -> None:
+    """A wrong path refuses the whole call before anything is connected or stored."""
+    for name in ("billing", "b"):
+        broker.positions[name, Partition("orders", 0)] = 10
+    args = ("memory", "--topic", "orders", "--group-id", "billing,b", "--stop-when-empty")
+    done = call(*args, "--metrics-file", "missing/out.prom")
+    assert (done.exit_code, "its directory does not exist" in done.stderr) == (2, True)
+    assert stored(broker) == [10, None, None]
+    assert not Path("receipts").exists()

@@ -20,6 +20,7 @@ from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemoryLane
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.fanout.configuration import VARIABLE
+from backlog_clearer.model import Partition
 from backlog_clearer.redaction.redact import remember_environment
 from backlog_clearer.testing.support import answering, wait_until
 from functions.job import main as job
@@ -323,3 +324,22 @@ def test_a_slice_of_a_job_is_sent_before_its_answer(
     assert received.resource["service.instance.id"] == "run-1/1/3"
     assert json.loads(capsys.readouterr().out)["verdict"] == "cleared"
     assert stored(broker) == [None, 1000, None]
+
+
+def test_several_groups_of_one_call_are_sent_each(broker: MemoryBroker, received: Received) -> None:
+    """Each group is an instance of its own, with its own messages, however many a call clears."""
+    for name in ("a", "b"):
+        broker.positions[name, Partition("orders", 0)] = 10
+    done = call("memory", "--topic", "orders", "--group-id", "a,b", *DONE)
+    assert done.exit_code == 0, done.stderr
+    found = {}
+    for export in received.exports:
+        (resource,) = export.resource_metrics
+        sums = {
+            each.name: each.sum for each in resource.scope_metrics[0].metrics if each.HasField("sum")
+        }
+        (point,) = sums["backlog_clearer.messages"].data_points
+        group = next(each.value.string_value for each in point.attributes if each.key == "subscription")
+        found[group] = point.as_int
+    assert found == {"a": 2990, "b": 2990}
+    assert broker.position("b", Partition("orders", 1)) == 1000

@@ -342,10 +342,6 @@ def test_a_name_from_the_broker_is_not_a_reference(
         (("--all-groups", "--all-topics"), "needs --matching PATTERN"),
         (("--all-topics",), "--group-id is required."),
         (("--topic", "orders", "--group-id", "a,b"), "use --stop-when-empty"),
-        (
-            ("--topic", "orders", "--group-id", "a,b", "--metrics-file", "m.prom"),
-            "--metrics-file holds the metrics of one subscription",
-        ),
     ],
 )
 def test_a_combination_without_a_meaning_is_wrong_use(

@@ -206,7 +206,8 @@ class SystemOptions(Options):
     @property
     def consumer_name(self) -> str:
         """The name that positions are stored under, a group's or a subscription's; '' where it is not known."""
-        return ""
+        given = (getattr(self, name) for name in self.NAMES)
+        return next((str(name) for name in given if name is not None), "")
 
     def withheld(self) -> tuple[str, ...]:
         """Options that were given and that a receipt does not keep: fields, and keys of settings."""

@@ -48,16 +48,12 @@ def outlets_of(job: Job) -> list[Outlet]:
 
 def clear_metered(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None) -> RunResult:
     """Like `run.clear.clear`, with metrics; raises `UsageError`, too, where they can go nowhere."""
-    outlets = outlets_of(job)
-    if not outlets:
-        return clear(job, callbacks, halt)
-    meter = _Meter(job, outlets)
+    meter = Meter(job)
     try:
-        result = clear(job, meter.listening(callbacks or Callbacks()), halt)
+        return meter.ended(clear(job, meter.listening(callbacks or Callbacks()), halt))
     except BaseException:
-        meter.end(None)
+        meter.broken_off()
         raise
-    return annotated(result, meter.end(result))
 
 
 def status_metered(job: Job) -> RunResult:
@@ -90,21 +86,24 @@ class LooksMeter:
             _finished(self._outlets, self._last)
 
 
-class _Meter:
+class Meter:
     """Follows one run, from the confirmation of its plan on."""
 
-    def __init__(self, job: Job, outlets: Sequence[Outlet]) -> None:
+    def __init__(self, job: Job) -> None:
+        """Raises `UsageError` where the metrics can go nowhere."""
         self._job = job
-        self._outlets = outlets
-        self._reading: Reading | None = None  # None: nothing has begun
+        self._outlets = outlets_of(job)
+        self._reading: Reading | None = None  # None: nothing has begun, or all of it has ended
 
     def listening(self, callbacks: Callbacks) -> Callbacks:
         """The callbacks of a run that this follows."""
+        if not self._outlets:
+            return callbacks
 
         def confirm(plan: Plan) -> bool:
             confirmed = callbacks.confirm(plan)
             if confirmed:
-                self._begin(planned(self._job, plan, now()))
+                self.begin(plan)
             return confirmed
 
         def progress(seen: Snapshot) -> None:
@@ -116,17 +115,24 @@ class _Meter:
 
         return replace(callbacks, confirm=confirm, progress=progress)
 
-    def _begin(self, reading: Reading) -> None:
-        self._reading = reading
+    def begin(self, plan: Plan) -> None:
+        """The plan was confirmed."""
+        self._reading = planned(self._job, plan, now())
         for outlet in self._outlets:
-            outlet.start(reading)
+            outlet.start(self._reading)
 
-    def end(self, result: RunResult | None) -> tuple[str, ...]:
-        """Deliver the last reading; notes on what failed. None: the run has no result."""
+    def ended(self, result: RunResult) -> RunResult:
+        """Deliver the last reading; the result has notes on what failed."""
         if self._reading is None:
-            return ()
-        found = broken_off(self._reading, now()) if result is None else ended(self._reading, result)
-        return _finished(self._outlets, found)
+            return result
+        last, self._reading = ended(self._reading, result), None
+        return annotated(result, _finished(self._outlets, last))
+
+    def broken_off(self) -> None:
+        """Deliver the last reading of a run that has no result."""
+        if self._reading is not None:
+            last, self._reading = broken_off(self._reading, now()), None
+            _finished(self._outlets, last)
 
 
 def _finished(outlets: Sequence[Outlet], reading: Reading) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.run import Slice
@@ -46,6 +47,12 @@ def checked_path(path: str, part: Slice | None) -> str:
     if fault:
         raise UsageError(f"--metrics-file {shown_path(path)} cannot be written: {fault}.")
     return str(place)
+
+
+def named_path(path: str, name: str) -> str:
+    """The file of one of several subscriptions: "out.prom" becomes "out-billing.prom"."""
+    place = Path(path)
+    return str(place.with_name(f"{place.stem}-{quote(name, safe='')}{place.suffix}"))
 
 
 def _fault(place: Path) -> str | None:

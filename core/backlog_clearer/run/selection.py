@@ -278,10 +278,6 @@ def select(naming: Naming, run_id: str | None = None) -> Selected:
             f"{counted(len(found.members), noun(naming.system))} at once are too many; at most {MOST} are"
             " possible. Narrow --matching, or name fewer."
         )
-    if not found.single and any(item.job and item.job.run.metrics_file for item in found.members):
-        raise UsageError(
-            "--metrics-file holds the metrics of one subscription: it is not possible with several."
-        )
     group = check_run_id(run_id or new_run_id(now()))
     members = tuple(
         item._replace(job=replace(item.job, run_id=check_run_id(f"{group}.{_mark(item)}")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -22,12 +22,13 @@ from backlog_clearer.model import Mode, StopReason, total_known
 from backlog_clearer.registry import open_source
 from backlog_clearer.run.clear import Carried, Prepared, carry_out, prepare, verified
 from backlog_clearer.run.job import Callbacks, Job, now
+from backlog_clearer.run.metering import Meter, status_metered
+from backlog_clearer.run.metrics_file import named_path
 from backlog_clearer.run.notify import announce_failure, announced
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import Action, FreeText, RunResult, Verdict
 from backlog_clearer.run.selection import Member, Selected
-from backlog_clearer.run.status import status
 from backlog_clearer.run.verdict import (
     EXIT_DONE,
     EXIT_NOT_DONE,
@@ -141,14 +142,21 @@ def clear_several(
     error is in its part.
     """
     _check_ends(selected)
+    selected = _with_files(selected)
+    jobs = {index: member.job for index, member in enumerate(selected.members) if member.job}
+    meters = {index: Meter(job) for index, job in jobs.items()}
     with ExitStack() as stack:
-        return _Several(selected, callbacks or SeveralCallbacks(), halt or Halt(), stack).clear()
+        for meter in meters.values():
+            stack.callback(meter.broken_off)  # of those that have not ended
+        found = _Several(selected, callbacks or SeveralCallbacks(), halt or Halt(), stack, meters)
+        return found.clear()
 
 
 def status_several(selected: Selected) -> SeveralResult:
     """The backlogs of several subscriptions as they are now; changes nothing and raises nothing."""
     started_at = now()
-    found = _each(selected, status)
+    selected = _with_files(selected)
+    found = _each(selected, status_metered)
     return _result(selected, Action.STATUS, found, started_at)
 
 
@@ -184,6 +192,7 @@ class _Several:
     callbacks: SeveralCallbacks
     halt: Halt
     stack: ExitStack  # closes the sources
+    meters: Mapping[int, Meter]  # of the members that have a job
     outcomes: dict[int, _Outcome] = field(default_factory=dict)
 
     def clear(self) -> SeveralResult:
@@ -275,19 +284,39 @@ class _Several:
             if self.halt.signalled:
                 self.outcomes[index] = item.record.end_unbegun(receipt, StopReason.SIGNAL)
                 continue
+            meter = self.meters[index]
+            meter.begin(item.plan)
             with self.callbacks.begin(self.selected.members[index].name) as talk:
                 try:
-                    carried = carry_out(item, receipt, talk, self.halt)
+                    carried = carry_out(item, receipt, meter.listening(talk), self.halt)
                 except ClearerError as error:
+                    meter.broken_off()
                     self.outcomes[index] = error
                     continue
                 if item.source.traits.proof_wait_s > 0:
                     late[index] = carried
                 else:
-                    self.outcomes[index] = verified(carried, talk, self.halt)
+                    self.outcomes[index] = meter.ended(verified(carried, talk, self.halt))
         for index, carried in late.items():
             with self.callbacks.begin(self.selected.members[index].name) as talk:
-                self.outcomes[index] = verified(carried, talk, self.halt)
+                result = verified(carried, talk, self.halt)
+                self.outcomes[index] = self.meters[index].ended(result)
+
+
+def _with_files(selected: Selected) -> Selected:
+    """The same, with a metrics file for each subscription where one is asked for."""
+
+    def named(member: Member) -> Member:
+        job = member.job
+        if job is None or job.run.metrics_file is None:
+            return member
+        topic = getattr(job.options, "topic", None)  # a name is that of one topic where it is one
+        which = [member.name, *member.topics] if isinstance(topic, str) else [member.name]
+        path = named_path(job.run.metrics_file, "@".join(which))
+        run = job.run.model_copy(update={"metrics_file": path})
+        return member._replace(job=replace(job, run=run))
+
+    return replace(selected, members=tuple(map(named, selected.members)))
 
 
 def _each(selected: Selected, do: Callable[[Job], _Done]) -> dict[int, _Done | ClearerError]:

@@ -177,11 +177,6 @@ class EventHubsOptions(SystemOptions):
         return urlsplit(self.http_proxy.get_secret_value()) if self.http_proxy else None
 
     @property
-    def consumer_name(self) -> str:
-        """See `SystemOptions`."""
-        return self.consumer_group
-
-    @property
     def place(self) -> str:
         """What is connected to, for errors."""
         place = self.custom_endpoint_address or self.namespace

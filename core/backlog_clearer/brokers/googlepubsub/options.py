@@ -90,11 +90,6 @@ class PubSubOptions(SystemOptions):
         return frozenset({"credentials_file"})
 
     @property
-    def consumer_name(self) -> str:
-        """See `SystemOptions`."""
-        return self.subscription_id
-
-    @property
     def place(self) -> str:
         """See `SystemOptions`."""
         emulator = os.environ.get("PUBSUB_EMULATOR_HOST")

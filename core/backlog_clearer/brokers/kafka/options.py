@@ -144,11 +144,6 @@ class KafkaOptions(SystemOptions):
         return passed_on(settings)
 
     @property
-    def consumer_name(self) -> str:
-        """See `SystemOptions`."""
-        return self.group_id
-
-    @property
     def place(self) -> str:
         """See `SystemOptions`."""
         return ",".join(self.bootstrap_servers)

@@ -241,11 +241,6 @@ class PulsarOptions(SystemOptions):
         return frozenset({"oauth2_key_file", "token_file"})
 
     @property
-    def consumer_name(self) -> str:
-        """See `SystemOptions`."""
-        return self.subscription
-
-    @property
     def place(self) -> str:
         """See `SystemOptions`."""
         return self.service_url
