@@ -20,7 +20,7 @@ versions = st.sampled_from(VERSIONS)
 HEADER_BYTES = 61
 _PREFIX_BYTES = 12
 _CONTROL = 0x20
-_HEADER = struct.Struct(">qi4xb4xhi30xi")
+_HEADER = struct.Struct(">qiib4xhi30xi")
 _PREFIX = struct.Struct(">qi4xb")
 _MAGIC = 2
 _MAX_OFFSET = 2**63 - 1
@@ -41,7 +41,7 @@ class Batch:
         return (
             struct.pack(">qiib", self.base, 49 + self.body, -1, 2)
             + b"\xff" * 4
-            + struct.pack(">hi", 0x20 if self.control else 0x04, self.span - 1)
+            + struct.pack(">hi", 0x30 if self.control else 0x04, self.span - 1)
             + b"\xff" * 30
             + struct.pack(">i", len(self.kept))
             + b"\xff" * self.body
@@ -188,7 +188,7 @@ class Walked(NamedTuple):
     needs: int = 0  # size in bytes of the first batch, where not even one is complete; else 0
 
 
-def walk_batches(  # noqa: C901 one plain loop
+def walk_batches(  # noqa: C901, PLR0912 one plain loop
     data: Buffer,
     start: int,
     end: int,
@@ -213,7 +213,7 @@ def walk_batches(  # noqa: C901 one plain loop
     at, batches, records, floor = start, 0, 0, -1
     unpack = _HEADER.unpack_from
     while end - at >= HEADER_BYTES:
-        base, length, magic, attributes, delta, count = unpack(data, at)
+        base, length, epoch, magic, attributes, delta, count = unpack(data, at)
         after = at + _PREFIX_BYTES + length
         if magic != _MAGIC:
             raise _foreign(magic, at)
@@ -221,6 +221,9 @@ def walk_batches(  # noqa: C901 one plain loop
             raise CorruptBatchError(
                 f"batch at byte {at}: base offset {base}, length {length}, last offset delta {delta}"
             )
+        control, transactional = attributes & _CONTROL, attributes & 0x10
+        if epoch < -1 or attributes & 7 > 4 or attributes & ~0x7F or (control and not transactional):
+            raise CorruptBatchError(f"batch at byte {at}: attributes {attributes}, epoch {epoch}")
         if after > end:
             break
         last = base + delta

@@ -4,7 +4,8 @@ Layout: Kafka protocol guide, "Record Batch" (magic 2, KIP-98). Bytes behind the
 a batch are not read, so nothing is decompressed, no record becomes an object, and the bytes need not
 even be kept: the walk takes them in pieces of any size. Everything here is pure, and safe against any
 input: it ends, never reads outside its bounds and never moves a position further than the batches
-whose headers it has checked. The CRC, which covers what is dropped, is not checked.
+whose headers it has checked. The CRC, which covers what is dropped, is not checked; headers that contradict
+themselves or each other are refused.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 HEADER_BYTES = 61
 _PREFIX_BYTES = 12  # base offset and batch length, which does not count itself
 _CONTROL = 0x20  # transaction markers: they hold no data, but take an offset
+_TRANSACTIONAL = 0x10  # as every marker is
+_CODEC = 0x07
+_LAST_CODEC = 4  # zstd
+_KNOWN = 0x7F  # codec, kind of time, transactional, control, delete horizon (KIP-534)
+_PLAIN = 0x1F  # of these, what a batch of data has
 # base offset, batch length, leader epoch, magic, [crc], attributes, last offset delta,
 # [first and max timestamp, producer id and epoch, base sequence], record count
 _HEADER = struct.Struct(">qiib4xhi30xi")
 _PREFIX = struct.Struct(">qi4xb")
 _MAGIC = 2
 _MAX_OFFSET = 2**63 - 1
+_NO_EPOCH = -1
 
 
 class CorruptBatchError(ValueError):
@@ -122,6 +129,8 @@ class BatchWalk:
                     f"batch at byte {self._place(at, rest)}: base offset {base}, length {length},"
                     f" last offset delta {delta}"
                 )
+            if attributes & _CODEC > _LAST_CODEC or attributes & ~_PLAIN or epoch < _NO_EPOCH:
+                self._check(attributes, epoch, self._place(at, rest))
             if after > rest:
                 if not batches:
                     self.needs = after - at
@@ -158,6 +167,21 @@ class BatchWalk:
         self.records, self.batches, self.last_bytes = records, batches, size
         self.left, self.leader_epoch = rest - at, counted_epoch
         return ended
+
+    @property
+    def last_offset(self) -> int:
+        """The last offset of any batch seen, beyond the target, too; -1: none."""
+        return self._floor
+
+    @staticmethod
+    def _check(attributes: int, epoch: int, place: int) -> None:
+        """Raise for attributes that no batch has, or a leader epoch below the least one."""
+        codec, marker = attributes & _CODEC, attributes & _CONTROL
+        alone = marker and not attributes & _TRANSACTIONAL
+        if codec > _LAST_CODEC or attributes & ~_KNOWN or alone or epoch < _NO_EPOCH:
+            raise CorruptBatchError(
+                f"batch at byte {place}: attributes {attributes & 0xFFFF:#06x}, leader epoch {epoch}"
+            )
 
     def _partial(self, data: Buffer, at: int) -> int:
         """How many bytes the partial batch at `at` has when it is whole."""

@@ -262,12 +262,20 @@ class HeaderLane:
             raise self._refused(partition, KafkaError(error))
         if fetched.high_watermark < 0:
             raise not_an_offset(partition, fetched.high_watermark, "log end")
-        target, end = offsets.targets[partition], fetched.high_watermark
         if walk.position == offsets.at[partition] or fetched.read_replica not in {-1, node}:
             return None
-        if target is None and walk.position > end:
+        if self._is_beyond(node, fetched):
             return None  # whether the log has grown so far is asked when the connection is free
-        return self._reach(fetched, end)
+        return self._reach(fetched, fetched.high_watermark)
+
+    def _is_beyond(self, node: int, fetched: Fetched) -> bool:
+        """Whether batches reach beyond the end in the answer: the log grew, or they are damaged."""
+        walk, partition = fetched.walk, fetched.partition
+        if self._offsets.targets[partition] is None:
+            return walk.position > fetched.high_watermark
+        # A replica cannot be asked for the end, and may not have heard of it yet.
+        leads = self._leaders.leaders.get(partition) == node
+        return leads and walk.last_offset >= fetched.high_watermark
 
     def _reach(self, fetched: Fetched, end: int) -> Advance:
         partition, walk = fetched.partition, fetched.walk
@@ -315,9 +323,10 @@ class HeaderLane:
             offsets.targets[partition],
             fetched.high_watermark,
         )
-        if walk.position != position and target is None:  # it may have grown since the answer began
+        if walk.position != position and (target is None or self._is_beyond(node, fetched)):
+            # It may have grown since the answer began.
             _, end = log_bounds(connection, [partition], self._options)[partition]
-            if walk.position > end:
+            if max(walk.position, walk.last_offset + 1) > end:
                 raise CorruptBatchError(f"batches of {partition} reach beyond its end, {end}")
             return self._reach(fetched, end)
         if walk.needs > _BATCH_LIMIT:
