@@ -1,4 +1,4 @@
-"""The contract suite: a run that clears only a part of the backlog, and the age of a backlog."""
+"""The contract suite: a run that clears only a part of the backlog, and the age and growth of a backlog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Mode
-from backlog_clearer.source import Bounded, Dated
+from backlog_clearer.source import Bounded, Countable, Dated
 from backlog_clearer.testing.bench import MESSAGES, Bench
 from backlog_clearer.testing.suite import Suite, opened
 
@@ -128,3 +128,19 @@ class BoundContract(Suite):
         assert shown.totals.oldest == min(found.values())
         without = self.run(bench, bench.options(tmp_path, dry_run=True, ages=False))
         assert without.totals.oldest is None
+
+    def test_what_lies_between_two_ends_is_what_arrived(self, bench: Bench, tmp_path: Path) -> None:
+        """One source surveys twice; between the ends of each partition lies what its backlog grew by."""
+        with opened(bench, bench.options(tmp_path, dry_run=True)) as source:
+            if not isinstance(source, Countable):
+                pytest.skip(f"{type(bench).__name__} does not offer `Countable`")
+            self.fill(bench)
+            before = source.survey().partitions
+            bench.produce(0, YOUNG)
+            after = source.survey().partitions
+            for old, new in zip(before, after, strict=True):
+                if old.end is None or new.end is None or old.backlog is None or new.backlog is None:
+                    continue
+                grown = new.backlog - old.backlog
+                assert source.between(new.partition, old.end, new.end) == grown
+                assert source.between(new.partition, new.end, old.end) == -grown
