@@ -150,6 +150,19 @@ def test_a_named_backlog_is_watched() -> None:
     assert code == 0
 
 
+def test_several_are_watched_with_a_line_for_each() -> None:
+    """Each interval has a line for each group; one that does not exist, or fails, does not end the others."""
+    several = ("--topic", "orders", "--group-id", "billing,shipping")
+    with watching("memory", *several, "--output", "json") as process:
+        found = [WatchedBacklog.model_validate_json(line) for line in lines(process.stdout, 4)]
+        code, _ = ends(process, signal.SIGINT)
+    assert [item.name for item in found] == ["billing", "shipping"] * 2
+    assert [item.error for item in found] == [None] * 4
+    assert None not in {found[2].arrival_per_second, found[2].drain_per_second}
+    assert found[3].drain_per_second == 0  # nothing is stored for this group
+    assert code == 0
+
+
 def test_a_topic_that_does_not_exist_is_not_waited_for() -> None:
     """A mistyped name ends at the first look, with exit 2 and its error."""
     with watching("memory", "--topic", "odrers", "--group-id", "billing") as process:

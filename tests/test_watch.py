@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemorySource
+from backlog_clearer.cli.watch_texts import several_lines
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Partition
 from backlog_clearer.options.run import RunOptions
@@ -90,7 +92,7 @@ def test_one_source_serves_all_looks_until_one_fails(
 
 def test_a_look_that_failed_has_no_figures() -> None:
     """Its object has the error, and null for every figure."""
-    found = failed_look(JOB, BrokerError("refused"), now())
+    found = failed_look("memory", BrokerError("refused"), now())
     assert (found.error, found.backlog, found.eta_seconds, found.partitions) == (
         "refused",
         None,
@@ -110,3 +112,21 @@ def test_a_partition_with_an_error_leaves_the_sums_unknown(broker: MemoryBroker)
     assert (found.backlog, found.drain_per_second, found.eta_seconds) == (None, None, None)
     rows = {row.partition: (row.backlog, row.drain_per_second, row.error) for row in found.partitions}
     assert rows == {0: (800, 10.0, None), 1: (None, None, "no leader"), 2: (800, 10.0, None)}
+
+
+def test_several_at_a_terminal_are_one_table(broker: MemoryBroker) -> None:
+    """A row for each has consumers, backlog, rates and ETA; one that failed is below the table."""
+    times = iter((0.0, 10.0))
+    broker.members["billing"] = ("worker-1",)
+    with closing(Watched(JOB, lambda: next(times))) as watched:
+        watched.look()
+        move(broker, 200)
+        look = watched.look()
+    at = datetime(2026, 11, 26, tzinfo=timezone.utc)
+    text = [line for line, _ in several_lines({"billing": look, "b": BrokerError("refused")}, at, 80)]
+    assert text == [
+        "2 subscriptions, 2026-11-26T00:00:00Z (Ctrl-C ends this)",
+        "subscription  consumers  backlog  arriving  drained   ETA",
+        "billing               1    2,400       0/s     30/s  80 s",
+        "Error: b: refused",
+    ]

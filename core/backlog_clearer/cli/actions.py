@@ -13,7 +13,7 @@ from backlog_clearer.cli.session import Session, session
 from backlog_clearer.cli.several import clear_all, look_at_all
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import reached
-from backlog_clearer.cli.watch import watch_run, watch_status
+from backlog_clearer.cli.watch import watch_run, watch_several, watch_status
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
@@ -130,7 +130,7 @@ def _look_named(opened: Session, naming: Naming, every_s: float | None) -> NoRet
     if selected.single and job is not None:
         _look(opened, job, every_s)
     if every_s is not None:
-        raise UsageError("--watch looks at one subscription: name only one of them.")
+        watch_several(opened, selected, every_s)
     look_at_all(opened, selected)
 
 

@@ -25,6 +25,7 @@ from backlog_clearer.cli.watch_texts import (
     look_lines,
     run_line,
     run_lines,
+    several_lines,
 )
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.run_status import RunStatus, run_exit_code, run_status
@@ -33,8 +34,10 @@ from backlog_clearer.run.job import Job, now
 from backlog_clearer.run.metering import LooksMeter
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import failure_json
+from backlog_clearer.run.selection import Member, Selected
 from backlog_clearer.run.verdict import EXIT_NOT_DONE
 from backlog_clearer.run.watch import Look, Watched, failed_look, watched_backlog
+from backlog_clearer.text import listed
 
 _PAUSE_S = 1.0  # between two looks that take longer than their interval
 
@@ -118,7 +121,7 @@ def watch_status(opened: Session, job: Job, every_s: float) -> NoReturn:
             except ClearerError as error:
                 if isinstance(error, UsageError) and last is None:
                     raise
-                failed = failed_look(job, error, now())
+                failed = failed_look(job.system, error, now())
                 line = failure_line(error, failed.at)
                 lines = [(line, "red"), *([] if last is None else look_lines(last, screen.width))]
                 screen.show(failed.model_dump_json(by_alias=True), line, lines)
@@ -127,6 +130,58 @@ def watch_status(opened: Session, job: Job, every_s: float) -> NoReturn:
                 value = watched_backlog(last).model_dump_json(by_alias=True)
                 screen.show(value, look_line(last), look_lines(last, screen.width))
     opened.leave()
+
+
+def watch_several(opened: Session, selected: Selected, every_s: float) -> NoReturn:
+    """`status --watch` of several subscriptions: a look at each of them in each interval; exit 0.
+
+    Raises `UsageError` where the first looks find that none of them exists.
+    """
+    found: dict[str, Look | ClearerError] = {}
+    names = _names(selected.members)
+    with suppress(KeyboardInterrupt), ExitStack() as stack, Screen(opened) as screen:
+        watched = [
+            None if member.job is None else stack.enter_context(closing(Watched(member.job)))
+            for member in selected.members
+        ]
+        for number in ticks(opened, every_s):
+            for name, member, source in zip(names, selected.members, watched, strict=True):
+                found[name] = _tried(source, member.error)
+            wrong = [item for item in found.values() if isinstance(item, UsageError)]
+            if number == 0 and len(wrong) == len(found):
+                raise wrong[0]
+            at, system = now(), selected.system
+            objects = [
+                watched_backlog(seen, name)
+                if isinstance(seen, Look)
+                else failed_look(system, seen, at, name)
+                for name, seen in found.items()
+            ]
+            lines = [
+                look_line(seen) if isinstance(seen, Look) else failure_line(f"{name}: {seen}", at)
+                for name, seen in found.items()
+            ]
+            value = "\n".join(item.model_dump_json(by_alias=True) for item in objects)
+            screen.show(value, "\n".join(lines), several_lines(found, at, screen.width))
+    opened.leave()
+
+
+def _names(members: Sequence[Member]) -> list[str]:
+    """What each is called; with its topics where names are not enough, as with all topics of one name."""
+    names = [member.name for member in members]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{member.name} on {listed(member.topics, 20)}" for member in members]
+
+
+def _tried(watched: Watched | None, known: ClearerError | None) -> Look | ClearerError:
+    """One look, or why there is none."""
+    if watched is None:
+        return known or ClearerError("It cannot be reached.")
+    try:
+        return watched.look()
+    except ClearerError as error:
+        return error
 
 
 def watch_run(opened: Session, receipts: str, run_id: str, every_s: float) -> NoReturn:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
 from backlog_clearer.cli.tables import (
+    Column,
     by_weight,
     error_lines,
+    figure,
+    laid_out,
     progress_table,
     rate_text,
     status_table,
     to_the_second,
 )
+from backlog_clearer.errors import ClearerError
 from backlog_clearer.fanout.run_status import RunStatus
-from backlog_clearer.run.rates import eta_s
+from backlog_clearer.run.rates import Rates, eta_s
 from backlog_clearer.run.watch import Look
 from backlog_clearer.text import age_text, amount, counted, duration, listed
 
@@ -82,6 +87,37 @@ def look_lines(look: Look, width: int | None) -> list[Styled]:
         lines += [(line, "") for line in status_table(found, width, look.rates)]
     lines += [(f"Error: {line}", "red") for line in _errors(look)]
     return [*lines, *((f"Note: {note}", "yellow") for note in found.notes)]
+
+
+def several_lines(
+    found: Mapping[str, Look | ClearerError], at: datetime, width: int | None
+) -> list[Styled]:
+    """Several subscriptions at one look, as the lines of a screen."""
+    seen = {name: look for name, look in found.items() if isinstance(look, Look)}
+    totals = [(look.status.totals.backlog, look.total) for look in seen.values()]
+    columns = [
+        Column("subscription", list(seen), left=True, flexible=True),
+        Column("consumers", [figure(len(look.status.live)) for look in seen.values()]),
+        Column("backlog", [figure(backlog) for backlog, _ in totals]),
+        Column("arriving", [rate_text(total.arrival) for _, total in totals]),
+        Column("drained", [rate_text(total.drain) for _, total in totals]),
+        Column("ETA", [eta_text(*one).removeprefix("ETA ") for one in _changes(totals)]),
+    ]
+    lines: list[Styled] = [
+        (f"{counted(len(found), 'subscription')}, {to_the_second(at)} (Ctrl-C ends this)", "bold"),
+        *((line, "") for line in laid_out(columns, width)),
+    ]
+    errors = [(name, str(look)) for name, look in found.items() if not isinstance(look, Look)]
+    lines += [(f"Error: {line}", "red") for line in error_lines(errors)]
+    return lines + [
+        (f"Error: {name}: {line}", "red") for name, look in seen.items() for line in _errors(look)
+    ]
+
+
+def _changes(
+    totals: Sequence[tuple[int | None, Rates]],
+) -> list[tuple[int | None, float | None]]:
+    return [(backlog, total.change) for backlog, total in totals]
 
 
 def run_text(run: RunStatus) -> str:

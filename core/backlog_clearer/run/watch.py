@@ -93,6 +93,7 @@ class WatchedBacklog(_Frozen):
     schema_: Literal["backlog-clearer/watch/1"] = Field(WATCH_SCHEMA, alias="schema")
     at: datetime
     system: str
+    name: str | None = Field(None, description="where several are watched: which of them this is")
     subscription: str | None = Field(None, description="null: this look failed")
     unit: str | None = Field(None, description="the unit of backlogs and rates; null: this look failed")
     backlog: int | None = Field(None, description="of all partitions, in `unit`; null: unknown")
@@ -114,12 +115,13 @@ class WatchedBacklog(_Frozen):
     error: FreeText | None = Field(None, description="why this look failed; another one follows")
 
 
-def watched_backlog(look: Look) -> WatchedBacklog:
-    """A look as one object: pure."""
+def watched_backlog(look: Look, name: str | None = None) -> WatchedBacklog:
+    """A look as one object, with its name where several are watched: pure."""
     found, total = look.status, look.total
     return WatchedBacklog(
         at=look.at,
         system=found.system,
+        name=name,
         subscription=found.subscription,
         unit=found.unit,
         backlog=found.totals.backlog,
@@ -148,9 +150,11 @@ def watched_backlog(look: Look) -> WatchedBacklog:
     )
 
 
-def failed_look(job: Job, error: ClearerError, at: datetime) -> WatchedBacklog:
-    """A look that failed, as one object: pure."""
-    return WatchedBacklog(at=at, system=job.system, error=str(error))
+def failed_look(
+    system: str, error: ClearerError, at: datetime, name: str | None = None
+) -> WatchedBacklog:
+    """A look that failed, as one object, with its name where several are watched: pure."""
+    return WatchedBacklog(at=at, system=system, name=name, error=str(error))
 
 
 def _rounded(value: float | None) -> float | None:
