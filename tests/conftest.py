@@ -20,7 +20,7 @@ pytest.register_assert_rewrite("backlog_clearer.testing.servers")
 NO_SKIPS = os.environ.get("BACKLOG_CLEARER_NO_SKIPS") == "1"
 """Set by CI: a test whose requirements could have been installed must not be skipped."""
 
-_TIMEOUT_S = 300
+_TIMEOUT_S = 600
 _OWN = frozenset({"backlog_clearer", "bench", "demo", "functions", "tests", "tools"})
 _SERVERS = frozenset({"adapters", "distribution", "functions", "infra", "real"})
 _SERVERLESS = ("test_memory", "_wire", "_settings")

@@ -119,7 +119,7 @@ def test_a_member_that_could_not_leave_does_not_hold_up_other_slices(
         server.faults[149] = deque([57])  # leave: TransientNotCommitted
         (moved,) = source.skip([claim])
         assert (moved.error, list(server.faults[149])) == (None, [])
-        wait_until(lambda: not bench.plain.run("get_consumer_group", *group).members, "it left", 10)
+        wait_until(lambda: not bench.plain.run("get_consumer_group", *group).members, "it left")
     assert bench.stored()[0] == 99
 
 

@@ -210,7 +210,7 @@ def read_past(lane: Lane, messages: int) -> None:
         count += sum(advance.messages for advance in lane.read(0.2, None))
         return count >= messages
 
-    wait_until(read_more, f"{messages} messages", 60)
+    wait_until(read_more, f"{messages} messages")
 
 
 def settled_at_last(lane: Lane) -> Sequence[Settled]:
@@ -222,7 +222,7 @@ def settled_at_last(lane: Lane) -> Sequence[Settled]:
             found.append(lane.settle())
         return bool(found)
 
-    wait_until(settle, "a settle that decides", 60)
+    wait_until(settle, "a settle that decides")
     return found[0]
 
 

@@ -71,7 +71,7 @@ class Gate:
         """A run comes to a step."""
         if step == self.step and not self.reached:
             self.reached = True
-            assert self._let.wait(120)
+            assert self._let.wait(300)
 
 
 class HeldSource(KafkaSource):
@@ -220,6 +220,7 @@ def planned(let: threading.Event, groups: list[str]) -> list[Run]:
     ]
 
 
+@pytest.mark.timeout(900)
 def test_a_broker_killed_at_any_step_makes_no_false_verdict(
     three: Three, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,16 +250,16 @@ def test_a_broker_killed_at_any_step_makes_no_false_verdict(
     with ThreadPoolExecutor(len(runs)) as pool:
         results = [pool.submit(attempts.make, run) for run in runs]
         try:
-            wait_until(lambda: all(run.gate.reached for run in runs), "every run at its step", 100)
+            wait_until(lambda: all(run.gate.reached for run in runs), "every run at its step", 240)
             shorten_time_outs(monkeypatch, 3.0)
             cluster.kill(victim)
             let.set()
-            for run, result in zip(runs, [result.result(150) for result in results], strict=True):
+            for run, result in zip(runs, [result.result(240) for result in results], strict=True):
                 check(judge, run, result, dead)
         finally:
             let.set()
             cluster.restart(victim)
-        wait_until(lambda: -1 not in judge.leaders(topics[0]).values(), "leaders for all", 60)
+        wait_until(lambda: -1 not in judge.leaders(topics[0]).values(), "leaders for all")
         shorten_time_outs(monkeypatch, 10.0)
         for run, result in zip(runs, pool.map(attempts.make, runs), strict=True):
             assert run.mode is None or (result is not None and result.cleared), (run, result)

@@ -98,7 +98,7 @@ def test_compacted_log_is_counted_by_what_is_left(case: Case) -> None:
         time.sleep(0.3)  # a segment closes only when something arrives after segment.ms
         return retained() < case.ends()[0]
 
-    wait_until(compacted, "a compaction", 90)
+    wait_until(compacted, "a compaction")
     producer.produce(topic, b"last", key=b"a key of its own", partition=0)
     producer.flush(30)
     result = case.clear()

@@ -158,7 +158,7 @@ def test_redirects_are_followed(brokers: TwoBrokers, case: Case) -> None:
             answers = [connection.ask(Kind.LOOKUP, topic=name) for name in parts(case.topic)]
             return all(answer.response == REDIRECT for answer in answers)
 
-        wait_until(redirects, "topics without owners", 10)
+        wait_until(redirects, "topics without owners")
     ran = cleaner(
         *arguments(case, follower.service_url, None, "--subscription-type", "failover"),
         env={"PULSAR_TOKEN": token()},

@@ -65,7 +65,7 @@ def free_port() -> int:
                 return port
 
 
-def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
     """Poll until `ready()`; raises `TimeoutError` that names `what`."""
     deadline = time.monotonic() + timeout_s
     while not ready():
@@ -151,7 +151,7 @@ class Server:
         log: Path,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        start_timeout_s: float = 90.0,
+        start_timeout_s: float = 240.0,
     ) -> None:
         self.command = list(command)
         self.port = port

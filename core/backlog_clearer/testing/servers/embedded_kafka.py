@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from typing_extensions import Self
 
-_START_S = 30.0
+_START_S = 120.0
 _BINARY = "noida-db"
 
 

@@ -18,7 +18,7 @@ from backlog_clearer.testing.support import free_port
 
 PROGRAM = os.environ.get("IGGY_SERVER")
 ROOT, ROOT_SECRET = "iggy", "root-of-tests"
-_START_S = 60.0
+_START_S = 120.0
 
 
 class IggyProcess:
