@@ -18,6 +18,7 @@ from backlog_clearer.testing.servers.pulsar import (
     VERSION,
     PulsarServer,
     login_settings,
+    quick_java,
     token,
 )
 from backlog_clearer.testing.servers.pulsar_judge import Judge
@@ -43,7 +44,7 @@ def _zookeeper(folder: Path) -> Server:
         "admin.enableServer=false\n"
     )
     main = "org.apache.zookeeper.server.ZooKeeperServerMain"
-    command = [*QUICK_JAVA, "-cp", f"{jars}/*", main, str(config)]
+    command = [*quick_java(jars), "-cp", f"{jars}/*", main, str(config)]
     return Server(command, port=port, log=folder / "zookeeper.log", cwd=folder)
 
 
@@ -85,16 +86,16 @@ class Broker(PulsarServer):
     def _command(self) -> list[str]:
         main = "org.apache.pulsar.PulsarBrokerStarter"
         bookie = ["--run-bookie", "--bookie-conf", str(self.config)] if self.bookie else []
-        return [*QUICK_JAVA, "-cp", f"{self.jars}/*", main, "--broker-conf", str(self.config), *bookie]
+        return [*self.java, "-cp", f"{self.jars}/*", main, "--broker-conf", str(self.config), *bookie]
 
     def found(self, store: str) -> None:
         """Write the cluster's metadata to the store."""
         main = "org.apache.pulsar.PulsarClusterMetadataSetup"
         subprocess.run(
-            [*QUICK_JAVA, "-cp", f"{self.jars}/*", main, "--cluster", _CLUSTER, "--metadata-store", store,
+            [*self.java, "-cp", f"{self.jars}/*", main, "--cluster", _CLUSTER, "--metadata-store", store,
              "--configuration-metadata-store", store, "--web-service-url", self.admin_url,
              "--broker-service-url", self.service_url],
-            cwd=self.folder, check=True, capture_output=True, timeout=60,
+            cwd=self.folder, check=True, capture_output=True, timeout=240,
         )  # fmt: skip
 
 
@@ -220,4 +221,4 @@ def wait_for_all(brokers: Sequence[PulsarServer]) -> None:
         found = [requests.get(url, headers=headers, timeout=5).json() for url in urls]
         return all(len(names) == len(brokers) for names in found)
 
-    wait_until(listed, "brokers that list each other", 60)
+    wait_until(listed, "brokers that list each other")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from backlog_clearer.testing.servers.java_classes import archived
 from backlog_clearer.testing.support import Server, free_port, make_certificates, maven_jars
 
 VERSION = "4.1.1"
@@ -60,12 +61,14 @@ class KafkaCluster:
         folder: Path,
         nodes: int = 1,
         settings: Mapping[str, str] | None = None,
-        java: Sequence[str] = _JAVA,
+        java: Sequence[str] | None = None,
         relays: Mapping[int, int] | None = None,
     ) -> None:
         """`relays`: by node, the port that it advertises to clients instead of its PLAINTEXT port."""
         self.folder = folder
         self.jars = maven_jars(f"kafka-{VERSION}", COORDINATES)
+        java = java or archived(f"kafka-{VERSION}-classes", self.jars, _JAVA, _trained)
+        self._tools = java if "-XX:SharedArchiveFile" in java[-1] else _JAVA
         folder.mkdir(parents=True, exist_ok=True)
         _tls(folder)
         self.ca = folder / "ca.pem"
@@ -189,8 +192,8 @@ class KafkaCluster:
         return settings
 
     def _java(self, main: str, *args: str) -> str:
-        command = [*_JAVA, "-cp", f"{self.jars}/*", main, *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        command = [*self._tools, "-cp", f"{self.jars}/*", main, *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         if done.returncode:
             raise RuntimeError(f"{main} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
@@ -223,6 +226,13 @@ class KafkaCluster:
         }
 
 
+def _trained(folder: Path, java: Sequence[str]) -> Server:
+    """A started node that loads the classes which tests need."""
+    cluster = KafkaCluster(folder / "kafka", java=java)
+    cluster.start()
+    return cluster.nodes[0].server
+
+
 def _number(text: str) -> int | None:
     return None if text == "-" else int(text)
 
@@ -232,7 +242,7 @@ def running_kafka(
     folder: Path,
     nodes: int = 1,
     settings: Mapping[str, str] | None = None,
-    java: Sequence[str] = _JAVA,
+    java: Sequence[str] | None = None,
     relays: Mapping[int, int] | None = None,
 ) -> Iterator[KafkaCluster]:
     """A cluster that runs for a `with` block."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import jwt
 import requests
 
+from backlog_clearer.testing.servers.java_classes import archived
 from backlog_clearer.testing.support import Server, free_port, make_certificates, maven_jars, wait_until
 
 VERSION = "4.0.7"
@@ -55,6 +56,18 @@ def login_settings(folder: Path) -> dict[str, str]:
     }
 
 
+def quick_java(jars: Path) -> list[str]:
+    """`QUICK_JAVA` for programs of a broker's jars, with an archive of the classes that a broker loads."""
+    return archived(f"pulsar-{VERSION}-classes", jars, QUICK_JAVA, _trained)
+
+
+def _trained(folder: Path, java: Sequence[str]) -> Server:
+    """A started broker that loads the classes which tests need."""
+    broker = PulsarServer(folder / "pulsar", transactions=True, java=java)
+    broker.start()
+    return broker.server
+
+
 class PulsarServer:
     """One standalone broker on 127.0.0.1, in one folder."""
 
@@ -64,14 +77,14 @@ class PulsarServer:
         *,
         secure: bool = False,
         transactions: bool = False,
-        java: Sequence[str] = QUICK_JAVA,
+        java: Sequence[str] | None = None,
         more: Mapping[str, str] | None = None,
     ) -> None:
         self.jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.secure = secure
-        self.java = java
+        self.java = java or quick_java(self.jars)
         self.ca = folder / "ca.pem"
         self.port, self.web = free_port(), free_port()
         settings = {
@@ -147,7 +160,7 @@ class PulsarServer:
             except requests.RequestException:
                 return False
 
-        wait_until(ready, "the namespace public/default", 90)
+        wait_until(ready, "the namespace public/default", 240)
 
     def stop(self) -> None:
         """Stop it by its process id."""
@@ -160,7 +173,7 @@ def running_pulsar(
     *,
     secure: bool = False,
     transactions: bool = False,
-    java: Sequence[str] = QUICK_JAVA,
+    java: Sequence[str] | None = None,
 ) -> Iterator[PulsarServer]:
     """A broker that runs for a `with` block."""
     server = PulsarServer(folder, secure=secure, transactions=transactions, java=java)
