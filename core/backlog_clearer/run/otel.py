@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from backlog_clearer.registry import install_command
 from backlog_clearer.run.job import Job
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def collector_of(job: Job, environ: Mapping[str, str]) -> Collector | None:
         from backlog_clearer.run.otlp import Collector  # noqa: PLC0415 it loads OpenTelemetry's SDK
     except ModuleNotFoundError as error:
         _LOG.warning(
-            "No metrics are sent to OpenTelemetry: %r is not installed; install it with:"
-            " pip install 'backlog-clearer[otel]'",
+            "No metrics are sent to OpenTelemetry: %r is not installed; install it with: %s",
             error.name,
+            install_command("otel"),
         )
         return None
     return Collector(job)
