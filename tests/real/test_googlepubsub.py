@@ -9,7 +9,9 @@ lease (`stream.pull` there does not wait for `sendLoop`).
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from backlog_clearer.brokers.googlepubsub.source import PubSubSource, open_sourc
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.servers.pubsub_emulator import Emulator, emulator
+from tests.invoking import call
 
 _numbers = itertools.count()
 
@@ -101,3 +104,46 @@ class TestEmulator(Contract):
         """A fresh subscription."""
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
         yield EmulatorBench(server)
+
+
+def cleared(folder: Path, *args: str) -> tuple[int, dict[str, Any]]:
+    """Clear; the exit code and the JSON object."""
+    done = call(
+        "googlepubsub", *args, "--no-snapshot", "--stop-when-empty", "--quiet-seconds", "2", "--yes",
+        "--output", "json", "--receipt-dir", str(folder),
+    )  # fmt: skip
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_several_subscriptions_are_cleared_and_a_missing_one_is_not(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is left of both; the missing one is a part with an error, and exit is 1."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
+    benches = [EmulatorBench(server) for _ in range(2)]
+    for bench in benches:
+        bench.produce(0, 20)
+    names = [bench.subscription for bench in benches]
+    code, value = cleared(
+        tmp_path, "--subscription-id", ",".join((names[0], f"{names[0]}-missing", names[1]))
+    )  # fmt: skip
+    first, missing, last = value["parts"]
+    assert (code, missing["kind"]) == (1, "UsageError")
+    assert [part["result"]["verdict"] for part in (first, last)] == ["unproven"] * 2
+    assert [bench.left() for bench in benches] == [{0: 0}, {0: 0}]
+
+
+def test_all_subscriptions_that_match_are_cleared(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One with another name keeps its messages; without figures, exit is 4."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
+    matching, other = EmulatorBench(server), EmulatorBench(server)
+    matching.produce(0, 20)
+    other.produce(0, 20)
+    short = matching.subscription.rpartition("/")[2]
+    code, value = cleared(
+        tmp_path, "--project-id", "test", "--all-subscriptions", "--matching", f"{short[:-1]}[{short[-1]}]"
+    )  # fmt: skip
+    assert (code, [part["name"] for part in value["parts"]]) == (4, [short])
+    assert (matching.left(), other.left()) == ({0: 0}, {0: 20})

@@ -317,8 +317,9 @@ def _given(naming: Naming) -> Selected:
 
 def _exists(job: Job) -> bool:
     """Whether something is stored under a name."""
+    asked = replace(job, run=job.run.model_copy(update={"new": False}))  # it may be new, but not meant
     try:
-        return any(state.position is not None for state in look(job).survey.partitions)
+        return any(state.position is not None for state in look(asked).survey.partitions)
     except UsageError:  # there is no such subscription
         return False
 
