@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from backlog_clearer.model import Advance, Partition, PartitionState, Remaining, Settled
+from backlog_clearer.model import (
+    Advance,
+    Partition,
+    PartitionState,
+    Remaining,
+    Settled,
+    oldest_known,
+)
 
 ONE = Partition("orders", 0)
 
@@ -28,3 +36,14 @@ def test_negative_counts_are_refused(make: Callable[[int], object]) -> None:
     make(0)
     with pytest.raises(ValueError, match=r"orders\[0\]: -1 is not a count"):
         make(-1)
+
+
+def test_the_oldest_time_is_unknown_where_one_backlog_has_none() -> None:
+    """The earliest time is only returned where every backlog that is not empty has a time."""
+    early = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    late = early + timedelta(hours=1)
+    assert oldest_known([(3, late), (1, early), (0, None)]) == early
+    assert oldest_known([(3, late), (1, None)]) is None
+    assert oldest_known([(3, late), (None, None)]) is None
+    assert oldest_known([(0, None)]) is None
+    assert oldest_known([]) is None

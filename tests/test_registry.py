@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,8 +181,10 @@ def test_built_in_systems_fill_every_list(name: str) -> None:
     assert all((entry.clears, entry.position, entry.unit))
 
 
-def test_a_system_without_a_list_is_answered_in_a_sentence() -> None:
+def test_a_system_without_a_list_is_answered_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system whose subscriptions cannot be listed is wrong use, and the answer names those that can."""
+    entry = replace(registry.SYSTEMS["iggy"], lister=None, list_options=None)
+    monkeypatch.setitem(registry.SYSTEMS, "iggy", entry)
     with pytest.raises(
         UsageError, match=r"^Subscriptions of iggy cannot be listed; list is there for kafka"
     ):

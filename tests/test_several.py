@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backlog_clearer import registry
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.brokers.memory.source import MemorySource
 from backlog_clearer.errors import BrokerError, TransientError
@@ -359,13 +361,17 @@ def test_a_combination_without_a_meaning_is_wrong_use(
     [
         (("iggy", "--all-groups"), "--all-groups is not possible on iggy"),
         (("iggy", "--all-topics"), "--all-topics is not possible on iggy"),
-        (("status", "eventhubs", "--matching", "x"), "--matching is not possible on eventhubs"),
+        (("status", "iggy", "--matching", "x"), "--matching is not possible on iggy"),
         (("googlepubsub", "--subscription-id", "s", "--all-topics"), "belongs to one topic already"),
         (("googlepubsub", "--project-id", "p", "--all-groups"), "needs --matching PATTERN"),
     ],
 )
-def test_what_a_system_cannot_do_is_refused_in_a_sentence(args: tuple[str, ...], sentence: str) -> None:
-    """Exit 2, before anything is connected."""
+def test_what_a_system_cannot_do_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], sentence: str
+) -> None:
+    """Exit 2, before anything is connected; where a system has no list, the names have to be given."""
+    unlisted = replace(registry.SYSTEMS["iggy"], lister=None, list_options=None)
+    monkeypatch.setitem(registry.SYSTEMS, "iggy", unlisted)
     done = call(*args, "--stop-when-empty") if args[0] != "status" else call(*args)
     assert (done.exit_code, sentence in done.output) == (2, True), done.output
 

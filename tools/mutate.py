@@ -22,6 +22,7 @@ import click
 import pytest
 
 from backlog_clearer.testing import contract  # imported once, for the processes that fork from here
+from tools.bound_mutations import BOUNDS
 from tools.mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +90,7 @@ def judge(mutation: Mutation) -> Verdict:
 def main(text: str) -> None:
     """Run the suite with each mutation whose name contains TEXT."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    chosen = [each for each in MUTATIONS if text in each.name]
+    chosen = [each for each in (*MUTATIONS, *BOUNDS) if text in each.name]
     begun = time.monotonic()
     missed = 0
     processes = 2 * (os.cpu_count() or 1)  # they wait most of the time

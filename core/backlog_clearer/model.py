@@ -306,6 +306,16 @@ class Outcome(NamedTuple):
     error: str | None = None
 
 
+def oldest_known(backlogs: Iterable[tuple[int | None, datetime | None]]) -> datetime | None:
+    """The earliest time of several backlogs, each with its count and the time of its oldest message.
+
+    None where any that is not empty has no time: it may be older than the others.
+    """
+    times = [oldest for count, oldest in backlogs if count != 0]
+    known = [time for time in times if time is not None]
+    return min(known) if known and len(known) == len(times) else None
+
+
 def total_known(counts: Iterable[int | None]) -> int | None:
     """The sum of counts; None where any of them is unknown."""
     found = list(counts)
@@ -322,6 +332,9 @@ class Found:
     backlog: int | None  # None: unknown
     members: int | None  # consumers attached; None: unknown
     error: str | None = None
+    oldest: datetime | None = (
+        None  # when the oldest message of the backlog was published; None: unknown
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,8 @@ SYSTEMS: dict[str, System] = {
         summary="a consumer group's checkpoints on Azure Event Hubs",
         options=f"{_EVENTHUBS}.options:EventHubsOptions",
         opener=f"{_EVENTHUBS}.source:open_source",
+        lister=f"{_EVENTHUBS}.listing:list_eventhubs",
+        list_options=f"{_EVENTHUBS}.list_options:EventHubsListOptions",
         extra="eventhubs",
         libraries=("azure", "websocket"),
         page="docs/eventhubs.md",
@@ -130,6 +132,8 @@ SYSTEMS: dict[str, System] = {
         summary="a consumer's or a group's offsets on Apache Iggy",
         options=f"{_IGGY}.options:IggyOptions",
         opener=f"{_IGGY}.source:open_source",
+        lister=f"{_IGGY}.listing:list_iggy",
+        list_options=f"{_IGGY}.list_options:IggyListOptions",
         extra="iggy",
         libraries=("apache_iggy",),
         newest_python=(3, 13),
@@ -256,8 +260,9 @@ def list_options(name: str) -> type[SystemOptions]:
 
 def list_only(name: str) -> tuple[str, ...]:
     """Options that only a system's list has, and that say where to look; raises like `list_options`."""
-    known = {*options_model(name).model_fields, "matching"}
-    return tuple(field for field in list_options(name).model_fields if field not in known)
+    model = list_options(name)
+    known = {*options_model(name).model_fields, *getattr(model, "HOW", ("matching",))}
+    return tuple(field for field in model.model_fields if field not in known)
 
 
 def list_subscriptions(name: str, options: SystemOptions) -> Listing:

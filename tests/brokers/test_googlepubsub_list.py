@@ -1,8 +1,9 @@
-"""`list googlepubsub`: the project's subscriptions, with counts from one query of Monitoring."""
+"""`list googlepubsub`: the project's subscriptions, with counts and ages from a query of Monitoring each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -31,9 +32,11 @@ def shown(server: PubSubServer, **options: str) -> tuple[dict[str, Found], str]:
     return {item.name: item for item in found.found}, " ".join(found.notes)
 
 
-def test_a_projects_subscriptions_are_listed_with_one_query(server: PubSubServer) -> None:
-    """Each has its count, kind and topic; Monitoring is asked once, whatever their number is."""
+def test_a_projects_subscriptions_are_listed_with_two_queries(server: PubSubServer) -> None:
+    """Each has its count, age, kind and topic; Monitoring is asked twice, whatever their number is."""
     server.truthful()
+    published = server.subs["projects/test/subscriptions/bills"].stored.values()
+    first = min(item.published for item in published)
     found, _ = shown(server)
     assert {name: (item.backlog, item.kind) for name, item in found.items()} == {
         "bills": (30, "pull"),
@@ -42,9 +45,20 @@ def test_a_projects_subscriptions_are_listed_with_one_query(server: PubSubServer
     }
     assert found["bills"].topics == ("projects/test/topics/orders",)
     assert found["bills"].members is None
-    assert (server.count("ListTimeSeries"), server.count("ListSubscriptions")) == (1, 1)
+    assert found["bills"].oldest is not None
+    assert abs(found["bills"].oldest - first) <= timedelta(seconds=1)
+    assert found["done"].oldest is None
+    assert (server.count("ListTimeSeries"), server.count("ListSubscriptions")) == (2, 1)
     assert list(shown(server, matching="b*")[0]) == ["bills"]
     assert "hunter2" not in str(found)
+
+
+def test_a_list_without_ages_asks_for_counts_only(server: PubSubServer) -> None:
+    """With --no-ages there is one query, and ages are unknown."""
+    server.truthful()
+    found, _ = shown(server, ages="false")
+    assert (found["bills"].backlog, found["bills"].oldest) == (30, None)
+    assert server.count("ListTimeSeries") == 1
 
 
 def test_without_figures_a_backlog_is_unknown(server: PubSubServer) -> None:

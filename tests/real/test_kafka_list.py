@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from backlog_clearer.brokers.kafka import listing
@@ -26,6 +28,9 @@ def names(cluster: KafkaCluster, matching: str, **options: object) -> dict[str, 
 def test_groups_are_listed_with_backlog_members_and_kind(judge: Judge, kafka: KafkaCluster) -> None:
     """A group behind on two topics, one at the end and one with a member have exactly their figures."""
     first, second = judge.create(unique("first"), 2), judge.create(unique("second"), 1)
+    before = datetime.now(timezone.utc) - timedelta(
+        milliseconds=1
+    )  # the brokers' times are milliseconds
     for number in range(2):
         judge.produce(first, number, EACH)
     judge.produce(second, 0, EACH)
@@ -41,6 +46,10 @@ def test_groups_are_listed_with_backlog_members_and_kind(judge: Judge, kafka: Ka
     assert (behind.backlog, behind.members, behind.kind) == (90 + EACH + 1, 0, "classic")
     assert behind.topics == tuple(sorted((first, second)))
     assert found[f"{name}-done"].backlog == 0
+    assert behind.oldest is not None
+    assert before <= behind.oldest <= datetime.now(timezone.utc)
+    assert found[f"{name}-done"].oldest is None
+    assert names(kafka, f"{name}-behind", ages=False)[f"{name}-behind"].oldest is None
     assert found[f"{name}-live"].members == 1
     on_second = names(kafka, f"{name}-*", topic=second)
     assert on_second[f"{name}-behind"].backlog == 1

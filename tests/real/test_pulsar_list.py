@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from backlog_clearer.errors import UsageError
@@ -14,6 +16,9 @@ def test_subscriptions_of_a_topic_are_listed(pulsar_case: Case) -> None:
     """A partitioned topic's subscription is one line with the backlog of all partitions."""
     topic = pulsar_case.create(3)
     judge = pulsar_case.judge
+    before = datetime.now(timezone.utc) - timedelta(
+        milliseconds=1
+    )  # the broker's times are milliseconds
     for number in range(3):
         judge.produce(f"{topic}-partition-{number}", 10 + number)
     where = ("--service-url", judge.server.service_url, "--admin-url", judge.server.admin_url)
@@ -26,6 +31,11 @@ def test_subscriptions_of_a_topic_are_listed(pulsar_case: Case) -> None:
     ]
     assert rows == [(SUBSCRIPTION, [topic], 33, 0)]
     assert judge.backlog(f"{topic}-partition-2") == 12
+    (item,) = ran.result["subscriptions"]
+    oldest = datetime.fromisoformat(item["oldest"].replace("Z", "+00:00"))
+    assert before <= oldest <= datetime.now(timezone.utc)
+    without = cleaner("list", "pulsar", *where, "--topic", topic, "--no-ages")
+    assert without.result["subscriptions"] == [{**item, "oldest": None}]
     namespace = topic.removeprefix("persistent://").rpartition("/")[0]
     every = cleaner("list", "pulsar", *where, "--namespace", namespace, "--matching", "bill*", "--all")
     assert every.code == 0, every.stderr

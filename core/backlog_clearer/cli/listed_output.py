@@ -13,7 +13,7 @@ from backlog_clearer.cli.talk import Talk
 from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.registry import list_options
 from backlog_clearer.run.listing import ListResult, listing
-from backlog_clearer.text import amount, counted, listed
+from backlog_clearer.text import age_text, amount, counted, listed
 
 
 def show_list(talk: Talk, system: str, values: dict[str, Any], *, everything: bool) -> NoReturn:
@@ -30,6 +30,18 @@ def show_list(talk: Talk, system: str, values: dict[str, Any], *, everything: bo
         opened.leave()
 
 
+def _ages(found: ListResult) -> list[Column]:
+    """How old the oldest messages are, where that is known of any."""
+    rows = found.subscriptions
+    if not any(item.oldest for item in rows):
+        return []
+    cells = [
+        age_text(found.at - item.oldest) if item.oldest else "none" if item.backlog == 0 else "unknown"
+        for item in rows
+    ]
+    return [Column("oldest message", cells)]
+
+
 def _show(found: ListResult) -> None:
     console = console_for()
     print_line(console, found.place, "bold")
@@ -42,6 +54,7 @@ def _show(found: ListResult) -> None:
                 "topics", [listed(item.topics, 2) or "none" for item in rows], left=True, flexible=True
             ),
             Column("members", [figure(item.members) for item in rows]),
+            *_ages(found),
             Column(found.unit, [figure(item.backlog) for item in rows]),
         ]
         for line in laid_out(columns, console.width if console.is_terminal else None):

@@ -27,6 +27,9 @@ class ListedSubscription(_Frozen):
     kind: str | None = Field(description="the broker's word for its kind; null: not known")
     topics: tuple[str, ...]
     backlog: int | None = Field(description="in `unit`; null: unknown")
+    oldest: datetime | None = Field(
+        description="when the oldest message of the backlog was published; null: unknown, or no backlog"
+    )
     members: int | None = Field(description="consumers attached; null: unknown")
     error: str | None = None
 
@@ -74,6 +77,7 @@ def _listed(item: Found) -> ListedSubscription:
         kind=item.kind,
         topics=item.topics,
         backlog=item.backlog,
+        oldest=item.oldest,
         members=item.members,
         error=item.error,
     )

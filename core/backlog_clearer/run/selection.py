@@ -147,7 +147,8 @@ def naming_of(
     several = key is not None and _is_several(values[key])
     if not (several or selecting.all_groups or selecting.all_topics):
         return None
-    key = key or model.NAMES[0]
+    # Groups come last: they are what systems list.
+    key = key or model.NAMES[-1 if selecting.all_groups else 0]
     value = values.get(key)
     if value is None and not selecting.all_groups:
         value = _default(model, key)
@@ -337,11 +338,12 @@ def _listed(naming: Naming) -> Selected:
         {k: v for k, v in layer.items() if k.replace("-", "_") in known or "." in k}
         for layer in naming.layers
     ]
+    has_ages = "ages" in model.model_fields
     members: list[Member] = []
     notes: dict[str, None] = {}
     complete = True
     for index, pattern in enumerate(patterns):
-        exact = {"matching": pattern, **naming.place}
+        exact = {"matching": pattern, **({"ages": False} if has_ages else {}), **naming.place}
         options, _ = build_options(model, *layers, environ=naming.environ, exact=exact)
         listing = repeated("list", partial(list_subscriptions, naming.system, options))
         notes.update(dict.fromkeys(listing.notes))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backlog_clearer.errors import UsageError
-from backlog_clearer.model import Mode
+from backlog_clearer.model import Bound, Mode
 from backlog_clearer.source import Bounded, Countable, Dated
 from backlog_clearer.testing.bench import MESSAGES, Bench
 from backlog_clearer.testing.suite import Suite, opened
@@ -68,6 +68,8 @@ class BoundContract(Suite):
         assert bench.left() == dict.fromkeys(range(bench.partitions), MESSAGES)
         assert result.totals.messages == 0
         assert any("2001-01-01T00:00:00Z" in note for note in result.notes)
+        if bench.shows_position:  # the adapter can compare the target with the first message retained
+            assert any("no message of before" in note for note in result.notes)
 
     def test_a_time_after_all_messages_clears_everything(self, bench: Bench, tmp_path: Path) -> None:
         """With a time after every message the target is the end."""
@@ -95,6 +97,20 @@ class BoundContract(Suite):
         result = self.run(bench, bench.options(tmp_path, keep_last=YOUNG))
         assert bench.left() == dict.fromkeys(range(bench.partitions), YOUNG)
         assert result.totals.messages == (MESSAGES - YOUNG) * bench.partitions
+
+    def test_a_partition_that_breaks_costs_only_its_own_target(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        """The target of a broken partition is an error, and the others have theirs."""
+        between = self.two_ages(bench)
+        with opened(bench, bench.options(tmp_path)) as source, bench.breaking(0) as breaks:
+            assert isinstance(source, Bounded)
+            states = source.survey().partitions
+            breaks()
+            found = {item.partition.number: item for item in source.cut(states, Bound(until=between))}
+        assert sorted(found) == list(range(bench.partitions))
+        assert (found.pop(0).error is None, found[1].error) == (False, None)
+        assert all(item.position is not None and item.error is None for item in found.values())
 
     def test_a_bound_that_is_not_possible_is_refused(self, bench: Bench, tmp_path: Path) -> None:
         """A system without a kind of bound refuses it in one sentence, and changes nothing."""
@@ -128,6 +144,27 @@ class BoundContract(Suite):
         assert shown.totals.oldest == min(found.values())
         without = self.run(bench, bench.options(tmp_path, dry_run=True, ages=False))
         assert without.totals.oldest is None
+        everything = dict.fromkeys(range(bench.partitions), MESSAGES + YOUNG)
+        assert bench.left() == everything, "asking for ages changed the backlog"
+
+    def test_the_age_follows_what_was_acknowledged(self, bench: Bench, tmp_path: Path) -> None:
+        """Once the older messages are cleared, the age is that of the first of the younger ones."""
+        if not bench.shows_age:
+            pytest.skip(f"{type(bench).__name__} does not offer `shows_age`")
+        between = self.two_ages(bench)
+        self.run(bench, bench.options(tmp_path, until=between))
+        shown = self.run(bench, bench.options(tmp_path / "another run", dry_run=True))
+        assert shown.totals.oldest is not None
+        assert between <= shown.totals.oldest <= bench.between()
+
+    def test_an_empty_backlog_has_no_age(self, bench: Bench, tmp_path: Path) -> None:
+        """Where nothing is left there is no oldest message, and none is invented."""
+        if not bench.shows_age:
+            pytest.skip(f"{type(bench).__name__} does not offer `shows_age`")
+        self.fill(bench)
+        self.run(bench, bench.options(tmp_path))
+        shown = self.run(bench, bench.options(tmp_path / "another run", dry_run=True))
+        assert [row.oldest for row in shown.partitions] == [None] * bench.partitions
 
     def test_what_lies_between_two_ends_is_what_arrived(self, bench: Bench, tmp_path: Path) -> None:
         """One source surveys twice; between the ends of each partition lies what its backlog grew by."""

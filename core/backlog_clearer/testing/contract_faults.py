@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
-from backlog_clearer.model import Outcome, Partition, Recorded, Remaining, Survey
-from backlog_clearer.source import Lane, Source
+from backlog_clearer.model import Bound, Outcome, Partition, Recorded, Remaining, Survey
+from backlog_clearer.source import Bounded, Dated, Lane, Source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.contract_lanes import WAIT_S, check_backlog, messages, read_some
 from backlog_clearer.testing.suite import Suite, claims
@@ -95,6 +95,7 @@ class Disturbed:
     """Sources and a lane that work, made before the broker is disturbed."""
 
     def __init__(self, bench: Bench, open_source: Callable[[], Source]) -> None:
+        self._bench = bench
         self._open = open_source
         self.sources: list[Source] = []
         first = self.fresh()
@@ -121,7 +122,8 @@ class Disturbed:
         """One call of each kind, each on a separate source, so that all can be made at the same time."""
         asking, skipping, restoring, opening = (self.surveyed() for _ in range(4))
         first, second = self.asked[0], self.asked[min(1, len(self.asked) - 1)]
-        return {
+        states = [claim.state for claim in self.asked]
+        calls: dict[str, Callable[[], Any]] = {
             "survey": self.sources[1].survey,
             "remaining": lambda: asking.remaining({c.partition: c.target for c in self.asked}),
             "skip": lambda: skipping.skip([first]),
@@ -129,6 +131,12 @@ class Disturbed:
             "open_lane": lambda: opening.open_lane([second]).close(),
             "settle": self.lane.settle,
         }
+        if isinstance(cutting := self.surveyed(), Bounded) and self._bench.cuts_by_time:
+            bound = Bound(until=self._bench.between())
+            calls["cut"] = lambda: cutting.cut(states, bound)
+        if isinstance(aging := self.surveyed(), Dated):
+            calls["oldest"] = lambda: aging.oldest(states)
+        return calls
 
     def close(self) -> list[Called]:
         """Close the lane, and then each source."""

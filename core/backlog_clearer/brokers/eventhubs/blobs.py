@@ -133,6 +133,21 @@ def sort_blobs(found: Iterable[StoredBlob], path: str, now: datetime) -> Blobs:
     return Blobs(positions, faults, owners, names, newest[1] if newest else path.lower(), modified)
 
 
+def blobs_by_group(found: Iterable[StoredBlob], path: str, now: datetime) -> dict[str, Blobs]:
+    """The blobs of each consumer group below an Event Hub's folders; `path` is "<namespace>/<hub>/".
+
+    Groups are told apart whatever the case of their names, which are spelled as in the newest blob.
+    """
+    folders: dict[str, list[StoredBlob]] = {}
+    for blob in found:
+        folders.setdefault(blob.name[len(path) :].partition("/")[0].lower(), []).append(blob)
+    groups: dict[str, Blobs] = {}
+    for name, own in sorted(folders.items()):
+        blobs = sort_blobs(own, f"{path}{name}/", now)
+        groups[blobs.folder[len(path) : -1]] = blobs
+    return groups
+
+
 def checkpoint_name(path: str, number: int) -> str:
     """The name that Python's, .NET's and JavaScript's processors use."""
     return f"{path}checkpoint/{number}".lower()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Elsewhere, Ownership
@@ -214,12 +214,17 @@ def doubt_of(options: EventHubsOptions, blobs: Blobs, container: str) -> str | N
     """Why a clear is refused: the group has no checkpoint, and the container has others; None: it is not."""
     if not blobs.nothing or not blobs.others:
         return None
-    texts = sorted({_described(other, options) for other in blobs.others})
+    others = described_elsewhere(blobs.others, options)
     return (
-        f"The {_what(options)} has no checkpoint in {container}, where others have: {listed(texts)}."
+        f"The {_what(options)} has no checkpoint in {container}, where others have: {others}."
         " Check the consumer group, the Event Hub, the namespace and --checkpoint-format. If this consumer"
         " group is new, use --new."
     )
+
+
+def described_elsewhere(others: Iterable[Elsewhere], options: EventHubsOptions) -> str:
+    """Checkpoints of others, for people."""
+    return listed(sorted({_described(other, options) for other in others}))
 
 
 def _described(other: Elsewhere, options: EventHubsOptions) -> str:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from google.pubsub_v1.types import Subscription
 
 from backlog_clearer.brokers.googlepubsub.channels import bounded
+from backlog_clearer.brokers.googlepubsub.errors import Call, to_broker_error
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.addresses import checked_address
 
+_TIMEOUT_S = 10.0
+_PAGE = 1000  # subscriptions of one answer
 _OWN = ("grpc.use_local_subchannel_pool", 1)  # a separate connection
 
 
@@ -38,6 +44,17 @@ def open_subscriber(emulator: str | None, credentials: Any, endpoint: str | None
         transport=functools.partial(SubscriberGrpcTransport, channel=_channel),
         client_options={"api_endpoint": endpoint} if endpoint else None,
     )
+
+
+def subscriptions(client: SubscriberClient, project_id: str, host: str) -> Iterator[Subscription]:
+    """The subscriptions of a project, a request for each thousand of them; raises `BrokerError`."""
+    project = f"projects/{project_id}"
+    request = {"project": project, "page_size": _PAGE}
+    try:
+        yield from client.list_subscriptions(request=request, timeout=_TIMEOUT_S, retry=None)
+    except (GoogleAPICallError, GoogleAuthError) as error:
+        call = Call("list", project, "pubsub.subscriptions.list", host)
+        raise to_broker_error(error, call) from error
 
 
 def _channel(*args: Any, options: Sequence[tuple[str, Any]], **rest: Any) -> grpc.Channel:

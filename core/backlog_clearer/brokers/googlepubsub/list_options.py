@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from backlog_clearer.options.base import Name, SystemOptions
+from backlog_clearer.options.base import Name
+from backlog_clearer.options.listing import ListOptions
 
 
-class PubSubListOptions(SystemOptions):
+class PubSubListOptions(ListOptions):
     """The subscriptions of a project."""
 
     project_id: Name = Field(min_length=1, description="project of the subscriptions")
-    matching: str = Field(
-        "*",
-        min_length=1,
-        description="only subscriptions with such a name: * and ? stand for any characters",
-    )
     credentials_file: str | None = Field(
         None, description="service account key or other credentials file; otherwise ADC is used"
     )

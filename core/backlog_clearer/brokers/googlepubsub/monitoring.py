@@ -168,17 +168,17 @@ class Monitoring:
             return Figures(count, problem=str(error), passing=passing)
         return Figures(count, oldest)
 
-    def counts(self, names: Sequence[str], now: datetime) -> dict[str, Sample | None]:
-        """The last counts of several subscriptions of the project, in one query.
+    def samples(self, metric: str, names: Sequence[str], now: datetime) -> dict[str, Sample | None]:
+        """The last samples of a metric of several subscriptions of the project, in one query.
 
         Raises `BrokerError` and `SeriesError`.
         """
-        series = self._series(COUNT, now, every=True)
+        series = self._series(metric, now, every=True)
         by_name: dict[str, list[Any]] = {}
         for item in series:
             by_name.setdefault(item.resource.labels.get("subscription_id") or "", []).append(item)
         return {
-            name: newest_sample(COUNT, by_name.get(name, ()), self._project, name, now)
+            name: newest_sample(metric, by_name.get(name, ()), self._project, name, now)
             for name in names
         }
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -21,7 +21,11 @@ from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.types import GetSubscriptionRequest, Subscription
 
 from backlog_clearer.brokers.googlepubsub.acks import PERMISSION, Requests
-from backlog_clearer.brokers.googlepubsub.client import emulator_address, open_subscriber
+from backlog_clearer.brokers.googlepubsub.client import (
+    emulator_address,
+    open_subscriber,
+    subscriptions,
+)
 from backlog_clearer.brokers.googlepubsub.clock import ServiceClock
 from backlog_clearer.brokers.googlepubsub.credentials import google_credentials
 from backlog_clearer.brokers.googlepubsub.cuts import BY_TIME, cut_at, oldest_time
@@ -53,12 +57,13 @@ from backlog_clearer.model import (
     Survey,
     Traits,
 )
-from backlog_clearer.options.base import SystemOptions
+from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
 
 _LOG = logging.getLogger("backlog_clearer")
 
 TIMEOUT_S = 10.0  # of every request except a stream
+_LOOKED_AT = 1000  # names of subscriptions: one page of a list
 _SETTLE_S = 0.2  # acknowledgements are sent with every read, and counted this often
 SNAPSHOT_LIFE = timedelta(days=7)  # minus the age of the oldest unacknowledged message
 _PROOF_WAIT_S = 300.0  # a sampling period, its lag of two minutes, and another period in between
@@ -247,15 +252,12 @@ class PubSubSource:
 
     def _similar(self) -> str:
         """' Did you mean …?', if the credentials may list subscriptions; otherwise ''."""
-        project = f"projects/{self._options.project}"
+        found = subscriptions(self._client, self._options.project, self._host)
         try:
-            call = self._call("list", "pubsub.subscriptions.list", project)
-            pages = self._ask(call, self._client.list_subscriptions, project=project, page_size=1000)
-            names = [item.name for item in next(iter(pages.pages)).subscriptions]
-        except (ClearerError, GoogleAPICallError, StopIteration):
+            names = [item.name for item in islice(found, _LOOKED_AT)]
+        except ClearerError:
             return ""
-        close = get_close_matches(self._name, names, n=1, cutoff=0.6)
-        return f" Did you mean {close[0]}?" if close else ""
+        return suggestion(self._name, names)
 
     def _figures(self, now: datetime) -> Figures:
         if self._monitoring is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from apache_iggy import ConsumerGroupMember, TopicDetails
+from apache_iggy import ConsumerGroup, ConsumerGroupMember, StreamDetails, TopicDetails
 
 from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.client import IggyCluster, IggyRequest
@@ -23,6 +23,9 @@ from backlog_clearer.text import listed
 
 _MANY = 20  # names in a list of what exists
 
+Offsets: TypeAlias = dict[Partition, StoredOffset | BrokerError | None]
+"""Stored offsets by partition; None: there is none; an error: why it is not known."""
+
 
 class Named(NamedTuple):
     """A stream, topic or group as the user named it."""
@@ -34,6 +37,10 @@ class Named(NamedTuple):
 
 def _is_number(asked: str) -> bool:
     return asked.isascii() and asked.isdecimal()
+
+
+def _number_or_name(asked: str) -> int | str:
+    return int(asked) if _is_number(asked) else asked
 
 
 def named(asked: str, what: str, lister: Callable[[], Iterable[Any]]) -> Named:
@@ -67,6 +74,17 @@ def existing(asked: str, what: str, known: Iterable[Any]) -> str:
     if not names:
         return f"No {what} exists there."
     return f"Existing: {listed(names, _MANY)}.{suggestion(asked, names)}"
+
+
+def described_stream(client: IggyCluster, stream: int | str, asked: str) -> StreamDetails:
+    """A stream with its topics; raises `UsageError` where it does not exist, with those that do."""
+    found = client.call(lambda iggy: iggy.get_stream(stream))
+    if found is not None:
+        return found
+    known = client.call(lambda iggy: iggy.get_streams())
+    raise UsageError(
+        f"There is no stream {asked} at {client.address}. {existing(asked, 'stream', known)}"
+    )
 
 
 class TopicLogs:
@@ -104,8 +122,7 @@ class TopicLogs:
         """The consumer or the group."""
         options = self._options
         if options.group_id is None:
-            number = _is_number(options.consumer)
-            ident = int(options.consumer) if number else options.consumer
+            ident = _number_or_name(options.consumer)
             return Named(ident, wire.identifier(ident), options.consumer)
         if self._group is None:
             self._group = named(options.group_id, "group", self.groups)
@@ -126,10 +143,6 @@ class TopicLogs:
         """How requests about the stored offsets begin."""
         kind = wire.CONSUMER if self._options.group_id is None else wire.GROUP
         return wire.subject(kind, self.consumer.wire, self.place)
-
-    def of_group(self, name: str) -> bytes:
-        """How requests about another group's stored offsets begin."""
-        return wire.subject(wire.GROUP, wire.identifier(name), self.place)
 
     def described(self) -> dict[int, LogFacts | TransientError]:
         """The topic's partitions by id, with their figures or why those cannot be used.
@@ -167,19 +180,13 @@ class TopicLogs:
         if found is not None:
             return found
         self._stream = self._topic = None  # a number may be another one's by now
-        stream = client.call(lambda iggy: iggy.get_stream(place[0]))
-        if stream is None:
-            known = client.call(lambda iggy: iggy.get_streams())
-            raise UsageError(
-                f"There is no stream {options.stream_id} at {client.address}."
-                f" {existing(options.stream_id, 'stream', known)}"
-            )
+        stream = described_stream(client, place[0], options.stream_id)
         raise UsageError(
             f"There is no topic {options.topic_id} in stream {options.stream_id} at {client.address}."
             f" {existing(options.topic_id, 'topic', stream.topics)}"
         )
 
-    def groups(self) -> list[Any]:
+    def groups(self) -> list[ConsumerGroup]:
         """The topic's consumer groups."""
         place = self.stream.sdk, self.topic.sdk
         return self._client.call(lambda iggy: iggy.get_consumer_groups(*place))
@@ -196,19 +203,32 @@ class TopicLogs:
             )
         return found.members
 
-    def stored(
-        self, partitions: Sequence[Partition], who: bytes | None = None
-    ) -> dict[Partition, StoredOffset | BrokerError | None]:
+    def stored(self, partitions: Sequence[Partition]) -> Offsets:
         """The stored offsets (None: there is none), or why one is not known. Raises `BrokerError`."""
-        about = who or self.who
+        return self._stored_by([self.who], partitions)[0]
+
+    def stored_by_groups(self, partitions: Sequence[Partition]) -> list[tuple[ConsumerGroup, Offsets]]:
+        """The same for each group of the topic, with the group. Raises `BrokerError`."""
+        groups = self.groups()
+        whos = [wire.subject(wire.GROUP, wire.identifier(group.name), self.place) for group in groups]
+        return list(zip(groups, self._stored_by(whos, partitions), strict=True))
+
+    def stored_by_consumers(
+        self, consumers: Sequence[str], partitions: Sequence[Partition]
+    ) -> list[Offsets]:
+        """The same for single consumers, each given by its number or its name. Raises `BrokerError`."""
+        idents = [wire.identifier(_number_or_name(item)) for item in consumers]
+        whos = [wire.subject(wire.CONSUMER, ident, self.place) for ident in idents]
+        return self._stored_by(whos, partitions)
+
+    def _stored_by(self, whos: Sequence[bytes], partitions: Sequence[Partition]) -> list[Offsets]:
         asked = [
-            IggyRequest(partition, wire.GET_OFFSET, wire.of_partition(about, partition.number))
+            IggyRequest(partition, wire.GET_OFFSET, wire.of_partition(who, partition.number))
+            for who in whos
             for partition in partitions
         ]
-        return {
-            request.partition: self._stored(request.partition, reply)
-            for request, reply in zip(asked, self._client.answers(asked), strict=True)
-        }
+        replies = iter(self._client.answers(asked))
+        return [{key: self._stored(key, next(replies)) for key in partitions} for _ in whos]
 
     def _stored(
         self, partition: Partition, reply: Reply | BrokerError

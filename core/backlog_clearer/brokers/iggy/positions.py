@@ -117,6 +117,18 @@ class LogFacts:
     mark: tuple[int, int] | None = None  # of the first message: when it was stored, and its checksum
 
 
+def left_after(
+    log: LogFacts | BrokerError, stored: StoredOffset | BrokerError | None
+) -> int | BrokerError | None:
+    """Retained messages after a stored offset (None: there is none), why that is not known, or None."""
+    if isinstance(log, BrokerError):
+        return log
+    if stored is None or isinstance(stored, BrokerError):
+        return log.extent.left(None) if stored is None else stored
+    problem = beyond_end(stored, log.extent.current)
+    return BrokerError(problem) if problem else log.extent.left(stored.offset)
+
+
 class LogChange(Enum):
     """What happened to a partition between two looks."""
 

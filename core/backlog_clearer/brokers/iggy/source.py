@@ -27,6 +27,7 @@ from backlog_clearer.brokers.iggy.positions import (
     as_offset,
     as_offset_or_none,
     beyond_end,
+    left_after,
 )
 from backlog_clearer.brokers.iggy.times import bound_notes, cut_partitions, stored_times
 from backlog_clearer.brokers.iggy.wire import StoredOffset
@@ -183,15 +184,11 @@ class IggySource:
         if self._options.group_id is None:
             return None
         found: dict[str, int | None] = {}
-        for group in self._logs.groups():
-            stored = self._logs.stored(partitions, self._logs.of_group(group.name))
-            offsets = {key: at for key, at in stored.items() if isinstance(at, StoredOffset)}
-            if offsets:
+        for group, stored in self._logs.stored_by_groups(partitions):
+            if any(isinstance(at, StoredOffset) for at in stored.values()):
+                left = [left_after(log, stored[key]) for key, log in chosen.items()]
                 found[group.name] = total_known(
-                    log.extent.left(offsets[key].offset if key in offsets else None)
-                    if isinstance(log, LogFacts)
-                    else None
-                    for key, log in chosen.items()
+                    item if isinstance(item, int) else None for item in left
                 )
         return found
 

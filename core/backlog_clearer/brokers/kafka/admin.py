@@ -19,18 +19,21 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it is documented there
 
+from backlog_clearer.brokers.kafka.coordinator import ListedGroup, all_groups
 from backlog_clearer.brokers.kafka.errors import (
     NO_SUCH_TOPIC,
+    HeadersUnsupportedError,
     is_transient,
     kafka_error,
     reason,
     translate,
 )
 from backlog_clearer.brokers.kafka.figures import Figures, Stored, checked
+from backlog_clearer.brokers.kafka.leaders import Address
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_admin
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import AT_A_TIME, partition_error
-from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.model import Partition
 
 _K = TypeVar("_K")
@@ -179,16 +182,32 @@ class GroupAdmin:
             () if state == "EMPTY" else (f"a group in state {state} whose members are not known yet",)
         )
 
-    def group_names(self) -> list[str]:
-        """The consumer groups that the user may see, this one left out; raises `BrokerError`."""
+    def groups(self) -> tuple[dict[str, ListedGroup], list[ClearerError]]:
+        """Every group that the user may see, sorted by name, and why a broker did not list its groups.
+
+        Raises `BrokerError` where none did.
+        """
+        doing = "listing the brokers"
+        with self._lock:
+            cluster = self._client.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
+            described, failed = self._answers({doing: cluster}, doing)
+        if doing in failed:
+            raise translate(failed[doing], doing, self._options)
+        try:
+            return all_groups(
+                self._options, [Address(node.host, node.port) for node in described[doing].nodes]
+            )
+        except HeadersUnsupportedError:  # settings that only librdkafka supports: it has no kinds
+            return dict.fromkeys(self._names_by_library(), ListedGroup("", "")), []
+
+    def _names_by_library(self) -> list[str]:
         doing = "listing the groups"
         with self._lock:
             answer = self._client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S)
             found, failed = self._answers({doing: answer}, doing)
         if doing in failed:
             raise translate(failed[doing], doing, self._options)
-        names = {listing.group_id for listing in found[doing].valid}
-        return sorted(names - {self._options.group_id})
+        return sorted({listing.group_id for listing in found[doing].valid})
 
     def offsets_of(
         self, groups: Sequence[str], partitions: Sequence[Partition]

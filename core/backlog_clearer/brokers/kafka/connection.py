@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from confluent_kafka import KafkaError
@@ -175,8 +176,23 @@ class Connection(Waitable):
 
     def answer(self, request: Any, version: int) -> bytes:
         """Send a request and wait for the bytes of its answer; raises like `call`."""
-        until = time.monotonic() + self._settings.timeout_s
         self.send(request, version)
+        return self._next_answer()
+
+    def answers(self, requests: Sequence[Any], version: int) -> Iterator[bytes]:
+        """Send requests at once, a few dozens at most, and yield the bytes of their answers in order.
+
+        Raises like `call`. A connection of which not all answers were taken has no further use.
+        """
+        before = self._correlation
+        for request in requests:
+            self.send(request, version)
+        for number in range(before + 1, before + 1 + len(requests)):
+            self._correlation = number  # of the answer that is awaited
+            yield self._next_answer()
+
+    def _next_answer(self) -> bytes:
+        until = time.monotonic() + self._settings.timeout_s
         size = self.answer_size(self._whole(FRAME_BYTES, until), _MOST_KEPT)
         return self._whole(size, until)
 

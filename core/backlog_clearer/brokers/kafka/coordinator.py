@@ -26,7 +26,8 @@ from backlog_clearer.brokers.kafka.library import (
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import partition_error
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
-from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.brokers.shared.parallel import in_parallel
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.model import Partition
 
 _GROUP = 0  # the kind of coordinator that is asked for
@@ -171,10 +172,29 @@ def listed_group(options: KafkaOptions) -> ListedGroup | None:
         return _listed(connection, options).get(options.group_id)
 
 
-def groups_at(options: KafkaOptions, address: Address) -> dict[str, ListedGroup]:
-    """The groups that one broker coordinates, by name; raises like `listed_group`."""
-    with closing(open_connection(address, options, socket_settings(options))) as connection:
-        return _listed(connection, options)
+def all_groups(
+    options: KafkaOptions, brokers: Sequence[Address]
+) -> tuple[dict[str, ListedGroup], list[ClearerError]]:
+    """The groups that the brokers coordinate, sorted by name, and why one of them did not answer.
+
+    One request to each. Raises like `listed_group`, where none answers.
+    """
+    settings = socket_settings(options)
+
+    def ask(address: Address) -> dict[str, ListedGroup]:
+        with closing(open_connection(address, options, settings)) as connection:
+            return _listed(connection, options)
+
+    found: dict[str, ListedGroup] = {}
+    silent: list[ClearerError] = []
+    for answer in in_parallel(brokers, lambda: ask):
+        if isinstance(answer, ClearerError):
+            silent.append(answer)
+        else:
+            found.update(answer)
+    if len(silent) == len(brokers):
+        raise next(iter(silent), BrokerError("Kafka reported no broker."))
+    return dict(sorted(found.items())), silent
 
 
 def _listed(connection: Connection, options: KafkaOptions) -> dict[str, ListedGroup]:

@@ -88,7 +88,7 @@ def others(admin: GroupAdmin, options: KafkaOptions, states: Sequence[PartitionS
     """Names like the group's, and those with a backlog, among the groups that have offsets here."""
     what = subscription(options)
     try:
-        names = admin.group_names()
+        names = [name for name in admin.groups()[0] if name != options.group_id]
         near = similar(options.group_id, names, limit=10)
         most = max(len(near), min(_MOST, _OFFSETS // max(1, len(states))))
         asked = [*near, *(name for name in names if name not in near)][:most]

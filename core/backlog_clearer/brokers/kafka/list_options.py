@@ -10,19 +10,17 @@ from typing_extensions import Self
 
 from backlog_clearer.brokers.kafka.java import in_librdkafkas_words
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.options.base import Names, SystemOptions
+from backlog_clearer.options.base import Names
+from backlog_clearer.options.listing import ListOptions
 
 _NO_GROUP = "backlog-clearer-list"  # neither joined nor asked for
 
 
-class KafkaListOptions(SystemOptions):
+class KafkaListOptions(ListOptions):
     """The consumer groups of a cluster."""
 
     bootstrap_servers: Names = Field(
         description="brokers to ask first, comma-separated HOST:PORT", min_length=1
-    )
-    matching: str = Field(
-        "*", min_length=1, description="only groups with such a name: * and ? stand for any characters"
     )
     topic: Names = Field((), description="only the backlog on these topics, comma-separated")
     settings: dict[str, Any] = Field(

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from fnmatch import fnmatchcase
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
-from backlog_clearer.brokers.kafka.coordinator import ListedGroup, groups_at
-from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
-from backlog_clearer.brokers.kafka.figures import Figures
-from backlog_clearer.brokers.kafka.leaders import Address
+from backlog_clearer.brokers.kafka.fetch_wire import Wanted
+from backlog_clearer.brokers.kafka.figures import Figures, contradiction, offsets_left
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S
 from backlog_clearer.brokers.kafka.list_options import KafkaListOptions
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.socket_settings import socket_settings
-from backlog_clearer.brokers.shared.parallel import in_parallel
-from backlog_clearer.errors import BrokerError, ClearerError
-from backlog_clearer.model import Found, Listing, Partition
+from backlog_clearer.brokers.kafka.times import batch_times
+from backlog_clearer.errors import ClearerError
+from backlog_clearer.model import Found, Listing, Partition, oldest_known
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.text import counted
 
@@ -35,13 +33,32 @@ class _Group(NamedTuple):
     error: str | None = None
 
 
+class _Logs(NamedTuple):
+    """Where the logs begin and end in which groups have offsets."""
+
+    starts: Figures
+    ends: Figures
+
+    def left(self, partition: Partition, committed: int) -> int | ClearerError | None:
+        """The backlog of a committed offset, why it is not known, or None."""
+        (starts, no_start), (ends, no_end) = self
+        if partition not in starts or partition not in ends:
+            return no_end.get(partition) or no_start.get(partition)
+        start, end = starts[partition], ends[partition]
+        return contradiction(partition, committed, start, end) or offsets_left(committed, start, end)
+
+    def first(self, partition: Partition, committed: int) -> Wanted:
+        """The first retained offset of a backlog."""
+        return Wanted(partition, max(committed, self.starts[0][partition]))
+
+
 def list_groups(options: SystemOptions) -> Listing:
     """The groups that the options' pattern matches; see `registry.Lister`."""
     assert isinstance(options, KafkaListOptions)  # noqa: S101 the registry pairs them
     reach = options.reach()
     admin = ClusterAdmin(reach)
     found, silent = admin.groups()
-    kinds = {name: group for name, group in found.items() if fnmatchcase(name, options.matching)}
+    kinds = {name: group for name, group in found.items() if options.matches(name)}
     asked = [name for name, group in kinds.items() if group.kind in _OWN_OFFSETS]
     stored = admin.committed_offsets(asked)
     if options.topic:
@@ -53,15 +70,20 @@ def list_groups(options: SystemOptions) -> Listing:
             for name, group in stored.items()
         }
     wanted = sorted({partition for group in stored.values() for partition in group.offsets})
-    ends = admin.log_end(wanted)
+    logs = _Logs(admin.log_start(wanted), admin.log_end(wanted))
     members = admin.member_counts(asked)
     listed = [
-        _found(name, group.kind, stored.get(name), ends, members.get(name))
+        _found(name, group.kind, stored.get(name), logs, members.get(name))
         for name, group in kinds.items()
         if not options.topic or name not in stored or stored[name].offsets or stored[name].error
     ]
     others = sum(group.kind not in _OWN_OFFSETS for group in kinds.values())
-    notes = list(silent)
+    notes = [f"Groups of one broker are missing from the list: {error}" for error in silent]
+    if options.ages:
+        try:
+            listed = _aged(reach, listed, stored, logs)
+        except ClearerError as error:
+            notes.append(f"Ages are unknown: {error}")
     if others:
         notes.append(
             f"The backlog of {counted(others, 'group')} of other kinds (share, streams) is unknown."
@@ -70,54 +92,48 @@ def list_groups(options: SystemOptions) -> Listing:
     return Listing(place, "offsets", tuple(listed), tuple(notes), complete=not silent)
 
 
-def _found(name: str, kind: str, group: _Group | None, ends: Figures, members: int | None) -> Found:
+def _found(name: str, kind: str, group: _Group | None, logs: _Logs, members: int | None) -> Found:
     """One group's line: the sum over its partitions; unknown where one of them is."""
     if group is None:
         return Found(name, kind or None, (), None, members)
     topics = tuple(sorted({partition.topic for partition in group.offsets}))
-    offsets, errors = ends
-    failed = next((errors[p] for p in group.offsets if p in errors), None)
+    left = [logs.left(partition, at) for partition, at in group.offsets.items()]
+    failed = next((item for item in left if isinstance(item, ClearerError)), None)
     error = group.error or (str(failed) if failed else None)
-    unknown = error is not None or any(p not in offsets for p in group.offsets)
-    backlog = None if unknown else sum(max(0, offsets[p] - at) for p, at in group.offsets.items())
+    known = [item for item in left if isinstance(item, int)]
+    backlog = sum(known) if error is None and len(known) == len(left) else None
     return Found(name, kind or None, topics, backlog, members, error)
+
+
+def _aged(
+    reach: KafkaOptions, listed: Sequence[Found], stored: Mapping[str, _Group], logs: _Logs
+) -> list[Found]:
+    """The groups with the times of their oldest messages; the largest backlogs are asked for first.
+
+    Groups at the same offset of a partition share a request. Raises `BrokerError`.
+    """
+    behind = sorted((item for item in listed if item.backlog), key=lambda item: -(item.backlog or 0))
+    firsts = {
+        item.name: [
+            logs.first(partition, at)
+            for partition, at in stored[item.name].offsets.items()
+            if logs.left(partition, at)
+        ]
+        for item in behind
+    }
+    times = batch_times(reach, list(dict.fromkeys(at for group in firsts.values() for at in group)))
+    return [
+        replace(item, oldest=_oldest(firsts.get(item.name, ()), times)) if item.backlog else item
+        for item in listed
+    ]
+
+
+def _oldest(firsts: Sequence[Wanted], times: Mapping[Wanted, datetime]) -> datetime | None:
+    return oldest_known((None, times.get(place)) for place in firsts)
 
 
 class ClusterAdmin(GroupAdmin):
     """Requests about all groups of a cluster."""
-
-    def __init__(self, options: KafkaOptions) -> None:
-        """`options`: how to reach it; the group in them is not used."""
-        super().__init__(options)
-        self._reach = options
-
-    def groups(self) -> tuple[dict[str, ListedGroup], list[str]]:
-        """Every group that the user may see, sorted by name, and which brokers did not answer.
-
-        Raises `BrokerError` where none did.
-        """
-        doing = "listing the brokers"
-        cluster = self._client.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
-        described, failed = self._answers({doing: cluster}, doing)
-        if doing in failed:
-            raise translate(failed[doing], doing, self._reach)
-        try:
-            socket_settings(self._reach)
-        except HeadersUnsupportedError:  # settings that only librdkafka supports: it tells no kinds
-            return {name: ListedGroup("", "") for name in self.group_names()}, []
-        addresses = [Address(node.host, node.port) for node in described[doing].nodes]
-        answers = in_parallel(addresses, lambda: lambda at: groups_at(self._reach, at))
-        found: dict[str, ListedGroup] = {}
-        silent = []
-        for answer in answers:
-            if isinstance(answer, ClearerError):
-                silent.append(answer)
-            else:
-                found.update(answer)
-        if len(silent) == len(answers):
-            raise next(iter(silent), BrokerError("Kafka reported no broker."))
-        lines = [f"Groups of one broker are missing from the list: {error}" for error in silent]
-        return dict(sorted(found.items())), lines
 
     def committed_offsets(self, groups: Sequence[str]) -> dict[str, _Group]:
         """What each group has committed, of all topics that the user may see."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 
 from backlog_clearer.brokers.kafka.batch_wire import HEADER_BYTES, CorruptBatchError
@@ -31,13 +32,13 @@ from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.brokers.shared.times import from_milliseconds, milliseconds
-from backlog_clearer.errors import ClearerError
 from backlog_clearer.model import Bound, Cut, Partition, PartitionState
 
 _LOG_APPEND = 0x08  # attribute of a batch: every record has the batch's last time
 _TIMES = struct.Struct(">21xh4xqq")  # attributes, [last offset delta], first and last time in ms
 _BUDGET_S = 2.0  # for the ages of all partitions: they must not delay a run
 _NODES = 8  # brokers that are asked at the same time
+_AT_ONCE = 32  # requests under way on one connection, each answered with one batch
 
 NOTE = (
     "A partition's target is its first message with a time at or after the bound, as the broker's index"
@@ -78,37 +79,40 @@ def _cut(state: PartitionState, first_young: int | None) -> Cut:
 def oldest_times(options: KafkaOptions, states: Sequence[PartitionState]) -> dict[Partition, datetime]:
     """The first time in the batch that holds each backlog's first message; see `source.Dated`.
 
-    One request a partition, which is answered with one batch (KIP-74). Nothing is known where the header
-    reader cannot log in. Raises `BrokerError`.
+    Raises like `batch_times`.
     """
-    wanted = {state.partition: position for state in states if (position := _first(state)) is not None}
+    wanted = [
+        Wanted(state.partition, position) for state in states if (position := _first(state)) is not None
+    ]
+    return {place.partition: found for place, found in batch_times(options, wanted).items()}
+
+
+def batch_times(options: KafkaOptions, wanted: Sequence[Wanted]) -> dict[Wanted, datetime]:
+    """The first time in the batch that holds each offset, in as many as two seconds allow, in their order.
+
+    One request an offset, which is answered with one batch (KIP-74); many are under way at a time. Nothing is
+    known where the header reader cannot log in. Raises `BrokerError`.
+    """
     if not wanted:
         return {}
     try:
         settings = socket_settings(options)
-        leaders = find_leaders(options, settings, list(wanted))
+        leaders = find_leaders(options, settings, list({place.partition for place in wanted}))
     except HeadersUnsupportedError:
         return {}
     until = time.monotonic() + _BUDGET_S
     by_node: dict[int, list[Wanted]] = {}
-    for partition, node in leaders.leaders.items():
-        by_node.setdefault(node, []).append(Wanted(partition, wanted[partition]))
+    for place in wanted:
+        if place.partition in leaders.leaders:
+            by_node.setdefault(leaders.leaders[place.partition], []).append(place)
+    found: dict[Wanted, datetime] = {}  # also of threads that do not end in time
 
-    def ask(node: int) -> dict[Partition, datetime]:
-        address = leaders.nodes[node]
-        connection = open_connection(address, options, settings)
-        try:
-            return _times(connection, by_node[node], settings, until)
-        finally:
-            connection.close()
+    def ask(node: int) -> None:
+        with closing(open_connection(leaders.nodes[node], options, settings)) as connection:
+            found.update(_times(connection, by_node[node], settings, until))
 
-    answers = in_parallel(list(by_node), lambda: ask, threads=_NODES, timeout_s=_BUDGET_S)
-    return {
-        partition: found
-        for answer in answers
-        if not isinstance(answer, ClearerError)
-        for partition, found in answer.items()
-    }
+    in_parallel(list(by_node), lambda: ask, threads=_NODES, timeout_s=_BUDGET_S)
+    return dict(found)
 
 
 def _first(state: PartitionState) -> int | None:
@@ -119,17 +123,20 @@ def _first(state: PartitionState) -> int | None:
 
 def _times(
     connection: Connection, wanted: Sequence[Wanted], settings: SocketSettings, until: float
-) -> dict[Partition, datetime]:
-    found: dict[Partition, datetime] = {}
+) -> Iterator[tuple[Wanted, datetime]]:
     version = connection.version(FetchRequest, MIN_VERSION, NAMES_ONLY)
-    for item in wanted:
+    for at in range(0, len(wanted), _AT_ONCE):
         if time.monotonic() >= until:
-            break
-        request = fetch_request([item], version=version, max_bytes=1, max_wait_ms=0, rack=settings.rack)
-        published = batch_time(connection.answer(request, version), version)
-        if published is not None:
-            found[item.partition] = published
-    return found
+            return
+        places = wanted[at : at + _AT_ONCE]
+        requests = [
+            fetch_request([place], version=version, max_bytes=1, max_wait_ms=0, rack=settings.rack)
+            for place in places
+        ]
+        for place, answer in zip(places, connection.answers(requests, version), strict=True):
+            published = batch_time(answer, version)
+            if published is not None:
+                yield place, published
 
 
 def batch_time(answer: bytes, version: int) -> datetime | None:

@@ -36,12 +36,15 @@ from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
 from backlog_clearer.brokers.shared.http import parsed
 from backlog_clearer.brokers.shared.parallel import in_parallel
-from backlog_clearer.errors import BrokerError, ClearerError, TransientError
-from backlog_clearer.options.base import MOST_PARTITIONS
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
+from backlog_clearer.options.base import MOST_PARTITIONS, suggestion
 from backlog_clearer.redaction.redact import redacted
 
 _PARTITION = re.compile(r"-partition-(\d+)$")
 _AT_ONCE = 8  # requests under way: a broker serves all its administrators with a few threads
+OLDEST = "earliestMsgPublishTimeInBacklog"
+"""The figure of a subscription's statistics that is the time of its oldest message, in milliseconds."""
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _BUSY = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
@@ -178,7 +181,7 @@ class Admin:
         with self._checked(topic):
             found = required_object(self._object(f"{_path(topic)}/stats", query=query), "subscriptions")
             mine = required_object(found, subscription)
-            return optional_count(mine, "earliestMsgPublishTimeInBacklog")
+            return optional_count(mine, OLDEST)
 
     def layout(self, topic: str, subscription: str, *, missing_ok: bool = False) -> Layout:
         """Ledgers and the subscription's cursor of one partition's topic; `missing_ok`: see `parse_layout`."""
@@ -221,21 +224,19 @@ class Admin:
 
     def topics(self, topic: str) -> list[str]:
         """The topics of this topic's namespace, partitions not listed one by one."""
-        return sorted({_PARTITION.sub("", name) for name in self.namespace_topics(topic)})
+        return sorted({_PARTITION.sub("", name) for name in self.namespace_topics(namespace_of(topic))})
 
-    def namespace_topics(self, topic: str) -> list[str]:
-        """The topics of this topic's namespace, and each partition of those that have any."""
-        names = self.call("GET", f"persistent/{_quote(_namespace(topic))}")
-        return [str(name) for name in names] if isinstance(names, list) else []
-
-    def persistent_topics(self, namespace: str) -> list[str]:
-        """The topics of a namespace, each partition of a partitioned one on its own."""
+    def namespace_topics(self, namespace: str) -> list[str]:
+        """The topics of a namespace, each partition of those that have any as a topic; sorted."""
         names = self.call("GET", f"persistent/{_quote(namespace)}")
-        return sorted(str(name) for name in names or ())
+        return sorted(str(name) for name in names) if isinstance(names, list) else []
 
-    def subscriptions(self, topic: str) -> Mapping[str, Any]:
-        """Statistics of each subscription of one partition's topic, by name."""
-        query = {"getPreciseBacklog": "true"}
+    def subscriptions(self, topic: str, *, ages: bool) -> Mapping[str, Any]:
+        """Statistics of each subscription of one partition's topic, by name.
+
+        `ages`: with `OLDEST`, for which the broker reads one entry a subscription.
+        """
+        query = {"getPreciseBacklog": "true", "getEarliestTimeInBacklog": str(ages).lower()}
         with self._checked(topic):
             return required_object(self._object(f"{_path(topic)}/stats", query=query), "subscriptions")
 
@@ -246,7 +247,7 @@ class Admin:
         """
         for path, query in (
             (f"{_path(topic)}/retention", {"applied": "true"}),
-            (f"namespaces/{_quote(_namespace(topic))}/retention", {}),
+            (f"namespaces/{_quote(namespace_of(topic))}/retention", {}),
         ):
             with suppress(BrokerError, FigureError):  # switched off for topics, forbidden, or not set
                 return parse_retention(self._object(path, query=query))
@@ -254,7 +255,7 @@ class Admin:
 
     def allowed_types(self, topic: str) -> frozenset[str] | None:
         """Subscription types that topic or namespace allow, in small letters; None: all, or not known."""
-        for path in (_path(topic), f"namespaces/{_quote(_namespace(topic))}"):
+        for path in (_path(topic), f"namespaces/{_quote(namespace_of(topic))}"):
             with suppress(BrokerError):  # switched off for topics, or forbidden
                 found = self.call("GET", f"{path}/subscriptionTypesEnabled")
                 if isinstance(found, list) and found:
@@ -335,7 +336,16 @@ def _twice(subscription: str) -> str:
     return quote(once if once.strip(".") else once.replace(".", "%2E"), safe="")
 
 
-def _namespace(topic: str) -> str:
+def missing_topic(topic: str, where: str, admin: Admin | None = None) -> UsageError:
+    """The error for a topic that does not exist, with the nearest one that does where `admin` lists them."""
+    near = ""
+    with suppress(BrokerError):
+        near = suggestion(topic, admin.topics(topic)) if admin else ""
+    return UsageError(f"There is no topic {topic} at {where}; nothing was created.{near}")
+
+
+def namespace_of(topic: str) -> str:
+    """TENANT/NAMESPACE of a topic."""
     return topic.removeprefix("persistent://").rpartition("/")[0]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from backlog_clearer.brokers.pulsar.admin import Admin
+from backlog_clearer.brokers.pulsar.admin import Admin, namespace_of
 from backlog_clearer.brokers.pulsar.positions import Layout
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.text import counted, listed
@@ -31,7 +31,7 @@ def letter_topics(topic: str, subscription: str, names: Iterable[str]) -> Sequen
 def letter_notes(admin: Admin, topic: str, subscription: str) -> Sequence[str]:
     """A note where such topics hold something; nothing where they cannot be looked at."""
     try:
-        names = letter_topics(topic, subscription, admin.namespace_topics(topic))[:_MOST]
+        names = letter_topics(topic, subscription, admin.namespace_topics(namespace_of(topic)))[:_MOST]
     except BrokerError:  # the role may not list the namespace's topics
         return ()
     # A retry topic has the same subscription: what that has acknowledged is done. A dead-letter topic has none.

@@ -10,15 +10,16 @@ from typing_extensions import Self
 
 from backlog_clearer.brokers.pulsar.options import STREAMNATIVE_ISSUER, PulsarOptions
 from backlog_clearer.options.base import Name
+from backlog_clearer.options.listing import ListOptions
 
 _NAMESPACE = re.compile(r"[-=:.\w]+/[-=:.\w]+", re.ASCII)
 
 
-class PulsarListOptions(PulsarOptions):
+class PulsarListOptions(ListOptions, PulsarOptions):
     """The subscriptions of one topic, or of all topics of a namespace."""
 
     LISTED: ClassVar[tuple[str, ...]] = (
-        "service_url", "topic", "namespace", "matching", "admin_url", "token", "token_file", "basic",
+        "service_url", "topic", "namespace", "matching", "ages", "admin_url", "token", "token_file", "basic",
         "oauth2_key_file", "oauth2_private_key", "oauth2_issuer_url", "oauth2_audience", "oauth2_scope",
         "oauth2_trust_certs", "auth_plugin", "auth_params", "tls_trust_certs", "tls_validate_hostname",
         "tls_certificate", "tls_key",
@@ -26,11 +27,6 @@ class PulsarListOptions(PulsarOptions):
 
     topic: Name = Field("", description="only this topic, persistent://TENANT/NAMESPACE/TOPIC")
     namespace: str | None = Field(None, description="all topics of it, TENANT/NAMESPACE")
-    matching: str = Field(
-        "*",
-        min_length=1,
-        description="only subscriptions with such a name: * and ? stand for any characters",
-    )
     subscription: Name = Field("*", description="not used")
 
     @field_validator("namespace")

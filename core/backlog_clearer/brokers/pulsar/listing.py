@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from fnmatch import fnmatchcase
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from backlog_clearer.brokers.pulsar.admin import Admin
+from backlog_clearer.brokers.pulsar.admin import OLDEST, Admin, missing_topic
 from backlog_clearer.brokers.pulsar.admin_connection import AdminHosts
 from backlog_clearer.brokers.pulsar.auth import access
 from backlog_clearer.brokers.pulsar.errors import NotFoundError
 from backlog_clearer.brokers.pulsar.figures import optional_count
 from backlog_clearer.brokers.pulsar.list_options import PulsarListOptions
 from backlog_clearer.brokers.pulsar.service_url import admin_addresses
+from backlog_clearer.brokers.shared.times import from_milliseconds
 from backlog_clearer.errors import ClearerError, UsageError
-from backlog_clearer.model import Found, Listing, total_known
+from backlog_clearer.model import Found, Listing, oldest_known, total_known
 from backlog_clearer.options.base import SystemOptions
 
 _PARTITION = re.compile(r"-partition-\d+$")
@@ -28,6 +29,7 @@ class _Part(NamedTuple):
     kind: str | None
     backlog: int | None
     members: int | None
+    oldest: datetime | None
 
 
 def list_pulsar(options: SystemOptions) -> Listing:
@@ -36,7 +38,7 @@ def list_pulsar(options: SystemOptions) -> Listing:
     hosts = AdminHosts(admin_addresses(options.admin or ""))
     with closing(Admin(hosts, options, access(options))) as admin:
         topics = _topics(admin, options)
-        answers = admin.each(topics, lambda one, topic: one.subscriptions(topic))
+        answers = admin.each(topics, lambda one, topic: one.subscriptions(topic, ages=options.ages))
         place = f"Pulsar at {admin.url}, {options.topic or 'namespace ' + (options.namespace or '')}"
     parts: dict[tuple[str, str], list[_Part]] = {}
     notes = []
@@ -45,7 +47,7 @@ def list_pulsar(options: SystemOptions) -> Listing:
             notes.append(f"The subscriptions of {topic} are not known: {answer}")
             continue
         for name, part in _parts(answer):
-            if fnmatchcase(name, options.matching):
+            if options.matches(name):
                 parts.setdefault((name, _PARTITION.sub("", topic)), []).append(part)
     if topics and len(notes) == len(topics):
         raise next(answer for answer in answers if isinstance(answer, ClearerError))
@@ -57,14 +59,15 @@ def _topics(admin: Admin, options: PulsarListOptions) -> list[str]:
     """The topics to ask, a partitioned one by its partitions; raises `UsageError` where there is none."""
     try:
         if options.namespace:
-            return admin.persistent_topics(options.namespace)
+            return admin.namespace_topics(options.namespace)
         count = admin.partitions(options.topic)
         if count:
             return [f"{options.topic}-partition-{number}" for number in range(count)]
-        admin.subscriptions(options.topic)  # whether it exists
+        admin.subscriptions(options.topic, ages=False)  # whether it exists
     except NotFoundError as error:
-        missing = options.topic or f"namespace {options.namespace}"
-        raise UsageError(f"There is no {missing}: {error}") from None
+        if options.topic:
+            raise missing_topic(options.topic, admin.url, admin) from None
+        raise UsageError(f"There is no namespace {options.namespace}: {error}") from None
     return [options.topic]
 
 
@@ -75,11 +78,14 @@ def _parts(answer: Mapping[str, Any]) -> Iterator[tuple[str, _Part]]:
         consumers = stats.get("consumers")
         members = len(consumers) if isinstance(consumers, list) else None
         kind = stats.get("type")
-        yield name, _Part(str(kind) if kind else None, optional_count(stats, "msgBacklog"), members)
+        backlog, oldest = optional_count(stats, "msgBacklog"), optional_count(stats, OLDEST)
+        time = from_milliseconds(oldest) if oldest is not None else None
+        yield name, _Part(str(kind) if kind else None, backlog, members, time if backlog else None)
 
 
 def _found(name: str, topic: str, parts: Iterable[_Part]) -> Found:
     """A subscription of one topic, of all of its partitions together."""
-    kinds, backlogs, members = zip(*parts, strict=True)
+    kinds, backlogs, members, times = zip(*parts, strict=True)
     kind = next((each for each in kinds if each and each != "None"), None)
-    return Found(name, kind, (topic,), total_known(backlogs), total_known(members))
+    oldest = oldest_known(zip(backlogs, times, strict=True))
+    return Found(name, kind, (topic,), total_known(backlogs), total_known(members), oldest=oldest)

@@ -8,13 +8,12 @@ the last entry and the mark-delete position: enough to prove that nothing is lef
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import cast
 
-from backlog_clearer.brokers.pulsar.admin import Admin
+from backlog_clearer.brokers.pulsar.admin import Admin, missing_topic
 from backlog_clearer.brokers.pulsar.admin_connection import AdminHosts
 from backlog_clearer.brokers.pulsar.auth import Access, access
 from backlog_clearer.brokers.pulsar.blind import Blind
@@ -62,7 +61,7 @@ from backlog_clearer.model import (
     Traits,
     completed,
 )
-from backlog_clearer.options.base import SystemOptions, suggestion
+from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.text import counted
 
@@ -113,7 +112,7 @@ class PulsarSource:
         try:
             found = self._blind.survey()
         except NotFoundError:
-            raise self._missing_topic(self._options.service_url) from None
+            raise missing_topic(self._options.topic, self._options.service_url) from None
         self._kind, self._topics, self._missing = found.kind, found.topics, found.missing
         return self._surveyed(
             found.states, notes=(*found.notes, *self._missing_notes(), *reader_notes(self._options))
@@ -139,22 +138,16 @@ class PulsarSource:
         self._topics = {Partition(self._options.topic, number): name for number, name in topics}
         return self._topics
 
-    def _missing_topic(self, where: str, admin: Admin | None = None) -> UsageError:
-        topic, near = self._options.topic, ""
-        with suppress(BrokerError):
-            near = suggestion(topic, admin.topics(topic)) if admin else ""
-        return UsageError(f"There is no topic {topic} at {where}; nothing was created.{near}")
-
     def _survey(self, admin: Admin) -> Survey:
         options = self._options
         try:
             count = admin.partitions(options.topic)
         except NotFoundError:
-            raise self._missing_topic(admin.url, admin) from None
+            raise missing_topic(options.topic, admin.url, admin) from None
         topics = self._name(numbered(options.topic, count))
         looks = self._looks(admin, self._run.choose(topics, competing=True))
         if not count and any(isinstance(look, NotFoundError) for look in looks.values()):
-            raise self._missing_topic(admin.url, admin)
+            raise missing_topic(options.topic, admin.url, admin)
         found = {key: look for key, look in looks.items() if isinstance(look, PartitionFacts)}
         self._layouts = {key: look.layout for key, look in found.items()}
         self._origins = {key: look.origins for key, look in found.items()}
