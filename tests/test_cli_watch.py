@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -127,6 +128,7 @@ def test_a_terminal_shows_a_table_that_is_updated() -> None:
 
 def test_metrics_follow_the_looks(tmp_path: Path) -> None:
     """With --metrics-file the file has the backlog of the newest look, and that of the last one at the end."""
+    pytest.importorskip("prometheus_client")
     path = tmp_path / "metrics.prom"
     with watching("memory", *BACKLOG, "--output", "json", "--metrics-file", str(path)) as process:
         shown = [json.loads(line)["backlog"] for line in lines(process.stdout, 2)]
@@ -150,16 +152,19 @@ def test_a_named_backlog_is_watched() -> None:
     assert code == 0
 
 
-def test_several_are_watched_with_a_line_for_each() -> None:
+def test_several_are_watched_with_a_line_for_each(tmp_path: Path) -> None:
     """Each interval has a line for each group; one that does not exist, or fails, does not end the others."""
     several = ("--topic", "orders", "--group-id", "billing,shipping")
-    with watching("memory", *several, "--output", "json") as process:
+    metered = ("--metrics-file", str(tmp_path / "m.prom")) if find_spec("prometheus_client") else ()
+    with watching("memory", *several, *metered, "--output", "json") as process:
         found = [WatchedBacklog.model_validate_json(line) for line in lines(process.stdout, 4)]
         code, _ = ends(process, signal.SIGINT)
     assert [item.name for item in found] == ["billing", "shipping"] * 2
     assert [item.error for item in found] == [None] * 4
     assert None not in {found[2].arrival_per_second, found[2].drain_per_second}
     assert found[3].drain_per_second == 0  # nothing is stored for this group
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == (["m-billing.prom", "m-shipping.prom"] if metered else [])
     assert code == 0
 
 

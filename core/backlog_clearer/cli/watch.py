@@ -35,6 +35,7 @@ from backlog_clearer.run.metering import LooksMeter
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import failure_json
 from backlog_clearer.run.selection import Member, Selected
+from backlog_clearer.run.several import with_files
 from backlog_clearer.run.verdict import EXIT_NOT_DONE
 from backlog_clearer.run.watch import Look, Watched, failed_look, watched_backlog
 from backlog_clearer.text import listed
@@ -138,15 +139,27 @@ def watch_several(opened: Session, selected: Selected, every_s: float) -> NoRetu
     Raises `UsageError` where the first looks find that none of them exists.
     """
     found: dict[str, Look | ClearerError] = {}
-    names = _names(selected.members)
-    with suppress(KeyboardInterrupt), ExitStack() as stack, Screen(opened) as screen:
+    names, selected = _names(selected.members), with_files(selected)
+    with (
+        ExitStack() as ending,
+        suppress(KeyboardInterrupt),
+        ExitStack() as stack,
+        Screen(opened) as screen,
+    ):
+        meters = {
+            name: ending.enter_context(closing(LooksMeter(member.job)))
+            for name, member in zip(names, selected.members, strict=True)
+            if member.job is not None
+        }
         watched = [
             None if member.job is None else stack.enter_context(closing(Watched(member.job)))
             for member in selected.members
         ]
         for number in ticks(opened, every_s):
             for name, member, source in zip(names, selected.members, watched, strict=True):
-                found[name] = _tried(source, member.error)
+                seen = found[name] = _tried(source, member.error)
+                if isinstance(seen, Look):
+                    meters[name].show(seen.status)
             wrong = [item for item in found.values() if isinstance(item, UsageError)]
             if number == 0 and len(wrong) == len(found):
                 raise wrong[0]

@@ -142,7 +142,7 @@ def clear_several(
     error is in its part.
     """
     _check_ends(selected)
-    selected = _with_files(selected)
+    selected = with_files(selected)
     jobs = {index: member.job for index, member in enumerate(selected.members) if member.job}
     meters = {index: Meter(job) for index, job in jobs.items()}
     with ExitStack() as stack:
@@ -155,7 +155,7 @@ def clear_several(
 def status_several(selected: Selected) -> SeveralResult:
     """The backlogs of several subscriptions as they are now; changes nothing and raises nothing."""
     started_at = now()
-    selected = _with_files(selected)
+    selected = with_files(selected)
     found = _each(selected, status_metered)
     return _result(selected, Action.STATUS, found, started_at)
 
@@ -303,7 +303,7 @@ class _Several:
                 self.outcomes[index] = self.meters[index].ended(result)
 
 
-def _with_files(selected: Selected) -> Selected:
+def with_files(selected: Selected) -> Selected:
     """The same, with a metrics file for each subscription where one is asked for."""
 
     def named(member: Member) -> Member:
