@@ -272,7 +272,10 @@ def main() -> None:
                     with opened(plan.folder) as system:
                         run_system(system, key, plan, table)
                 run_brokers(key, plan, table)
-            except UnavailableError as error:
+            except (
+                UnavailableError,
+                TimeoutError,
+            ) as error:  # also of a broker that does not come back
                 print(f"{key}: {error}", flush=True)
             print(table.markdown(), flush=True)
     raise SystemExit(0 if table.clean else 1)

@@ -134,3 +134,43 @@ def test_a_hangup_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "continues")
+
+
+STUCK = """
+import ctypes, sys
+from backlog_clearer import registry
+from backlog_clearer.brokers.memory.source import MemorySource
+from backlog_clearer.cli.commands import main
+from tests import memory_system
+
+registry.SYSTEMS["memory"] = memory_system.SYSTEM
+def survey(source):
+    mutex = ctypes.create_string_buffer(64)  # a new one, on Linux: to lock it twice waits forever
+    lock = ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
+    sys.stderr.write("stuck\\n")
+    sys.stderr.flush()
+    lock(mutex)
+MemorySource.survey = survey
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another kind of mutex")
+def test_an_interrupt_ends_a_survey_whose_library_does_not_return() -> None:
+    """A call that Python cannot interrupt does not keep the process, since nothing has been changed."""
+    command = ("status", "memory", "--topic", "t", "--group-id", "g", "--output", "json")
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK, *command],
+        cwd=ROOT,
+        env=environment(ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "stuck\n"
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, json.loads(stdout)) == (1, ANSWER)
+    assert f"Error: {INTERRUPTED}" in stderr

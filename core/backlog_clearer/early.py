@@ -36,15 +36,20 @@ def end_on_signals(*, json: bool) -> None:
     They print why, with `json` as an object on stdout, too. SIGHUP stays ignored under nohup.
     """
 
-    def end(_number: int, _frame: FrameType | None) -> NoReturn:
-        _write(2, f"Error: {INTERRUPTED}\n")
-        if json:
-            _write(1, f"{_ANSWER}\n")
-        os._exit(_EXIT)
+    def end(_number: int, _frame: FrameType | None) -> None:
+        end_interrupted(json=json)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
+
+
+def end_interrupted(*, json: bool) -> NoReturn:
+    """End the process at once, as interrupted before anything was changed."""
+    _write(2, f"Error: {INTERRUPTED}\n")
+    if json:
+        _write(1, f"{_ANSWER}\n")
+    os._exit(_EXIT)
 
 
 def _write(stream: int, text: str) -> None:

@@ -19,7 +19,8 @@ from backlog_clearer.cli.progress import Countdown, Observe, show_progress
 from backlog_clearer.cli.streams import unwritten
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import undo_line, undo_variables
-from backlog_clearer.early import INTERRUPTED
+from backlog_clearer.cli.wakeup import watching_signals
+from backlog_clearer.early import INTERRUPTED, end_interrupted
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, RefusedError, UsageError
 from backlog_clearer.fanout.run_status import RunStatus, run_exit_code
@@ -34,6 +35,8 @@ from backlog_clearer.text import listed
 
 CONNECTING_S = 1.0
 """After this time a user is shown what is connected to."""
+INTERRUPT_S = 3.0
+"""How long an interrupt waits for a library that does not return, where nothing has been changed."""
 
 
 class Session:
@@ -128,6 +131,11 @@ class Session:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
 
+    def end_stuck(self) -> None:
+        """End the process after an interrupt that Python could not act on, if nothing has been changed."""
+        if self._changing is None:
+            end_interrupted(json=self.talk.json)
+
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self.halt.signalled:
             if number == signal.SIGHUP:
@@ -208,7 +216,8 @@ def session(talk: Talk) -> Iterator[Session]:
     display.set_up_logging(opened.console, talk.least)
     opened.listen()
     try:
-        yield opened
+        with watching_signals(INTERRUPT_S, opened.end_stuck):
+            yield opened
     except ClearerError as error:
         opened.fail(error)
     except (KeyboardInterrupt, click.Abort):
