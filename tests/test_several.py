@@ -430,3 +430,45 @@ def test_a_transient_failure_of_a_list_is_retried(
     monkeypatch.setattr(memory_system, "list_groups", fails_once)
     done = call("memory", "--topic", "orders", "--all-groups", *FLAGS, "--yes")
     assert (done.exit_code, at(broker, "a")) == (0, [EACH, EACH])
+
+
+def test_the_limit_of_open_files_is_raised(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To what the connections of all may need, within the hard limit; the real one is left alone here."""
+    resource = pytest.importorskip("resource")
+    put(broker, "a", "b")
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    for soft, hard in ((400, 4096), (400, 500), (4096, 4096)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=(soft, hard): limit)
+        assert run("a,b")[0] == 0
+    assert limits == [(640, 4096), (500, 500)]
+
+
+def test_proof_that_comes_late_is_waited_for_after_all_changes(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where figures follow later, both groups are moved before the first is verified."""
+    put(broker, "a", "b")
+    steps: list[str] = []
+    skip, remaining, opener = MemorySource.skip, MemorySource.remaining, MemorySource.__init__
+
+    def late(source: MemorySource, *args: Any, **settings: Any) -> None:
+        opener(source, *args, **settings)
+        source._traits = replace(source._traits, proof_wait_s=1.0)
+
+    def skips(source: MemorySource, claims: Any) -> Any:
+        steps.append(f"skip {source.group}")
+        return skip(source, claims)
+
+    def asks(source: MemorySource, targets: Any) -> Any:
+        steps.append(f"verify {source.group}")
+        return remaining(source, targets)
+
+    monkeypatch.setattr(MemorySource, "__init__", late)
+    monkeypatch.setattr(MemorySource, "skip", skips)
+    monkeypatch.setattr(MemorySource, "remaining", asks)
+    code, value = run("a,b", "--mode", "skip", "--yes")
+    assert (code, value["verdict"]) == (0, "cleared")
+    assert steps == ["skip a", "skip b", "verify a", "verify b"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import NoReturn
 
 import click
@@ -36,6 +36,8 @@ from backlog_clearer.run.several import (
 from backlog_clearer.run.verdict import sentence
 from backlog_clearer.text import amount, counted, listed
 
+_FILES, _FILES_EACH = 512, 64  # Kafka's client has 14 with one broker, and up to 3 more for each other
+
 
 def clear_all(opened: Session, selected: Selected) -> NoReturn:
     """Clear several subscriptions, and end."""
@@ -53,6 +55,7 @@ def clear_all(opened: Session, selected: Selected) -> NoReturn:
         with opened.progress(lasting=False) as observe:
             yield opened.callbacks(observe)
 
+    _allow_files(len(selected.members))
     callbacks = SeveralCallbacks(show=show, confirm=opened.confirm, begin=begin)
     with _connecting(opened, selected):
         result = clear_several(selected, callbacks, opened.halt)
@@ -71,6 +74,21 @@ def look_at_all(opened: Session, selected: Selected) -> NoReturn:
     if not opened.talk.json:
         _show_several_status(console_for(), result)
     _end(opened, result)
+
+
+def _allow_files(members: int) -> None:
+    """Raise the process's limit of open files where connections of all at once may exceed it."""
+    try:
+        import resource  # noqa: PLC0415 Windows has neither it nor the limit
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES + _FILES_EACH * members
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # a system may allow less than it states
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _connecting(opened: Session, selected: Selected) -> AbstractContextManager[None]:
