@@ -56,6 +56,23 @@ def test_groups_are_listed_with_backlog_members_and_kind(judge: Judge, kafka: Ka
     assert f"{name}-done" not in on_second
 
 
+def test_a_list_counts_what_is_retained_and_nothing_that_cannot_be(
+    judge: Judge, kafka: KafkaCluster
+) -> None:
+    """Deleted messages are not counted; an offset beyond the end makes the backlog unknown, with the reason."""
+    topic, name = judge.create(unique("retained")), unique("retained")
+    judge.produce(topic, 0, EACH)
+    judge.delete_before(topic, 0, 30)
+    judge.commit(topic, f"{name}-old", {0: 10})
+    judge.commit(topic, f"{name}-beyond", {0: 5 * EACH})
+    found = names(kafka, f"{name}-*")
+    old, beyond = found[f"{name}-old"], found[f"{name}-beyond"]
+    assert (old.backlog, old.error) == (sum(judge.left(topic, f"{name}-old").values()), None)
+    assert (old.backlog, old.oldest is None) == (70, False)
+    assert (beyond.backlog, beyond.oldest) == (None, None)
+    assert "beyond the end" in (beyond.error or "")
+
+
 def test_the_command_line_lists_the_largest_first(judge: Judge, kafka: KafkaCluster) -> None:
     """JSON on stdout has the groups in order, and those without a backlog only as a number."""
     topic, name = judge.create(unique("ordered")), unique("ordered")
