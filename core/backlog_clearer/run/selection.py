@@ -224,8 +224,9 @@ def _takes_topics(model: type[SystemOptions]) -> bool:
 
 
 def noun(name: str) -> str:
-    """What a system calls what is cleared: "consumer group", "subscription"."""
-    return system(name).clears.partition(" ")[2] or "subscription"
+    """What a system calls what is cleared: "consumer group"; "subscription" where it has several words."""
+    found = system(name).clears.partition(" ")[2]
+    return found if found and " or " not in found else "subscription"
 
 
 def _check(name: str, selecting: Selecting, place: Mapping[str, Any], named: str | None) -> None:
