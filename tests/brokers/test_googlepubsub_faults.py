@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -163,6 +164,22 @@ def test_exactly_once_ids_put_off_are_acknowledged_again(server: PubSubServer, t
     server.put_off = 3
     result = clear(job(bench, tmp_path))
     assert (result.verified, result.totals.messages, bench.sub.unacked()) == (True, 600, 0)
+
+
+def test_exactly_once_errors_of_a_thousand_ids_are_read(
+    server: PubSubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error lists all ids that failed, hundreds of kilobytes: no limit of the channel cuts it off."""
+    bench = PubSubBench(server, figures=True, enable_exactly_once_delivery=True)
+    server.publish(bench.sub, 2000)
+    server._ids = (f"{number}".ljust(1000, "x") for number in itertools.count())  # type: ignore[assignment]
+    server.put_off = 2
+    caplog.set_level("INFO", "backlog_clearer")
+    result = clear(job(bench, tmp_path, {"workers": 1}))
+    assert (result.verified, result.totals.messages, bench.sub.unacked()) == (True, 2000, 0)
+    assert delivered_twice(bench) == 0
+    assert "TRANSIENT_FAILURE_OTHER" in caplog.text
+    assert "metadata" not in caplog.text
 
 
 def test_exactly_once_leases_that_ended_are_not_counted(
