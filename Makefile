@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 LOWEST_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick test-python test-lowest mutate lint format schemas generate \
+.PHONY: help install demo test test-quick test-python test-lowest test-lowest-quick test-lowest-brokers mutate lint format schemas generate \
 	module-tables screenshots image-context lock clean
 
 help: ## Show this help
@@ -40,8 +40,12 @@ test-python: ## test-quick on another Python, in its own folder: PYTHON=python3.
 		VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # Without the tests of faults, which take minutes and do not depend on versions.
-test-lowest: $(LOWEST)/.installed ## Run tests with the lowest versions that pyproject.toml allows
+test-lowest: test-lowest-quick test-lowest-brokers ## Run tests with the lowest versions that pyproject.toml allows
+
+test-lowest-quick: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest $(QUICK) $(PYTEST_ARGS)
+
+test-lowest-brokers: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -q -n 4 tests/brokers tests/functions/test_receipt_stores.py \
 		-k "not faults and not pulsar_lite" $(PYTEST_ARGS)
 
