@@ -1,6 +1,7 @@
 """Serves a derived schema to Terraform, so that it checks configurations without the real provider.
 
-    python stub_provider.py SCHEMA.json
+    python stub_provider.py SCHEMA.json               # started by Terraform, once for each of its steps
+    python stub_provider.py SCHEMA.json --standing    # for many steps: prints how Terraform reaches it
 
 Terraform does all the checking (arguments, types, blocks), and mocks what is planned and applied; this
 process answers only what `validate` and `test` with `mock_provider` ask. It runs in an environment of its
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -119,6 +121,23 @@ class _Stdio(stdio_rpc.GRPCStdioServicer):  # type: ignore[misc]
         return iter(())
 
 
+def stand(schema: Mapping[str, Any]) -> None:
+    """Answer on a Unix socket until the process is ended; see Terraform's TF_REATTACH_PROVIDERS."""
+    server = grpc.server(futures.ThreadPoolExecutor(10))
+    plugin_rpc.add_ProviderServicer_to_server(_Provider(schema), server)
+    stdio_rpc.add_GRPCStdioServicer_to_server(_Stdio(), server)
+    with tempfile.TemporaryDirectory() as folder:
+        socket = Path(folder) / "provider.sock"
+        server.add_insecure_port(f"unix://{socket}")
+        server.start()
+        address = {"Network": "unix", "String": str(socket)}
+        reached = {"Protocol": "grpc", "ProtocolVersion": 6, "Pid": os.getpid(), "Test": True}
+        sys.stdout.write(f"{json.dumps({**reached, 'Addr': address})}\n")
+        sys.stdout.flush()
+        sys.stdin.read()  # until the one who started it closes the pipe, or ends
+        server.stop(grace=0.2).wait()
+
+
 def serve(schema: Mapping[str, Any]) -> None:
     """Answer on a Unix socket until Terraform ends it."""
     server = grpc.server(futures.ThreadPoolExecutor(10))
@@ -140,4 +159,5 @@ def serve(schema: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    chosen = stand if "--standing" in sys.argv else serve
+    chosen(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

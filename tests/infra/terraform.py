@@ -9,8 +9,9 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Terraform:
     """The CLI configuration that names the mirror."""
     providers: Mapping[str, str]
     """By name: the version, and whether it is the provider itself or checks only the schema."""
+    stubs: Mapping[str, Path] = field(default_factory=dict)
+    """By address: the program of a stub."""
 
     def run(
         self, folder: Path, *args: str, env: Mapping[str, str] | None = None, timeout_s: float = 280
@@ -68,9 +71,24 @@ class Terraform:
         done = self.run(folder, "validate", "-json")
         return [_sentence(item) for item in json.loads(done.stdout)["diagnostics"]]
 
+    @contextmanager
+    def _standing(self) -> Iterator[dict[str, str]]:
+        """Each stub started once: Terraform would start it for every step of every run, 142 times for GCP."""
+        with ExitStack() as stack:
+            reached = {}
+            for address, program in self.stubs.items():
+                command = [str(program), "--standing"]
+                process = stack.enter_context(
+                    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                )
+                assert process.stdout is not None
+                reached[address] = json.loads(process.stdout.readline())
+            yield {"TF_REATTACH_PROVIDERS": json.dumps(reached)} if reached else {}
+
     def test(self, folder: Path, *args: str) -> tuple[list[str], dict[str, Any]]:
         """The failures of `terraform test`, and the plan of each run (with `-verbose`)."""
-        done = self.run(folder, "test", "-json", "-no-color", *args)
+        with self._standing() as env:
+            done = self.run(folder, "test", "-json", "-no-color", *args, env=env)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         faults = [_sentence(line["diagnostic"]) for line in lines if line["type"] == "diagnostic"]
         ended = [line for line in lines if line.get("test_run", {}).get("progress") == "complete"]
@@ -97,7 +115,7 @@ def prepare(module: Path, folder: Path, *bindings: Bindings) -> tuple[Terraform,
     shutil.copytree(module, copy, ignore=ignored)
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(copy.rglob("*.tf*")))
     text += "\n".join(path.read_text(encoding="utf-8") for path in sorted(copy.rglob("*.md")))
-    mirror, providers = folder / "mirror", {}
+    mirror, providers, stubs = folder / "mirror", {}, {}
     known = {item.provider: item for item in bindings}
     for name in sorted(set(_SOURCE.findall(text))):
         real = _real(name, known.get(name))
@@ -108,7 +126,9 @@ def prepare(module: Path, folder: Path, *bindings: Bindings) -> tuple[Terraform,
             target.symlink_to(real, target_is_directory=True)
             providers[name] = f"{version}, the provider itself"
         elif name in known:
-            _stub(known[name], text, _place(mirror, name, known[name].version))
+            place = _place(mirror, name, known[name].version)
+            address = str(place.parent.parent.relative_to(mirror))
+            stubs[address] = _stub(known[name], text, place)
             providers[name] = f"{known[name].version}, schema-checked (nothing is applied)"
         else:
             unavailable(f"needs the Terraform provider hashicorp/{name} in a plugin folder")
@@ -117,10 +137,10 @@ def prepare(module: Path, folder: Path, *bindings: Bindings) -> tuple[Terraform,
     config.write_text(
         f"provider_installation {{\n  filesystem_mirror {{ path = {json.dumps(str(mirror))} }}\n}}\n"
     )
-    return Terraform(config, providers), copy
+    return Terraform(config, providers, stubs), copy
 
 
-def _stub(bindings: Bindings, text: str, target: Path) -> None:
+def _stub(bindings: Bindings, text: str, target: Path) -> Path:
     """A provider's folder of the mirror, with a script that serves the types that the text names."""
     names: dict[str, list[str]] = {"resource": [], "data": []}
     for kind, name in _TYPE.findall(text):
@@ -132,8 +152,10 @@ def _stub(bindings: Bindings, text: str, target: Path) -> None:
     schema.write_text(json.dumps(asdict(derive(bindings, names["resource"], names["data"]))))
     script = target / f"terraform-provider-{bindings.provider}_v{bindings.version}"
     server = Path(__file__).with_name("stub_provider.py")
-    script.write_text(f"#!/bin/sh\nexec {shlex.join(map(str, (python, server, schema)))}\n")
+    command = shlex.join(map(str, (python, server, schema)))
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     script.chmod(0o755)
+    return script
 
 
 def _real(name: str, bindings: Bindings | None) -> Path | None:
