@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
-from backlog_clearer.text import amount, counted, listed
+from backlog_clearer.text import amount, counted, listed, ranged
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,18 @@ def test_a_long_list_is_cut_with_a_count() -> None:
     assert listed("abcdefg", limit=5) == "a, b, c, d, e and 2 more"
     assert listed("abc", limit=5) == "a, b, c"
     assert listed(range(2000), limit=1) == "0 and 1,999 more"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        (range(30), "0-29"),
+        ([3, 1, 2, 7], "1-3, 7"),
+        ([5], "5"),
+        ([], ""),
+        (range(0, 2000, 2), "0, 2, 4, 6, 8 and 995 more"),
+    ],
+)
+def test_numbers_that_follow_each_other_are_a_range(numbers: Iterable[int], text: str) -> None:
+    """However many partitions there are, their ids fit into a line."""
+    assert ranged(numbers) == text

@@ -37,6 +37,17 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
     return f"{shown} and {len(found) - limit:,} more" if len(found) > limit else shown
 
 
+def ranged(numbers: Iterable[int]) -> str:
+    """Numbers in their order, those that follow each other as a range, at most five of these: "0-29, 31"."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return listed(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges)
+
+
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, for `object_pairs_hook`; raises `ValueError` where one of its keys is given twice."""
     value = dict(pairs)

@@ -52,7 +52,7 @@ from backlog_clearer.model import (
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import failed_state
-from backlog_clearer.text import counted, listed
+from backlog_clearer.text import counted, listed, ranged
 
 # Other slices of a run are members of the group for a moment (see `OffsetWriter.writing`): only a member
 # at each of several looks is a consumer. Many looks, since the server uses a member's id again at once. An
@@ -98,7 +98,7 @@ class IggySource:
             Partition(logs.title, id_): known[id_] for id_ in self._chosen(known)
         }
         states = self._states(chosen)
-        notes = [f"Partition ids of this server: {', '.join(map(str, sorted(known)))}."]
+        notes = [f"Partition ids of this server: {ranged(known)}."]
         subscription = f"{self._kind} {logs.consumer.name} on {logs.title}"
         near: tuple[str, ...] = ()
         if all(state.position is None and state.error is None for state in states):
@@ -205,7 +205,7 @@ class IggySource:
             if not members:
                 break
         return tuple(
-            f"member {id_} of partitions {', '.join(map(str, member.partitions)) or 'none'}"
+            f"member {id_} of partitions {ranged(member.partitions) or 'none'}"
             for id_, member in members.items()
         )
 

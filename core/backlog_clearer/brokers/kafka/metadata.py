@@ -24,6 +24,7 @@ from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
+from backlog_clearer.text import listed
 
 _EPOCHS, _IDS, _NEWEST = (
     7,
@@ -138,7 +139,7 @@ class SharedMetadata:
                 found[topic.name] = _topic_now(topic, nodes, with_id=version >= _IDS)
         lacking = set(names) - {topic.name for topic in answer.topics}
         if lacking:
-            raise TransientError(f"Kafka's answer about topics lacks {', '.join(sorted(lacking))}.")
+            raise TransientError(f"Kafka's answer about topics lacks {listed(sorted(lacking))}.")
         return found
 
     def _call(self, names: Sequence[str]) -> Mapping[str, TopicNow]:
