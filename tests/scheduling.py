@@ -1,7 +1,8 @@
 """Which tests share an xdist worker, and in which order the workers take them.
 
-Tests of one file share a worker, and so do all those that use the same real broker, which then starts
-once. What takes longest starts first, so that the workers end at about the same time.
+Tests of one file share a worker, and so do some of those that use the same real broker, which then starts
+once for them. All of them together would take longer than everything else beside them. What takes longest
+starts first, so that the workers end at about the same time.
 """
 
 from __future__ import annotations
@@ -27,23 +28,42 @@ _SEPARATE = frozenset(
 )
 """Files of tests/real that start servers of their own, or take so long that a worker has only them."""
 
+_TOGETHER: Mapping[str, str] = {
+    "test_pulsar_contract": "real pulsar contract",
+    "test_pulsar_admin_faults": "real pulsar faults",
+    "test_pulsar_gaps": "real pulsar faults",
+    "test_pulsar_lasting": "real pulsar faults",
+    "test_pulsar_transactions": "real pulsar faults",
+    "test_kafka_damaged_answers": "real kafka faults",  # those with three nodes, and some more
+    "test_kafka_identity": "real kafka faults",
+    "test_kafka_killed_broker": "real kafka faults",
+    "test_kafka_lost_answers": "real kafka faults",
+}
+"""Groups of files of tests/real with a broker for themselves; the others share one of each kind."""
+
 _SECONDS: Mapping[str, float] = {
-    "real pulsar": 340,
+    "real kafka": 340,
+    "real pulsar contract": 300,
+    "real kafka faults": 280,
+    "real pulsar": 260,
+    "real pulsar faults": 250,
+    "test_pulsar_cluster": 240,
+    "test_kafka_cluster": 200,
     "test_aws_batch": 180,
     "test_modules": 150,
     "test_googlepubsub": 140,
-    "real kafka": 130,
-    "test_kafka_cluster": 130,
-    "test_pulsar_cluster": 130,
+    "test_pulsar_lite": 120,
     "test_pulsar_security": 120,
     "test_kafka_faults": 120,
     "test_pulsar_faults": 120,
+    "test_eventhubs": 100,
     "test_azure": 65,
     "test_image": 60,
     "test_job_queue": 60,
     "test_bundles": 55,
     "test_storage_queue": 55,
     "test_eventhubs_kafka": 55,
+    "test_memory": 50,
     "test_fanout": 35,
     "test_static_scan": 35,
     "test_identity": 35,
@@ -56,7 +76,7 @@ def scope_of(nodeid: str) -> str:
     path = PurePath(nodeid.partition("::")[0])
     if path.parent.name != "real" or path.stem in _SEPARATE:
         return str(path)
-    return "real pulsar" if "pulsar" in path.name else "real kafka"
+    return _TOGETHER.get(path.stem, "real pulsar" if "pulsar" in path.name else "real kafka")
 
 
 def seconds_of(nodeid: str) -> float:
