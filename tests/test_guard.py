@@ -6,7 +6,7 @@ import importlib
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from backlog_clearer import registry
 from backlog_clearer.brokers.memory.broker import MemoryBroker, MemoryClient
 from backlog_clearer.brokers.memory.source import MemoryLane, MemorySource
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
-from backlog_clearer.model import Claim, Partition, StopReason
+from backlog_clearer.guard import guarded_source
+from backlog_clearer.model import Claim, Partition, StopReason, Survey
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
-from backlog_clearer.source import Source
+from backlog_clearer.source import Lane, Source
 from tests import memory_system
 
 STRANGE = [
@@ -149,6 +150,37 @@ def test_closing_never_fails(broker: MemoryBroker, monkeypatch: pytest.MonkeyPat
     source.open_lane([Claim(state, None, state.end)]).close()
     source.close()
     assert broker.position("g", Partition("t", 0)) is None
+
+
+class _Slotted:
+    """A source of another package, whose objects take no further attributes."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: MemorySource) -> None:
+        self.inner = inner
+
+    def survey(self) -> Survey:
+        """As the inner one."""
+        return self.inner.survey()
+
+    def open_lane(self, claims: Sequence[Claim]) -> Lane:
+        """As the inner one."""
+        return self.inner.open_lane(claims)
+
+    def close(self) -> None:
+        """As the inner one."""
+        self.inner.close()
+
+
+def test_an_adapter_with_slots_works(broker: MemoryBroker) -> None:
+    """A class whose methods cannot be replaced keeps its own, and its runs are as before."""
+    inner = MemorySource(broker, "t", "g")
+    slotted: Any = _Slotted(inner)
+    guarded = guarded_source(slotted, "elsewhere")
+    assert [state.end for state in guarded.survey().partitions] == [
+        state.end for state in inner.survey().partitions
+    ]
 
 
 @pytest.mark.parametrize("failure", STRANGE, ids=lambda each: type(each).__name__)

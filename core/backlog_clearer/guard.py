@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ def guarded_source(source: Source, place: str) -> Source:
         return _guarded(opening(claims), place, _LANE)
 
     found = _guarded(source, place, _SOURCE)
-    setattr(found, "open_lane", open_lane)  # noqa: B010 a method of this object only
+    _replace(found, "open_lane", open_lane)
     return found
 
 
@@ -74,9 +75,15 @@ def _guarded(thing: _Thing, place: str, methods: dict[str, str]) -> _Thing:
     for name, doing in methods.items():
         call = getattr(thing, name, None)
         if call is not None:
-            setattr(thing, name, guarded_call(call, place, doing))
-    setattr(thing, "close", _silent(thing.close, place))  # noqa: B010 a method of this object only
+            _replace(thing, name, guarded_call(call, place, doing))
+    _replace(thing, "close", _silent(thing.close, place))
     return thing
+
+
+def _replace(thing: Source | Lane, name: str, call: Callable[..., Any]) -> None:
+    """Give this object, not its class, another method; one with `__slots__` keeps its own."""
+    with suppress(AttributeError):
+        setattr(thing, name, call)
 
 
 def _silent(close: Callable[[], None], place: str) -> Callable[[], None]:
