@@ -17,6 +17,7 @@ import pytest
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    ElectionType,
     KafkaError,
     KafkaException,
     Message,
@@ -142,9 +143,20 @@ class Judge:
         return found
 
     def group_coordinated_by_other_than(self, node: int) -> str:
-        """A fresh group's name whose coordinator is another node."""
-        found = self.groups_by_coordinator()
-        return next(names[0] for coordinator, names in found.items() if coordinator != node)
+        """A fresh group's name whose coordinator is another node; waits until there is one."""
+        names: list[str] = []
+
+        def found() -> bool:
+            groups = self.groups_by_coordinator()
+            names[:] = [each[0] for coordinator, each in groups.items() if coordinator != node]
+            if (
+                not names
+            ):  # nodes that were late, or killed by an earlier test, do not lead again by themselves
+                self.admin.elect_leaders(ElectionType.PREFERRED).result(30)
+            return bool(names)
+
+        wait_until(found, f"a group that node {node} does not coordinate")
+        return names[0]
 
     def topics(self) -> set[str]:
         """The names of all topics."""
