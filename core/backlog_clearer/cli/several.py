@@ -137,7 +137,8 @@ def _result_notes(result: SeveralResult) -> list[str]:
 
 
 def _called(parts: Sequence[object], matching: str | None) -> str:
-    which = f" that match {matching!r}" if matching is not None else ""
+    verb = "matches" if len(parts) == 1 else "match"
+    which = f" that {verb} {matching!r}" if matching is not None else ""
     return f"{counted(len(parts), 'subscription')}{which}"
 
 
