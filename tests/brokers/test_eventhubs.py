@@ -13,7 +13,7 @@ from azure.eventhub import EventHubConsumerClient
 from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
 from azure.storage.blob import ContainerClient
 
-from backlog_clearer.brokers.eventhubs import admin, connection, counting, links
+from backlog_clearer.brokers.eventhubs import connection, counting, links, management
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_source
 from backlog_clearer.options.base import build
@@ -224,7 +224,7 @@ class TestContract(Contract):
         self, server: EventHubsServer, storage: Azurite, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[Bench]:
         """One Event Hub and its container; requests may take `TIMEOUT_S`."""
-        for module in (admin, connection, counting, links):
+        for module in (management, connection, counting, links):
             monkeypatch.setattr(module, "TIMEOUT_S", TIMEOUT_S)
         bench = EventHubsBench(server, storage)
         bench.call_limit_s = 2 * TIMEOUT_S

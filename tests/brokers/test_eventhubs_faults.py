@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from azure.eventhub import EventHubConsumerClient
 
-from backlog_clearer.brokers.eventhubs import admin as eventhubs_admin
 from backlog_clearer.brokers.eventhubs import connection as eventhubs_connection
 from backlog_clearer.brokers.eventhubs import counting as eventhubs_counting
+from backlog_clearer.brokers.eventhubs import management as eventhubs_management
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.engine.drain import Halt
@@ -218,7 +218,7 @@ def test_a_silent_service_does_not_hold_the_survey(
     """A service that stops answering, at the first or a later step, ends in an error."""
     monkeypatch.setattr(eventhubs_connection, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(eventhubs_counting, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr(eventhubs_admin, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(eventhubs_management, "TIMEOUT_S", 1.0)
     bench.server.faults.silent_after = after
     with pytest.raises(BrokerError, match="did not answer|cannot be reached|in time|timed-out"):
         survey_of(bench.options_of(), tmp_path)

@@ -24,7 +24,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     parse_lease,
     parse_properties,
     position_from,
-    selector,
+    start_after,
 )
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import TransientError, UsageError
@@ -182,7 +182,7 @@ def test_other_positions_are_refused(position: Any) -> None:
     with pytest.raises(UsageError, match="not a position of Event Hubs"):
         checked_position(position)
     with pytest.raises(UsageError, match="not a position of Event Hubs"):
-        selector(position)
+        start_after(position)
 
 
 def _at(number: int | None) -> Position | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from azure.eventhub import EventHubConsumerClient
 
-from backlog_clearer.brokers.eventhubs.positions import selector
+from backlog_clearer.brokers.eventhubs.positions import start_after
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.model import Claim, Mode
@@ -177,10 +177,11 @@ def test_a_refused_offset_without_a_number_costs_only_its_partition(
 def test_a_selector_is_by_number_only_where_asked() -> None:
     """Processors start by offset; a number is used where there is no offset, or where that was refused."""
     both: Any = {"offset": "640", "sequence_number": 10}
-    assert selector(both) == "amqp.annotation.x-opt-offset > '640'"
-    assert selector(both, by_number=True) == "amqp.annotation.x-opt-sequence-number > '10'"
+    assert start_after(both).selector == "amqp.annotation.x-opt-offset > '640'"
+    assert start_after(both, by_number=True).selector == "amqp.annotation.x-opt-sequence-number > '10'"
     only: Any = {"offset": "640", "sequence_number": None}
-    assert selector(only, by_number=True) == selector(only) == "amqp.annotation.x-opt-offset > '640'"
+    assert start_after(only, by_number=True) == start_after(only)
+    assert start_after(only).selector == "amqp.annotation.x-opt-offset > '640'"
 
 
 def test_one_partition_without_figures_does_not_end_status(

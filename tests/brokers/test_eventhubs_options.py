@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import closing
@@ -98,20 +99,38 @@ def test_other_versions_are_refused_with_those_that_work(version: str) -> None:
     assert "pip install 'azure-eventhub>=5.14,<5.16'" in str(caught.value)
 
 
-def test_another_version_is_reported_before_anything_happens(tmp_path: Path) -> None:
-    """With another azure-eventhub installed the command ends with 2, one sentence and no traceback."""
-    fake = tmp_path / "azure_eventhub-5.99.0.dist-info"
+def with_version_5_99(path: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with another azure-eventhub's metadata in `path`."""
+    fake = path / "azure_eventhub-5.99.0.dist-info"
     fake.mkdir()
     (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: azure-eventhub\nVersion: 5.99.0\n")
-    command = [sys.executable, "-m", "backlog_clearer", "status", "eventhubs"]
-    command += ["--connection-string", EMULATOR, "--eventhub-name", "orders"]
-    path = ":".join([str(tmp_path), *sys.path])
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=50, check=False, env={"PYTHONPATH": path}
+    command = [sys.executable, "-m", "backlog_clearer", "status", "eventhubs", *args]
+    paths = ":".join([str(path), *sys.path])
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=50, check=False, env={"PYTHONPATH": paths}
     )
+
+
+def test_another_version_is_an_error_of_the_amqp_reader(tmp_path: Path) -> None:
+    """With another azure-eventhub, --reader amqp ends with 2, one sentence and no traceback."""
+    args = ["--connection-string", EMULATOR, "--eventhub-name", "orders", "--reader", "amqp"]
+    done = with_version_5_99(tmp_path, *args)
     assert done.returncode == 2, done.stderr
     assert "azure-eventhub 5.99.0 is installed" in done.stderr
+    assert "use --reader client" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_another_version_is_used_by_its_public_client(bench: EventHubsBench, tmp_path: Path) -> None:
+    """With another azure-eventhub, --reader auto reports the backlog, and a note gives the reason."""
+    bench.produce(1, 7)
+    args = ["--connection-string", bench.server.connection_string(), "--eventhub-name", bench.hub]
+    done = with_version_5_99(tmp_path, *args, "--no-checkpoint", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["totals"]["backlog"] == 7
+    (note,) = [note for note in shown["notes"] if "5.99.0" in note]
+    assert "slow" in note
 
 
 def test_status_does_not_ask_the_kafka_endpoint(

@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 
-PATH = "/$servicebus/websocket/"
+PATHS = ("/$servicebus/websocket/", "/$servicebus/websocket")  # the SDK's client sends the second
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _MESSAGE = 3000  # bytes at most in one message, so that AMQP frames are cut anywhere
 
@@ -92,7 +92,8 @@ class Gateway(_Listener):
         if self.tls is not None:
             client = self.tls.wrap_socket(client, server_side=True)
         first, headers = _request(client)
-        if f" {PATH} " not in first or headers.get("sec-websocket-protocol") != "AMQPWSB10":
+        known = any(f" {path} " in first for path in PATHS)
+        if not known or headers.get("sec-websocket-protocol") != "AMQPWSB10":
             client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             client.close()
             return

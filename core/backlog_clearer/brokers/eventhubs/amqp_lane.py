@@ -1,19 +1,22 @@
-"""Azure Event Hubs over AMQP: the lane that reads partitions and writes their checkpoints."""
+"""Azure Event Hubs over AMQP: the lane that reads partitions and writes their checkpoints.
+
+What it reads by, the SDK's AMQP layers or its public client, is `access`'s to choose.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from backlog_clearer.brokers.eventhubs.access import EventGroup, EventReceiver, open_group
 from backlog_clearer.brokers.eventhubs.errors import PositionRefusedError
 from backlog_clearer.brokers.eventhubs.ledger import Ledger
-from backlog_clearer.brokers.eventhubs.links import LinkGroup, Receiver
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
     event_number,
     events_behind,
     position_from,
-    selector,
     sequence_number,
+    start_after,
 )
 from backlog_clearer.brokers.eventhubs.wire import count_up_to, first_gap
 from backlog_clearer.errors import ClearerError, TransientError
@@ -51,9 +54,10 @@ class AmqpLane:
         self._last: dict[Partition, int] = {}  # the last sequence number before what is to be read
         self._unsettled: dict[Partition, tuple[int, Position]] = {}
         self._begins: dict[Partition, Position | None] = {}
+        self._turn = 0
         self._by_number = by_number
         self._gaps = gaps
-        filters = {}
+        starts = {}
         for claim in claims:
             begin = claim.resume if claim.resume is not None else claim.state.position
             known = (sequence_number(begin), sequence_number(claim.state.start))
@@ -63,14 +67,14 @@ class AmqpLane:
             if _is_reached(claim, begin):
                 self._reached.append(claim.partition)
             else:
-                filters[claim.partition] = selector(begin, by_number=claim.partition in by_number)
+                starts[claim.partition] = start_after(begin, by_number=claim.partition in by_number)
                 self._begins[claim.partition] = begin
         follows = any(target is None for target in self._targets.values())
-        self._group: LinkGroup | None = None
-        if filters:
-            self._group = LinkGroup(
+        self._group: EventGroup | None = None
+        if starts:
+            self._group = open_group(
                 options,
-                filters,
+                starts,
                 credit=credit,
                 wanted=min(batch, credit),
                 metric=follows,
@@ -95,7 +99,9 @@ class AmqpLane:
         if not any(receiver.tally.events for receiver in group.receivers):
             self._raise(group.pump(max_wait_s))
         advances = []
-        for receiver in list(group.receivers):
+        self._turn += 1  # so that a limit does not favour one
+        at = self._turn % len(group.receivers)
+        for receiver in [*group.receivers[at:], *group.receivers[:at]]:
             if max_messages == 0:
                 break
             advance = self._take(group, receiver, max_messages)
@@ -103,9 +109,6 @@ class AmqpLane:
                 advances.append(advance)
                 if max_messages is not None:
                     max_messages -= advance.messages
-        group.receivers[:] = (
-            group.receivers[1:] + group.receivers[:1]
-        )  # so that a limit does not favour one
         return advances
 
     def _raise(self, refused: Mapping[Partition, ClearerError]) -> None:
@@ -113,7 +116,7 @@ class AmqpLane:
         passing = None
         for partition, error in refused.items():
             begin = self._begins.get(partition)
-            other = selector(begin, by_number=True) != selector(begin)
+            other = start_after(begin, by_number=True) != start_after(begin)
             if isinstance(error, PositionRefusedError) and other and partition not in self._by_number:
                 self._by_number.add(partition)
                 passing = passing or TransientError(f"{error} Resuming by sequence number.", partition)
@@ -122,7 +125,7 @@ class AmqpLane:
         for error in refused.values():
             raise error
 
-    def _take(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
+    def _take(self, group: EventGroup, receiver: EventReceiver, limit: int | None) -> Advance | None:
         """Report what has arrived on one link, up to the target and the limit.
 
         Raises `TransientError` for events whose annotations cannot be true.
@@ -132,7 +135,7 @@ class AmqpLane:
         except (ValueError, IndexError) as error:
             raise TransientError(f"{receiver.partition}: {error}.", receiver.partition) from error
 
-    def _counted(self, group: LinkGroup, receiver: Receiver, limit: int | None) -> Advance | None:
+    def _counted(self, group: EventGroup, receiver: EventReceiver, limit: int | None) -> Advance | None:
         tally, partition = receiver.tally, receiver.partition
         held = len(tally.events)
         count = held if limit is None else min(held, limit)
@@ -140,9 +143,9 @@ class AmqpLane:
             return None
 
         def number(index: int) -> int:
-            return event_number(group.transport.event(tally, index))
+            return event_number(receiver.event(index))
 
-        last = group.transport.event(tally, count - 1)
+        last = receiver.event(count - 1)
         at, target = event_number(last), self._targets[partition]
         if not self._last.get(partition, -1) < number(0) <= at:
             raise ValueError(
@@ -155,12 +158,12 @@ class AmqpLane:
             if at > target:
                 count = count_up_to(number, count, target)
             # The event's own offset where it is there: with geo-replication, the survey's may be refused.
-            last = group.transport.event(tally, count - 1)
+            last = receiver.event(count - 1)
             reached = event_number(last) == target
             position = position_from(last) if reached else self._claims[partition].target
             assert position is not None  # noqa: S101 it has a sequence number
             left: int | None = 0
-            group.drop(receiver)
+            group.drop(partition)
         else:
             position = position_from(last)
             left = events_behind(last) if target is None else target - at

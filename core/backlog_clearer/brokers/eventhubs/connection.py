@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 import uuid
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import certifi
-from azure.core.credentials import TokenCredential
-from azure.core.exceptions import AzureError
-from azure.eventhub import EventHubConsumerClient, TransportType
-from azure.identity import DefaultAzureCredential
 
+from backlog_clearer.brokers.eventhubs.clients import CLIENT_FAILURES, consumer_client, proxy_of
 from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S, Counting, CountingTransport
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventTransport
@@ -23,48 +19,10 @@ from backlog_clearer.errors import UsageError
 FRAME_SIZE = 65536
 """Bytes; the size that the service uses."""
 
-FAILURES = (
-    *(AMQPException, AzureError, OSError, ValueError, TimeoutError),
-    *(LookupError, TypeError, AttributeError, RecursionError, struct.error),
-)
-"""The exceptions of the SDK's AMQP layers; the second line: for values of other types than it expects."""
+FAILURES = (AMQPException, *CLIENT_FAILURES)
+"""The exceptions of the SDK's AMQP layers."""
 
 _WEBSOCKET_PATH = "/$servicebus/websocket/"  # azure-eventhub, `_client_base`
-
-
-def credential() -> TokenCredential:
-    """The Microsoft Entra ID credential of the environment, without one that needs a browser."""
-    return DefaultAzureCredential(exclude_interactive_browser_credential=True)
-
-
-def consumer_client(options: EventHubsOptions) -> EventHubConsumerClient:
-    """The SDK's client: not connected yet, without retries; belongs to one thread.
-
-    Raises `UsageError` for a connection string that cannot be read.
-    """
-    common: dict[str, Any] = {
-        "retry_total": 0,
-        "auth_timeout": 10,
-        "custom_endpoint_address": options.custom_endpoint_address,
-        "connection_verify": options.connection_verify,
-        "transport_type": TransportType.Amqp,
-    }
-    if options.connection_string is None:
-        return EventHubConsumerClient(
-            options.namespace, options.hub, options.consumer_group, credential(), **common
-        )
-    try:
-        return EventHubConsumerClient.from_connection_string(
-            options.connection_string.get_secret_value(),
-            options.consumer_group,
-            eventhub_name=options.eventhub_name,
-            **common,
-        )
-    except ValueError:  # its text may quote the connection string
-        raise UsageError(
-            "--connection-string cannot be read; it has the form Endpoint=sb://<namespace>."
-            "servicebus.windows.net/;SharedAccessKeyName=<name>;SharedAccessKey=<key>."
-        ) from None
 
 
 def _transport(options: EventHubsOptions, sasl: Any) -> Counting:
@@ -93,14 +51,9 @@ def _transport(options: EventHubsOptions, sasl: Any) -> Counting:
             "--transport websocket needs the Python package websocket-client, which is not installed;"
             " install it with: pip install 'websocket-client>=1.9,<2'"
         ) from error
-    proxy = options.proxy
+    proxy = proxy_of(options)
     if proxy is not None:
-        common["http_proxy"] = {
-            "proxy_hostname": proxy.hostname,
-            "proxy_port": proxy.port,
-            "username": proxy.username and unquote(proxy.username),
-            "password": proxy.password and unquote(proxy.password),
-        }
+        common["http_proxy"] = proxy
     return CountingWebSocket(
         host.hostname or "",
         custom_endpoint=f"{custom.netloc or options.namespace}{_WEBSOCKET_PATH}",

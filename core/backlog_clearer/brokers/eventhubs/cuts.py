@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from backlog_clearer.brokers.eventhubs.links import first_event
+from backlog_clearer.brokers.eventhubs.access import first_event
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
     PartitionProperties,
+    Start,
     enqueued_ms,
     event_number,
     position_from,
-    selector,
+    start_after,
 )
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.brokers.shared.times import from_milliseconds, milliseconds
 from backlog_clearer.errors import ClearerError, TransientError
 from backlog_clearer.model import Bound, Cut, Partition, PartitionState
 
-_NUMBER = "amqp.annotation.x-opt-sequence-number >= '{}'"
-_TIME = "amqp.annotation.x-opt-enqueued-time >= '{}'"
 _AGES_S = 5.0
 
 BY_TIME = "An event's time is the one at which the service enqueued it."
@@ -42,7 +41,7 @@ def cut_events(
             return Cut(state.partition, None)
         if last < properties.begin:  # nothing that is retained lies before it
             return Cut(state.partition, state.start, none_older=True)
-        event = first_event(options, state.partition, _NUMBER.format(last))
+        event = first_event(options, state.partition, Start(last, inclusive=True))
         if event_number(event) != last:
             raise TransientError(
                 f"{state.partition}: event {event_number(event)} came instead of {last}."
@@ -69,7 +68,7 @@ def _last_cleared(
     moment = milliseconds(bound.until)
     if properties.last_ms is not None and properties.last_ms < moment:
         return None  # the service would wait for an event
-    event = first_event(options, partition, _TIME.format(moment))
+    event = first_event(options, partition, Start(bound.until, inclusive=True))
     at = enqueued_ms(event)
     if at is None or at < moment:
         raise TransientError(f"{partition}: an event of another time came than was asked for.")
@@ -83,7 +82,7 @@ def enqueued_times(
     options = _without_level(options)
 
     def ask(state: PartitionState) -> int | None:
-        return enqueued_ms(first_event(options, state.partition, selector(state.position)))
+        return enqueued_ms(first_event(options, state.partition, start_after(state.position)))
 
     open_worker: Callable[[], Callable[[PartitionState], int | None]] = lambda: ask  # noqa: E731 typed
     answers = in_parallel(states, open_worker, timeout_s=_AGES_S)

@@ -111,6 +111,14 @@ def service_error(
     return kind(message, partition)
 
 
+def unusable_answer(error: Exception, options: EventHubsOptions, number: int | None) -> TransientError:
+    """The management node's answer about a partition, or the Event Hub (None), that cannot be true."""
+    partition = None if number is None else Partition(options.hub, number)
+    return TransientError(
+        f"{partition or options.hub}: the management node's answer cannot be used: {error}.", partition
+    )
+
+
 def storage_error(error: AzureError, account: str, container: str) -> ClearerError:
     """An error of the storage SDK as one that states what was wrong, where, and what to do.
 

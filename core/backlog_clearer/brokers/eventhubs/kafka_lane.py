@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from backlog_clearer.brokers.eventhubs.access import position_of
 from backlog_clearer.brokers.eventhubs.admin import read_partitions
 from backlog_clearer.brokers.eventhubs.ledger import Ledger
-from backlog_clearer.brokers.eventhubs.links import position_of
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import PartitionProperties, sequence_number
 from backlog_clearer.brokers.kafka import source as kafka

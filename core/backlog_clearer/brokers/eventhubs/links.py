@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backlog_clearer.brokers.eventhubs.connection import FAILURES, AmqpConnection
-from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S
+from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S, Counting
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.positions import position_from, selector
+from backlog_clearer.brokers.eventhubs.positions import Start, start_after
 from backlog_clearer.brokers.eventhubs.sdk import (
     ApacheFilters,
     ReceiveClient,
@@ -29,7 +29,7 @@ from backlog_clearer.brokers.eventhubs.sdk import (
 from backlog_clearer.brokers.eventhubs.wire import Tally
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import ClearerError, TransientError, UsageError
-from backlog_clearer.model import Partition, Position
+from backlog_clearer.model import Partition
 
 _EPOCH = b"com.microsoft:epoch"
 _GEOREPLICATION = b"com.microsoft:georeplication"  # offsets as strings, as the SDK's own consumers ask
@@ -41,8 +41,9 @@ _PROBES = 64  # links that look for readers over one connection
 class Receiver:
     """One link of a `LinkGroup`: a partition from some position on."""
 
-    def __init__(self, partition: Partition, client: Any, credit: int) -> None:
+    def __init__(self, partition: Partition, client: Any, credit: int, transport: Counting) -> None:
         self.partition = partition
+        self._transport = transport
         self.client = client
         self.credit = credit
         self.tally = Tally()
@@ -67,6 +68,10 @@ class Receiver:
             session.incoming_window = session.target_incoming_window
             link.flow(link_credit=self.credit)
 
+    def event(self, index: int) -> Mapping[bytes, int | bytes]:
+        """The annotations of an event that is counted and not taken yet."""
+        return self._transport.event(self.tally, index)
+
     def forget(self, count: int) -> None:
         """Take `count` events off the tally."""
         del self.tally.events[:count]
@@ -79,7 +84,7 @@ class LinkGroup:
     def __init__(
         self,
         options: EventHubsOptions,
-        filters: Mapping[Partition, str],
+        starts: Mapping[Partition, Start],
         *,
         credit: int,
         wanted: int = 1000,
@@ -97,10 +102,10 @@ class LinkGroup:
         capabilities = [_METRIC, _GEOREPLICATION] if metric else [_GEOREPLICATION]
         level = options.owner_level
         try:
-            for partition, text in filters.items():
+            for partition, start in starts.items():
                 client = ReceiveClient(
                     options.namespace,
-                    self._address(partition, text),
+                    self._address(partition, start.selector),
                     auth=self._opened.auth,
                     auth_timeout=TIMEOUT_S,
                     # Settled by the sender: a partition keeps no state of deliveries (so does .NET).
@@ -113,7 +118,7 @@ class LinkGroup:
                     streaming_receive=True,
                 )
                 client.open(connection=self._connection)
-                self.receivers.append(Receiver(partition, client, credit))
+                self.receivers.append(Receiver(partition, client, credit, self.transport))
         except FAILURES as error:
             self.close()
             raise service_error(error, options) from error
@@ -214,8 +219,9 @@ class LinkGroup:
     def _failed(self, error: BaseException, partition: Partition | None) -> ClearerError:
         return service_error(error, self._options, partition)
 
-    def drop(self, receiver: Receiver) -> None:
+    def drop(self, partition: Partition) -> None:
         """Detach one receiver; events that are still on their way are not counted."""
+        receiver = next(found for found in self.receivers if found.partition == partition)
         self.receivers.remove(receiver)
         receiver.tally.discard()
         with contextlib.suppress(*FAILURES):
@@ -224,60 +230,19 @@ class LinkGroup:
     def close(self) -> None:
         """Close everything."""
         for receiver in list(self.receivers):
-            self.drop(receiver)
+            self.drop(receiver.partition)
         self._opened.close()
         self.transport.tallies.clear()
 
 
-def position_of(options: EventHubsOptions, partition: Partition, number: int) -> Position:
-    """The position of the event with a sequence number; fetches only that event.
-
-    Raises `TransientError` if it does not arrive.
-    """
-    event = first_event(options, partition, f"amqp.annotation.x-opt-sequence-number >= '{number}'")
-    try:
-        return position_from(event)
-    except ValueError as error:
-        raise TransientError(f"{partition}: {error}.", partition) from error
-
-
-def first_event(
-    options: EventHubsOptions, partition: Partition, text: str
-) -> Mapping[bytes, int | bytes]:
-    """The annotations of the first event that a selector admits; fetches only that event.
-
-    Raises `TransientError` if none arrives.
-    """
-    group = LinkGroup(options, {partition: text}, credit=1)
-    try:
-        for error in group.attach().values():
-            raise error
-        group.start()
-        receiver = group.receivers[0]
-        for _ in range(int(TIMEOUT_S / 0.25)):
-            for error in group.pump(0.25).values():
-                raise error
-            if receiver.tally.events:
-                return group.transport.event(receiver.tally, 0)
-    except (ValueError, IndexError) as error:
-        raise TransientError(f"{partition}: {error}.", partition) from error
-    finally:
-        group.close()
-    raise TransientError(f"{partition}: the event did not arrive that was asked for.", partition)
-
-
-def find_readers(
+def refused_links(
     options: EventHubsOptions, partitions: Sequence[Partition]
 ) -> dict[Partition, ClearerError]:
-    """Look for readers with an owner level, by trying to attach beside them without granting any credit.
-
-    Returns why it was refused, by partition: `AttachedElsewhereError` where there is one. Raises
-    `UsageError` if the consumer group does not exist.
-    """
+    """Why partitions cannot be read beside others, by attaching without granting any credit."""
     plain = options.model_copy(update={"owner_level": None})
 
     def probe(chunk: Sequence[Partition]) -> dict[Partition, ClearerError]:
-        group = LinkGroup(plain, {partition: selector(None) for partition in chunk}, credit=0)
+        group = LinkGroup(plain, dict.fromkeys(chunk, start_after(None)), credit=0)
         try:
             refused = group.attach()
             refused.update(group.settle_refusals())
@@ -289,7 +254,4 @@ def find_readers(
     found: dict[Partition, ClearerError] = {}
     for chunk, answer in zip(chunks, in_parallel(chunks, lambda: probe), strict=True):
         found.update(dict.fromkeys(chunk, answer) if isinstance(answer, ClearerError) else answer)
-    missing = [error for error in found.values() if isinstance(error, UsageError)]
-    if missing and len(missing) == len(partitions):
-        raise missing[0]
     return found

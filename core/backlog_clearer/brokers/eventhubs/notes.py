@@ -32,6 +32,7 @@ _LIVE = (
     " from where they are, and their next checkpoints overwrite those of this run."
 )
 _CLOCKS = timedelta(minutes=1)  # by which the clocks of the two services may differ
+_SLOWER = "its public API is about three times as slow as --reader amqp"
 _WORTH_KAFKA = 1_000_000  # events; below, AMQP takes seconds and needs one port less
 _SPELLING = (
     "New checkpoints get names in lower case, as Python, .NET, JavaScript and Azure Functions look for them;"
@@ -78,6 +79,8 @@ def reason_for_amqp(
     """
     if options.reader is EventReader.AMQP:
         return "Reading over AMQP, as --reader amqp asks for."
+    if options.reader is EventReader.CLIENT:
+        return f"Reading with the SDK's client, as --reader client asks for: {_SLOWER}."
     wanted = options.reader is EventReader.KAFKA
     unnumbered = sum(
         state.position is not None and not state.error and sequence_number(state.position) is None
@@ -104,6 +107,13 @@ def reason_for_amqp(
     elif dry_run:  # the endpoint may take seconds to answer, and nothing will be read
         reason = "Reading through the Kafka endpoint if it answers when the run begins, else over AMQP."
     return reason
+
+
+def fallback_notes(options: EventHubsOptions, fault: str | None) -> list[str]:
+    """Why the SDK's public client is used, although it was not asked for; `fault`: of the AMQP layers."""
+    if fault is None or options.reader is EventReader.CLIENT:
+        return []
+    return [f"AMQP is used by the SDK's client ({_SLOWER}): {fault}"]
 
 
 def without_options(text: str) -> str:

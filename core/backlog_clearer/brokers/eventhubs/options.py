@@ -33,7 +33,8 @@ class EventReader(StrEnum):
     """The protocol that events are read by."""
 
     AUTO = "auto"
-    AMQP = "amqp"
+    AMQP = "amqp"  # by the SDK's AMQP layers, which are not its public API
+    CLIENT = "client"  # over AMQP as well, by the SDK's public client only
     KAFKA = "kafka"
 
 
@@ -85,7 +86,8 @@ class EventHubsOptions(SystemOptions):
     no_checkpoint: bool = Field(False, description="only drain and count: no checkpoint is written")
     reader: EventReader = Field(
         EventReader.AUTO,
-        description="protocol to read events by; auto chooses, and a note gives the reason",
+        description="amqp: AMQP, counting; client: AMQP by the SDK's public client, slower; kafka: the Kafka"
+        " endpoint; auto chooses, and a note gives the reason",
     )
     transport: EventTransport = Field(
         EventTransport.AMQP,

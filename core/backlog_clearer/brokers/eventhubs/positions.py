@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from backlog_clearer.brokers.eventhubs.wire import ENQUEUED_TIME, LAST_ENQUEUED, OFFSET, SEQUENCE_NUMBER
+from backlog_clearer.brokers.shared.times import milliseconds
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Position
 
@@ -179,17 +181,33 @@ def sequence_number(position: Position | None) -> int | None:
     return None if number is None else int(number)
 
 
-def selector(position: Position | None, *, by_number: bool = False) -> str:
-    """The filter for the events after a position; by offset where it is known, as processors do.
+class Start(NamedTuple):
+    """Where reading begins: after an event, or with it (`inclusive`)."""
+
+    value: int | str | datetime  # a sequence number, an offset, or when it was enqueued
+    inclusive: bool = False
+
+    @property
+    def selector(self) -> str:
+        """The link's filter (azure-eventhub, `event_position_selector`)."""
+        operator = ">=" if self.inclusive else ">"
+        if isinstance(self.value, datetime):
+            return f"amqp.annotation.x-opt-enqueued-time {operator} '{milliseconds(self.value)}'"
+        key = "sequence-number" if isinstance(self.value, int) else "offset"
+        return f"amqp.annotation.x-opt-{key} {operator} '{self.value}'"
+
+
+def start_after(position: Position | None, *, by_number: bool = False) -> Start:
+    """The start behind a position; by offset where it is known, as processors do.
 
     `by_number`: by its sequence number if it has one, which is the same in every region.
     """
     if position is None:
-        return "amqp.annotation.x-opt-offset > '-1'"
+        return Start("-1")
     found = checked_position(position)
     if found["offset"] is not None and not (by_number and found["sequence_number"] is not None):
-        return f"amqp.annotation.x-opt-offset > '{found['offset']}'"
-    return f"amqp.annotation.x-opt-sequence-number > '{found['sequence_number']}'"
+        return Start(str(found["offset"]))
+    return Start(int(found["sequence_number"] or 0))
 
 
 def event_number(annotations: Mapping[bytes, int | bytes]) -> int:

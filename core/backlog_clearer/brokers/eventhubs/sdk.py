@@ -22,9 +22,9 @@ def check_version(found: str) -> None:
 def unsupported(found: str) -> UsageError:
     """The error for a version whose parts are not as expected."""
     return UsageError(
-        f"azure-eventhub {found} is installed, but eventhubs works with the versions"
+        f"azure-eventhub {found} is installed, but the AMQP reader works with the versions"
         f" {' and '.join(SUPPORTED)} only. Install one of them: pip install"
-        f" 'azure-eventhub>={SUPPORTED[0]},<{_next(SUPPORTED[-1])}'"
+        f" 'azure-eventhub>={SUPPORTED[0]},<{_next(SUPPORTED[-1])}'."
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from backlog_clearer.brokers.eventhubs.access import find_readers, layers_fault
 from backlog_clearer.brokers.eventhubs.admin import HubWatch, read_hub, read_partitions
 from backlog_clearer.brokers.eventhubs.amqp_lane import AmqpLane
 from backlog_clearer.brokers.eventhubs.blobs import Blobs, Held
@@ -21,11 +22,11 @@ from backlog_clearer.brokers.eventhubs.checkpoints import Checkpoints
 from backlog_clearer.brokers.eventhubs.cuts import BY_TIME, cut_events, enqueued_times
 from backlog_clearer.brokers.eventhubs.kafka_lane import KafkaEndpoint
 from backlog_clearer.brokers.eventhubs.ledger import Ledger
-from backlog_clearer.brokers.eventhubs.links import find_readers
 from backlog_clearer.brokers.eventhubs.notes import (
     NO_STORE,
     doubt_of,
     exclusive_readers,
+    fallback_notes,
     live_processors,
     never_notes,
     notes_of,
@@ -110,7 +111,7 @@ class EventHubsSource:
             number: item for number, item in found.items() if isinstance(item, PartitionProperties)
         }
         # Only these: Event Hubs allows five readers of one partition, and slices survey at the same time.
-        refused = find_readers(options, mine)
+        refused = find_readers(options, mine, self._properties)
         live = (
             *live_processors(blobs.owners, options.ownership_expiration),
             *exclusive_readers(refused),
@@ -125,6 +126,7 @@ class EventHubsSource:
         if store and blobs.nothing:
             notes += never_notes(options, blobs, found)
         notes += unprobed_notes(refused)
+        notes += fallback_notes(options, layers_fault())
         if self._run.mode is Mode.CONSUME:
             notes.append(self._choose_reader(states, found))
         return Survey(
