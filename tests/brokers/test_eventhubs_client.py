@@ -1,29 +1,47 @@
-"""The SDK's public client as the reader of last resort, through the contract suite and whole runs."""
+"""The SDK's public client as the reader of last resort.
+
+Every run of the tests has the contract's lanes, its isolation of partitions, and a fault of each kind. The
+rest of the contract takes a few minutes, and depends less on the reader. It is run when the reader changes:
+`python -m pytest tests/brokers/test_eventhubs_client.py -o python_classes=WholeContract`.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.eventhub._utils import event_position_selector
+from azure.eventhub.amqp import AmqpAnnotatedMessage
 
 from backlog_clearer.brokers.eventhubs import client_admin
+from backlog_clearer.brokers.eventhubs.client_links import body_size
+from backlog_clearer.brokers.eventhubs.clients import consumer_client
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.eventhubs.positions import Start, start_at
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Claim
 from backlog_clearer.source import Lane
 from backlog_clearer.testing import Bench, Contract
+from backlog_clearer.testing.contract_faults import FaultContract
+from backlog_clearer.testing.contract_isolation import IsolationContract
+from backlog_clearer.testing.contract_lanes import LaneContract
 from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import STOLEN, EventHubsServer
-from tests.brokers.test_eventhubs import TIMEOUT_S, EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from backlog_clearer.testing.suite import Suite
+from tests.brokers.test_eventhubs import TIMEOUT_S, EventHubsBench, server, storage  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 from tests.brokers.websocket_gateway import Gateway, Proxy
 
 pytestmark = pytest.mark.timeout(60)
+
+BOUND = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=timezone.utc)
 
 
 class ClientBench(EventHubsBench):
@@ -33,8 +51,14 @@ class ClientBench(EventHubsBench):
         return super().options_of(**{"reader": "client", **changes})
 
 
-class TestContract(Contract):
-    """The contract of every adapter, by the public client."""
+class NarrowBench(ClientBench):
+    """An Event Hub of one partition."""
+
+    partitions = 1
+
+
+class ByClient(Suite):
+    """The bench of the contract's cases."""
 
     @pytest.fixture
     def bench(
@@ -47,6 +71,28 @@ class TestContract(Contract):
         yield bench
 
 
+class TestLanes(ByClient, LaneContract):
+    """Positions, counts and figures."""
+
+
+class TestIsolation(ByClient, IsolationContract):
+    """One partition's trouble is its own."""
+
+
+class TestFaults(ByClient):
+    """A fault of each kind."""
+
+    test_a_run_survives_a_cut = FaultContract.test_a_run_survives_a_cut
+    test_an_unreachable_broker_is_named_at_once = (
+        FaultContract.test_an_unreachable_broker_is_named_at_once
+    )
+    test_refused_credentials_are_final = FaultContract.test_refused_credentials_are_final
+
+
+class WholeContract(ByClient, Contract):
+    """The contract of every adapter; its name keeps it from being collected unless it is asked for."""
+
+
 @pytest.fixture
 def by_client(server: EventHubsServer, storage: Azurite) -> ClientBench:
     """One Event Hub that is read by the public client."""
@@ -54,25 +100,28 @@ def by_client(server: EventHubsServer, storage: Azurite) -> ClientBench:
 
 
 def test_a_backlog_is_cleared_through_a_proxy_over_websockets(
-    by_client: ClientBench, tmp_path: Path
+    server: EventHubsServer,
+    storage: Azurite,
+    tmp_path: Path,
 ) -> None:
     """Every event is counted once, and every connection, also of the survey, is asked of the proxy."""
     pytest.importorskip("websocket", reason="websocket-client is not installed")
-    gateway, proxy = Gateway(by_client.server.port), Proxy("me", "pass:word@")
-    fill(by_client, 1000)
-    before = len(by_client.server.connections)
+    bench = NarrowBench(server, storage)
+    gateway, proxy = Gateway(server.port), Proxy("me", "pass:word@")
+    fill(bench, 5)
+    before = len(server.connections)
     options: dict[str, Any] = {
         "transport": "websocket",
         "custom_endpoint_address": f"sb://127.0.0.1:{gateway.port}",
         "http_proxy": f"http://me:pass%3Aword%40@127.0.0.1:{proxy.port}",
     }
     try:
-        result = clear(by_client, run_options(tmp_path), **options)
+        result = clear(bench, run_options(tmp_path, workers=1), **options)
     finally:
         gateway.stop()
         proxy.stop()
-    assert (result.cleared, result.totals.messages, before) == (True, 3000, 0)
-    assert by_client.left() == {0: 0, 1: 0, 2: 0}
+    assert (result.cleared, result.totals.messages, before) == (True, 5, 0)
+    assert bench.left() == {0: 0}
     assert set(proxy.connected) == {f"127.0.0.1:{gateway.port}"}
 
 
@@ -108,3 +157,37 @@ def test_a_consumer_group_that_does_not_exist_is_wrong_use(
     by_client.produce(0, 5)
     with pytest.raises(UsageError, match="consumer group 'nosuch'"):
         survey_of(by_client.options_of(consumer_group="nosuch"), tmp_path)
+
+
+def test_websockets_without_their_package_are_wrong_use(
+    by_client: ClientBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where websocket-client is missing, either reader ends with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "websocket", None)  # as if it were missing
+    for reader in ("amqp", "client"):
+        with pytest.raises(UsageError, match="pip install 'websocket-client"):
+            consumer_client(by_client.options_of(reader=reader, transport="websocket"))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        Start("-1"),
+        Start("640"),
+        Start(0, inclusive=True),
+        Start(7),
+        start_at(BOUND),
+        start_at(BOUND + timedelta(microseconds=400)),
+    ],
+)
+def test_both_readers_ask_for_the_same_start(start: Start) -> None:
+    """The SDK makes the same filter of a start, also of a time between two milliseconds."""
+    assert event_position_selector(start.value, start.inclusive).decode() == start.selector
+
+
+def test_bodies_of_values_have_no_size() -> None:
+    """Data sections are measured; the body of a value or a sequence counts 0 bytes, and is no error."""
+    assert body_size(AmqpAnnotatedMessage(data_body=[b"abc", b"de"])) == 5
+    for body in (b"abc", 1.5, None, "text"):
+        assert body_size(AmqpAnnotatedMessage(value_body=body)) == 0
+    assert body_size(AmqpAnnotatedMessage(sequence_body=[[1, 2], [3]])) == 0

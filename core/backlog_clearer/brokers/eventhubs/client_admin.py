@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from backlog_clearer.brokers.eventhubs.clients import CLIENT_FAILURES, consumer_client
@@ -40,7 +39,7 @@ class ClientAdmin:
             return parse_hub(
                 {
                     b"partition_ids": found["partition_ids"],
-                    b"created_at": _since_1970(found["created_at"]),
+                    b"created_at": milliseconds(found["created_at"]),
                 }
             )
         except CLIENT_FAILURES as error:
@@ -55,7 +54,7 @@ class ClientAdmin:
                 b"begin_sequence_number": found["beginning_sequence_number"],
                 b"last_enqueued_sequence_number": found["last_enqueued_sequence_number"],
                 b"last_enqueued_offset": found["last_enqueued_offset"],
-                b"last_enqueued_time_utc": _since_1970(found["last_enqueued_time_utc"]),
+                b"last_enqueued_time_utc": milliseconds(found["last_enqueued_time_utc"]),
                 b"is_partition_empty": found["is_empty"],
             }
             return parse_properties(answer, number)
@@ -81,8 +80,3 @@ class ClientAdmin:
         """Close the client."""
         with contextlib.suppress(*CLIENT_FAILURES):
             self._client.close()
-
-
-def _since_1970(when: datetime) -> int:
-    """Milliseconds; the service's own figure, which the SDK made a time of."""
-    return milliseconds(when)

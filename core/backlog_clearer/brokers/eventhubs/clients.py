@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import struct
 from typing import Any
@@ -18,7 +19,7 @@ from backlog_clearer.errors import UsageError
 
 CLIENT_FAILURES = (
     *(AzureError, EventHubError, OSError, ValueError, TimeoutError),
-    *(LookupError, TypeError, AttributeError, RecursionError, struct.error),
+    *(LookupError, TypeError, AttributeError, OverflowError, RecursionError, struct.error),
 )
 """The exceptions of the SDK's client; the second line: for values of other types than it expects."""
 
@@ -41,8 +42,13 @@ def consumer_client(options: EventHubsOptions, idle_s: int | None = None) -> Eve
     """The SDK's client: not connected yet, without retries; belongs to one thread.
 
     `idle_s`: the service is to send a heartbeat at least so often (AMQP 1.0, part 2.4.5). Raises
-    `UsageError` for a connection string that cannot be read.
+    `UsageError` for a connection string that cannot be read, and where websocket-client is missing.
     """
+    if options.transport is EventTransport.WEBSOCKET and importlib.util.find_spec("websocket") is None:
+        raise UsageError(
+            "--transport websocket needs the Python package websocket-client, which is not installed;"
+            " install it with: pip install 'websocket-client>=1.9,<2'"
+        )
     common: dict[str, Any] = {
         "retry_total": 0,
         "retry_backoff_factor": 0,

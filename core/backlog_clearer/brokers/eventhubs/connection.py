@@ -14,7 +14,6 @@ from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S, Counting, Coun
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventTransport
 from backlog_clearer.brokers.eventhubs.sdk import AMQPException, Connection
-from backlog_clearer.errors import UsageError
 
 FRAME_SIZE = 65536
 """Bytes; the size that the service uses."""
@@ -44,13 +43,8 @@ def _transport(options: EventHubsOptions, sasl: Any) -> Counting:
             custom_port=custom.port,
             **common,
         )
-    try:
-        from backlog_clearer.brokers.eventhubs.websockets import CountingWebSocket  # noqa: PLC0415 only here
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "--transport websocket needs the Python package websocket-client, which is not installed;"
-            " install it with: pip install 'websocket-client>=1.9,<2'"
-        ) from error
+    from backlog_clearer.brokers.eventhubs.websockets import CountingWebSocket  # noqa: PLC0415 only here
+
     proxy = proxy_of(options)
     if proxy is not None:
         common["http_proxy"] = proxy

@@ -14,6 +14,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
     event_number,
     position_from,
     start_after,
+    start_at,
 )
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.brokers.shared.times import from_milliseconds, milliseconds
@@ -68,7 +69,7 @@ def _last_cleared(
     moment = milliseconds(bound.until)
     if properties.last_ms is not None and properties.last_ms < moment:
         return None  # the service would wait for an event
-    event = first_event(options, partition, Start(bound.until, inclusive=True))
+    event = first_event(options, partition, start_at(bound.until))
     at = enqueued_ms(event)
     if at is None or at < moment:
         raise TransientError(f"{partition}: an event of another time came than was asked for.")

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from backlog_clearer.brokers.eventhubs.wire import ENQUEUED_TIME, LAST_ENQUEUED, OFFSET, SEQUENCE_NUMBER
-from backlog_clearer.brokers.shared.times import milliseconds
+from backlog_clearer.brokers.shared.times import from_milliseconds, milliseconds
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Position
 
@@ -208,6 +208,14 @@ def start_after(position: Position | None, *, by_number: bool = False) -> Start:
     if found["offset"] is not None and not (by_number and found["sequence_number"] is not None):
         return Start(str(found["offset"]))
     return Start(int(found["sequence_number"] or 0))
+
+
+def start_at(when: datetime) -> Start:
+    """The start with the first event that was not enqueued before a time.
+
+    In whole milliseconds, as the service has times: the SDK rounds others down.
+    """
+    return Start(from_milliseconds(milliseconds(when)) or when, inclusive=True)
 
 
 def event_number(annotations: Mapping[bytes, int | bytes]) -> int:
