@@ -1,7 +1,7 @@
 """The SDK's public client as the reader of last resort.
 
-Every run of the tests has the contract's lanes, its isolation of partitions, and a fault of each kind. The
-rest of the contract takes a few minutes, and depends less on the reader. It is run when the reader changes:
+Every run of the tests has some cases of the contract suite. The whole suite takes about ten minutes, since the
+SDK opens a connection for each request; it is run when the reader changes:
 `python -m pytest tests/brokers/test_eventhubs_client.py -o python_classes=WholeContract`.
 """
 
@@ -19,14 +19,15 @@ from azure.eventhub._utils import event_position_selector
 from azure.eventhub.amqp import AmqpAnnotatedMessage
 
 from backlog_clearer.brokers.eventhubs import client_admin
+from backlog_clearer.brokers.eventhubs.access import open_admin, position_of
 from backlog_clearer.brokers.eventhubs.client_links import body_size
 from backlog_clearer.brokers.eventhubs.clients import consumer_client
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
-from backlog_clearer.brokers.eventhubs.positions import Start, start_at
+from backlog_clearer.brokers.eventhubs.positions import Start, sequence_number, start_at
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import UsageError
-from backlog_clearer.model import Claim
+from backlog_clearer.model import Claim, Partition
 from backlog_clearer.source import Lane
 from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.contract_faults import FaultContract
@@ -36,7 +37,7 @@ from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import STOLEN, EventHubsServer
 from backlog_clearer.testing.suite import Suite
 from tests.brokers.test_eventhubs import TIMEOUT_S, EventHubsBench, server, storage  # noqa: F401 fixtures
-from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
+from tests.brokers.test_eventhubs_faults import run_options, survey_of
 from tests.brokers.websocket_gateway import Gateway, Proxy
 
 pytestmark = pytest.mark.timeout(60)
@@ -51,14 +52,29 @@ class ClientBench(EventHubsBench):
         return super().options_of(**{"reader": "client", **changes})
 
 
-class NarrowBench(ClientBench):
-    """An Event Hub of one partition."""
+class TestContract(Suite):
+    """Some cases of the contract: a lane, a partition that is broken, and faults of the connection."""
 
-    partitions = 1
+    @pytest.fixture
+    def bench(self, server: EventHubsServer, storage: Azurite) -> Iterator[Bench]:
+        """One Event Hub and its container."""
+        yield ClientBench(server, storage)
+
+    left = LaneContract.left
+    test_settle_acknowledges_what_read_returned_and_no_more = (
+        LaneContract.test_settle_acknowledges_what_read_returned_and_no_more
+    )
+    test_a_survey_reports_a_broken_partition_and_all_others = (
+        IsolationContract.test_a_survey_reports_a_broken_partition_and_all_others
+    )
+    test_an_unreachable_broker_is_named_at_once = (
+        FaultContract.test_an_unreachable_broker_is_named_at_once
+    )
+    test_refused_credentials_are_final = FaultContract.test_refused_credentials_are_final
 
 
-class ByClient(Suite):
-    """The bench of the contract's cases."""
+class WholeContract(Contract):
+    """The contract of every adapter; its name keeps it from being collected unless it is asked for."""
 
     @pytest.fixture
     def bench(
@@ -71,58 +87,32 @@ class ByClient(Suite):
         yield bench
 
 
-class TestLanes(ByClient, LaneContract):
-    """Positions, counts and figures."""
-
-
-class TestIsolation(ByClient, IsolationContract):
-    """One partition's trouble is its own."""
-
-
-class TestFaults(ByClient):
-    """A fault of each kind."""
-
-    test_a_run_survives_a_cut = FaultContract.test_a_run_survives_a_cut
-    test_an_unreachable_broker_is_named_at_once = (
-        FaultContract.test_an_unreachable_broker_is_named_at_once
-    )
-    test_refused_credentials_are_final = FaultContract.test_refused_credentials_are_final
-
-
-class WholeContract(ByClient, Contract):
-    """The contract of every adapter; its name keeps it from being collected unless it is asked for."""
-
-
 @pytest.fixture
 def by_client(server: EventHubsServer, storage: Azurite) -> ClientBench:
     """One Event Hub that is read by the public client."""
     return ClientBench(server, storage)
 
 
-def test_a_backlog_is_cleared_through_a_proxy_over_websockets(
-    server: EventHubsServer,
-    storage: Azurite,
-    tmp_path: Path,
-) -> None:
-    """Every event is counted once, and every connection, also of the survey, is asked of the proxy."""
+def test_requests_and_events_pass_a_proxy_over_websockets(by_client: ClientBench) -> None:
+    """Figures and an event arrive over WebSockets, and every connection is asked of the proxy."""
     pytest.importorskip("websocket", reason="websocket-client is not installed")
-    bench = NarrowBench(server, storage)
-    gateway, proxy = Gateway(server.port), Proxy("me", "pass:word@")
-    fill(bench, 5)
-    before = len(server.connections)
-    options: dict[str, Any] = {
-        "transport": "websocket",
-        "custom_endpoint_address": f"sb://127.0.0.1:{gateway.port}",
-        "http_proxy": f"http://me:pass%3Aword%40@127.0.0.1:{proxy.port}",
-    }
+    gateway, proxy = Gateway(by_client.server.port), Proxy("me", "pass:word@")
+    by_client.produce(1, 5)
+    options = by_client.options_of(
+        transport="websocket",
+        custom_endpoint_address=f"sb://127.0.0.1:{gateway.port}",
+        http_proxy=f"http://me:pass%3Aword%40@127.0.0.1:{proxy.port}",
+    )
     try:
-        result = clear(bench, run_options(tmp_path, workers=1), **options)
+        with closing(open_admin(options)) as admin:
+            last = admin.properties(1).last
+        position = position_of(options, Partition(by_client.hub, 1), 3)
     finally:
         gateway.stop()
         proxy.stop()
-    assert (result.cleared, result.totals.messages, before) == (True, 5, 0)
-    assert bench.left() == {0: 0}
+    assert (last, sequence_number(position)) == (4, 3)
     assert set(proxy.connected) == {f"127.0.0.1:{gateway.port}"}
+    assert len(proxy.connected) == gateway.opened
 
 
 def read_to_error(lane: Lane) -> None:
