@@ -52,13 +52,19 @@ class ClientBench(EventHubsBench):
         return super().options_of(**{"reader": "client", **changes})
 
 
+class PairBench(ClientBench):
+    """An Event Hub of two partitions."""
+
+    partitions = 2
+
+
 class TestContract(Suite):
     """Some cases of the contract: a lane, a partition that is broken, and faults of the connection."""
 
     @pytest.fixture
     def bench(self, server: EventHubsServer, storage: Azurite) -> Iterator[Bench]:
         """One Event Hub and its container."""
-        yield ClientBench(server, storage)
+        yield PairBench(server, storage)
 
     left = LaneContract.left
     test_settle_acknowledges_what_read_returned_and_no_more = (
