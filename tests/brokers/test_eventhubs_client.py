@@ -19,7 +19,7 @@ from azure.eventhub._utils import event_position_selector
 from azure.eventhub.amqp import AmqpAnnotatedMessage
 
 from backlog_clearer.brokers.eventhubs import client_admin
-from backlog_clearer.brokers.eventhubs.access import open_admin, position_of
+from backlog_clearer.brokers.eventhubs.access import open_hub_admin, position_of
 from backlog_clearer.brokers.eventhubs.client_links import body_size
 from backlog_clearer.brokers.eventhubs.clients import consumer_client
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
@@ -110,7 +110,7 @@ def test_requests_and_events_pass_a_proxy_over_websockets(by_client: ClientBench
         http_proxy=f"http://me:pass%3Aword%40@127.0.0.1:{proxy.port}",
     )
     try:
-        with closing(open_admin(options)) as admin:
+        with closing(open_hub_admin(options)) as admin:
             last = admin.properties(1).last
         position = position_of(options, Partition(by_client.hub, 1), 3)
     finally:

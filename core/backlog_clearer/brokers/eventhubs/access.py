@@ -109,7 +109,7 @@ def _by_client(options: EventHubsOptions) -> bool:
     return fault is not None
 
 
-def open_admin(options: EventHubsOptions) -> HubAdmin:
+def open_hub_admin(options: EventHubsOptions) -> HubAdmin:
     """Requests to the management node."""
     if _by_client(options):
         from backlog_clearer.brokers.eventhubs.client_admin import ClientAdmin  # noqa: PLC0415 one of two

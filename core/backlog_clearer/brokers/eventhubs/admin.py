@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
-from backlog_clearer.brokers.eventhubs.access import HubAdmin, open_admin
+from backlog_clearer.brokers.eventhubs.access import HubAdmin, open_hub_admin
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (
     HubProperties,
@@ -23,7 +23,7 @@ _REQUESTS = 32  # asked one after the other over one connection; more get a conn
 
 def read_hub(options: EventHubsOptions) -> HubProperties:
     """The Event Hub; raises `UsageError` if it does not exist."""
-    with contextlib.closing(open_admin(options)) as management:
+    with contextlib.closing(open_hub_admin(options)) as management:
         return management.hub()
 
 
@@ -65,7 +65,7 @@ class HubWatch:
         if time.monotonic() - self._asked_at > _IDLE_S:
             self.close()
         try:
-            self._management = self._management or open_admin(self._options)
+            self._management = self._management or open_hub_admin(self._options)
             found = self._management.hub()
         except ClearerError:
             self.close()
@@ -90,7 +90,7 @@ def read_partitions(
 
     def ask(chunk: Sequence[int]) -> dict[int, PartitionProperties | ClearerError]:
         found: dict[int, PartitionProperties | ClearerError] = {}
-        with contextlib.closing(open_admin(options)) as management:
+        with contextlib.closing(open_hub_admin(options)) as management:
             for number in chunk:
                 try:
                     found[number] = management.properties(number)
