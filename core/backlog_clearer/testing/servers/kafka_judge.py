@@ -9,7 +9,6 @@ import struct
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
@@ -121,18 +120,15 @@ class Judge:
         return set(self.admin.list_topics(topic, timeout=30).topics[topic].partitions[0].isrs)
 
     def wait_for_coordinators(self) -> None:
-        """Wait until every group can be described; a cluster that has just started loads its offsets."""
-        names = [f"warm-up-{index}" for index in range(16)]
+        """Wait until every group's offsets can be asked for; a cluster that has just started loads them.
 
-        def ready() -> bool:
-            futures = self.admin.describe_consumer_groups(names, request_timeout=10).values()
-            if wait(futures, 15).not_done:
-                return False
-            failures = [future.exception() for future in futures]
-            errors = [failure.args[0] for failure in failures if isinstance(failure, KafkaException)]
-            return all(error.code() == KafkaError.GROUP_ID_NOT_FOUND for error in errors)
-
-        wait_until(ready, "every group coordinator", 120)
+        By consumers: requests for groups by librdkafka's admin client abort the process where the
+        coordinator moves meanwhile (librdkafka#5397).
+        """
+        for index in range(16):
+            settings = {**self.settings, "group.id": f"warm-up-{index}"}
+            with closing(Consumer(settings)) as consumer:
+                wait_until(lambda: _answered(consumer), "every group coordinator")
 
     def groups_by_coordinator(self, count: int = 16) -> dict[int, list[str]]:
         """Fresh groups' names by the node that coordinates them."""
@@ -374,3 +370,12 @@ class KafkaBench(Bench):
 
     def advance(self, number: int, to: int) -> None:
         self.judge.commit(self.topic, self.group, {number: to})
+
+
+def _answered(consumer: Consumer) -> bool:
+    """Whether the coordinator of a consumer's group answers."""
+    try:
+        consumer.committed([TopicPartition("warm-up", 0)], timeout=10)
+    except KafkaException:
+        return False
+    return True
