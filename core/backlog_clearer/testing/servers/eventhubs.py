@@ -9,7 +9,7 @@ numbered, not stored: event n of a partition has sequence number n and the offse
 from __future__ import annotations
 
 import contextlib
-import select
+import selectors
 import socket
 import ssl
 import struct
@@ -216,19 +216,20 @@ class _Connection:
 
     def _serve(self) -> None:
         buffer, heard = b"", 0
-        while self.alive:
-            busy = self._push()
-            self._beat()
-            pending = self.server.tls and self.sock.pending()  # type: ignore[attr-defined]
-            if pending or select.select([self.sock], [], [], 0 if busy else 0.01)[0]:
-                data = self.sock.recv(1 << 16)
-                if not data:
-                    return
-                limit = self.server.faults.silent_after
-                if limit is not None and heard >= limit:
-                    continue
-                heard += 1
-                buffer = self._take(buffer + data)
+        with selectors.DefaultSelector() as selector:  # select has a limit on descriptors
+            selector.register(self.sock, selectors.EVENT_READ)
+            while self.alive:
+                busy = self._push()
+                self._beat()
+                pending = self.server.tls and self.sock.pending()  # type: ignore[attr-defined]
+                if pending or selector.select(0 if busy else 0.01):
+                    data = self.sock.recv(1 << 16)
+                    if not data:
+                        return
+                    if heard >= self.server.faults.silent_after:
+                        continue
+                    heard += 1
+                    buffer = self._take(buffer + data)
 
     def _beat(self) -> None:
         """Send an empty frame where one is due."""

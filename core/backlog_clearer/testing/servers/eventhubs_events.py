@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import time
@@ -77,7 +78,7 @@ class Faults:
     drop_after: deque[int] = field(default_factory=deque)  # the connection breaks after n events
     disabled: set[tuple[str, int]] = field(default_factory=set)  # partitions of hubs: nothing works
     refused_offsets: set[int] = field(default_factory=set)  # partitions, as with geo-replication
-    silent_after: int | None = None  # after so many reads a connection is not answered
+    silent_after: float = math.inf  # after so many reads a connection is not answered
     missing_hub_at_cbs: bool = False  # a missing hub is reported when the token is put, not later
 
 
