@@ -31,7 +31,7 @@ from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.job import now
 from backlog_clearer.run.receipt import Receipt, is_declined, load_run, part_name, run_folder
-from backlog_clearer.run.report import Action, FreeText, StoredPosition, Verdict
+from backlog_clearer.run.report import Action, FreeText, StoredPosition, Verdict, rounded
 from backlog_clearer.run.verdict import EXIT_DONE, EXIT_NOT_DONE, EXIT_UNPROVEN
 
 RUN_SCHEMA: Literal["backlog-clearer/run/2"] = "backlog-clearer/run/2"
@@ -247,16 +247,12 @@ def combined(
         expected=expected,
         gone_so_far=so_far,
         started_at=started_at,
-        per_second=_rounded(per_second),
-        eta_seconds=_rounded(
+        per_second=rounded(per_second),
+        eta_seconds=rounded(
             None if per_second is None or expected is None else max(0, expected - so_far) / per_second
         ),
         ended=ended,
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 def _with_figures(
@@ -276,8 +272,8 @@ def _with_figures(
         "backlog": figures.backlog,
         "gone": figures.gone,
         "messages": figures.messages,
-        "per_second": _rounded(figures.rate),
-        "eta_seconds": _rounded(eta_s),
+        "per_second": rounded(figures.rate),
+        "eta_seconds": rounded(eta_s),
         "final": final,
     }
     return found.model_copy(update=more)

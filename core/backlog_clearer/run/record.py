@@ -23,6 +23,7 @@ from backlog_clearer.run.report import (
     Verdict,
     all_verified,
     as_json,
+    rounded,
     row,
     total,
 )
@@ -210,7 +211,7 @@ class Record:
             live=self.survey.live,
             receipt=self.path,
             notes=(*self.notes, *notes),
-            eta_seconds=None if self.eta_s is None else round(self.eta_s, 3),
+            eta_seconds=rounded(self.eta_s),
             error=done.error,
         )
 

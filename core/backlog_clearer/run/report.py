@@ -207,6 +207,11 @@ def failure_json(error: Exception, run_id: str | None = None) -> str:
     return json.dumps(found if run_id is None else {**found, "run_id": run_id})
 
 
+def rounded(value: float | None) -> float | None:
+    """Seconds or a rate as results have it, to a thousandth; None: unknown."""
+    return None if value is None else round(value, 3)
+
+
 def as_json(position: Position | None) -> Any:
     """A position as JSON has it."""
     return dict(position) if isinstance(position, Mapping) else position

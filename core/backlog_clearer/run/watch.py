@@ -14,7 +14,7 @@ from backlog_clearer.errors import ClearerError
 from backlog_clearer.model import Partition
 from backlog_clearer.run.job import Job, now, opened, reading_nothing
 from backlog_clearer.run.rates import RECENT_S, History, Rates, eta_s, not_measured, summed
-from backlog_clearer.run.report import FreeText, RunResult, StoredPosition
+from backlog_clearer.run.report import FreeText, RunResult, StoredPosition, rounded
 from backlog_clearer.run.status import as_status, surveyed
 from backlog_clearer.source import Countable, Source
 
@@ -125,11 +125,11 @@ def watched_backlog(look: Look, name: str | None = None) -> WatchedBacklog:
         subscription=found.subscription,
         unit=found.unit,
         backlog=found.totals.backlog,
-        seconds=_rounded(total.seconds),
-        arrival_per_second=_rounded(total.arrival),
-        drain_per_second=_rounded(total.drain),
-        change_per_second=_rounded(total.change),
-        eta_seconds=_rounded(eta_s(found.totals.backlog, total.change)),
+        seconds=rounded(total.seconds),
+        arrival_per_second=rounded(total.arrival),
+        drain_per_second=rounded(total.drain),
+        change_per_second=rounded(total.change),
+        eta_seconds=rounded(eta_s(found.totals.backlog, total.change)),
         oldest=found.totals.oldest,
         live=found.live,
         partitions=tuple(
@@ -139,8 +139,8 @@ def watched_backlog(look: Look, name: str | None = None) -> WatchedBacklog:
                 position=row.before,
                 end=row.target,
                 backlog=row.backlog,
-                arrival_per_second=_rounded(look.rates[row.id].arrival),
-                drain_per_second=_rounded(look.rates[row.id].drain),
+                arrival_per_second=rounded(look.rates[row.id].arrival),
+                drain_per_second=rounded(look.rates[row.id].drain),
                 oldest=row.oldest,
                 error=row.error,
             )
@@ -155,7 +155,3 @@ def failed_look(
 ) -> WatchedBacklog:
     """A look that failed, as one object, with its name where several are watched: pure."""
     return WatchedBacklog(at=at, system=system, name=name, error=str(error))
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
