@@ -76,7 +76,7 @@ def dispatch(req: func.HttpRequest) -> func.HttpResponse:
             made = _dispatched_in_time(asked)
     except ClearerError as error:
         _LOG.error("%s: %s", NOT_CLEARED, error)
-        return _answer(status_of(error), failure_json(error, asked.run_id if asked else None))
+        return _answer(status_of(error), failure_json(error, run_id=asked.run_id if asked else None))
     return _answer(202, made.model_dump_json(by_alias=True))
 
 

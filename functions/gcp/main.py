@@ -90,7 +90,7 @@ def _asked(request: flask.Request) -> Request:
 
 def _refused(error: ClearerError, run_id: str | None = None) -> Answer:
     _LOG.error("%s: %s", NOT_CLEARED, error)
-    return failure_json(error, run_id), status_of(error), _JSON
+    return failure_json(error, run_id=run_id), status_of(error), _JSON
 
 
 def _run(path: str) -> Answer:

@@ -7,7 +7,6 @@ result and its receipt.
 from __future__ import annotations
 
 import http.client
-import json
 import logging
 import ssl
 import urllib.error
@@ -45,10 +44,9 @@ def announce_failure(job: Job, error: ClearerError) -> None:
     """Post what a job prints instead of a result, with the run that it is about; does not raise."""
     if job.run.notify is None or job.run.dry_run:
         return
-    about = {"system": job.system, "run_id": job.run_id}
-    if job.run.slice is not None:
-        about["slice"] = str(job.run.slice)
-    _posted(job.run.notify, job, json.dumps({**json.loads(failure_json(error)), **about}))
+    part = None if job.run.slice is None else str(job.run.slice)
+    text = failure_json(error, system=job.system, run_id=job.run_id, slice=part)
+    _posted(job.run.notify, job, text)
 
 
 def _posted(url: str, job: Job, text: str) -> str | None:

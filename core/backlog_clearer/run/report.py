@@ -196,15 +196,16 @@ class RunResult(_Frozen):
         return self.model_dump_json(by_alias=True, indent=indent)
 
 
-def failure_json(error: Exception, run_id: str | None = None) -> str:
-    """One JSON object instead of a result, where a run could not start; with its id, if it has one."""
+def failure_json(error: Exception, **about: str | None) -> str:
+    """One JSON object instead of a result, where a run could not start; with what is known `about` it."""
     found = {
         "schema": RESULT_SCHEMA,
         "verdict": Verdict.NOT_CLEARED,
         "error": redacted(str(error)),
         "kind": type(error).__name__,
     }
-    return json.dumps(found if run_id is None else {**found, "run_id": run_id})
+    known = {key: value for key, value in about.items() if value is not None}
+    return json.dumps({**found, **known})
 
 
 def rounded(value: float | None) -> float | None:
