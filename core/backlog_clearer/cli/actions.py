@@ -10,10 +10,8 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
 from backlog_clearer.cli.session import Session, session
-from backlog_clearer.cli.several import clear_all, look_at_all
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import reached
-from backlog_clearer.cli.watch import watch_run, watch_several, watch_status
 from backlog_clearer.errors import ClearerError, UsageError
 from backlog_clearer.fanout.configuration import Request, load_config
 from backlog_clearer.fanout.run_status import run_status
@@ -121,6 +119,8 @@ def _clear_named(
     job = selected.members[0].job
     if selected.single and job is not None:
         _clear(opened, job)
+    from backlog_clearer.cli.several import clear_all
+
     clear_all(opened, selected)
 
 
@@ -130,7 +130,11 @@ def _look_named(opened: Session, naming: Naming, every_s: float | None) -> NoRet
     if selected.single and job is not None:
         _look(opened, job, every_s)
     if every_s is not None:
+        from backlog_clearer.cli.watch import watch_several
+
         watch_several(opened, selected, every_s)
+    from backlog_clearer.cli.several import look_at_all
+
     look_at_all(opened, selected)
 
 
@@ -166,6 +170,8 @@ def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
 
 def _look(opened: Session, job: Job, every_s: float | None) -> NoReturn:
     if every_s is not None:
+        from backlog_clearer.cli.watch import watch_status
+
         watch_status(opened, job, every_s)
     with opened.connecting(job):
         result = status_metered(job)
@@ -251,6 +257,8 @@ def show_run_status(
     with session(talk) as opened:
         check_place(receipt_dir, "--receipt-dir", schemes)
         if every_s is not None:
+            from backlog_clearer.cli.watch import watch_run
+
             watch_run(opened, receipt_dir, run_id, every_s)
         opened.end(run_status(receipt_dir, run_id))
 
