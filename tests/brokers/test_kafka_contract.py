@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.testing import Bench, Contract
-from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench, shorten_time_outs
+from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, KafkaBench, shorten_time_outs
 from tests.brokers.kafka_embedded import embedded
+from tests.real.kafka_case import Case
 
 __all__ = ["embedded"]
 
@@ -36,3 +39,24 @@ class TestHeaders(Contract):
     def bench(self, embedded: Judge) -> Iterator[Bench]:
         """A separate topic and group."""
         yield KafkaBench(embedded, Reader.HEADERS)
+
+
+def clients() -> int:
+    """How many clients of librdkafka this process has; each has one thread of this name."""
+    names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+    return sum(name == "rdk:main\n" for name in names)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=str)
+def test_a_run_leaves_no_client(embedded: Judge, tmp_path: Path, reader: Reader) -> None:
+    """Clients end with their run, and not when Python looks for circles: their threads use the processor."""
+    case = Case(embedded, tmp_path, reader)
+    embedded.produce(case.create(), 0, 50)
+    gc.collect()
+    before = clients()
+    gc.disable()
+    try:
+        assert case.clear().cleared
+        assert (case.committed(), clients()) == ({0: 50}, before)
+    finally:
+        gc.enable()
