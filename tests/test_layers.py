@@ -9,13 +9,15 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import takewhile
 
 import pytest
 
 from backlog_clearer.registry import SYSTEMS
-from tests.imports import graph, imported, modules, parsed, within
+from tests.imports import OURS, graph, imported, modules, parsed, within
 from tests.paths import MODULE_PATH, ROOT
 
 CORE = "backlog_clearer"
@@ -49,6 +51,7 @@ SHARED_NAMES = {
     "open_source": "what the registry calls is called so in every broker package, and in the registry",
     "main": "the entry point of a program",
     "Connection": "a socket and its handshake, in each broker package that has its own protocol",
+    "Buffer": "bytes in a receive buffer, in each broker package that reads its own protocol",
     "Address": "a host and a port, in each broker package that gets them from the broker",
     "opened": "a source that is closed at the end of the block, by a job and by the contract's bench",
     "to_broker_error": "a library's error as one of ours, in each broker package that has a library",
@@ -243,17 +246,68 @@ def test_options_of_a_run_are_called_run() -> None:
     assert named["SystemOptions"] == {"options"}
 
 
+def names_defined(module: str) -> Iterator[str]:
+    """The names that a module's top level gives to public functions, to classes, and to public types."""
+    for node in parsed(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            if isinstance(node, ast.ClassDef) or not node.name.startswith("_"):
+                yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = (target.id for target in targets if isinstance(target, ast.Name))
+            yield from (name for name in names if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name))
+
+
 def test_no_public_name_has_two_meanings() -> None:
-    """Public classes and functions of the package and the functions have different names."""
+    """Classes, public types and public functions of the package and the functions have different names."""
     found = defaultdict(list)
     for module in modules():
         if within(module, CORE, "functions") and not within(module, f"{CORE}.testing.servers"):
-            for node in parsed(module).body:
-                if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
-                    found[node.name].append(module)
+            for name in names_defined(module):
+                found[name].append(module)
     twice = {name: places for name, places in found.items() if len(places) > 1}
     assert not {name: places for name, places in twice.items() if name not in SHARED_NAMES}
     assert not SHARED_NAMES.keys() - twice.keys(), "names that nothing shares any more"
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_a_module_name_of_several_brokers_has_one_documented_meaning() -> None:
+    """A module name that two broker packages have is in the table of CONTRIBUTING.md."""
+    _, _, table = CONTRIBUTING.partition("| name | has |")
+    documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
+    packages = defaultdict(set)
+    for name in modules():
+        if within(name, BROKERS) and name.count(".") > BROKERS.count(".") + 1:
+            package, module = name.split(".")[-2:]
+            packages[module].add(package)
+    several = {module for module, brokers in packages.items() if len(brokers - {"shared"}) > 1}
+    assert several
+    assert not several - documented
+
+
+def planned(text: str) -> set[str]:
+    """The files and folders of a plan: a line each, or several beside each other, two spaces a level."""
+    found, above = set[str](), [""]
+    for line in text.splitlines():
+        names = list(takewhile(re.compile(r"[\w./]+(\.py|/)").fullmatch, line.split()))
+        level = (len(line) - len(line.lstrip())) // 2
+        above[level + 1 :] = [f"{above[level]}{name}" for name in names[:1]]
+        found |= {f"{above[level]}{name}".rstrip("/") for name in names}
+    return found
+
+
+def test_the_plan_of_the_code_is_the_folder_listing() -> None:
+    """CONTRIBUTING.md shows each module and package of the package, and each folder of tests; all exist."""
+    plan = planned(CONTRIBUTING.split("```")[1])
+    assert not [name for name in plan if not (ROOT / name).exists()]
+    core = ROOT / "core" / CORE
+    shown = [*core.iterdir(), *(core / "brokers").iterdir(), *(ROOT / name for name in OURS[1:])]
+    shown += [path for path in (ROOT / "tests").iterdir() if path.is_dir()]
+    ignored = {"__init__.py", "__pycache__", "py.typed"}
+    there = {path.relative_to(ROOT).as_posix() for path in shown if path.name not in ignored}
+    assert not there - plan
 
 
 def test_no_file_is_too_long() -> None:

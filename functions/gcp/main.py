@@ -45,7 +45,7 @@ CONFIG = load_config()  # at the start, so that a deployment with a faulty one d
 DEADLINE_S = deadline_s(os.environ)
 TASKS = Tasks(os.environ)
 
-Answer: TypeAlias = tuple[str, int, dict[str, str]]
+FlaskAnswer: TypeAlias = tuple[str, int, dict[str, str]]
 
 # Severity, and the trace of the request, as Cloud Logging reads them from a line of JSON.
 _HANDLER = StructuredLogHandler(project_id=os.environ[QUEUE].split("/")[1])  # type: ignore[no-untyped-call] # has no types
@@ -64,7 +64,7 @@ def _body(request: flask.Request) -> Request:
 
 
 @functions_framework.http
-def dispatch(request: flask.Request) -> Answer:
+def dispatch(request: flask.Request) -> FlaskAnswer:
     """Enqueue the slices of a backlog, or answer with the status of a run."""
     asked = None
     try:
@@ -88,12 +88,12 @@ def _asked(request: flask.Request) -> Request:
     return asked
 
 
-def _refused(error: ClearerError, run_id: str | None = None) -> Answer:
+def _refused(error: ClearerError, run_id: str | None = None) -> FlaskAnswer:
     _LOG.error("%s: %s", NOT_CLEARED, error)
     return failure_json(error, run_id=run_id), status_of(error), _JSON
 
 
-def _run(path: str) -> Answer:
+def _run(path: str) -> FlaskAnswer:
     match path.strip("/").split("/"):
         case ["runs", run_id]:
             try:
@@ -105,7 +105,7 @@ def _run(path: str) -> Answer:
 
 
 @functions_framework.http
-def drain(request: flask.Request) -> Answer:
+def drain(request: flask.Request) -> FlaskAnswer:
     """Clear one slice."""
     try:
         asked = _body(request)

@@ -20,8 +20,8 @@ from azure.eventhub.amqp import AmqpAnnotatedMessage
 
 from backlog_clearer.brokers.eventhubs import client_admin
 from backlog_clearer.brokers.eventhubs.access import open_hub_admin, position_of
+from backlog_clearer.brokers.eventhubs.client import consumer_client
 from backlog_clearer.brokers.eventhubs.client_links import body_size
-from backlog_clearer.brokers.eventhubs.clients import consumer_client
 from backlog_clearer.brokers.eventhubs.errors import AttachedElsewhereError
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import Start, sequence_number, start_at

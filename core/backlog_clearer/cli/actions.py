@@ -50,7 +50,7 @@ from backlog_clearer.run.selection import (
 from backlog_clearer.text import listed
 
 
-class _Part(Options):
+class _SliceGiven(Options):
     """`--slice INDEX/TOTAL`."""
 
     slice: Slice
@@ -93,7 +93,7 @@ def show_named_status(talk: Talk, values: dict[str, Any]) -> NoReturn:
 def _request(values: Mapping[str, Any]) -> Request:
     given = {key: value for key, value in values.items() if value is not None and key != "dry_run"}
     if "slice" in given and "total" not in given:
-        part = build(_Part, {"slice": given["slice"]}).slice
+        part = build(_SliceGiven, {"slice": given["slice"]}).slice
         given.update(slice=part.index, total=part.total)
     return build(Request, given)
 

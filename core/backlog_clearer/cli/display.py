@@ -180,7 +180,7 @@ def show_run(console: Console, run: RunStatus) -> None:
     print_line(console, f"Cleared so far: {so_far}")
 
 
-class _Lines(logging.Handler):
+class _LogLines(logging.Handler):
     """Prints a record as a line of the console: above the progress bar where there is one."""
 
     def __init__(self, console: Console) -> None:
@@ -194,7 +194,7 @@ class _Lines(logging.Handler):
 
 def set_up_logging(console: Console, level: str) -> None:
     """Send this package's log to stderr, above the progress bar where there is one."""
-    handler = _Lines(console)
+    handler = _LogLines(console)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("backlog_clearer")
     logger.handlers[:] = [handler]

@@ -43,7 +43,7 @@ def show_progress(console: Console, *, lasting: bool = False) -> Iterator[Observ
     `lasting`: the drain does not end where nothing is left.
     """
     if not console.is_terminal:
-        yield _Lines(console, lasting=lasting)
+        yield _PlainLines(console, lasting=lasting)
         return
     text = TextColumn("{task.fields[line]}", markup=False, table_column=Column(no_wrap=True))
     bar = Progress(BarColumn(bar_width=12), text, console=console, transient=True, expand=True)
@@ -98,7 +98,7 @@ class Countdown:
             )
 
 
-class _Lines:
+class _PlainLines:
     """One line every `LINE_EVERY_S`, for logs."""
 
     def __init__(self, console: Console, *, lasting: bool) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import Request
@@ -31,17 +31,13 @@ from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.job import now
 from backlog_clearer.run.receipt import Receipt, is_declined, load_run, part_name, run_folder
-from backlog_clearer.run.report import Action, FreeText, StoredPosition, Verdict, rounded
+from backlog_clearer.run.report import Action, FreeText, Reported, StoredPosition, Verdict, rounded
 from backlog_clearer.run.verdict import EXIT_DONE, EXIT_NOT_DONE, EXIT_UNPROVEN
 
 RUN_SCHEMA: Literal["backlog-clearer/run/2"] = "backlog-clearer/run/2"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Failure(_Frozen):
+class Failure(Reported):
     """An invocation that ended before it had a receipt, or a message that its queue gave up on."""
 
     slice: Slice | None
@@ -66,7 +62,7 @@ _FINAL = {State.CLEARED, State.DECLINED, State.FAILED}
 _PERHAPS_FINAL = {State.UNPROVEN, State.NOT_CLEARED}
 
 
-class SliceStatus(_Frozen):
+class SliceStatus(Reported):
     """One slice of a run."""
 
     slice: str = Field(description='"slice-2-of-8" or "whole"')
@@ -96,7 +92,7 @@ class SliceStatus(_Frozen):
     final: bool = Field(False, description="whether no other invocation of it is expected")
 
 
-class PartitionStatus(_Frozen):
+class PartitionStatus(Reported):
     """One partition over all invocations of a run."""
 
     topic: str
@@ -121,7 +117,7 @@ class PartitionStatus(_Frozen):
         return _difference(self.backlog, self.remaining)
 
 
-class RunStatus(_Frozen):
+class RunStatus(Reported):
     """The status of a run."""
 
     schema_: Literal["backlog-clearer/run/2"] = Field(RUN_SCHEMA, alias="schema")

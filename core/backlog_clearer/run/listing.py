@@ -5,22 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backlog_clearer.model import Found, total_known
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.registry import list_subscriptions
 from backlog_clearer.run.job import now
+from backlog_clearer.run.report import Reported
 from backlog_clearer.run.retry import repeated
 
 LIST_SCHEMA: Literal["backlog-clearer/list/1"] = "backlog-clearer/list/1"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class ListedSubscription(_Frozen):
+class ListedSubscription(Reported):
     """One subscription."""
 
     name: str
@@ -34,7 +31,7 @@ class ListedSubscription(_Frozen):
     error: str | None = None
 
 
-class ListResult(_Frozen):
+class ListResult(Reported):
     """The subscriptions of a system, the largest backlog first, then those whose backlog is unknown."""
 
     schema_: Literal["backlog-clearer/list/1"] = Field(LIST_SCHEMA, alias="schema")

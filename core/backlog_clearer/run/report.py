@@ -53,12 +53,16 @@ class Verdict(StrEnum):
     NOT_RESTORED = "not_restored"
 
 
-class _Frozen(BaseModel):
+class Reported(BaseModel):
+    """A frozen part of what the tool prints as JSON."""
+
     # Copies are validated where they become a part of a result: `model_copy` does not redact.
-    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, revalidate_instances="always"
+    )
 
 
-class PartitionResult(_Frozen):
+class PartitionResult(Reported):
     """One partition, before and after."""
 
     topic: str
@@ -100,7 +104,7 @@ class PartitionResult(_Frozen):
         return Partition(self.topic, self.partition)
 
 
-class Totals(_Frozen):
+class Totals(Reported):
     """The sum over the partitions; null where any part is unknown."""
 
     partitions: int
@@ -118,7 +122,7 @@ class Totals(_Frozen):
     )
 
 
-class RunResult(_Frozen):
+class RunResult(Reported):
     """The outcome of one run, or of one slice of it."""
 
     schema_: Literal["backlog-clearer/result/2"] = Field(RESULT_SCHEMA, alias="schema")
@@ -163,8 +167,6 @@ class RunResult(_Frozen):
         description="dry run: how long it takes at an earlier run's rate, which a note names; null: unknown",
     )
     error: FreeText | None = Field(None, description="of the run as a whole")
-
-    model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backlog_clearer import __version__
 from backlog_clearer.engine.drain import Halt
@@ -27,7 +27,7 @@ from backlog_clearer.run.metrics_file import named_path
 from backlog_clearer.run.notify import announce_failure, announced
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import Receipt
-from backlog_clearer.run.report import Action, FreeText, RunResult, Verdict
+from backlog_clearer.run.report import Action, FreeText, Reported, RunResult, Verdict
 from backlog_clearer.run.selection import Member, Selected
 from backlog_clearer.run.verdict import (
     EXIT_DONE,
@@ -42,13 +42,7 @@ SEVERAL_SCHEMA: Literal["backlog-clearer/several/1"] = "backlog-clearer/several/
 _AT_A_TIME = 8  # surveys
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, revalidate_instances="always"
-    )
-
-
-class SeveralPart(_Frozen):
+class SeveralPart(Reported):
     """One of the subscriptions: its result, or why there is none."""
 
     name: str
@@ -60,7 +54,7 @@ class SeveralPart(_Frozen):
     kind: str | None = Field(None, description="of the error: UsageError, RefusedError, BrokerError")
 
 
-class SeveralTotals(_Frozen):
+class SeveralTotals(Reported):
     """The sum over the subscriptions; null where any part is unknown."""
 
     subscriptions: int
@@ -71,7 +65,7 @@ class SeveralTotals(_Frozen):
     remaining: int | None = Field(description="afterwards, in `unit`")
 
 
-class SeveralResult(_Frozen):
+class SeveralResult(Reported):
     """The outcome of one call for several subscriptions, with a part for each."""
 
     schema_: Literal["backlog-clearer/several/1"] = Field(SEVERAL_SCHEMA, alias="schema")

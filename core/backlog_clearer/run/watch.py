@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backlog_clearer.errors import ClearerError
 from backlog_clearer.model import Partition
 from backlog_clearer.run.job import Job, now, opened, reading_nothing
 from backlog_clearer.run.rates import RECENT_S, History, Rates, eta_s, not_measured, summed
-from backlog_clearer.run.report import FreeText, RunResult, StoredPosition, rounded
+from backlog_clearer.run.report import FreeText, Reported, RunResult, StoredPosition, rounded
 from backlog_clearer.run.status import as_status, surveyed
 from backlog_clearer.source import Countable, Source
 
@@ -69,11 +69,7 @@ class Watched:
         self._stack.close()
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class WatchedPartition(_Frozen):
+class WatchedPartition(Reported):
     """One partition at one look."""
 
     topic: str
@@ -87,7 +83,7 @@ class WatchedPartition(_Frozen):
     error: FreeText | None = None
 
 
-class WatchedBacklog(_Frozen):
+class WatchedBacklog(Reported):
     """One look at a backlog, as `status --watch --output json` prints one in each interval."""
 
     schema_: Literal["backlog-clearer/watch/1"] = Field(WATCH_SCHEMA, alias="schema")

@@ -40,7 +40,7 @@ from backlog_clearer.brokers.eventhubs.blobs import (
     recorded_blobs,
     sort_blobs,
 )
-from backlog_clearer.brokers.eventhubs.clients import credential
+from backlog_clearer.brokers.eventhubs.client import credential
 from backlog_clearer.brokers.eventhubs.errors import storage_error
 from backlog_clearer.brokers.eventhubs.options import CheckpointFormat, EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from backlog_clearer.brokers.eventhubs.clients import CLIENT_FAILURES, consumer_client
+from backlog_clearer.brokers.eventhubs.client import CLIENT_FAILURES, consumer_client
 from backlog_clearer.brokers.eventhubs.errors import service_error, unusable_answer
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import (

@@ -16,7 +16,7 @@ from typing import Any
 
 from azure.eventhub.amqp import AmqpAnnotatedMessage, AmqpMessageBodyType
 
-from backlog_clearer.brokers.eventhubs.clients import CLIENT_FAILURES, consumer_client
+from backlog_clearer.brokers.eventhubs.client import CLIENT_FAILURES, consumer_client
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.positions import PartitionProperties, Start

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from backlog_clearer.brokers.eventhubs.clients import CLIENT_FAILURES, consumer_client, proxy_of
+from backlog_clearer.brokers.eventhubs.client import CLIENT_FAILURES, consumer_client, proxy_of
 from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S, Counting, CountingTransport
 from backlog_clearer.brokers.eventhubs.errors import service_error
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventTransport

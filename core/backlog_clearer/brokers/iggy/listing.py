@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from backlog_clearer.brokers.iggy.client import IggyCluster
+from backlog_clearer.brokers.iggy.cuts import stored_times
 from backlog_clearer.brokers.iggy.list_options import IggyListOptions
 from backlog_clearer.brokers.iggy.logs import Offsets, TopicLogs, described_stream
 from backlog_clearer.brokers.iggy.positions import LogFacts, left_after
-from backlog_clearer.brokers.iggy.times import stored_times
 from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import (

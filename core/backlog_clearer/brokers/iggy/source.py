@@ -16,6 +16,7 @@ from typing import cast
 from apache_iggy import ConsumerGroupMember
 
 from backlog_clearer.brokers.iggy.client import IggyCluster
+from backlog_clearer.brokers.iggy.cuts import bound_notes, cut_partitions, stored_times
 from backlog_clearer.brokers.iggy.errors import is_invalid_offset
 from backlog_clearer.brokers.iggy.lane import IggyLane, LaneTools, PollSizes
 from backlog_clearer.brokers.iggy.logs import TopicLogs
@@ -29,7 +30,6 @@ from backlog_clearer.brokers.iggy.positions import (
     beyond_end,
     left_after,
 )
-from backlog_clearer.brokers.iggy.times import bound_notes, cut_partitions, stored_times
 from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
 from backlog_clearer.brokers.shared.sent import SentPositions

@@ -29,7 +29,7 @@ from backlog_clearer.brokers.kafka.errors import (
     reason,
     translate,
 )
-from backlog_clearer.brokers.kafka.figures import Figures, Stored, checked
+from backlog_clearer.brokers.kafka.figures import OffsetFigures, Stored, checked
 from backlog_clearer.brokers.kafka.leaders import Address
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S, Complaints, open_admin
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -235,18 +235,18 @@ class GroupAdmin:
             }
         return stored
 
-    def log_start(self, partitions: Iterable[Partition]) -> Figures:
+    def log_start(self, partitions: Iterable[Partition]) -> OffsetFigures:
         """The first retained offset of each partition."""
         return self._list_offsets(partitions, "log start", OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the library lacks it
 
-    def log_end(self, partitions: Iterable[Partition]) -> Figures:
+    def log_end(self, partitions: Iterable[Partition]) -> OffsetFigures:
         """The high watermark of each partition.
 
         Read uncommitted: messages of an open transaction are backlog, too.
         """
         return self._list_offsets(partitions, "log end", OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the library lacks it
 
-    def first_from(self, partitions: Iterable[Partition], when_ms: int) -> Figures:
+    def first_from(self, partitions: Iterable[Partition], when_ms: int) -> OffsetFigures:
         """The first offset of a message with this time or a later one; none where no message is so young.
 
         `when_ms`: milliseconds since 1970, as messages have them.
@@ -261,7 +261,7 @@ class GroupAdmin:
         spec: OffsetSpec,
         *,
         absent: int | None = None,
-    ) -> Figures:
+    ) -> OffsetFigures:
         """Offsets by partition; `absent` is the figure of partitions that have none."""
         wanted = [TopicPartition(p.topic, p.number) for p in partitions]
         if not wanted:

@@ -16,7 +16,7 @@ from backlog_clearer.text import listed
 NOTHING_STORED = -1001
 """librdkafka's OFFSET_INVALID: in an answer about committed offsets, that there is none."""
 
-Figures: TypeAlias = tuple[dict[Partition, int], dict[Partition, BrokerError]]
+OffsetFigures: TypeAlias = tuple[dict[Partition, int], dict[Partition, BrokerError]]
 """An offset for each partition that has one, and the error of each that could not be asked."""
 
 
@@ -69,7 +69,7 @@ def offset_of(position: Position | None) -> int | None:
     return None if stored is None else stored.offset
 
 
-def checked(figures: Mapping[Partition, int], name: str) -> Figures:
+def checked(figures: Mapping[Partition, int], name: str) -> OffsetFigures:
     """The figures that are offsets, and a `TransientError` for each other; `name`: "log end"."""
     offsets = {partition: figure for partition, figure in figures.items() if figure >= 0}
     return offsets, {

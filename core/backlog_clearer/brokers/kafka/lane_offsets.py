@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from backlog_clearer.brokers.kafka.figures import Figures, cut_off, meddled, offset_of
+from backlog_clearer.brokers.kafka.figures import OffsetFigures, cut_off, meddled, offset_of
 from backlog_clearer.brokers.kafka.incarnations import Incarnations, Pending, expected
 from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.errors import BrokerError, TransientError
@@ -19,7 +19,9 @@ AGAIN_S = 3.0  # how long the offsets are asked for after a commit without an an
 class StoredOffsets(Protocol):
     """Reads and writes a group's offsets (`positions.GroupOffsets`)."""
 
-    def committed(self, partitions: Iterable[Partition], timeout_s: float | None = None) -> Figures:
+    def committed(
+        self, partitions: Iterable[Partition], timeout_s: float | None = None
+    ) -> OffsetFigures:
         """What the group has committed now; raises if the request failed as a whole."""
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
+from backlog_clearer.brokers.kafka.cuts import batch_times
 from backlog_clearer.brokers.kafka.fetch_wire import Wanted
-from backlog_clearer.brokers.kafka.figures import Figures, contradiction, offsets_left
+from backlog_clearer.brokers.kafka.figures import OffsetFigures, contradiction, offsets_left
 from backlog_clearer.brokers.kafka.librdkafka import REQUEST_TIMEOUT_S
 from backlog_clearer.brokers.kafka.list_options import KafkaListOptions
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.times import batch_times
 from backlog_clearer.errors import ClearerError
 from backlog_clearer.model import Found, Listing, Partition, oldest_known
 from backlog_clearer.options.base import SystemOptions
@@ -36,8 +36,8 @@ class _Group(NamedTuple):
 class _Logs(NamedTuple):
     """Where the logs begin and end in which groups have offsets."""
 
-    starts: Figures
-    ends: Figures
+    starts: OffsetFigures
+    ends: OffsetFigures
 
     def left(self, partition: Partition, committed: int) -> int | ClearerError | None:
         """The backlog of a committed offset, why it is not known, or None."""

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, translate
 from backlog_clearer.brokers.kafka.figures import (
     NOTHING_STORED,
-    Figures,
+    OffsetFigures,
     Stored,
     checked,
     not_an_offset,
@@ -62,7 +62,9 @@ class GroupOffsets:
         """Begin to look for the group's coordinator, in librdkafka's thread."""
         self._client()
 
-    def committed(self, partitions: Iterable[Partition], timeout_s: float | None = None) -> Figures:
+    def committed(
+        self, partitions: Iterable[Partition], timeout_s: float | None = None
+    ) -> OffsetFigures:
         """The offsets that the group has committed; raises like `stored`."""
         found, errors = self.stored(partitions, timeout_s)
         return {partition: item.offset for partition, item in found.items()}, errors

@@ -23,10 +23,11 @@ from backlog_clearer.brokers.kafka.client_lane import (
     ClientLane,
     fetch_settings,
 )
+from backlog_clearer.brokers.kafka.cuts import NOTE, cuts, oldest_times
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, lets_out_only_ours
 from backlog_clearer.brokers.kafka.fetch_size import LARGEST
 from backlog_clearer.brokers.kafka.figures import (
-    Figures,
+    OffsetFigures,
     Stored,
     contradiction,
     not_an_offset,
@@ -42,7 +43,6 @@ from backlog_clearer.brokers.kafka.metadata import SharedMetadata
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
-from backlog_clearer.brokers.kafka.times import NOTE, cuts, oldest_times
 from backlog_clearer.brokers.kafka.undo import restored, undo_fault, undo_notes, with_undo
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import (
@@ -276,7 +276,7 @@ class KafkaSource:
             fresh.append(replace(claim, resume=resume))
         return fresh
 
-    def _committed(self, partitions: Iterable[Partition]) -> Figures:
+    def _committed(self, partitions: Iterable[Partition]) -> OffsetFigures:
         """See `GroupOffsets.committed`; safe from any thread."""
         with self._lock:
             return self._stored.committed(partitions)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
 from backlog_clearer.brokers.kafka.coordinator import cannot_forget, committed_anywhere, forget
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
-from backlog_clearer.brokers.kafka.figures import Figures, Stored, offset_of, stored_of
+from backlog_clearer.brokers.kafka.figures import OffsetFigures, Stored, offset_of, stored_of
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.model import Outcome, Partition, PartitionState, Recorded
@@ -61,7 +61,7 @@ def restored(
     admin: GroupAdmin,
     logs: Incarnations,
     recorded: Sequence[Recorded],
-    committed: Figures,
+    committed: OffsetFigures,
 ) -> Sequence[Outcome]:
     """One outcome for each; `committed` has the offsets stored now.
 

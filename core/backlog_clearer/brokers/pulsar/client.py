@@ -152,7 +152,7 @@ class ClientFeed:
         self._consumer = consumer._consumer  # noqa: SLF001 without a Python object for each message
         self._heads: deque[EntryHead] = deque()
         self._ids: dict[Place, Any] = {}  # identifiers of messages that are not batches
-        self._part: _Part | None = None  # of a batch that may not be complete
+        self._part: _Partial | None = None  # of a batch that may not be complete
         self._last: tuple[int, int] | None = None  # the last entry, complete or not
 
     def next(self) -> EntryHead | None:
@@ -211,7 +211,7 @@ class ClientFeed:
             self._part.last, self._part.at = last, time.monotonic()
             return
         self._complete()
-        self._part = _Part(key, indexes, size, last)
+        self._part = _Partial(key, indexes, size, last)
 
     def _complete(self) -> None:
         """Pass an entry on whole."""
@@ -226,7 +226,7 @@ class ClientFeed:
             self._ids[Place(ledger, entry)] = part.last
         self._heads.append(EntryHead(self.number, ledger, entry, 0, count, part.size))
 
-    def _add_chunks(self, ledger: int, entry: int, part: _Part) -> None:
+    def _add_chunks(self, ledger: int, entry: int, part: _Partial) -> None:
         """The entries of a message's earlier chunks, which the library has received, too."""
         first = parse_identifier(part.last.serialize()).first_chunk
         if first is None or first[0] != ledger:
@@ -245,7 +245,7 @@ class ClientFeed:
         self._ids = {at: found for at, found in self._ids.items() if at > up_to}
 
 
-class _Part:
+class _Partial:
     """Messages of one entry."""
 
     def __init__(self, key: tuple[int, int], indexes: set[int], size: int, last: Any) -> None:

@@ -23,7 +23,7 @@ from backlog_clearer.options.base import SystemOptions
 _PARTITION = re.compile(r"-partition-\d+$")
 
 
-class _Part(NamedTuple):
+class _PartitionFigures(NamedTuple):
     """What one topic, or one partition of it, reports of one subscription."""
 
     kind: str | None
@@ -40,7 +40,7 @@ def list_pulsar(options: SystemOptions) -> Listing:
         topics = _topics(admin, options)
         answers = admin.each(topics, lambda one, topic: one.subscriptions(topic, ages=options.ages))
         place = f"Pulsar at {admin.url}, {options.topic or 'namespace ' + (options.namespace or '')}"
-    parts: dict[tuple[str, str], list[_Part]] = {}
+    parts: dict[tuple[str, str], list[_PartitionFigures]] = {}
     notes = []
     for topic, answer in zip(topics, answers, strict=True):
         if isinstance(answer, ClearerError):
@@ -71,7 +71,7 @@ def _topics(admin: Admin, options: PulsarListOptions) -> list[str]:
     return [options.topic]
 
 
-def _parts(answer: Mapping[str, Any]) -> Iterator[tuple[str, _Part]]:
+def _parts(answer: Mapping[str, Any]) -> Iterator[tuple[str, _PartitionFigures]]:
     for name, stats in answer.items():
         if not isinstance(stats, Mapping):
             continue
@@ -80,10 +80,13 @@ def _parts(answer: Mapping[str, Any]) -> Iterator[tuple[str, _Part]]:
         kind = stats.get("type")
         backlog, oldest = optional_count(stats, "msgBacklog"), optional_count(stats, OLDEST)
         time = from_milliseconds(oldest) if oldest is not None else None
-        yield name, _Part(str(kind) if kind else None, backlog, members, time if backlog else None)
+        yield (
+            name,
+            _PartitionFigures(str(kind) if kind else None, backlog, members, time if backlog else None),
+        )
 
 
-def _found(name: str, topic: str, parts: Iterable[_Part]) -> Found:
+def _found(name: str, topic: str, parts: Iterable[_PartitionFigures]) -> Found:
     """A subscription of one topic, of all of its partitions together."""
     kinds, backlogs, members, times = zip(*parts, strict=True)
     kind = next((each for each in kinds if each and each != "None"), None)

@@ -25,7 +25,7 @@ from backlog_clearer.brokers.kafka.fetch_wire import (
     read_response,
     read_topic,
 )
-from backlog_clearer.brokers.kafka.figures import Figures, offset_of
+from backlog_clearer.brokers.kafka.figures import OffsetFigures, offset_of
 from backlog_clearer.brokers.kafka.leaders import find_leaders, open_connection
 from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -50,7 +50,7 @@ NOTE = (
 def cuts(
     states: Sequence[PartitionState],
     bound: Bound,
-    first_from: Callable[[Sequence[Partition], int], Figures],
+    first_from: Callable[[Sequence[Partition], int], OffsetFigures],
 ) -> list[Cut]:
     """See `source.Bounded.cut`; `first_from` asks for the first offsets at a time in milliseconds, or later."""
     if bound.until is None:
