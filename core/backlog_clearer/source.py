@@ -39,7 +39,7 @@ Rules for both protocols:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -238,6 +238,22 @@ class Accountable(Protocol):
         then (None: nothing is stored), without partitions for which it did not answer. None in the
         result: some may be acknowledged, and it is not known how many. Partitions that are left out
         have none.
+        """
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A source that waits only briefly for answers once the run is to stop; optional for adapters.
+
+    Without it, a stop waits for the requests that are under way, as long as they may take.
+    """
+
+    def interrupt_by(self, stopping: Callable[[], bool]) -> None:
+        """Once `stopping` is true, a stop has to take less than 5 s, whatever the broker does.
+
+        That includes the calls that are under way then, `settle` and `close` of all lanes, and `remaining`.
+        Called before the change; any thread may call `stopping`, as often as it needs to. What does not
+        answer in that time is a `BrokerError`.
         """
 
 

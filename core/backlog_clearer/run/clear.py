@@ -33,7 +33,7 @@ from backlog_clearer.run.shares import is_share, proves
 from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
 from backlog_clearer.run.verdict import judge_clear
 from backlog_clearer.run.verify import cleared_rows, difference
-from backlog_clearer.source import Source
+from backlog_clearer.source import Interruptible, Source
 
 
 def clear(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None) -> RunResult:
@@ -129,6 +129,8 @@ def carry_out(ready: Prepared, receipt: Receipt, callbacks: Callbacks, halt: Hal
     job, run = record.job, record.job.run
     undo = () if ready.skipped or job.only_verify else _prepared(source, record, receipt, claims)
     growth = Growth(source, record, receipt)
+    if isinstance(source, Interruptible):
+        source.interrupt_by(lambda: halt.signalled)
     untouched: frozenset[Partition] = frozenset()
     if job.only_verify:
         drained = Drain(StopReason.EMPTY, 0.0, 0, 0)

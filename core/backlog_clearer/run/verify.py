@@ -31,6 +31,7 @@ _LOG = logging.getLogger("backlog_clearer")
 
 ATTEMPTS = 5
 WAIT_S = 0.5  # brokers that confirm nothing need a moment until their figures follow
+_STOPPED_S = 1.5  # after which a run that is to stop does not ask again
 
 
 def cleared_rows(
@@ -51,7 +52,7 @@ def cleared_rows(
     # Partitions without a claim are asked for too: "nothing to do" is a statement about the broker.
     targets = {claim.partition: claim.target for claim in claims}
     targets.update({item.id: item.target for item in rows if item.id not in targets and not item.error})
-    found = _remaining(source, targets, _expected_empty(targets, drained))
+    found = _remaining(source, targets, _expected_empty(targets, drained), patience)
     late = source.traits.proof_wait_s > 0
 
     def proven(answer: Mapping[Partition, Remaining]) -> bool:
@@ -131,14 +132,19 @@ def _expected_empty(targets: Iterable[Partition], drained: Drain) -> frozenset[P
 
 
 def _remaining(
-    source: Source, targets: Mapping[Partition, Position | None], expected: frozenset[Partition]
+    source: Source,
+    targets: Mapping[Partition, Position | None],
+    expected: frozenset[Partition],
+    patience: Patience,
 ) -> dict[Partition, Remaining]:
     """The broker's figures; asked again where those `expected` to be 0 lag behind an acknowledgement."""
     found: dict[Partition, Remaining] = {}
+    begun = time.monotonic()
     for attempt in range(ATTEMPTS if targets else 0):
         found = _asked(source, targets)
         satisfied = all(key in found and found[key].left == 0 for key in expected)
-        if satisfied or attempt + 1 == ATTEMPTS:
+        late = patience.callbacks.halted() and time.monotonic() - begun >= _STOPPED_S
+        if satisfied or late or attempt + 1 == ATTEMPTS:
             break
         time.sleep(WAIT_S)
     return found

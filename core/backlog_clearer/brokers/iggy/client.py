@@ -11,6 +11,7 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar, cast
@@ -18,11 +19,17 @@ from typing import NamedTuple, TypeVar, cast
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.connection import IggyConnection, Reply, ServerAddress
+from backlog_clearer.brokers.iggy.connection import (
+    TIMEOUT_S,
+    IggyConnection,
+    Reply,
+    ServerAddress,
+)
 from backlog_clearer.brokers.iggy.errors import (
     ConnectionLostError,
     HandshakeError,
     SilentError,
+    StoppedError,
     check_library,
     is_unknown_command,
     library,
@@ -31,10 +38,10 @@ from backlog_clearer.brokers.iggy.errors import (
 )
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.poll_wire import PollWalk
+from backlog_clearer.brokers.iggy.waits import TICK_S, Waits
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
-TIMEOUT_S = 10.0  # of every call of the SDK
 PROBE_S = 2.0
 _AHEAD = 100  # requests sent before the first of them is answered
 _OLD_PING = struct.pack("<II", 4, 1)  # length and command, as servers before 0.9 frame them
@@ -60,6 +67,7 @@ class IggyCluster:
         self.options = options
         self.address = f"{options.host}:{options.port}"
         self.lock = threading.RLock()  # held over calls that belong together
+        self.waits = Waits()
         self._loop = asyncio.new_event_loop()
         self._sdk: IggyClient | None = None
         self._main: IggyConnection | None = None
@@ -74,7 +82,7 @@ class IggyCluster:
         check_library()
         server = _resolved(self.options.host, self.options.port)
         try:
-            main = IggyConnection(self.options, server)
+            main = self.opened(server)
         except TransientError as error:
             raise self._unreachable(error, server) from None
         try:
@@ -86,7 +94,7 @@ class IggyCluster:
             self._leader = ServerAddress(*leader) if leader and self._clustered else server
             if self._leader != server:
                 main.close()
-                main = IggyConnection(self.options, self._leader)
+                main = self.opened(self._leader)
         except wire.ReplyError as error:
             main.close()
             raise BrokerError(f"{self.address}: {error}.") from None
@@ -95,6 +103,10 @@ class IggyCluster:
             raise
         self._main = main
         return main
+
+    def opened(self, address: ServerAddress, timeout_s: float = TIMEOUT_S) -> IggyConnection:
+        """Another connection, for its caller to close; raises like `IggyConnection`."""
+        return IggyConnection(self.options, address, timeout_s, self.waits)
 
     def leader(self) -> ServerAddress:
         """Where the polls go: a cluster's leader, or the server given by the options."""
@@ -132,7 +144,7 @@ class IggyCluster:
             client = self._sdk
             try:
                 return self._run(lambda: begin(client), partition)
-            except (ConnectionLostError, SilentError):
+            except (ConnectionLostError, SilentError, StoppedError):
                 self._sdk = None
                 self._forget()
                 raise
@@ -157,15 +169,21 @@ class IggyCluster:
         return client
 
     def _run(self, begin: Callable[[], Awaitable[_Result]], partition: Partition | None) -> _Result:
+        begun = time.monotonic()
+
         async def bounded() -> _Result:
-            return await asyncio.wait_for(begin(), TIMEOUT_S)
+            answer = asyncio.ensure_future(begin())
+            while not answer.done():
+                left_s = self.waits.left_s(begun, TIMEOUT_S)
+                if left_s <= 0:
+                    answer.cancel()
+                    raise self.waits.silent(self.address, begun, partition)
+                await asyncio.wait({answer}, timeout=min(left_s, TICK_S))
+            self.waits.answered(begun)
+            return answer.result()
 
         try:
             return self._loop.run_until_complete(bounded())
-        except asyncio.TimeoutError:
-            raise SilentError(
-                f"{self.address} did not answer within {TIMEOUT_S:.0f} s.", partition
-            ) from None
         except (RuntimeError, ConnectionError) as error:
             raise to_broker_error(str(error), self.where(partition), partition) from None
 
@@ -195,13 +213,9 @@ class IggyCluster:
 
     def _reply(self, connection: IggyConnection, partition: Partition) -> Reply | BrokerError:
         try:
-            reply = connection.answer(TIMEOUT_S)
+            reply = connection.next_answer(self.where(partition), partition)
         except wire.ReplyError as error:
             raise TransientError(f"{self.where(partition)}: {error}.", partition) from None
-        if reply is None:
-            raise SilentError(
-                f"{self.where(partition)}: no answer within {TIMEOUT_S:.0f} s.", partition
-            )
         if reply.status:
             return status_error(reply.status, self.where(partition), partition)
         return reply
@@ -299,7 +313,7 @@ class IggyCluster:
             return main
         known, session = self._nodes.get(address, (None, b""))
         if known is None:
-            known = IggyConnection(self.options, address)
+            known = self.opened(address)
             self._nodes[address] = known, b""
         if session != route.session:
             self._exchange(known, wire.READ, wire.ATTACH, route.session, partition)

@@ -19,10 +19,13 @@ from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.errors import SilentError, evicted, handshake_ended, tls_problem
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
+from backlog_clearer.brokers.iggy.waits import TICK_S, Waits
 from backlog_clearer.brokers.shared.sockets import DROP, Waitable, connect
 from backlog_clearer.errors import BrokerError, TransientError
+from backlog_clearer.model import Partition
 
 TIMEOUT_S = 10.0  # without a byte of an answer
+_CONNECT_S = 4.0  # to connect, and the same for a handshake
 _REQUEST = struct.Struct("<48xI8xB67x16s24xQB7xQ4xI56x")
 """Size, command, client, number, operation, session, code."""
 _REPLY = struct.Struct("<48xI8xB155xI36x")
@@ -65,17 +68,23 @@ class IggyConnection(Waitable):
     """
 
     def __init__(
-        self, options: IggyOptions, address: ServerAddress, timeout_s: float = TIMEOUT_S
+        self,
+        options: IggyOptions,
+        address: ServerAddress,
+        timeout_s: float = TIMEOUT_S,
+        waits: Waits | None = None,
     ) -> None:
         """Connect and log in. Later, `timeout_s` without a byte of an answer counts as broken.
 
         Raises `BrokerError` for refused credentials, a certificate that does not verify, another protocol;
-        `SilentError` where nothing is answered; `TransientError` otherwise.
+        `SilentError` where nothing is answered, `StoppedError` where `waits` end that because of a stop;
+        `TransientError` otherwise.
         """
         self._name = f"{options.host}:{options.port}"
         if address.port != options.port:
             self._name += f" (its node {address})"
         self._timeout_s = timeout_s
+        self._waits = waits or Waits()
         self._client = uuid.uuid4().bytes
         self._session = 0
         self._number = 1  # of the next write on the metadata, which is the only kind that uses one up
@@ -86,7 +95,8 @@ class IggyConnection(Waitable):
         self._drop = 0 if options.tls else DROP
         name = options.tls_domain or options.host
         try:
-            self._socket = connect(*address, TIMEOUT_S, tls_context(options), name)
+            limit_s = max(_LEAST_S, self._waits.left_s(time.monotonic(), _CONNECT_S))
+            self._socket = connect(*address, limit_s, tls_context(options), name)
         except ssl.SSLError as error:
             raise tls_problem(error, self._name) from None
         except OSError as error:
@@ -144,10 +154,20 @@ class IggyConnection(Waitable):
     ) -> Reply:
         """Send a request and wait for its reply, `TIMEOUT_S` at most; no other may be under way."""
         self.ask(operation, code, payload, walk)
-        reply = self.answer(TIMEOUT_S)
-        if reply is None:
-            raise SilentError(f"{self._name} did not answer within {TIMEOUT_S:.0f} s.")
-        return reply
+        return self.next_answer(self._name)
+
+    def next_answer(self, where: str, partition: Partition | None = None) -> Reply:
+        """The reply to the oldest request, for which it waits `TIMEOUT_S` at most, and less at a stop.
+
+        Raises like `answer`, and where there is none, with `where` in the text.
+        """
+        begun = time.monotonic()
+        while (left_s := self._waits.left_s(begun, TIMEOUT_S)) > 0:
+            reply = self.answer(min(left_s, TICK_S))
+            if reply is not None:
+                self._waits.answered(begun)
+                return reply
+        raise self._waits.silent(where, begun, partition)
 
     def answer(self, max_wait_s: float) -> Reply | None:
         """The reply to the oldest request; None: it has not arrived completely, call again.

@@ -68,6 +68,10 @@ class SilentError(TransientError):
     """The server accepted a request, and did not answer in time or not in this protocol."""
 
 
+class StoppedError(BrokerError):
+    """The server had not answered when the run was to stop: nothing is tried again."""
+
+
 class HandshakeError(TransientError):
     """The server did not negotiate TLS."""
 

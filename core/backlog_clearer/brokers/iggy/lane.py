@@ -13,7 +13,6 @@ from backlog_clearer.brokers.iggy.connection import TIMEOUT_S, IggyConnection, R
 from backlog_clearer.brokers.iggy.errors import is_invalid_offset, status_error
 from backlog_clearer.brokers.iggy.logs import TopicLogs
 from backlog_clearer.brokers.iggy.offsets import LogGuard, OffsetWriter
-from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
 from backlog_clearer.brokers.iggy.positions import (
     NOTHING,
@@ -125,7 +124,7 @@ class IggyLane:
 
     throttled_s = 0.0
 
-    def __init__(self, options: IggyOptions, claims: Sequence[Claim], tools: LaneTools) -> None:
+    def __init__(self, claims: Sequence[Claim], tools: LaneTools) -> None:
         self._tools = tools
         self._claimed = [_Progress(claim) for claim in claims]
         self._polls: deque[_Poll] = deque()
@@ -138,8 +137,7 @@ class IggyLane:
             address = tools.client.leader()
             self._reader = tools.logs.reader
             for _ in range(max(1, min(CONNECTIONS, polls))):
-                made = IggyConnection(options, address, min(TIMEOUT_S, tools.answer_s))
-                self._connections.append(made)
+                self._connections.append(tools.client.opened(address, min(TIMEOUT_S, tools.answer_s)))
         except BrokerError:
             self.close()
             raise

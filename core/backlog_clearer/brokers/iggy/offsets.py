@@ -184,7 +184,7 @@ class OffsetWriter:
 
     def _wait(self) -> bool:
         """Wait for another member to leave, longer each time; False: the time for it is over."""
-        left = self._until - time.monotonic()
+        left = self._client.waits.left_s(self._until - _TURNS_S, _TURNS_S)
         if left <= 0:
             return False
         time.sleep(min(left, random.uniform(0, self._turn_s)))  # noqa: S311 not a secret

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -198,6 +198,8 @@ class IggySource:
             return ()
         members: dict[int, ConsumerGroupMember] = {}
         for look in range(_LOOKS):
+            if look and self._client.waits.stopping:
+                break
             if look:
                 time.sleep(random.uniform(0.1, _LOOK_AGAIN_S))  # noqa: S311 not a secret
             seen = {member.id: member for member in self._logs.members()}
@@ -235,10 +237,11 @@ class IggySource:
             self._sent,
             self._run.answer_seconds,
         )
-        return IggyLane(self._options, claims, tools)
+        return IggyLane(claims, tools)
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """See `source.Source`."""
+        self._client.waits.verify()
         try:
             logs = self._logs.now(list(targets))
             stored = self._logs.stored(list(targets))
@@ -275,6 +278,10 @@ class IggySource:
                 " purged or created again."
             )
         return Remaining(partition, position, left, problem, log.incarnation)
+
+    def interrupt_by(self, stopping: Callable[[], bool]) -> None:
+        """See `source.Interruptible`."""
+        self._client.waits.interrupt_by(stopping)
 
     def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
         """By the offsets sent, and those stored; see `source.Accountable`."""
