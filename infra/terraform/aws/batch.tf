@@ -75,11 +75,15 @@ resource "aws_batch_job_definition" "this" {
       { type = "MEMORY", value = tostring(var.size.memory) },
     ]
 
-    environment = [
-      { name = "AWS_REGION", value = local.region },
-      { name = "BACKLOG_CLEARER_CONFIG", value = local.configuration },
-      { name = "BACKLOG_CLEARER_DEADLINE_S", value = tostring(var.attempt_seconds - local.settle_seconds) },
-    ]
+    environment = concat(
+      [for name, value in var.environment : { name = name, value = value }],
+      [
+        { name = "AWS_DEFAULT_REGION", value = local.region }, # botocore reads only this one
+        { name = "AWS_REGION", value = local.region },
+        { name = "BACKLOG_CLEARER_CONFIG", value = local.configuration },
+        { name = "BACKLOG_CLEARER_DEADLINE_S", value = tostring(var.attempt_seconds - local.settle_seconds) },
+      ],
+    )
     secrets = [for name, arn in var.secrets : { name = name, valueFrom = arn }]
 
     logConfiguration = {
@@ -95,8 +99,8 @@ resource "aws_batch_job_definition" "this" {
   lifecycle {
     precondition {
       # A job definition may have 24 KiB: https://docs.aws.amazon.com/batch/latest/userguide/service_limits.html
-      condition     = length(local.configuration) <= 16384
-      error_message = "The configuration of all backlogs has ${length(local.configuration)} characters, and a job definition has room for 16384: use the module twice, with some of the backlogs each."
+      condition     = length(local.configuration) + length(join("", flatten([for name, value in var.environment : [name, value]]))) <= 16384
+      error_message = "The configuration of all backlogs has ${length(local.configuration)} characters, and a job definition has room for 16384, including environment: use the module twice, with some of the backlogs each."
     }
   }
 }

@@ -86,6 +86,18 @@ variable "secrets" {
   }
 }
 
+variable "environment" {
+  description = "Plain environment variables of the containers, as metrics need them: { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://otel.internal:4318\" }. Secrets belong in `secrets`."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.environment) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !can(regex("^(AWS_BATCH_|AWS_(DEFAULT_)?REGION$|BACKLOG_CLEARER_)", name)) && !contains(keys(var.secrets), name)])
+    error_message = "environment is keyed by names of variables that do not begin with BACKLOG_CLEARER_ or AWS_BATCH_, are not the region and not among secrets: { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://otel.internal:4318\" }."
+  }
+}
+
 variable "schedules" {
   description = "When each backlog is cleared, by the backlog's name. Paused unless `enabled`. `slices` is the size of the array job; 1 is a plain job."
   type = map(object({

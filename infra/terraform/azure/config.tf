@@ -21,7 +21,7 @@ locals {
 
   # Settings that the functions and the job share, each with the client id of its identity.
   environment = {
-    for name, identity in azurerm_user_assigned_identity.this : name => {
+    for name, identity in azurerm_user_assigned_identity.this : name => merge(var.environment, {
       BACKLOG_CLEARER_CONFIG                   = local.config
       BACKLOG_CLEARER_QUEUE                    = azurerm_storage_queue.slices.name
       BACKLOG_CLEARER_STORAGE__queueServiceUri = trimsuffix(azurerm_storage_account.data.primary_queue_endpoint, "/")
@@ -30,6 +30,6 @@ locals {
       AZURE_CLIENT_ID                          = identity.client_id
       AZURE_STORAGE_ACCOUNT_NAME               = azurerm_storage_account.data.name
       AZURE_STORAGE_ANON                       = "false"
-    }
+    })
   }
 }

@@ -79,8 +79,8 @@ resource "azurerm_function_app_flex_consumption" "this" {
   lifecycle {
     precondition {
       # An app setting is a variable of the process's environment, which gets 32 KiB in all on this plan's workers.
-      condition     = length(local.config) <= 30000
-      error_message = "The configuration of all backlogs has ${length(local.config)} characters, and 30000 fit: use the module twice, with some of the backlogs each."
+      condition     = length(local.config) + length(join("", flatten([for name, value in var.environment : [name, value]]))) <= 30000
+      error_message = "The configuration of all backlogs has ${length(local.config)} characters, and 30000 fit, including environment: use the module twice, with some of the backlogs each."
     }
   }
 

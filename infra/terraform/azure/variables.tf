@@ -115,6 +115,18 @@ variable "secrets" {
   }
 }
 
+variable "environment" {
+  description = "Plain environment variables of the functions and the job, as metrics need them: { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://otel.internal:4318\" }. Secrets belong in `secrets`."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.environment) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !can(regex("(?i)^(BACKLOG_CLEARER_|AZURE|APPLICATIONINSIGHTS_|FUNCTIONS_|WEBSITE_)", name)) && !contains(keys(var.secrets), name)])
+    error_message = "environment is keyed by names of variables that are not among secrets and do not begin with BACKLOG_CLEARER_, AZURE, APPLICATIONINSIGHTS_, FUNCTIONS_ or WEBSITE_, as in { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://otel.internal:4318\" }."
+  }
+}
+
 variable "timeout_seconds" {
   description = "Timeout of one slice in seconds: the functions' timeout. Draining ends 120 s earlier, to acknowledge and verify. A slice that reaches this deadline is enqueued again."
   type        = number

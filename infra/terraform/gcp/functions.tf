@@ -55,13 +55,13 @@ resource "google_cloudfunctions2_function" "this" {
     vpc_connector                 = try(var.network.connector, null)
     vpc_connector_egress_settings = var.network == null ? null : (var.network.all_traffic ? "ALL_TRAFFIC" : "PRIVATE_RANGES_ONLY")
 
-    environment_variables = {
+    environment_variables = merge(var.environment, {
       BACKLOG_CLEARER_CONFIG      = local.config
       BACKLOG_CLEARER_TASKS_QUEUE = "projects/${var.project_id}/locations/${var.region}/queues/${google_cloud_tasks_queue.slices.name}"
       BACKLOG_CLEARER_DRAIN_URL   = local.urls.drain
       BACKLOG_CLEARER_INVOKER     = google_service_account.this["invoker"].email
       BACKLOG_CLEARER_DEADLINE_S  = tostring(var.timeout_seconds - local.settle_seconds)
-    }
+    })
 
     dynamic "secret_environment_variables" {
       for_each = var.secrets

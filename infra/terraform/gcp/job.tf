@@ -42,6 +42,14 @@ resource "google_cloud_run_v2_job" "this" {
         }
 
         dynamic "env" {
+          for_each = var.environment
+          content {
+            name  = env.key
+            value = env.value
+          }
+        }
+
+        dynamic "env" {
           for_each = var.secrets
           content {
             name = env.key

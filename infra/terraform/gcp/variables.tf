@@ -134,6 +134,24 @@ variable "secrets" {
   }
 }
 
+variable "environment" {
+  description = "Plain environment variables of the functions and jobs, as metrics need them: { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://otel.internal:4318\" }. Secrets belong in `secrets`."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  # https://docs.cloud.google.com/run/docs/configuring/services/environment-variables
+  validation {
+    condition     = alltrue([for name in keys(var.environment) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !can(regex("^(BACKLOG_CLEARER_|X_GOOGLE_|CLOUD_RUN_|FUNCTION_|K_|PORT$)", name)) && !contains(keys(var.secrets), name)])
+    error_message = "environment is keyed by names of variables that are not among secrets, not PORT, and do not begin with BACKLOG_CLEARER_, X_GOOGLE_, CLOUD_RUN_, FUNCTION_ or K_, as in { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://otel.internal:4318\" }."
+  }
+
+  validation {
+    condition     = alltrue([for value in values(var.environment) : length(value) <= 32768])
+    error_message = "a value of environment has at most 32768 characters, as in { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://otel.internal:4318\" }."
+  }
+}
+
 variable "timeout_seconds" {
   description = "Timeout of one slice in seconds: of the drain function, and of the task that waits for it. Draining ends 120 s earlier, to acknowledge and verify. A slice that reaches this deadline is enqueued again."
   type        = number

@@ -247,8 +247,8 @@ variable "environment" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for name in keys(var.environment) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !startswith(name, "BACKLOG_CLEARER_") && !contains(keys(var.secrets), name)])
-    error_message = "environment is keyed by names of variables that do not begin with BACKLOG_CLEARER_ and are not among secrets, as in { AZURE_STORAGE_ACCOUNT_NAME = \"opsreceipts\" }."
+    condition     = alltrue([for name in keys(var.environment) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !can(regex("^(BACKLOG_CLEARER_|JOB_)", name)) && !contains(keys(var.secrets), name)])
+    error_message = "environment is keyed by names of variables that do not begin with BACKLOG_CLEARER_ or JOB_ and are not among secrets, as in { AZURE_STORAGE_ACCOUNT_NAME = \"opsreceipts\" }."
   }
 }
 

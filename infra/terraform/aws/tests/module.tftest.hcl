@@ -62,6 +62,7 @@ variables {
     orders = { expression = "cron(0 3 * * ? *)", timezone = "Europe/Berlin", slices = 8 }
     events = { expression = "rate(1 hour)", enabled = true }
   }
+  environment = { OTEL_EXPORTER_OTLP_ENDPOINT = "http://otel.internal:4318" }
 }
 
 run "defaults" {
@@ -99,6 +100,14 @@ run "defaults" {
   assert {
     condition     = { for item in jsondecode(aws_batch_job_definition.this.container_properties).environment : item.name => item.value }["AWS_REGION"] == "eu-west-1"
     error_message = "A container has its region in the environment."
+  }
+  assert {
+    condition     = { for item in jsondecode(aws_batch_job_definition.this.container_properties).environment : item.name => item.value }["AWS_DEFAULT_REGION"] == "eu-west-1"
+    error_message = "botocore, which reads only this variable, has the region, too."
+  }
+  assert {
+    condition     = { for item in jsondecode(aws_batch_job_definition.this.container_properties).environment : item.name => item.value }["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel.internal:4318"
+    error_message = "Plain variables reach the containers."
   }
   assert {
     condition = (
@@ -243,4 +252,29 @@ run "refused_too" {
     attempt_seconds = 60 # no time to drain
   }
   expect_failures = [var.name, var.backlogs, var.attempt_seconds]
+}
+
+run "variable_of_the_platform" {
+  command = plan
+  variables {
+    environment = { AWS_BATCH_JOB_ARRAY_INDEX = "0" }
+  }
+  expect_failures = [var.environment]
+}
+
+run "configuration_too_long" {
+  command = plan
+  variables {
+    backlogs  = { for number in range(100) : "b${number}" => { system = "kafka", options = { bootstrap_servers = "b-1:9092", topic = format("%0200d", number), group_id = "billing" } } }
+    schedules = {}
+  }
+  expect_failures = [aws_batch_job_definition.this]
+}
+
+run "environment_too_long" {
+  command = plan
+  variables {
+    environment = { OTEL_RESOURCE_ATTRIBUTES = format("%016384d", 0) }
+  }
+  expect_failures = [aws_batch_job_definition.this]
 }

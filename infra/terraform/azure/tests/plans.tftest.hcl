@@ -44,7 +44,8 @@ variables {
       checkpoint_container_id = "/subscriptions/0/resourceGroups/brokers/providers/Microsoft.Storage/storageAccounts/brokers/blobServices/default/containers/checkpoints"
     }
   }
-  schedule = { backlogs = ["orders"] }
+  schedule    = { backlogs = ["orders"] }
+  environment = { OTEL_EXPORTER_OTLP_ENDPOINT = "http://otel.internal:4318" }
 }
 
 # One run, since each starts a new provider process.
@@ -152,6 +153,10 @@ run "defaults" {
   assert {
     condition     = azurerm_function_app_flex_consumption.this.app_settings.KAFKA_PASSWORD == "@Microsoft.KeyVault(SecretUri=https://brokers.vault.azure.net/secrets/kafka-password)"
     error_message = "the secret is given otherwise than as a reference"
+  }
+  assert {
+    condition     = azurerm_function_app_flex_consumption.this.app_settings.OTEL_EXPORTER_OTLP_ENDPOINT == "http://otel.internal:4318"
+    error_message = "a plain variable does not reach the functions"
   }
 
   # timeouts fit
@@ -304,6 +309,10 @@ run "a_job_takes_the_slices" {
       && one([for secret in azurerm_container_app_job.this[0].secret : secret.key_vault_secret_id]) == "https://brokers.vault.azure.net/secrets/kafka-password"
     )
     error_message = "the job's secret is given otherwise than as a reference"
+  }
+  assert {
+    condition     = one([for env in azurerm_container_app_job.this[0].template[0].container[0].env : env.value if env.name == "OTEL_EXPORTER_OTLP_ENDPOINT"]) == "http://otel.internal:4318"
+    error_message = "a plain variable does not reach the job"
   }
   assert {
     condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name if startswith(key, "job:") } == {

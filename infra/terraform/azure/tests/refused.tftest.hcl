@@ -194,14 +194,37 @@ run "refused_9" {
   variables {
     # schedule of nothing runs
     schedule = { enabled = true }
+    # a setting of the host
+    environment = { AzureWebJobsStorage = "UseDevelopmentStorage=true" }
     # memory that does not go with the cpu
     job = { image = "image:1", cpu = 1, memory = "4Gi" }
   }
 
   expect_failures = [
     var.schedule,
+    var.environment,
     var.job,
   ]
+}
+
+run "configuration_too_long" {
+  command = plan
+
+  variables {
+    backlogs = { for number in range(200) : "b${number}" => { system = "kafka", options = { bootstrap_servers = "broker:9092", topic = format("%0200d", number), group_id = "billing" } } }
+  }
+
+  expect_failures = [azurerm_function_app_flex_consumption.this]
+}
+
+run "environment_too_long" {
+  command = plan
+
+  variables {
+    environment = { OTEL_RESOURCE_ATTRIBUTES = format("%030000d", 0) }
+  }
+
+  expect_failures = [azurerm_function_app_flex_consumption.this]
 }
 
 run "refused_10" {

@@ -287,9 +287,13 @@ run "sizes_and_names_that_do_not_exist" {
   variables {
     drain = { memory = "8Gi", cpu = "1" }
     queue = { name_suffix = "2" }
+    # a pair of a job
+    job = { image = "image:1", memory = "16Gi", cpu = "2" }
+    # the platform's
+    environment = { CLOUD_RUN_TASK_INDEX = "0" }
   }
 
-  expect_failures = [var.drain, var.queue]
+  expect_failures = [var.drain, var.queue, var.job, var.environment]
 }
 
 run "number_of_another_project" {
@@ -310,4 +314,14 @@ run "configuration_too_long" {
   }
 
   expect_failures = [google_cloudfunctions2_function.this]
+}
+
+run "environment_too_long" {
+  command = plan
+
+  variables {
+    environment = { OTEL_RESOURCE_ATTRIBUTES = format("%032769d", 0) }
+  }
+
+  expect_failures = [var.environment]
 }

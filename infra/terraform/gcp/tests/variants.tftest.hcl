@@ -20,7 +20,8 @@ variables {
       options = { subscription_id = "projects/events-project/subscriptions/audit" }
     }
   }
-  secrets = { KAFKA_PASSWORD = { secret = "kafka-password", version = "3", project_id = "vault-project" } }
+  secrets     = { KAFKA_PASSWORD = { secret = "kafka-password", version = "3", project_id = "vault-project" } }
+  environment = { OTEL_EXPORTER_OTLP_ENDPOINT = "http://otel.internal:4318" }
 }
 
 run "one_job_a_backlog" {
@@ -58,6 +59,13 @@ run "one_job_a_backlog" {
       version = "3"
     }
     error_message = "the job's secret is given otherwise than as a reference"
+  }
+  assert {
+    condition = alltrue(concat(
+      [for function in google_cloudfunctions2_function.this : function.service_config[0].environment_variables.OTEL_EXPORTER_OTLP_ENDPOINT == "http://otel.internal:4318"],
+      [one([for env in google_cloud_run_v2_job.this["orders"].template[0].template[0].containers[0].env : env.value if env.name == "OTEL_EXPORTER_OTLP_ENDPOINT"]) == "http://otel.internal:4318"],
+    ))
+    error_message = "a plain variable does not reach the functions and the job"
   }
   assert {
     condition     = google_secret_manager_secret_iam_member.reads["projects/vault-project/secrets/kafka-password:job"].role == "roles/secretmanager.secretAccessor"

@@ -61,7 +61,7 @@ variables {
     events = { cron = "@hourly", enabled = true }
   }
   runs        = { outage = { backlog = "orders", slices = 8 } }
-  environment = { AZURE_STORAGE_ACCOUNT_NAME = "opsreceipts" }
+  environment = { AZURE_STORAGE_ACCOUNT_NAME = "opsreceipts", OTEL_EXPORTER_OTLP_ENDPOINT = "http://otel.internal:4318" }
 }
 
 # Before anything is applied, so that the plan has only the requested values.
@@ -233,4 +233,30 @@ run "refused_too" {
     backlogs = { orders = { system = "kafka", mode = "purge", options = {} } }
   }
   expect_failures = [var.name, var.backlogs]
+}
+
+run "variable_of_the_platform" {
+  command = plan
+  variables {
+    environment = { JOB_COMPLETION_INDEX = "0" }
+  }
+  expect_failures = [var.environment]
+}
+
+run "variable_of_a_secret" {
+  command = plan
+  variables {
+    environment = { KAFKA_PASSWORD = "hunter2" }
+  }
+  expect_failures = [var.environment]
+}
+
+run "configuration_too_long" {
+  command = plan
+  variables {
+    backlogs  = { for number in range(200) : "b${number}" => { system = "kafka", options = { bootstrap_servers = "kafka-0:9092", topic = format("%0500d", number), group_id = "billing" } } }
+    schedules = {}
+    runs      = {}
+  }
+  expect_failures = [kubernetes_config_map_v1.this]
 }
