@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 _LOOK_S = 0.01  # between two looks at a process
@@ -58,9 +61,20 @@ def _peak(pid: int) -> float:
     return 0.0
 
 
+class Served(NamedTuple):
+    """A server that runs as a separate process."""
+
+    line: str  # what it printed when it was ready: where it listens
+    process: psutil.Process
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used so far."""
+        return sum(self.process.cpu_times()[:2])
+
+
 @contextmanager
-def served(module: str, *args: object) -> Iterator[str]:
-    """A server as a separate process, until its standard input ends; yields the line it prints."""
+def served(module: str, *args: object) -> Iterator[Served]:
+    """A server as a separate process, until its standard input ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, args)],
         stdin=subprocess.PIPE,
@@ -71,7 +85,7 @@ def served(module: str, *args: object) -> Iterator[str]:
     assert process.stdin is not None  # noqa: S101 narrows the types
     assert process.stdout is not None  # noqa: S101
     try:
-        yield process.stdout.readline().strip()
+        yield Served(process.stdout.readline().strip(), psutil.Process(process.pid))
     finally:
         process.stdin.close()
         process.wait(30)
@@ -86,6 +100,7 @@ class Ran(NamedTuple):
     broker: float | None = None  # seconds of the broker's CPU meanwhile
     wall: float | None = None  # seconds
     cpu_gb: float | None = None  # seconds of CPU for each GB, without those of a run that reads nothing
+    million: float | None = None  # seconds of CPU for a million messages, without those of the start
 
 
 def best(run: Callable[[], Ran]) -> Ran:
@@ -123,3 +138,28 @@ def show(name: str, ran: Ran | None, ours: Ran) -> None:
         f"  cpu {ran.cpu:5.1f} s{busy}{broker}{wall}  peak {ran.peak:4.0f} MB",
         flush=True,
     )
+
+
+def compare(runs: Mapping[str, Callable[[], Ran]], rounds: int) -> dict[str, list[Ran]]:
+    """Run programs in turns, and print a line for each.
+
+    A ratio is of the first program's rate to this one's, round by round: the median, and from which to which.
+    Seconds of CPU are for a million messages, the median.
+    """
+    found: dict[str, list[Ran]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(run())
+    ours = next(iter(found.values()))
+    for name, rans in found.items():
+        rates = [ran.rate for ran in rans]
+        ratios = [first.rate / ran.rate for first, ran in zip(ours, rans, strict=True)]
+        cpu = median(ran.million or 0.0 for ran in rans)
+        server = median(ran.broker or 0.0 for ran in rans)
+        print(
+            f"  {name:32} {min(rates):10,.0f} to {max(rates):10,.0f}/s  ratio {median(ratios):5.2f}"
+            f" ({min(ratios):.2f} to {max(ratios):.2f})  cpu {cpu:6.2f} s/M  server {server:5.2f} s/M"
+            f"  peak {max(ran.peak for ran in rans):4.0f} MB",
+            flush=True,
+        )
+    return found

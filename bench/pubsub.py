@@ -1,11 +1,15 @@
 """Draining a Pub/Sub subscription, compared with the official client's two ways, on one server.
 
 The server is a separate process that sends responses built beforehand, a thousand messages each, to every
-stream and pull, honours flow control, and accepts every acknowledgement. Each reader runs as a separate
-process until it has acknowledged the given number of messages. The last part limits a stream to 10 MB/s,
-as the service does, and shows how many streams fill a link and what that costs.
+stream and pull, honours flow control, and accepts every acknowledgement. So the figures compare readers;
+they are not those of the service: where the server's CPU is the limit, only the CPU that a reader uses for a
+million messages says how fast it could be. Each reader runs as a separate process until it has acknowledged
+the given number of messages; the programs take turns, with as many streams or threads each, and
+a stream may have 20,000 messages outstanding. Figures leave out the start of Python and the imports.
+The last part limits a stream to 10 MB/s, as the service does, and shows how many streams fill a link and
+what that costs.
 
-    make bench-pubsub [BENCH_ARGS=--quick]
+    make bench-pubsub [BENCH_ARGS='--rounds N --quick']
 """
 
 from __future__ import annotations
@@ -16,16 +20,18 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import grpc
 from google.pubsub_v1 import types as pubsub
 
-from bench.processes import Ran, ended, served, show
+from backlog_clearer.text import counted
+from bench.processes import Ran, Served, compare, ended, served
 
 SUBSCRIPTION = "projects/test/subscriptions/bench"
 BATCH, SIZE = 1000, 100
@@ -40,19 +46,20 @@ from backlog_clearer.model import Claim
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.registry import open_source
-run = RunOptions(workers=int(sys.argv[2]), max_messages=int(sys.argv[1]), batch_size=2000)
+run = RunOptions(workers=int(sys.argv[2]), max_messages=int(sys.argv[1]))
 options = PubSubOptions(subscription_id="projects/test/subscriptions/bench")
 source = open_source("googlepubsub", options, run, "bench")
 (state,) = source.survey().partitions
-begun = time.perf_counter()
+begun, cpu = time.perf_counter(), time.process_time()
 done = drain(source, [Claim(state, None, None)], run)
 seconds = time.perf_counter() - begun
-print(json.dumps([sum(item.messages for item in done.partitions.values()), seconds]))
+count = sum(item.messages for item in done.partitions.values())
+print(json.dumps([count, seconds, time.process_time() - cpu]))
 """
 CALLBACK = """
-import json, sys, threading, time
+import json, os, sys, threading, time
 from google.cloud import pubsub_v1
-count, wanted, begun, done = 0, int(sys.argv[1]), None, threading.Event()
+count, wanted, streams, begun, done = 0, int(sys.argv[1]), int(sys.argv[2]), None, threading.Event()
 lock = threading.Lock()
 def take(message):
     global count, begun
@@ -62,26 +69,34 @@ def take(message):
         count += 1
         if count == wanted:
             done.set()
-client = pubsub_v1.SubscriberClient()
-future = client.subscribe("projects/test/subscriptions/bench", take,
-                          flow_control=pubsub_v1.types.FlowControl(max_messages=20000))
+clients = [pubsub_v1.SubscriberClient() for _ in range(streams)]
+cpu = time.process_time()
+flow = pubsub_v1.types.FlowControl(max_messages=20000)
+futures = [
+    client.subscribe("projects/test/subscriptions/bench", take, flow_control=flow) for client in clients]
 done.wait()
-print(json.dumps([count, time.perf_counter() - begun]), flush=True)
-import os
+print(json.dumps([count, time.perf_counter() - begun, time.process_time() - cpu]), flush=True)
 os._exit(0)
 """
 PULL = """
-import json, sys, time
-from google.pubsub_v1 import SubscriberClient
+import json, sys, threading, time
 from google.cloud import pubsub_v1
-client = pubsub_v1.SubscriberClient()
-name, count, wanted = "projects/test/subscriptions/bench", 0, int(sys.argv[1])
-begun = time.perf_counter()
-while count < wanted:
-    got = client.pull(subscription=name, max_messages=1000).received_messages
-    client.acknowledge(subscription=name, ack_ids=[item.ack_id for item in got])
-    count += len(got)
-print(json.dumps([count, time.perf_counter() - begun]))
+name, wanted, threads = "projects/test/subscriptions/bench", int(sys.argv[1]), int(sys.argv[2])
+counts = [0] * threads
+clients = [pubsub_v1.SubscriberClient() for _ in range(threads)]
+def loop(number):
+    client = clients[number]
+    while counts[number] < wanted // threads:
+        got = client.pull(subscription=name, max_messages=1000).received_messages
+        client.acknowledge(subscription=name, ack_ids=[item.ack_id for item in got])
+        counts[number] += len(got)
+begun, cpu = time.perf_counter(), time.process_time()
+loops = [threading.Thread(target=loop, args=(number,)) for number in range(threads)]
+for each in loops:
+    each.start()
+for each in loops:
+    each.join()
+print(json.dumps([sum(counts), time.perf_counter() - begun, time.process_time() - cpu]))
 """
 
 
@@ -136,6 +151,11 @@ def serve(rate: float) -> None:
             state["acknowledged"] += round(len(request) / ACK_BYTES)
         return b""
 
+    def pull(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        with lock:
+            state["streamed"] += BATCH
+        return body
+
     def config(_request: bytes, _context: grpc.ServicerContext) -> bytes:
         made = pubsub.Subscription(
             name=SUBSCRIPTION, topic="projects/test/topics/bench", ack_deadline_seconds=60
@@ -146,7 +166,7 @@ def serve(rate: float) -> None:
         "GetSubscription": config,
         "Acknowledge": acknowledge,
         "ModifyAckDeadline": lambda _request, _context: b"",
-        "Pull": lambda _request, _context: body,
+        "Pull": pull,
     }
     methods = {name: grpc.unary_unary_rpc_method_handler(each) for name, each in unary.items()}
     methods["StreamingPull"] = grpc.stream_stream_rpc_method_handler(stream)
@@ -162,52 +182,76 @@ def serve(rate: float) -> None:
 
 
 @contextmanager
-def serving(rate: float = 0.0) -> Iterator[dict[str, str]]:
-    """A server process; yields the environment that leads the official library to it."""
-    with served("bench.pubsub", "--serve", rate) as port:
-        yield {**os.environ, "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}"}
+def serving(rate: float = 0.0) -> Iterator[Served]:
+    """A server process."""
+    with served("bench.pubsub", "--serve", rate) as server:
+        yield server
 
 
-def run(script: str, env: dict[str, str], *args: int) -> Ran:
+def ran(server: Served, script: str, messages: int, streams: int) -> Ran:
     """A reader to its end."""
-    done = ended(sys.executable, "-c", script, *map(str, args), env=env)
-    count, seconds = json.loads(done.output.splitlines()[-1])
-    return Ran(count / seconds, done.cpu, done.peak)
+    environ = {**os.environ, "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{server.line}"}
+    before = server.cpu()
+    done = ended(sys.executable, "-c", script, str(messages), str(streams), env=environ)
+    count, seconds, cpu = json.loads(done.output.splitlines()[-1])
+    used, million = server.cpu() - before, count / 1e6
+    return Ran(count / seconds, cpu, done.peak, used / million, seconds, million=cpu / million)
+
+
+def readers(rounds: int, messages: int) -> None:
+    """Read by this tool and in the official client's two ways."""
+    with serving() as server:
+        for streams in (1, 2):
+            print(
+                f"{messages:,} messages of {SIZE} B, responses of {BATCH}, {counted(streams, 'stream')}"
+            )
+            scripts = {
+                "streams (this tool)": OURS,
+                "pull + acknowledge": PULL,
+                "subscribe(callback)": CALLBACK,
+            }
+            compare(
+                {
+                    name: partial(ran, server, script, messages, streams)
+                    for name, script in scripts.items()
+                },
+                rounds,
+            )
+
+
+def streams_of_a_link(counts: Sequence[int], seconds: int) -> None:
+    """How many streams of 10 MB/s fill a link, and what they cost."""
+    print("10 MB/s a stream")
+    size, cores = len(responses()) / BATCH, 0.0
+    with serving(10e6) as server:
+        for streams in counts:
+            done = ran(server, OURS, int(streams * 10e6 / size) * seconds, streams)
+            used = (done.million or 0.0) * done.rate / 1e6
+            print(
+                f"  {streams:3} streams {done.rate * size / 1e6:7.1f} MB/s  {done.rate:10,.0f}/s"
+                f"  {used:5.2f} cores  peak {done.peak:4.0f} MB",
+                flush=True,
+            )
+            if streams == BUSY_STREAMS:
+                cores = used * 600e6 / (done.rate * size)
+    print(
+        f"  600 MB/s: 60 streams by that limit, about {cores:.1f} cores by the cost of {BUSY_STREAMS}"
+    )
 
 
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each program runs (3)")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
         serve(args.serve)
         return
-    scale = 10 if args.quick else 1
-    with serving() as env:
-        print(f"{SIZE} B messages, responses of {BATCH}")
-        ours = run(OURS, env, 2_000_000 // scale, 2)
-        show("streams (this tool, 2)", ours, ours)
-        show("pull + acknowledge", run(PULL, env, 200_000 // scale), ours)
-        show("subscribe(callback)", run(CALLBACK, env, 100_000 // scale), ours)
-    print("10 MB/s a stream")
-    bytes_each, cores = len(responses()) / BATCH, 0.0
-    with serving(10e6) as env:
-        for streams in (1, 4, BUSY_STREAMS) if args.quick else (1, 4, BUSY_STREAMS, 60):
-            messages = int(streams * 10e6 / bytes_each) * (2 if args.quick else 4)
-            ran = run(OURS, env, messages, streams)
-            seconds = messages / ran.rate
-            print(
-                f"  {streams:3} streams {ran.rate * bytes_each / 1e6:7.1f} MB/s  {ran.rate:10,.0f}/s"
-                f"  {ran.cpu / seconds:5.2f} cores  peak {ran.peak:4.0f} MB",
-                flush=True,
-            )
-            if streams == BUSY_STREAMS:
-                cores = ran.cpu / seconds * 600e6 / (ran.rate * bytes_each)
-    print(
-        f"  600 MB/s: 60 streams by that limit, about {cores:.1f} cores by the cost of {BUSY_STREAMS}"
-    )
+    readers(args.rounds, 500_000 // (10 if args.quick else 1))
+    busy = (1, 4, BUSY_STREAMS)
+    streams_of_a_link(busy if args.quick else (*busy, 60), 2 if args.quick else 4)
 
 
 if __name__ == "__main__":
