@@ -4,8 +4,9 @@ IGGY_SERVER=PATH of the program `iggy-server` starts a real server; IGGY_ADDRESS
 (user iggy, its password in IGGY_PASSWORD), on which streams are filled, and deleted again. Without either it
 is the tests' own server, a separate process that builds replies once.
 The programs take turns, ask for the same number of messages at a time, and store offsets: this tool once a
-second, the official client by `auto_commit`, since it has no other way. Connections are those of the
-line; bare polls drop what arrives, and are what a server can send.
+second, the official client by `auto_commit`, since it has no other way. Each is timed with its logins, this
+tool also with its survey and its verification. Connections are those of the line; bare polls drop what
+arrives, and show what the server can send.
 
     make bench-iggy [BENCH_ARGS='--only rates|memory|skip --rounds N --quick']
 """
@@ -62,8 +63,8 @@ async def drain(client, mine):
                 stream, "bench", consumer=who, polling_strategy=PollingStrategy.Offset(value=at),
                 count=batch, auto_commit=True, partition_id=partition))
 async def main():
-    clients = [await connected() for _ in range(connections)]
     begun = time.perf_counter()
+    clients = [await connected() for _ in range(connections)]
     shares = [range(index, partitions, connections) for index in range(connections)]
     await asyncio.gather(*map(drain, clients, shares))
     print(time.perf_counter() - begun, time.process_time() - cpu, flush=True)

@@ -1,6 +1,6 @@
 """How fast an Iggy server answers polls: connections that ask ahead, and drop what arrives.
 
-Prints the seconds from the first poll to the last reply, and the seconds of CPU. SECRET is the password.
+Prints the seconds from the logins to the last reply, and the seconds of CPU. SECRET is the password.
 
     python -m bench.iggy_socket HOST:PORT STREAM USER PARTITIONS EACH BATCH CONNECTIONS AHEAD
 """
@@ -55,7 +55,7 @@ def main(address: str, stream: str, user: str, *figures: str) -> None:
     )  # fmt: skip
     place = wire.identifier(stream) + wire.identifier("bench")
     who = wire.subject(wire.CONSUMER, wire.identifier("0"), place)
-    cpu = time.process_time()
+    begun, cpu = time.perf_counter(), time.process_time()
     shares = [
         Share(
             options,
@@ -68,7 +68,6 @@ def main(address: str, stream: str, user: str, *figures: str) -> None:
         )
         for index in range(connections)
     ]
-    begun = time.perf_counter()
     for share in shares:
         for _ in range(ahead):
             share.ask(batch)

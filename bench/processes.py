@@ -103,11 +103,6 @@ class Ran(NamedTuple):
     million: float | None = None  # seconds of CPU for a million messages, without those of the start
 
 
-def best(run: Callable[[], Ran]) -> Ran:
-    """The better of two runs, so that the machine's other work does not decide."""
-    return best_of_rounds({"": run}, 2)[""]
-
-
 def best_of_rounds(runs: Mapping[str, Callable[[], Ran]], rounds: int) -> dict[str, Ran]:
     """The best run of each program; they take turns, so that a slow minute slows all of them."""
     found: dict[str, list[Ran]] = {name: [] for name in runs}

@@ -155,6 +155,17 @@ def test_every_make_target_on_a_page_exists(page: Path) -> None:
         assert re.fullmatch("|".join(targets), name), f"make {name} does not exist"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_benchmark_on_a_page_exists_with_its_arguments(page: Path) -> None:
+    """`make bench-X` on a page is a program in bench/, which has each argument that the page gives it."""
+    text = page.read_text(encoding="utf-8")
+    for name, given in re.findall(r"`[^`\n]*make bench-(\w+)(?: BENCH_ARGS=([^`\n]+))?`", text):
+        program = ROOT / "bench" / f"{name}.py"
+        assert program.exists(), f"make bench-{name} does not exist"
+        for word in re.findall(r"--[a-z-]+", given):
+            assert f'"{word}"' in program.read_text(encoding="utf-8"), f"bench-{name} has no {word}"
+
+
 def test_the_readme_has_fewer_than_900_words() -> None:
     """Prose and tables together; what does not fit is in docs/."""
     words = [
