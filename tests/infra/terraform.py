@@ -28,6 +28,7 @@ USED: set[tuple[str, str]] = set()
 
 _SOURCE = re.compile(r'source\s*=\s*"hashicorp/([a-z]+)"')
 _TYPE = re.compile(r'\b(resource|data|mock_resource|mock_data)\s+"(\w+)"')
+_PIN = re.compile(r'(source\s*=\s*"hashicorp/(\w+)"\n\s*version\s*=\s*)"~> (\d+)[.\d]*"')
 _PROVIDERS = "*/hashicorp/{name}/*/{platform}/terraform-provider-{name}*"
 
 
@@ -132,12 +133,24 @@ def prepare(module: Path, folder: Path, *bindings: Bindings) -> tuple[Terraform,
             providers[name] = f"{known[name].version}, schema-checked (nothing is applied)"
         else:
             unavailable(f"needs the Terraform provider hashicorp/{name} in a plugin folder")
+    _lift_pins(copy, providers)
     USED.add((module.name, "; ".join(f"{name} {how}" for name, how in providers.items())))
     config = folder / "terraform.rc"
     config.write_text(
         f"provider_installation {{\n  filesystem_mirror {{ path = {json.dumps(str(mirror))} }}\n}}\n"
     )
     return Terraform(config, providers, stubs), copy
+
+
+def _lift_pins(copy: Path, providers: Mapping[str, str]) -> None:
+    """Let examples, which pin one major version of each provider, take the mirror's where it is another."""
+
+    def lifted(pin: re.Match[str]) -> str:
+        mirrored = providers[pin[2]].split(".")[0]
+        return pin[0] if pin[3] == mirrored else f'{pin[1]}">= {mirrored}"'
+
+    for path in copy.glob("examples/*/*.tf"):
+        path.write_text(_PIN.sub(lifted, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _stub(bindings: Bindings, text: str, target: Path) -> Path:

@@ -107,11 +107,50 @@ def test_applied_scheduled_cleared_destroyed(
         drain = json.loads(applied(terraform, root, env, "output", "-json"))["drain"]["value"]
         account = Account(emulator)
         account.take_policy_off(drain["receipts_bucket"])
+        assert reported(account, drain) == ["alarm", "array", "plain"]
         clear(account, emulator, drain)
         lags = kafka.group_offsets(group)
         assert {key[1]: item.lag for key, item in lags.items()} == dict.fromkeys(range(PARTITIONS), 0)
     assert Account(emulator).client("batch").describe_job_queues()["jobQueues"] == []
     assert Account(emulator).client("s3").list_buckets()["Buckets"] == []
+
+
+def reported(account: Account, drain: Mapping[str, Any]) -> list[str]:
+    """What arrives of a message to the alarms' topic, and of events of jobs by the pattern of its rule.
+
+    The emulator cannot deliver an event to a topic, so another bus has the pattern, and a queue as target.
+    """
+    events, queues, topics = (account.client(name) for name in ("events", "sqs", "sns"))
+    url = queues.create_queue(QueueName="probe")["QueueUrl"]
+    arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
+    topics.subscribe(TopicArn=drain["alarm_topic_arn"], Protocol="sqs", Endpoint=arn)
+    topics.publish(TopicArn=drain["alarm_topic_arn"], Message="alarm")
+    applied_rule = events.describe_rule(Name="backlog-clearer-failed")
+    targets = events.list_targets_by_rule(Rule="backlog-clearer-failed")["Targets"]
+    assert [item["Arn"] for item in targets] == [drain["alarm_topic_arn"]]
+    events.create_event_bus(Name="probe")
+    probe = {"Rule": "probe", "EventBusName": "probe"}
+    events.put_rule(Name="probe", EventBusName="probe", EventPattern=applied_rule["EventPattern"])
+    events.put_targets(**probe, Targets=[{"Id": "queue", "Arn": arn}])
+    ours = {"jobQueue": drain["job_queue_arn"], "status": "FAILED"}
+    jobs = {
+        "array": {**ours, "arrayProperties": {"size": 4}},
+        "plain": ours,
+        "child": {**ours, "arrayProperties": {"size": 4, "index": 1}},
+        "succeeded": {**ours, "status": "SUCCEEDED"},
+        "other": {**ours, "jobQueue": f"{drain['job_queue_arn']}-of-others"},
+    }
+    for name, job in jobs.items():
+        detail = json.dumps({**job, "jobName": name})
+        event = {"Source": "aws.batch", "DetailType": "Batch Job State Change", "Detail": detail}
+        events.put_events(Entries=[{**event, "EventBusName": "probe"}])
+    found = queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+    bodies = [json.loads(item["Body"]) for item in found]
+    queues.delete_queue(QueueUrl=url)
+    events.remove_targets(**probe, Ids=["queue"])
+    return sorted(body["detail"]["jobName"] if "detail" in body else body["Message"] for body in bodies)
 
 
 def clear(account: Account, emulator: Mapping[str, str], drain: Mapping[str, Any]) -> None:
@@ -149,6 +188,7 @@ def clear(account: Account, emulator: Mapping[str, str], drain: Mapping[str, Any
             for index in range(size)
         ]
         done = [ended(each) for each in jobs]
+    assert [container[name] for name in ("TZ", "AWS_DEFAULT_REGION")] == ["UTC", "eu-west-1"]
     assert [each.code for each in done] == [0] * 4, done
     assert sum(each.result["totals"]["messages"] for each in done) == PARTITIONS * (EACH - 10)
     stored = account.client("s3").list_objects_v2(Bucket=drain["receipts_bucket"])["Contents"]

@@ -29,9 +29,12 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "never-shown")
 
 
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
 @pytest.mark.usefixtures("identity")
-def test_token_is_signed_for_the_region() -> None:
+def test_token_is_signed_for_the_region(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS's library signs a request to connect, for this region and identity, without the secret."""
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.setenv(name, "eu-west-1")
     token, ends = MskToken().signed()
     url = urlsplit(base64.urlsafe_b64decode(token + "==").decode())
     asked = parse_qs(url.query)

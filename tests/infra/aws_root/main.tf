@@ -68,6 +68,8 @@ module "drain" {
   schedules = { orders = { expression = "cron(0 3 * * ? *)", slices = 4 } }
   receipts  = { force_destroy = true }
 
+  environment = { TZ = "UTC" }
+
   batch_service_role_arn = aws_iam_role.batch.arn
 }
 

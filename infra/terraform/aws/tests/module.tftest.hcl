@@ -278,3 +278,84 @@ run "environment_too_long" {
   }
   expect_failures = [aws_batch_job_definition.this]
 }
+
+# Every variable that the runs above leave at its default, and what it changes.
+run "every_other_variable" {
+  command = plan
+  variables {
+    name                   = "nightly"
+    https_cidr_ipv4        = "10.0.0.0/8"
+    attempt_seconds        = 1800
+    attempts               = 5
+    size                   = { vcpu = 2, memory = 8192 }
+    max_vcpus              = 64
+    secrets_kms_key_arns   = ["arn:aws:kms:eu-west-1:123456789012:key/1a2b3c4d"]
+    receipts               = { noncurrent_days = 400, force_destroy = true }
+    log_retention_days     = 365
+    batch_service_role_arn = "arn:aws:iam::123456789012:role/batch"
+    tags                   = { team = "ops" }
+    brokers = {
+      one   = { from_port = 9092, to_port = 9094, cidr_ipv4 = "10.0.0.0/16" }
+      two   = { from_port = 9092, cidr_ipv6 = "2001:db8::/64" }
+      three = { from_port = 9092, prefix_list_id = "pl-0a1b2c3d" }
+    }
+  }
+  assert {
+    condition = alltrue([
+      for tags in concat(
+        [for rule in aws_vpc_security_group_egress_rule.brokers : rule.tags],
+        [
+          aws_batch_compute_environment.this.tags, aws_batch_job_queue.this.tags, aws_batch_job_definition.this.tags, aws_s3_bucket.receipts.tags,
+          aws_sqs_queue.dead_letters.tags, aws_sns_topic.alarms.tags, aws_cloudwatch_metric_alarm.dead_letters.tags, aws_cloudwatch_event_rule.failed.tags,
+          aws_cloudwatch_log_group.this.tags, aws_security_group.jobs.tags, aws_vpc_security_group_egress_rule.https.tags,
+          aws_iam_role.job.tags, aws_iam_role.execution.tags, aws_iam_role.scheduler.tags, aws_scheduler_schedule_group.this.tags,
+        ],
+      ) : tags.team == "ops"
+    ])
+    error_message = "A resource lacks the tags."
+  }
+  assert {
+    condition = alltrue([for name in [
+      aws_batch_job_queue.this.name, aws_batch_job_definition.this.name, aws_s3_bucket.receipts.bucket_prefix, aws_sqs_queue.dead_letters.name,
+      aws_sns_topic.alarms.name, aws_scheduler_schedule_group.this.name, trimprefix(aws_cloudwatch_log_group.this.name, "/"),
+    ] : startswith(name, "nightly")])
+    error_message = "A name does not begin with the prefix."
+  }
+  assert {
+    condition = (
+      aws_batch_job_definition.this.timeout[0].attempt_duration_seconds == 1800
+      && aws_batch_job_definition.this.retry_strategy[0].attempts == 5
+      && { for item in jsondecode(aws_batch_job_definition.this.container_properties).resourceRequirements : item.type => item.value } == { VCPU = "2", MEMORY = "8192" }
+    )
+    error_message = "A container has another size, time or number of attempts."
+  }
+  assert {
+    condition = (
+      one(aws_batch_compute_environment.this.compute_resources).max_vcpus == 64
+      && aws_batch_compute_environment.this.service_role == "arn:aws:iam::123456789012:role/batch"
+    )
+    error_message = "Batch has other limits, or another role."
+  }
+  assert {
+    condition = (
+      aws_vpc_security_group_egress_rule.https.cidr_ipv4 == "10.0.0.0/8"
+      && aws_vpc_security_group_egress_rule.brokers["one"].to_port == 9094
+      && aws_vpc_security_group_egress_rule.brokers["one"].cidr_ipv4 == "10.0.0.0/16"
+      && aws_vpc_security_group_egress_rule.brokers["two"].cidr_ipv6 == "2001:db8::/64"
+      && aws_vpc_security_group_egress_rule.brokers["three"].prefix_list_id == "pl-0a1b2c3d"
+    )
+    error_message = "Other networks go out."
+  }
+  assert {
+    condition = (
+      aws_s3_bucket.receipts.force_destroy
+      && anytrue([for rule in aws_s3_bucket_lifecycle_configuration.receipts.rule : try(one(rule.noncurrent_version_expiration).noncurrent_days, 0) == 400])
+      && aws_cloudwatch_log_group.this.retention_in_days == 365
+    )
+    error_message = "Receipts or logs are kept for another time."
+  }
+  assert {
+    condition     = anytrue([for item in data.aws_iam_policy_document.execution.statement : item.actions == toset(["kms:Decrypt"]) && item.resources == toset(var.secrets_kms_key_arns)])
+    error_message = "Secrets cannot be decrypted."
+  }
+}

@@ -431,3 +431,65 @@ run "every_key_of_a_backlog" {
     error_message = "a key does not reach the bundle"
   }
 }
+
+# Every variable that the runs above leave at its default, and what it changes.
+run "every_other_variable" {
+  command = apply
+
+  variables {
+    instance_memory_in_mb = 4096
+    log_retention_days    = 90
+    receipts              = { replication = "GZRS", recover_days = 90 }
+    schedule              = { backlogs = ["orders"], late = true }
+    tags                  = { team = "ops" }
+    job                   = { image = "contoso.azurecr.io/backlog-clearer:1", cpu = 2, memory = "4Gi", timeout_seconds = 3600 }
+    secrets = {
+      KAFKA_PASSWORD = { key_vault_id = "/subscriptions/0/resourceGroups/brokers/providers/Microsoft.KeyVault/vaults/brokers", name = "kafka-password", version = "1a2b" }
+    }
+    network = {
+      subnet_id                  = "/subscriptions/0/resourceGroups/net/providers/Microsoft.Network/virtualNetworks/v/subnets/functions"
+      private_endpoint_subnet_id = "/subscriptions/0/resourceGroups/net/providers/Microsoft.Network/virtualNetworks/v/subnets/endpoints"
+      job_subnet_id              = "/subscriptions/0/resourceGroups/net/providers/Microsoft.Network/virtualNetworks/v/subnets/jobs"
+    }
+  }
+
+  assert {
+    condition = alltrue([for tags in concat(
+      [for identity in azurerm_user_assigned_identity.this : identity.tags],
+      [for endpoint in azurerm_private_endpoint.storage : endpoint.tags],
+      [
+        azurerm_service_plan.this.tags, azurerm_function_app_flex_consumption.this.tags, azurerm_storage_account.host.tags, azurerm_storage_account.data.tags,
+        azurerm_log_analytics_workspace.this.tags, azurerm_application_insights.this.tags, azurerm_monitor_scheduled_query_rules_alert_v2.not_cleared.tags,
+        azurerm_container_app_environment.this[0].tags, azurerm_container_app_job.this[0].tags,
+      ],
+    ) : tags.team == "ops"])
+    error_message = "a resource lacks the tags"
+  }
+  assert {
+    condition = (
+      azurerm_function_app_flex_consumption.this.instance_memory_in_mb == 4096
+      && azurerm_function_app_flex_consumption.this.app_settings.BACKLOG_CLEARER_SCHEDULE_LATE == "true"
+      && azurerm_function_app_flex_consumption.this.app_settings.KAFKA_PASSWORD == "@Microsoft.KeyVault(SecretUri=https://brokers.vault.azure.net/secrets/kafka-password/1a2b)"
+    )
+    error_message = "the app has another size, or other settings"
+  }
+  assert {
+    condition = (
+      azurerm_container_app_job.this[0].template[0].container[0].cpu == 2
+      && azurerm_container_app_job.this[0].template[0].container[0].memory == "4Gi"
+      && azurerm_container_app_job.this[0].replica_timeout_in_seconds == 3600
+      && azurerm_container_app_environment.this[0].infrastructure_subnet_id == var.network.job_subnet_id
+      && azurerm_container_app_environment.this[0].internal_load_balancer_enabled
+    )
+    error_message = "the job has another size, time or network"
+  }
+  assert {
+    condition = (
+      azurerm_storage_account.data.account_replication_type == "GZRS"
+      && azurerm_storage_account.data.blob_properties[0].delete_retention_policy[0].days == 90
+      && azurerm_storage_account.data.blob_properties[0].container_delete_retention_policy[0].days == 90
+      && azurerm_log_analytics_workspace.this.retention_in_days == 90
+    )
+    error_message = "receipts or logs are kept otherwise"
+  }
+}

@@ -218,3 +218,72 @@ run "every_key_of_a_backlog" {
     error_message = "a key does not reach the bundle"
   }
 }
+
+# Every variable that the runs above leave at its default, and what it changes.
+run "every_other_variable" {
+  command = apply
+
+  variables {
+    project_number        = "123456789012"
+    labels                = { team = "ops" }
+    timeout_seconds       = 900
+    max_parallel_slices   = 64
+    queue                 = { name_suffix = "-2", max_dispatches_per_second = 50, max_attempts = 7, min_backoff_seconds = 5, max_backoff_seconds = 60 }
+    drain                 = { memory = "8Gi", cpu = "2" }
+    ingress               = "ALLOW_INTERNAL_AND_GCLB"
+    notification_channels = ["projects/my-project/notificationChannels/1"]
+    network               = { connector = "projects/my-project/locations/europe-west1/connectors/brokers", all_traffic = true }
+    job                   = { image = "image:1", memory = "16Gi", cpu = "4", max_retries = 1, timeout_seconds = 3600, deletion_protection = true }
+    schedules             = { orders = { cron = "0 3 * * *", timezone = "Europe/Berlin" } }
+  }
+
+  assert {
+    condition = alltrue([for labels in concat(
+      [for function in google_cloudfunctions2_function.this : function.labels],
+      [for job in google_cloud_run_v2_job.this : job.labels],
+      [google_storage_bucket.receipts.labels, google_storage_bucket.source.labels, google_artifact_registry_repository.functions.labels],
+      [google_monitoring_alert_policy.not_cleared.user_labels],
+    ) : labels.team == "ops"])
+    error_message = "a resource lacks the labels"
+  }
+  assert {
+    condition = (
+      google_cloudfunctions2_function.this["drain"].service_config[0].timeout_seconds == 900
+      && google_cloudfunctions2_function.this["drain"].service_config[0].max_instance_count == 64
+      && google_cloudfunctions2_function.this["drain"].service_config[0].available_memory == "8Gi"
+      && google_cloudfunctions2_function.this["drain"].service_config[0].available_cpu == "2"
+      && alltrue([for function in google_cloudfunctions2_function.this : function.service_config[0].ingress_settings == "ALLOW_INTERNAL_AND_GCLB"])
+      && alltrue([for function in google_cloudfunctions2_function.this : function.service_config[0].vpc_connector_egress_settings == "ALL_TRAFFIC"])
+    )
+    error_message = "a function has another size, time or network"
+  }
+  assert {
+    condition = (
+      google_cloud_tasks_queue.slices.name == "backlog-clearer-slices-2"
+      && google_cloud_tasks_queue.slices.rate_limits[0].max_concurrent_dispatches == 64
+      && google_cloud_tasks_queue.slices.rate_limits[0].max_dispatches_per_second == 50
+      && google_cloud_tasks_queue.slices.retry_config[0].max_attempts == 7
+      && google_cloud_tasks_queue.slices.retry_config[0].min_backoff == "5s"
+      && google_cloud_tasks_queue.slices.retry_config[0].max_backoff == "60s"
+      && strcontains(google_cloudfunctions2_function.this["dispatch"].service_config[0].environment_variables.BACKLOG_CLEARER_TASKS_QUEUE, "backlog-clearer-slices-2")
+    )
+    error_message = "the queue is another"
+  }
+  assert {
+    condition = alltrue([for job in google_cloud_run_v2_job.this : (
+      job.template[0].template[0].containers[0].resources[0].limits == tomap({ cpu = "4", memory = "16Gi" })
+      && job.template[0].template[0].max_retries == 1
+      && job.template[0].template[0].timeout == "3600s"
+      && job.template[0].template[0].vpc_access[0].egress == "ALL_TRAFFIC"
+      && job.deletion_protection
+    )])
+    error_message = "a job has another size, time, network or protection"
+  }
+  assert {
+    condition = (
+      google_cloud_scheduler_job.this["orders"].time_zone == "Europe/Berlin"
+      && google_monitoring_alert_policy.not_cleared.notification_channels == tolist(["projects/my-project/notificationChannels/1"])
+    )
+    error_message = "the schedule has another time zone, or the alert another channel"
+  }
+}

@@ -260,3 +260,59 @@ run "configuration_too_long" {
   }
   expect_failures = [kubernetes_config_map_v1.this]
 }
+
+# Every variable that the runs above leave at its default, and what it changes.
+run "every_other_variable" {
+  command = plan
+  variables {
+    name               = "nightly"
+    image_pull_secrets = ["registry"]
+    parallelism        = 3
+    attempts           = 5
+    attempt_seconds    = 1800
+    resources          = { cpu = "500m", memory = "1Gi" }
+    labels             = { team = "ops" }
+    egress             = { dns = { cidr = "169.254.20.10/32", port = 53, protocol = "UDP" } }
+    runs               = { other = { backlog = "orders", slices = 9 } }
+
+    service_account_annotations = { "iam.gke.io/gcp-service-account" = "clearer@shop.iam.gserviceaccount.com" }
+  }
+  assert {
+    condition = alltrue([
+      for meta in concat(
+        [for job in kubernetes_cron_job_v1.this : job.metadata[0]], [for job in kubernetes_job_v1.this : job.metadata[0]],
+        [kubernetes_config_map_v1.this.metadata[0], kubernetes_service_account_v1.this.metadata[0], kubernetes_network_policy_v1.this.metadata[0]],
+      ) : startswith(meta.name, "nightly") && meta.labels.team == "ops"
+    ])
+    error_message = "An object has another name, or lacks the labels."
+  }
+  assert {
+    condition = alltrue([
+      for pod in [kubernetes_job_v1.this["other"].spec[0].template[0], kubernetes_cron_job_v1.this["orders"].spec[0].job_template[0].spec[0].template[0]] : (
+        pod.metadata[0].labels.team == "ops"
+        && one(pod.spec[0].image_pull_secrets).name == "registry"
+        && pod.spec[0].container[0].resources[0].limits == tomap({ cpu = "500m", memory = "1Gi" })
+        && pod.spec[0].container[0].resources[0].requests == tomap({ cpu = "500m", memory = "1Gi" })
+        && pod.spec[0].active_deadline_seconds == 1800
+      )
+    ])
+    error_message = "A pod has other labels, pull secrets, resources or another time."
+  }
+  assert {
+    condition = (
+      kubernetes_job_v1.this["other"].spec[0].parallelism == 3
+      && kubernetes_job_v1.this["other"].spec[0].backoff_limit_per_index == 4
+      && kubernetes_cron_job_v1.this["orders"].spec[0].job_template[0].spec[0].parallelism == 3
+      && kubernetes_cron_job_v1.this["orders"].spec[0].job_template[0].spec[0].backoff_limit_per_index == 4
+    )
+    error_message = "Jobs have another parallelism, or other attempts."
+  }
+  assert {
+    condition     = kubernetes_service_account_v1.this.metadata[0].annotations == var.service_account_annotations
+    error_message = "The service account is not bound to the cloud's identity."
+  }
+  assert {
+    condition     = kubernetes_network_policy_v1.this.spec[0].egress[1].ports[0].protocol == "UDP"
+    error_message = "The cache on the node cannot be reached."
+  }
+}

@@ -7,7 +7,7 @@ terraform {
   required_providers {
     azurerm = {
       source  = "hashicorp/azurerm"
-      version = ">= 4.46, < 6"
+      version = "~> 5.10"
     }
   }
 }
@@ -42,12 +42,16 @@ variable "oncall_email" {
   type        = string
 }
 
-# Storage accounts without keys are read with Entra ID. From outside the network, add to `features`:
-# storage { data_plane_available = false }
+# The storage accounts have no keys. Without data_plane_available = false the provider reads them over their own
+# endpoints, which takes a way into the network, and the roles Storage Blob and Queue Data Contributor.
 provider "azurerm" {
   subscription_id     = var.subscription_id
   storage_use_azuread = true
-  features {}
+  features {
+    storage {
+      data_plane_available = false
+    }
+  }
 }
 
 resource "azurerm_resource_group" "this" {

@@ -7,11 +7,11 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 7, < 9"
+      version = "~> 8.7"
     }
     time = {
       source  = "hashicorp/time"
-      version = ">= 0.9, < 1"
+      version = "~> 0.9"
     }
   }
 }
