@@ -149,6 +149,20 @@ class Taken:
                 name = self._queue.name
                 _LOG.warning("A message of the queue %s is not deleted: %s.", name, _reason(error))
 
+    def release(self) -> None:
+        """Show the message to others now, for its next attempt. A failure is logged: then they see it later.
+
+        While it is hidden and no execution works on it, scaling by the length of the queue, which counts
+        hidden messages, would start executions that find nothing.
+        """
+        self._settled.set()
+        with self._lock:
+            try:
+                self._queue.waiting.update_message(self._id, self._receipt, visibility_timeout=0)
+            except AzureError as error:
+                name = self._queue.name
+                _LOG.warning("A message of the queue %s stays hidden: %s.", name, _reason(error))
+
     def bury(self) -> None:
         """Move the message to the poison queue; raises `BrokerError`."""
         with _translated(f"Putting a message on the queue {self._queue.poison.queue_name}"):

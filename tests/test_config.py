@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.fanout.configuration import VARIABLE, Backlog, Config, Request, load_config, parse
-from backlog_clearer.fanout.platform import run_of, slice_of
+from backlog_clearer.fanout.platform import run_of, scheduled_run, slice_of
 from backlog_clearer.model import Mode
 from backlog_clearer.options.base import build
 from backlog_clearer.options.rate import Rate
+from backlog_clearer.run.receipt import check_run_id
 
 KAFKA = {"bootstrap_servers": "b:9092", "topic": "orders", "group_id": "billing"}
 
@@ -204,3 +205,15 @@ def test_half_a_slice_is_refused(environ: dict[str, str]) -> None:
 def test_slices_of_one_execution_share_a_run(environ: dict[str, str], run: str | None) -> None:
     """The run id comes from the execution, is the same for all of its slices, and is a valid file name."""
     assert run_of(environ) == run
+
+
+def test_long_names_that_differ_at_their_ends_are_different_runs() -> None:
+    """Tasks of 500 characters, or backlogs of 90, give each a run id that is always the same and valid."""
+    tasks = [scheduled_run("orders", "t" * 499 + end) for end in "ab"]
+    backlogs = [scheduled_run("b" * 90 + end, "2026-11-24T20:00:00Z") for end in "ab"]
+    executions = [run_of({"BACKLOG_CLEARER_RUN_ID": "e" * 110 + end}) for end in "ab"]
+    found = [*tasks, *backlogs, *executions]
+    assert len(set(found)) == 6
+    assert [check_run_id(run or "") for run in found] == found
+    assert scheduled_run("orders", "t" * 499 + "a") == tasks[0]
+    assert scheduled_run("orders", "4711") == "4711-orders"

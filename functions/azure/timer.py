@@ -21,11 +21,14 @@ def due(timer: func.TimerRequest, now: datetime) -> datetime:
     status = getattr(timer, "schedule_status", {})
     try:
         when = TypeAdapter(datetime).validate_python(status.get("Next")).astimezone(timezone.utc)
-    except ValidationError:
+    except (ValidationError, OverflowError):
         return now
     return now if when > now + _EARLY else when
 
 
 def missed(timer: func.TimerRequest, when: datetime, now: datetime) -> bool:
-    """Whether the moment passed while the timer or the app was switched off, by more than a start takes."""
-    return timer.past_due and now - when > _LATE
+    """Whether the moment passed while the timer or the app was switched off, by more than a start takes.
+
+    A timer that is late without stating since when (`due` is then `now`) was missed, too.
+    """
+    return timer.past_due and (when == now or now - when > _LATE)

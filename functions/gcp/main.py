@@ -38,6 +38,7 @@ from functions.gcp.tasks import QUEUE, Tasks
 
 _SCHEDULED = "X-CloudScheduler-ScheduleTime"
 _TASK = "X-CloudTasks-TaskName"
+_INCOMPLETE = "The body of the request cannot be read: it is not complete."
 _JSON = {"Content-Type": "application/json"}
 _LOG = logging.getLogger("backlog_clearer")
 keep_secrets(os.environ)
@@ -58,8 +59,10 @@ def _body(request: flask.Request) -> Request:
         raise UsageError("Send a request as POST, with a JSON object.")
     try:
         body = request.get_data()
-    except Exception:  # noqa: BLE001 # the server's own classes: a broken chunk, a caller that hung up
-        raise UsageError("The body of the request cannot be read: it is not complete.") from None
+    except Exception:  # noqa: BLE001 # the server's own classes: a broken chunk
+        raise UsageError(_INCOMPLETE) from None
+    if request.content_length not in {None, len(body)}:  # a caller that hung up
+        raise UsageError(_INCOMPLETE)
     return parse_request(body)
 
 

@@ -71,6 +71,9 @@ class Invocation:
             except UsageError:  # another attempt will not help
                 taken.bury()
                 raise
+            except ClearerError:
+                taken.release()
+                raise
 
     def failed(self, error: ClearerError) -> None:
         """Log the error, store it with the run, and answer with it unless there is a result."""
@@ -102,6 +105,7 @@ class Invocation:
 
     def _settled(self, queue: StorageQueue, taken: Taken, ran: Ran) -> int:
         if ran.follow_up is FollowUp.RETRY:
+            taken.release()
             return AGAIN
         if ran.following is not None:
             if not taken.held():

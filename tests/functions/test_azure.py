@@ -290,7 +290,8 @@ def test_a_timer_that_is_switched_on_again_starts_nothing(app: App, kind: str, *
     env = {"BACKLOG_CLEARER_SCHEDULED": "orders", "BACKLOG_CLEARER_SCHEDULE_LATE": str(late).lower()}
     with app.hosted(kind, env) as host:
         assert host.fire("2020-02-24T20:00:00+00:00", past_due=True) == {}
-        assert len(host.waiting()) == (6 if late else 0)
+        assert host.fire("", past_due=True) == {}, "late, and nothing states since when"
+        assert len(host.waiting()) == (12 if late else 0)
 
 
 def test_without_names_there_is_no_timer(app: App) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -118,19 +119,44 @@ def test_a_refused_request_writes_nothing(bundle: Bundle) -> None:
     assert {**bundle.account("phantom"), **dict.fromkeys(paced)} == before
 
 
-def test_an_incomplete_body_is_answered_with_400(bundle: Bundle) -> None:
-    """A request whose chunked body breaks off is a caller's fault."""
+_CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+_WHOLE = b'{"backlog":"orders"}'
+
+
+@pytest.mark.parametrize("entry", ["dispatch", "drain"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        _CHUNKED + b'5\r\n{"bac\r\nzz\r\n',
+        _CHUNKED + b"-5\r\n" + _WHOLE,
+        _CHUNKED + b"ffffffffffffffff\r\n" + _WHOLE,
+        _CHUNKED + b"14\r\n" + _WHOLE,
+        _CHUNKED + b"14\r\n" + _WHOLE + b"\r\n",
+        b"Content-Length: 500\r\n\r\n" + _WHOLE,
+        b"Content-Length: 20\r\n" + _CHUNKED + b"14\r\n" + _WHOLE + b"\r\n0\r\n\r\n",
+        b"Content-Length: -5\r\n\r\n" + _WHOLE,
+        b"Content-Encoding: gzip\r\nContent-Length: 40\r\n\r\n" + gzip.compress(_WHOLE),
+    ],
+    ids=[
+        "no size", "negative size", "endless size", "cut in a chunk", "no last chunk", "too short",
+        "two lengths", "negative length", "packed",
+    ],
+)  # fmt: skip
+def test_an_incomplete_body_is_answered_with_400(bundle: Bundle, entry: str, broken: bytes) -> None:
+    """A body that breaks off, has two lengths or is packed is a caller's fault; nothing is read or enqueued."""
+    before = bundle.left()
+    service = bundle.dispatch if entry == "dispatch" else bundle.drain
     with (
-        bundle.dispatch.instance() as server,
+        service.instance() as server,
         socket.create_connection(("127.0.0.1", server.port)) as link,
     ):
-        link.sendall(
-            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-            b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"bac\r\nzz\r\n'
-        )
+        link.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + broken)
+        link.shutdown(socket.SHUT_WR)
         link.settimeout(30)
         answer = link.recv(1000)
     assert answer.split(b" ")[1] == b"400", answer
+    assert not bundle.tasks.tasks
+    assert bundle.left() == before
 
 
 def test_a_repeated_task_dispatches_the_same_run(embedded: Judge, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ number of completions is in no variable and has to be given as `BACKLOG_CLEARER_
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 
@@ -22,6 +23,7 @@ _PLATFORMS = (
     ("JOB_COMPLETION_INDEX", TOTAL),
 )
 _RUNS = (RUN_ID, "CLOUD_RUN_EXECUTION", "AWS_BATCH_JOB_ID")
+_LONGEST = 100
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -48,13 +50,24 @@ def run_of(environ: Mapping[str, str]) -> str | None:
     for name in _RUNS:
         value = environ.get(name, "").partition(":")[0]  # a child of a Batch array is "ID:INDEX"
         if value:
-            return _NOT_IN_A_NAME.sub("-", value)[:100]
+            return _run_id(value)
     return None
 
 
 def scheduled_run(backlog: str, when: str) -> str:
     """The run id of a start at `when`, or by a task of that name: the same however often it is retried."""
-    return _NOT_IN_A_NAME.sub("-", f"{when}-{backlog}").lstrip("._-")[:100]
+    return _run_id(f"{when}-{backlog}")
+
+
+def _run_id(text: str) -> str:
+    """Such a run id, of the same text always; where it is too long, its end is a hash of all of it.
+
+    Cloud Tasks allows names of 500 characters, which may differ only at their ends.
+    """
+    name = _NOT_IN_A_NAME.sub("-", text).lstrip("._-")
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 17]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
