@@ -42,7 +42,7 @@ resource "azurerm_storage_account" "data" {
   # checkov:skip=CKV_AZURE_59:public_access.storage is false by default; the scan does not see through the variable
   # checkov:skip=CKV_AZURE_206:Three zones by default; receipts.replication = "GZRS" adds another region
   # checkov:skip=CKV_AZURE_33:The host polls its queues all day, and each poll would be a log entry to pay for
-  # checkov:skip=CKV2_AZURE_1:Receipts hold positions and no message or secret; Microsoft's own keys encrypt them
+  # checkov:skip=CKV2_AZURE_1:receipts.key decides; without it Microsoft's own keys encrypt them
   name                = "${var.storage_name}data"
   resource_group_name = var.resource_group.name
   location            = var.resource_group.location
@@ -67,6 +67,23 @@ resource "azurerm_storage_account" "data" {
 
     container_delete_retention_policy {
       days = var.receipts.recover_days
+    }
+  }
+
+  dynamic "identity" {
+    for_each = var.receipts.key == null ? [] : [var.receipts.key]
+    content {
+      type         = "UserAssigned"
+      identity_ids = [identity.value.identity_id]
+    }
+  }
+
+  # Of blobs: the key of queues could only be chosen when the account is created.
+  dynamic "customer_managed_key" {
+    for_each = var.receipts.key == null ? [] : [var.receipts.key]
+    content {
+      key_vault_key_id          = customer_managed_key.value.key_vault_key_id
+      user_assigned_identity_id = customer_managed_key.value.identity_id
     }
   }
 }

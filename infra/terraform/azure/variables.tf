@@ -302,10 +302,14 @@ variable "log_retention_days" {
 }
 
 variable "receipts" {
-  description = "The container of receipts, which are needed for undo and are the audit record. replication: of their storage account. recover_days: for how many days a deleted or overwritten receipt can be recovered."
+  description = "The container of receipts, which are needed for undo and are the audit record. replication: of their storage account. recover_days: for how many days a deleted or overwritten receipt can be recovered. key: your key that encrypts the account, and an identity that already may use it (Key Vault Crypto Service Encryption User)."
   type = object({
     replication  = optional(string, "ZRS")
     recover_days = optional(number, 30)
+    key = optional(object({
+      key_vault_key_id = string
+      identity_id      = string
+    }))
   })
   default  = {}
   nullable = false
@@ -318,6 +322,11 @@ variable "receipts" {
   validation {
     condition     = var.receipts.recover_days >= 7 && var.receipts.recover_days <= 365
     error_message = "receipts.recover_days is 7-365, as in { recover_days = 30 }."
+  }
+
+  validation {
+    condition     = var.receipts.key == null || (can(regex("^https://[^/]+\\.vault\\.azure\\.net/keys/[A-Za-z0-9-]+(/[0-9a-f]+)?$", var.receipts.key.key_vault_key_id)) && can(regex("/providers/Microsoft.ManagedIdentity/userAssignedIdentities/[^/]+$", var.receipts.key.identity_id)))
+    error_message = "receipts.key has the key's URL, without a version so that rotations are followed, and the resource id of an identity, as in { key_vault_key_id = azurerm_key_vault_key.receipts.versionless_id, identity_id = azurerm_user_assigned_identity.storage.id }."
   }
 }
 

@@ -439,10 +439,17 @@ run "every_other_variable" {
   variables {
     instance_memory_in_mb = 4096
     log_retention_days    = 90
-    receipts              = { replication = "GZRS", recover_days = 90 }
-    schedule              = { backlogs = ["orders"], late = true }
-    tags                  = { team = "ops" }
-    job                   = { image = "contoso.azurecr.io/backlog-clearer:1", cpu = 2, memory = "4Gi", timeout_seconds = 3600 }
+    receipts = {
+      replication  = "GZRS"
+      recover_days = 90
+      key = {
+        key_vault_key_id = "https://brokers.vault.azure.net/keys/receipts"
+        identity_id      = "/subscriptions/0/resourceGroups/keys/providers/Microsoft.ManagedIdentity/userAssignedIdentities/storage"
+      }
+    }
+    schedule = { backlogs = ["orders"], late = true }
+    tags     = { team = "ops" }
+    job      = { image = "contoso.azurecr.io/backlog-clearer:1", cpu = 2, memory = "4Gi", timeout_seconds = 3600 }
     secrets = {
       KAFKA_PASSWORD = { key_vault_id = "/subscriptions/0/resourceGroups/brokers/providers/Microsoft.KeyVault/vaults/brokers", name = "kafka-password", version = "1a2b" }
     }
@@ -491,5 +498,14 @@ run "every_other_variable" {
       && azurerm_log_analytics_workspace.this.retention_in_days == 90
     )
     error_message = "receipts or logs are kept otherwise"
+  }
+  assert {
+    condition = (
+      azurerm_storage_account.data.customer_managed_key[0].key_vault_key_id == "https://brokers.vault.azure.net/keys/receipts"
+      && azurerm_storage_account.data.customer_managed_key[0].user_assigned_identity_id == var.receipts.key.identity_id
+      && azurerm_storage_account.data.identity[0].identity_ids == toset([var.receipts.key.identity_id])
+      && length(azurerm_storage_account.host.customer_managed_key) == 0
+    )
+    error_message = "receipts are encrypted with another key"
   }
 }

@@ -194,6 +194,8 @@ run "refused_9" {
   variables {
     # schedule of nothing runs
     schedule = { enabled = true }
+    # a key by its resource id
+    receipts = { key = { key_vault_key_id = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v/keys/k", identity_id = "storage" } }
     # a setting of the host
     environment = { AzureWebJobsStorage = "UseDevelopmentStorage=true" }
     # memory that does not go with the cpu
@@ -202,6 +204,7 @@ run "refused_9" {
 
   expect_failures = [
     var.schedule,
+    var.receipts,
     var.environment,
     var.job,
   ]
