@@ -48,7 +48,9 @@ class CloudTasks:
         self.tasks: dict[str, tasks_v2.Task] = {}
         self.calls: list[Call] = []
         self.services: dict[str, Service] = {}  # by URL, as Cloud Run routes requests to instances
-        self.refuse = 0  # how many creations fail with UNAVAILABLE
+        self.refuse = 0  # how many creations fail, and with which code
+        self.code = grpc.StatusCode.UNAVAILABLE
+        self.lose = 0  # how many tasks are created and answered with that code
         self._random = random.Random(seed)  # noqa: S311 the order of deliveries need not be unpredictable
         self._waiting: queue.Queue[tasks_v2.Task | None] = queue.Queue()
         self._open = 0  # deliveries that are not over
@@ -88,16 +90,19 @@ class CloudTasks:
         with self._lock:
             if self.refuse:
                 self.refuse -= 1
-                context.abort(grpc.StatusCode.UNAVAILABLE, "try again")
+                context.abort(self.code, "try again")
             if task.name in self.tasks:
                 context.abort(grpc.StatusCode.ALREADY_EXISTS, "the task exists, or existed recently")
             self.tasks[task.name] = task
             deliveries = 2 if self.twice else 1
             self.twice -= deliveries - 1
             self._open += deliveries
+            lost, self.lose = self.lose > 0, max(0, self.lose - 1)
         delay = self._random.random() / 2  # later tasks overtake earlier ones
         for _ in range(deliveries):
             threading.Timer(delay, self._waiting.put, [task]).start()
+        if lost:
+            context.abort(self.code, "the answer is lost")
         return task
 
     def _work(self) -> None:

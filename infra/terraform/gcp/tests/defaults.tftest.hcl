@@ -35,6 +35,10 @@ run "defaults" {
   command = apply
 
   assert {
+    condition     = time_sleep.grants.create_duration == "60s"
+    error_message = "the build starts before its grants take effect"
+  }
+  assert {
     condition     = strcontains(google_project_iam_member.build_reads_uploads[0].condition[0].expression, "gcf-v2-sources-123456789012-europe-west1")
     error_message = "the build may read more, or less, than what the service uploads for it"
   }
