@@ -120,9 +120,11 @@ def test_the_job_controller_makes_a_pod_for_each_slice(applied: Applied) -> None
 
 
 def test_a_change_during_a_drain_neither_ends_nor_repeats_it(applied: Applied) -> None:
-    """Another image, other slices and attempts leave the job and its pods as they are, and the plan empty."""
+    """Another image, other slices, attempts, time and labels leave job and pods; the plan is empty then."""
     before = applied.job(), applied.pods()
-    applied.apply(digest="1", slices="2", attempts="3")
+    applied.apply(digest="1", slices="2", attempts="3", attempt_seconds="1800", team="two")
+    cron = applied.cluster.call(f"{CRONS}/backlog-clearer-orders")
+    assert cron["metadata"]["labels"]["team"] == "two"
     job, pods = applied.job(), applied.pods()
     assert job["metadata"]["uid"] == before[0]["metadata"]["uid"]
     assert job["spec"] == before[0]["spec"]

@@ -39,6 +39,18 @@ variable "attempts" {
   default     = 2
 }
 
+variable "attempt_seconds" {
+  description = "Timeout of one attempt."
+  type        = number
+  default     = 3600
+}
+
+variable "team" {
+  description = "A label of every object."
+  type        = string
+  default     = "one"
+}
+
 variable "cron" {
   description = "When the schedule is due."
   type        = string
@@ -71,6 +83,9 @@ module "drain" {
   namespace = kubernetes_namespace_v1.this.metadata[0].name
   image     = "registry.example/backlog-clearer@sha256:${join("", [for _ in range(64) : var.digest])}"
   attempts  = var.attempts
+  labels    = { team = var.team }
+
+  attempt_seconds = var.attempt_seconds
 
   backlogs = {
     orders = {
