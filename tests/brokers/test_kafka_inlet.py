@@ -179,8 +179,9 @@ def test_budgets_stop_and_continue_within_one_answer(drops: bool) -> None:
     with connected(script) as connection:
         inlet, into, counted = ask(connection), window(), 0
         while inlet.expecting:
-            answer = inlet.receive(into, 17, time.monotonic() + 5, patient=True)
-            assert answer is not None
+            answer = None
+            while answer is None:  # the peer has not answered yet
+                answer = inlet.receive(into, 17, time.monotonic() + 5, patient=True)
             records = answer.found[0].walk.records if answer.found else 0
             assert records - counted == 17 or not inlet.ready
             assert records - counted <= 17
@@ -322,6 +323,27 @@ def test_an_answer_to_another_request_is_refused() -> None:
         inlet = ask(connection)
         with pytest.raises(TransientError, match="an answer to another request"):
             receive_all(inlet)
+
+
+@pytest.mark.parametrize("more", [0, 30])
+def test_a_broker_that_closes_behind_a_batch_is_an_error(drops: bool, more: int) -> None:
+    """A connection that ends where the next header would begin, or within it, is reported as closed."""
+    batches = [Batch(at, 1, frozenset([at]), body=100_000) for at in range(8)]
+    records = encode(batches)
+    answer = encode_response([Row(PARTITION.topic, PARTITION.number, 0, 2, records)], VERSION)
+    sent = answer.index(records) + len(encode(batches[:6])) + more
+
+    def script(peer: socket.socket, correlation: int) -> None:
+        peer.sendall(frame(correlation, answer)[: 8 + sent])
+        peer.shutdown(socket.SHUT_WR)
+
+    with connected(script) as connection:
+        inlet = ask(connection)
+        with pytest.raises(TransientError, match="the broker closed it"):
+            receive_all(inlet)
+        assert inlet.answer is not None
+        if drops:  # else what arrived in the last window is not walked
+            assert inlet.answer.found[0].walk.records == 6
 
 
 def test_an_answer_without_fields_is_refused() -> None:

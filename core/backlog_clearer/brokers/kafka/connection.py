@@ -270,14 +270,24 @@ class Connection(Waitable):
             raise self._broken(error) from None
         return got
 
-    def drop(self, sink: memoryview, size: int) -> int:
-        """Drop the next bytes in the kernel, at most `size`; returns how many. Only where `drops`."""
+    def drop(self, sink: memoryview, size: int, head: memoryview) -> tuple[int, int]:
+        """Drop the next `size` bytes in the kernel, and receive `head` behind them. Only where `drops`.
+
+        `sink`: nothing is written to it. Returns how many bytes were dropped, and how many received; fewer
+        than were asked for as with `gather`, or if `sink` is too small.
+        """
+        receive, flags = self._socket.recv_into, self._flags
+        dropped = got = 0
         try:
-            count = self._socket.recv_into(sink, size, self._flags | DROP)
+            dropped = receive(sink, min(size, len(sink)), flags | DROP)
+            if head and dropped == size:
+                got = receive(head, 0, flags)
+                if not got:
+                    raise ConnectionResetError("the broker closed it")
         except BlockingIOError:
-            return 0
+            return dropped, 0
         except OSError as error:
             raise self._broken(error) from None
-        if not count:
+        if not dropped:
             raise self._broken(ConnectionResetError("the broker closed it"))
-        return count
+        return dropped, got

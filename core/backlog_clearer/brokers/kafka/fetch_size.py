@@ -7,7 +7,7 @@ carry for minutes what a lane no longer wants.
 
 from __future__ import annotations
 
-LARGEST = 32 * 1024 * 1024
+LARGEST = 50 * 1024 * 1024  # fetch.max.bytes of consumers; a broker sends at most 55 MiB
 SMALLEST = 1024 * 1024
 _GROWTH = 8  # at most, from one answer to the next
 _MOMENT_S = 1.0  # how long an answer should take

@@ -111,6 +111,7 @@ class Inlet:
 
     def _walk(self, answer: AnswerWalk, window: memoryview, until: float) -> None:
         connection, skip = self.connection, self._skip
+        head, nothing = window[:HEADER_BYTES], window[:0]
         at, end = 0, len(self._kept)
         window[:end] = self._kept
         while True:
@@ -127,7 +128,8 @@ class Inlet:
             if not answer.left + skip or answer.paused or time.monotonic() >= until:
                 break
             if connection.drops and skip >= _DROP_FROM:
-                got = connection.drop(_SINK, min(skip, _DROP_AT_MOST))
+                follows = head if answer.left >= HEADER_BYTES and answer.in_records else nothing
+                got, end = connection.drop(_SINK, skip, follows)
                 skip -= got
             else:
                 size = min(self._next_bytes(answer, skip, end, len(window)), skip + answer.left - end)
