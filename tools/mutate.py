@@ -7,13 +7,13 @@ python -m tools.mutate 'a read'        # those whose names contain a text
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 import multiprocessing
 import os
-import re
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import click
 import pytest
 
-from backlog_clearer.testing import contract  # imported once, for the processes that fork from here
+from backlog_clearer.testing import contract
 from tools.bound_mutations import BOUNDS
 from tools.mutations import MUTATIONS, Mutation
 
@@ -30,59 +30,99 @@ MODULE = "backlog_clearer.brokers.memory.source"
 TESTS = str(ROOT / "tests" / "brokers" / "test_memory.py")
 LIMIT_S = 15  # of one test; it ends a fault that hangs
 
-_QUIET = ("-x", "-q", "--no-header", "--noconftest", "-p", "no:cacheprovider", "-p", "no:warnings")
-_PLUGINS = ("-p", "pytest_timeout")  # only this one: to load others takes longer than most faults do
+_OPTIONS = ("-x", "-s", "-o", "addopts=", "-o", f"timeout={LIMIT_S}", "--noconftest")
+_PLUGINS = ("pytest_timeout", "no:cacheprovider", "no:warnings", "no:terminal")
 
 
 class Verdict(NamedTuple):
     """How the suite ended with one mutation."""
 
     mutation: Mutation
-    code: int  # pytest's; -1 where the mutation does not apply
+    failed: str  # the test that failed; empty where none did
     seconds: float
-    output: str
-
-    @property
-    def caught(self) -> bool:
-        """Whether a test failed."""
-        return self.code == pytest.ExitCode.TESTS_FAILED
+    problem: str = ""  # why the suite could not be run
 
     @property
     def text(self) -> str:
-        """One line; more where the suite could not be run."""
-        found = re.search(r"^FAILED \S+::(\S+)", self.output, re.MULTILINE)
-        how = f"caught by {found[1] if found else 'an error'}" if self.caught else "SURVIVED"
-        if not self.caught and self.code != pytest.ExitCode.OK:
-            how = f"NOT RUN: {self.output[-2000:]}"
+        """One line."""
+        how = f"caught by {self.failed}" if self.failed else "SURVIVED"
+        if self.problem:
+            how = f"NOT RUN: {self.problem}"
         return f"{self.seconds:5.1f} s  {self.mutation.name}: {how}"
 
 
 def install(mutation: Mutation) -> None:
-    """Import the reference adapter with a fault in it; raises `ValueError` if the text does not fit."""
-    spec = importlib.util.find_spec(MODULE)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"{MODULE} cannot be found")
-    text = Path(spec.origin).read_text(encoding="utf-8")
+    """Put a fault into the reference adapter; raises `ValueError` if the text does not fit."""
+    module = importlib.import_module(MODULE)
+    path = str(module.__file__)
+    text = Path(path).read_text(encoding="utf-8")
     found = text.count(mutation.old)
     if found != 1:
-        raise ValueError(f"the text to replace occurs {found} times in {spec.origin}")
-    module = importlib.util.module_from_spec(spec)
-    code = compile(text.replace(mutation.old, mutation.new), spec.origin, "exec")
-    sys.modules[MODULE] = module
-    exec(code, module.__dict__)  # noqa: S102 # this repository's own text
+        raise ValueError(f"the text to replace occurs {found} times in {path}")
+    before = dict(vars(module))
+    exec(compile(text.replace(mutation.old, mutation.new), path, "exec"), vars(module))  # noqa: S102 # our own
+    for other in list(sys.modules.values()):
+        for name, value in list(vars(other).items()):  # what it imported from the module
+            if name in before and value is before[name]:
+                setattr(other, name, vars(module)[name])
 
 
-def judge(mutation: Mutation) -> Verdict:
-    """Run the suite on the reference adapter with a fault in it; needs a process for itself."""
-    begun = time.monotonic()
-    output = io.StringIO()
-    try:
-        install(mutation)
-    except (ValueError, SyntaxError) as error:
-        return Verdict(mutation, -1, 0.0, str(error))
-    with redirect_stdout(output), redirect_stderr(output):
-        code = pytest.main([*_QUIET, *_PLUGINS, "-o", f"timeout={LIMIT_S}", TESTS])
-    return Verdict(mutation, int(code), time.monotonic() - begun, output.getvalue())
+class Mutating:
+    """A plugin of pytest: runs the tests that it has collected once for each mutation.
+
+    Each time in a fork of this process, so that nothing is imported or collected again.
+    """
+
+    def __init__(self, mutations: Sequence[Mutation]) -> None:
+        self.mutations = mutations
+        self.caught = 0
+        self.failed = ""
+        self.session: pytest.Session
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Print a verdict on each mutation."""
+        self.session = session
+        processes = 2 * (os.cpu_count() or 1)  # they wait most of the time
+        with multiprocessing.get_context("fork").Pool(
+            processes, _inherit, (self,), maxtasksperchild=1
+        ) as pool:
+            for verdict in pool.imap(_judged, self.mutations):
+                self.caught += bool(verdict.failed)
+                click.echo(verdict.text)
+        return True
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note which test failed."""
+        if report.failed:
+            self.failed = report.nodeid.rpartition("::")[2]
+
+    def judge(self, mutation: Mutation) -> Verdict:
+        """Run the tests up to the first that fails with a fault in the adapter; needs a process for itself."""
+        begun = time.monotonic()
+        items = self.session.items
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = folder  # of the tests' `tmp_path`
+            try:
+                install(mutation)
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    for item, following in zip(items, [*items[1:], None], strict=True):
+                        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+                        if self.session.shouldfail:
+                            break
+            except Exception as error:  # noqa: BLE001 # a mutation that cannot be judged is not caught
+                return Verdict(mutation, "", 0.0, f"{type(error).__name__}: {error}")
+        return Verdict(mutation, self.failed, time.monotonic() - begun)
+
+
+_inherited: list[Mutating] = []
+
+
+def _inherit(mutating: Mutating) -> None:
+    _inherited.append(mutating)
+
+
+def _judged(mutation: Mutation) -> Verdict:
+    return _inherited[0].judge(mutation)
 
 
 @click.command()
@@ -90,19 +130,16 @@ def judge(mutation: Mutation) -> Verdict:
 def main(text: str) -> None:
     """Run the suite with each mutation whose name contains TEXT."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    chosen = [each for each in (*MUTATIONS, *BOUNDS) if text in each.name]
+    mutating = Mutating([each for each in (*MUTATIONS, *BOUNDS) if text in each.name])
     begun = time.monotonic()
-    missed = 0
-    processes = 2 * (os.cpu_count() or 1)  # they wait most of the time
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
-        for verdict in pool.imap(judge, chosen):
-            missed += not verdict.caught
-            click.echo(verdict.text)
+    plugins = [word for name in _PLUGINS for word in ("-p", name)]
+    code = pytest.main([*_OPTIONS, *plugins, TESTS], plugins=[mutating])
+    total = len(mutating.mutations)
     click.echo(
-        f"{len(chosen) - missed} of {len(chosen)} faults were caught by {contract.__name__}"
+        f"{mutating.caught} of {total} faults were caught by {contract.__name__}"
         f" in {time.monotonic() - begun:.0f} s"
     )
-    sys.exit(1 if missed or not chosen else 0)
+    sys.exit(code or (0 if 0 < mutating.caught == total else 1))
 
 
 if __name__ == "__main__":
