@@ -1,4 +1,4 @@
-"""Real brokers that a whole test session shares."""
+"""Real brokers that tests of this folder share; they end when a worker continues with another folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backlog_clearer.testing.servers.pulsar_judge import Judge as PulsarJudge
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """One node of real Apache Kafka; each test creates its topics and groups, and none stops it."""
     with running_kafka(tmp_path_factory.mktemp("kafka")) as cluster:
@@ -34,7 +34,7 @@ class Three(NamedTuple):
     relay: KafkaRelay
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
     """Three nodes that deliver 1 MB/s each to a client; tests may kill them, and start them again."""
     settings = {
@@ -54,7 +54,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
         yield Three(cluster, relay)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def judge(kafka: KafkaCluster) -> Judge:
     """Plain clients of the real Kafka."""
     return Judge(kafka.bootstrap())
@@ -73,7 +73,7 @@ def case(judge: Judge, tmp_path: Path, reader: Reader) -> Case:
     return Case(judge, tmp_path, reader)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pulsar_judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulsarJudge]:
     """Plain clients of one real Pulsar; each test creates its topics, and none stops it."""
     # Kafka's tests run where Pulsar's client is not installed
