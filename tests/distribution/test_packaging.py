@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -40,7 +41,7 @@ def _run(
     }
     done = subprocess.run(
         command, cwd=cwd, env={**clean, **(env or {})}, capture_output=True, text=True, check=False,
-        timeout=240,
+        timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
     return done
@@ -143,6 +144,16 @@ def test_the_extra_of_a_system_is_all_that_its_adapter_needs(
     folder = ROOT / "core" / Path(*package.split("."))
     modules = [f"{package}.{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
     _run(str(python), "-c", f"import {', '.join(modules)}", cwd=tmp_path)
+
+
+def test_pip_finds_all_that_the_requirements_name(built: Built, tmp_path: Path) -> None:
+    """`pip install -r requirements.txt` in a checkout finds versions of everything that fit together."""
+    _uv("venv", "--quiet", "--seed", "--python", sys.executable, str(tmp_path / "venv"), cwd=tmp_path)
+    python, report = tmp_path / "venv" / "bin" / "python", tmp_path / "report.json"
+    asked = ("--quiet", "--dry-run", "--report", str(report), "-r", "requirements.txt")
+    _run(str(python), "-m", "pip", "install", *asked, cwd=built.source)
+    found = {each["metadata"]["name"] for each in json.loads(report.read_text())["install"]}
+    assert {"backlog-clearer", "confluent-kafka", "pulsar-client", "azure-eventhub"} <= found
 
 
 def test_pipx_installs_it(built: Built, workplace: Path, tmp_path: Path) -> None:
