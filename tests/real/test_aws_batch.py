@@ -85,7 +85,7 @@ def applied(terraform: Terraform, root: Path, env: Mapping[str, str], *args: str
     return done.stdout
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_applied_scheduled_cleared_destroyed(
     emulator: dict[str, str], judge: Judge, kafka: KafkaCluster, tmp_path: Path
 ) -> None:
