@@ -28,11 +28,15 @@ _SERVERLESS = ("test_memory", "_wire", "_settings")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--quick` and `--seeds`."""
+    """Add `--quick`, `--seeds` and `--answers`."""
     parser.addoption("--quick", action="store_true", help="only tests that start no server")
     parser.addoption(
         "--seeds", type=int, default=2, metavar="N", help="random runs of each test that has a seed"
     )
+    parser.addoption(
+        "--answers", type=int, default=0, metavar="N",
+        help="how many answers to each kind of request the contract damages; 0: as few as usual",
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "early": set[str](),
     "ending": set[str](),
     "__main__": {"cli", "early", "ending"},
-    "testing": GROUND | {"source", "registry", "engine", "run", "brokers"},
+    "testing": GROUND | {"source", "guard", "registry", "engine", "run", "brokers"},
 }
 """What each part of the package may import of the others."""
 

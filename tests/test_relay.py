@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 
 import pytest
 
+from backlog_clearer.testing.damage import AnswerFault, DamagingRelay
 from backlog_clearer.testing.relay import Relay
 from backlog_clearer.testing.support import free_port, wait_until
 
@@ -151,3 +152,34 @@ def test_a_broker_that_is_down_ends_the_connection() -> None:
             return
         with client:
             assert broken(client)
+
+
+@pytest.mark.parametrize("fault", [AnswerFault.ZEROS, AnswerFault.ONES, AnswerFault.NOISE], ids=str)
+def test_only_the_chosen_answer_is_garbled(echo: int, fault: AnswerFault) -> None:
+    """The second answer arrives in its length and with other bytes; those before and after it are whole."""
+    with DamagingRelay("127.0.0.1", echo, seed="7") as relay, fresh(relay) as client:
+        relay.arm(1, fault)
+        texts = [b"first one", b"second one", b"third one"]
+        first, second, third = (reply(client, text) for text in texts)
+        assert (first, third) == (texts[0], texts[2])
+        assert (second != texts[1], len(second)) == (True, len(texts[1]))
+        assert (relay.answers, relay.damaged) == (3, True)
+
+
+def test_a_cut_answer_ends_its_connection(echo: int) -> None:
+    """The connection whose answer is cut has ended, and another one passes."""
+    with DamagingRelay("127.0.0.1", echo) as relay, fresh(relay) as client:
+        relay.arm(0, AnswerFault.CUT)
+        assert broken(client)
+        with fresh(relay) as another:
+            assert reply(another, b"more") == b"more"
+
+
+def test_a_swallowed_answer_never_arrives_and_a_late_one_does(echo: int) -> None:
+    """After a swallowed answer the connection is open and silent; one that is late is whole."""
+    with DamagingRelay("127.0.0.1", echo) as relay, fresh(relay) as client:
+        relay.arm(0, AnswerFault.SWALLOW)
+        assert silent(client, b"x")
+        relay.arm(0, AnswerFault.DELAY)
+        assert reply(client, b"late") == b"late"
+        assert relay.damaged

@@ -96,6 +96,7 @@ class IggyBench(Bench):
         # A real server's password may be a word of the output.
         self.secrets = () if ADDRESS else (password, WRONG)
         self.detects_live = group
+        self.damaged_answers = int(group)
         self.plain = Plain(address, password, ca)
         self.stream = f"shop-{uuid.uuid4().hex[:8]}"
         self.topic = "orders"

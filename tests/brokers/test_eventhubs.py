@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from backlog_clearer.brokers.eventhubs.source import EventHubsSource, open_sourc
 from backlog_clearer.options.base import build
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing import Bench, Contract
+from backlog_clearer.testing.bench import Approach
 from backlog_clearer.testing.servers.azurite import KEY as STORAGE_KEY
 from backlog_clearer.testing.servers.azurite import Azurite, azurite
 from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer, EventLog, offset_of
@@ -68,6 +69,19 @@ class EventHubsBench(Bench):
     def source_via(self, run: RunOptions, host: str, port: int) -> EventHubsSource:
         options = self.options_of(custom_endpoint_address=f"sb://{host}:{port}")
         return open_source(options, run, "contract")
+
+    def approaches(self) -> Mapping[str, Approach]:
+        return {
+            **super().approaches(),
+            "store": Approach("127.0.0.1", self.storage.blob_port, self.source_storing),
+        }
+
+    def source_storing(self, run: RunOptions, host: str, port: int) -> EventHubsSource:
+        """The adapter, with another address of the checkpoint store."""
+        text = self.storage.connection_string.replace(
+            f"127.0.0.1:{self.storage.blob_port}", f"{host}:{port}"
+        )
+        return open_source(self.options_of(checkpoint_store=text), run, "contract")
 
     def other_source(self, run: RunOptions) -> EventHubsSource:
         return open_source(self.options_of(consumer_group="shipping"), run, "contract")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from backlog_clearer.brokers.iggy import client, connection, lane
 from backlog_clearer.brokers.iggy.positions import LogExtent
 from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.model import Mode
@@ -24,6 +25,15 @@ from backlog_clearer.testing.servers.iggy import USER
 from backlog_clearer.testing.support import Stopwatch, free_port
 from tests.brokers.iggy_bench import GROUP, IggyBench, job, opened, undo
 from tests.command import cleaner
+
+TIMEOUT_S = 3.0  # of requests that are not answered, instead of 10
+
+
+@pytest.fixture(autouse=True)
+def short_time_outs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that are not answered cost less time."""
+    for module in (client, connection, lane):
+        monkeypatch.setattr(module, "TIMEOUT_S", TIMEOUT_S)
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ class KafkaReaderBench(EventHubsBench):
 
     def __init__(self, server: EventHubsServer, storage: Azurite, endpoint: KafkaCluster) -> None:
         super().__init__(server, storage)
+        self.damaged_answers = 0
         self.endpoint = None  # a relay in front of AMQP would not disturb reads
         self.kafka = endpoint
         self.judge = Judge(endpoint.bootstrap())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import pytest
 
@@ -44,6 +44,15 @@ class Faults(Protocol):
         """Answer again; connections that a fault has touched are broken first."""
 
 
+class Approach(NamedTuple):
+    """One address that the adapter talks to; a system may have several, each with its protocol."""
+
+    host: str
+    port: int
+    source_via: Callable[[RunOptions, str, int], Source]
+    readdressed: Callable[[int], Sequence[tuple[bytes, bytes]]] = lambda _port: ()
+
+
 class Bench(ABC):
     """One topic with one subscription on a running broker, as the test sees it from outside.
 
@@ -77,6 +86,8 @@ class Bench(ABC):
     endpoint: tuple[str, int] | None = (
         None  # the broker's host and port; the suite puts a relay before it
     )
+    damaged_answers: int = 1  # of each kind of call, in each way; 0: only with --answers
+    takes_garbled: bool = True  # False: the client library ends the process on bytes that cannot be
     secrets: tuple[str, ...] = ()  # strings in the adapter's options that no text may contain
 
     @abstractmethod
@@ -122,6 +133,12 @@ class Bench(ABC):
     def source_via(self, run: RunOptions, host: str, port: int) -> Source:
         """The adapter, opened on this subscription through another address of the broker."""
         self._not_offered("source_via")
+
+    def approaches(self) -> Mapping[str, Approach]:
+        """The ways to the broker whose answers can be damaged, by a name for people."""
+        if self.endpoint is None:
+            return {}
+        return {"broker": Approach(*self.endpoint, self.source_via, self.readdressed)}
 
     def readdressed(self, port: int) -> Sequence[tuple[bytes, bytes]]:
         """What to replace in what the broker sends, so that clients stay on a relay's port; see `Relay`."""

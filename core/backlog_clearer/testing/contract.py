@@ -1,6 +1,7 @@
 """The contract suite: what every adapter must do.
 
-This part makes whole runs; `contract_lanes` makes single calls, and `contract_faults` disturbs the broker.
+This part makes whole runs; `contract_lanes` makes single calls, and `contract_faults` and
+`contract_damage` disturb the broker.
 
 A system joins with a `Bench`, which makes subscriptions and reports what the broker shows of them, and a
 subclass:
@@ -31,6 +32,7 @@ from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.restore import restore_source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.contract_bounds import BoundContract
+from backlog_clearer.testing.contract_damage import DamageContract
 from backlog_clearer.testing.contract_faults import FaultContract
 from backlog_clearer.testing.contract_identity import IdentityContract
 from backlog_clearer.testing.contract_isolation import IsolationContract
@@ -38,7 +40,9 @@ from backlog_clearer.testing.contract_lanes import LaneContract
 from backlog_clearer.testing.suite import claims, opened
 
 
-class Contract(LaneContract, FaultContract, IdentityContract, IsolationContract, BoundContract):
+class Contract(
+    LaneContract, FaultContract, DamageContract, IdentityContract, IsolationContract, BoundContract
+):
     """The suite; a subclass provides the fixture `bench`."""
 
     def test_consume_clears_everything(self, bench: Bench, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Relay:
             self._mode = mode
             if cut:
                 for each in self._open:
-                    _reset(each)
+                    reset(each)
                 self._open.clear()
             self._changed.notify_all()
 
@@ -110,12 +110,12 @@ class Relay:
             if not refused:
                 self._open.add(client)
         if refused:
-            _reset(client)
+            reset(client)
             return
         try:
             broker = socket.create_connection(self._broker, _CONNECT_S)
         except OSError:
-            _reset(client)
+            reset(client)
             return
         broker.settimeout(None)
         with self._changed:
@@ -146,8 +146,7 @@ class Relay:
                     swallowed = upward and self._mode is RelayMode.SWALLOW
                 if swallowed:
                     continue
-                for old, new in () if upward else self.replace:
-                    data = data.replace(old, new)
+                data = self._passed(data, source, target, upward=upward)
                 target.sendall(data)
                 with self._changed:
                     if upward:
@@ -157,8 +156,17 @@ class Relay:
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
 
+    def _passed(
+        self, data: bytes, source: socket.socket, target: socket.socket, *, upward: bool
+    ) -> bytes:
+        """What is sent on instead of some bytes; `OSError` ends this direction of the connection."""
+        del source, target
+        for old, new in () if upward else self.replace:
+            data = data.replace(old, new)
+        return data
 
-def _reset(each: socket.socket) -> None:
+
+def reset(each: socket.socket) -> None:
     """End a connection as a crashed process does; its threads notice."""
     with suppress(OSError):
         each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

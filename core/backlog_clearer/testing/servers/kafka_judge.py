@@ -303,6 +303,8 @@ class KafkaBench(Bench):
     missing_name = "no-such-topic"
     endpoint: tuple[str, int]
     cuts_by_time = cuts_by_count = shows_age = True
+    damaged_answers = 0
+    takes_garbled = False  # librdkafka; tests/real/kafka_relay.py garbles the adapter's own requests
     attempts = 1000  # librdkafka reconnects by itself, every 0.1 to 1 s, until a request times out
 
     def __init__(self, judge: Judge, reader: Reader = Reader.CLIENT) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ from backlog_clearer.run.restore import restore
 from backlog_clearer.run.status import status
 from backlog_clearer.source import Source
 from backlog_clearer.testing import Bench
+from backlog_clearer.testing.bench import Approach
 from backlog_clearer.testing.servers.pulsar import PulsarServer, token
 from backlog_clearer.testing.support import wait_until
 
@@ -263,6 +264,7 @@ class PulsarBench(Bench):
     def __init__(self, judge: Judge, kind: str, partitions: int = 3) -> None:
         self.judge = judge
         self.kind = kind
+        self.damaged_answers = int(kind == "failover" and not self.changes)
         self.partitions = partitions
         self.topic = judge.create(f"persistent://{KEPT}/{unique('contract')}", partitions)
         self.endpoint = "127.0.0.1", judge.server.port
@@ -284,6 +286,18 @@ class PulsarBench(Bench):
 
     def source_via(self, run: RunOptions, host: str, port: int) -> Source:
         return self._open(run, SUBSCRIPTION, service_url=f"pulsar://{host}:{port}")
+
+    def approaches(self) -> Mapping[str, Approach]:
+        if self.changes.get("admin_url") == "none":
+            return super().approaches()
+        return {
+            **super().approaches(),
+            "admin": Approach("127.0.0.1", self.judge.server.web, self.source_asking),
+        }
+
+    def source_asking(self, run: RunOptions, host: str, port: int) -> Source:
+        """The adapter, with another address of the admin API."""
+        return self._open(run, SUBSCRIPTION, admin_url=f"http://{host}:{port}")
 
     def readdressed(self, port: int) -> list[tuple[bytes, bytes]]:
         return [(b":%d" % self.judge.server.port, b":%d" % port)]  # in the answers to lookups
