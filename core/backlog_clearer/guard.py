@@ -29,6 +29,7 @@ _SOURCE = {
     "restore": "the restore",
     "cut": "finding the targets",
     "oldest": "asking for ages",
+    "lost": "asking for frozen targets",
     "unreported": "counting acknowledgements",
     "kept_notes": "asking what is kept for undos",
     "discard": "deleting what is kept for undos",

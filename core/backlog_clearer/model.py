@@ -126,6 +126,11 @@ class PartitionState:
 
     Only its adapter makes and interprets it; everything else compares it.
     """
+    epoch: int | None = None
+    """The leader epoch in which `end` was the end; None: the protocol has none, or nothing is to be frozen.
+
+    A log that keeps its incarnation may lose its last messages with its leader, and grow past them.
+    """
     oldest: datetime | None = (
         None  # when the oldest message of the backlog was published; None: unknown
     )
@@ -294,6 +299,7 @@ class Recorded(NamedTuple):
     position: Position | None  # None: nothing was stored
     incarnation: str | None = None  # of its log; None: not recorded
     undo: str | None = None  # why it may not be brought back; an adapter need not look at it
+    epoch: int | None = None  # of a target: `PartitionState.epoch` when it was frozen
 
 
 class Outcome(NamedTuple):

@@ -43,7 +43,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from backlog_clearer.errors import ClearerError, TransientError
+from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.model import (
     Advance,
     Bound,
@@ -222,6 +222,21 @@ class Bounded(Protocol):
 
     def bound_notes(self, bound: Bound) -> Sequence[str]:
         """What the user must know about a bound on this system, one sentence each; asks the broker nothing."""
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """A source whose logs may lose their last messages when another copy leads; optional for adapters.
+
+    Its survey fills `PartitionState.epoch`. Without it, a later attempt of a run compares incarnations only.
+    """
+
+    def lost(self, frozen: Sequence[Recorded]) -> Mapping[Partition, BrokerError]:
+        """Which logs no longer have all that lay before targets frozen by an earlier attempt; change nothing.
+
+        Each has an `epoch`. A partition of which that is not known now has a `TransientError`. One request for
+        each leader at most; raises like `survey` where nothing can be asked.
+        """
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from backlog_clearer.brokers.kafka.source import KafkaSource, open_source
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Claim, Mode, Settled
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.run.job import Callbacks
+from backlog_clearer.run.clear import clear
+from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.source import Lane
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
@@ -132,12 +134,14 @@ def test_a_lane_with_a_dead_and_a_healthy_leader_clears_what_it_can(
 
 
 class Unclean:
-    """Three logs of 5,500 messages, and how their other copies, of 500, take over and grow past them."""
+    """Four logs of 5,500 messages, and how their other copies, of 500, take over and grow past them."""
 
     def __init__(self, cluster: KafkaCluster, folder: Path) -> None:
         self.cluster = cluster
         self.judge = judge = Judge(cluster.bootstrap())
-        self.cases = [Case(judge, folder, reader) for reader in (*READERS, Reader.HEADERS)]
+        self.cases = [
+            Case(judge, folder, reader) for reader in (*READERS, Reader.HEADERS, Reader.CLIENT)
+        ]
         for case in self.cases:
             case.topic = judge.place(unique("unclean"), [1, 3], unclean_leader_election_enable="true")
             case.group = judge.group_coordinated_by_other_than(1)
@@ -166,12 +170,15 @@ def test_a_log_that_an_unclean_election_cut_is_not_acknowledged(
     The lanes read on after the election: librdkafka still has messages of the old leader.
     """
     unclean = Unclean(cluster, tmp_path)
-    *read, done = unclean.cases
+    *read, done, again = unclean.cases
     run = RunOptions(workers=1, stop_when_empty=True, receipt_dir=str(tmp_path), mode=Mode.SKIP)
+    attempt = partial(Job, "kafka", again.options(), run_id="again")
+    first = clear(attempt(run.model_copy(update={"mode": Mode.CONSUME, "max_messages": 600})))
+    assert (first.totals.messages, again.committed()) == (600, {0: 600})
     with ExitStack() as stack:
         stack.callback(cluster.restart, 1)
         sources, claims, lanes = [], [], []
-        for case in unclean.cases:
+        for case in (*read, done):
             sources.append(stack.enter_context(closing(open_source(case.options(), run, "run"))))
             (state,) = sources[-1].survey().partitions
             claims.append(Claim(state, None, state.end))
@@ -197,6 +204,11 @@ def test_a_log_that_an_unclean_election_cut_is_not_acknowledged(
         assert (left.left, done.committed()) == (None, {0: 5_500})
         assert "cut off" in (left.error or "")
         assert "cut off" in (skipped.error or "")
+        # A later attempt of a run does not take up the target that the log no longer had.
+        for mode in Mode:
+            later = clear(attempt(run.model_copy(update={"mode": mode})))
+            assert (later.cleared, later.verified, again.committed()) == (False, None, {0: 600})
+            assert "since an earlier attempt" in (later.partitions[0].error or "")
     result = read[0].clear()
     assert (result.cleared, result.totals.messages) == (True, 6_500)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from backlog_clearer.engine.drain import Drain
-from backlog_clearer.errors import BrokerError, UsageError, recreated
+from backlog_clearer.errors import BrokerError, TransientError, UsageError, recreated
 from backlog_clearer.model import Bound, Mode, Partition, PartitionState, Recorded, StopReason, Survey
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.bounds import bound_of, retargeted, up_to_bound
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.report import Action
-from backlog_clearer.source import Source
+from backlog_clearer.run.retry import repeated
+from backlog_clearer.source import Replicated, Source
 
 _REPEATED = (
     "An earlier attempt of run {} has skipped already, and a second skip could bring back messages that"
@@ -115,13 +116,14 @@ def refrozen(
 
     The targets of a run's slice are frozen once: another attempt, or its continuation after a
     deadline, continues to the first one's targets and does not clear what arrived since; a note
-    reports that. A log that is another one than the first attempt's has an error.
+    reports that. A log that is another one than the first attempt's, or was cut off since, has an error.
     """
-    targets = {
-        **receipts.original_targets(earlier),
-        **{key: Recorded(key, position) for key, position in job.targets.items()},
-    }
+    targets = receipts.original_targets(earlier)
+    for key, wanted in job.targets.items():
+        if key not in targets or targets[key].position != wanted:
+            targets[key] = Recorded(key, wanted)
     states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in states)
+    states = _still_there(source, states, targets)
     moved = {
         state.partition: position
         for state in states
@@ -149,3 +151,41 @@ def _same_log(
         return state
     since = f"since run {earlier[0].run_id} began at {earlier[0].created_at:%Y-%m-%dT%H:%MZ}"
     return replace(state, error=recreated(state.partition, since), passing=False)
+
+
+def _still_there(
+    source: Source,
+    states: tuple[PartitionState, ...],
+    targets: Mapping[Partition, Recorded],
+) -> tuple[PartitionState, ...]:
+    """States with the epochs of their targets, and with an error where a log has lost what lay before it."""
+    known = {
+        state.partition: target
+        for state in states
+        if state.error is None
+        and (target := targets.get(state.partition)) is not None
+        and target.epoch is not None
+    }
+    asked = [known[state.partition] for state in states if _led_anew(state, known)]
+    faults: Mapping[Partition, BrokerError] = {}
+    if asked and isinstance(source, Replicated):
+        faults = repeated("frozen targets", lambda: source.lost(asked), _passing)
+    return tuple(
+        replace(
+            state,
+            epoch=known[state.partition].epoch,
+            error=str(faults[state.partition]) if state.partition in faults else None,
+        )
+        if state.partition in known
+        else state
+        for state in states
+    )
+
+
+def _led_anew(state: PartitionState, known: Mapping[Partition, Recorded]) -> bool:
+    return state.partition in known and known[state.partition].epoch != state.epoch
+
+
+def _passing(faults: Mapping[Partition, BrokerError]) -> list[str]:
+    """The failures that may be over in a moment."""
+    return [str(fault) for fault in faults.values() if isinstance(fault, TransientError)]

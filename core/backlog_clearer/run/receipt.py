@@ -51,6 +51,12 @@ class RecordedPartition(BaseModel):
     incarnation: str | None = Field(
         None, description="tells this log from another one of the same name; null: not recorded"
     )
+    epoch: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="leader epoch in which the target was frozen; null: not recorded, or the system has none",
+    )
     undo: FreeText | None = Field(None, description="why restore cannot bring this partition back")
 
     @field_validator("position", "target", mode="before")
@@ -312,7 +318,8 @@ def original_targets(receipts: Iterable[Receipt]) -> dict[Partition, Recorded]:
     for receipt in receipts:
         for entry in receipt.partitions:
             if entry.target is not None:
-                targets.setdefault(entry.id, Recorded(entry.id, entry.target, entry.incarnation))
+                target = Recorded(entry.id, entry.target, entry.incarnation, epoch=entry.epoch)
+                targets.setdefault(entry.id, target)
     return targets
 
 

@@ -152,6 +152,7 @@ class Record:
                     backlog=state.backlog,
                     target=as_json(self.targets.get(state.partition)) if clears else None,
                     incarnation=state.incarnation,
+                    epoch=state.epoch if clears else None,
                     undo=state.undo,
                 )
                 for state in self.states

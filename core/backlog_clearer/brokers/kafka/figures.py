@@ -120,6 +120,16 @@ def cut_off(partition: Partition, position: int) -> BrokerError:
     )
 
 
+def cut_since(partition: Partition, target: int) -> BrokerError:
+    """The error of a partition whose log lost messages before the target of an earlier attempt."""
+    return BrokerError(
+        f"The log of {partition} was cut off below offset {target} since an earlier attempt of this run froze"
+        " its target there, and nothing more of it is committed. Use another run id to clear the messages that"
+        " are there now.",
+        partition,
+    )
+
+
 def meddled(partition: Partition, before: int | None, now: int | None) -> str | None:
     """Why a partition is left alone: its committed offset vanished or was moved back; None: it was not."""
     if before is None or (now is not None and now >= before):

@@ -72,9 +72,27 @@ class Incarnations:
         self._at_survey: dict[Partition, int] = {}  # the leader epoch then
 
     def surveyed(self, partitions: Iterable[Partition]) -> None:
-        """Remember the leader epochs in which the ends of the logs were surveyed, for a skip."""
+        """Remember the leader epochs in which the ends of the logs were surveyed."""
         self.faults(dict.fromkeys(partitions))
         self._at_survey = dict(self._confirmed)
+
+    def epoch(self, partition: Partition) -> int | None:
+        """The leader epoch in which the end of a log was surveyed; None: not known."""
+        return self._at_survey.get(partition)
+
+    def lost(self, frozen: Mapping[Partition, ReadUpTo]) -> Mapping[Partition, BrokerError]:
+        """The logs that do not have all before targets which an earlier attempt froze in another epoch.
+
+        `TransientError` where a leader does not answer. Raises like `AsksTopics.topics`.
+        """
+        found = self._topics.topics({partition.topic for partition in frozen})
+        doubts = {}
+        for partition, read in frozen.items():
+            topic = found.get(partition.topic)
+            epoch = None if topic is None else topic.epochs.get(partition.number)
+            if topic is not None and epoch is not None and epoch != read.epoch:
+                doubts[partition] = Doubt(read, epoch, topic.leaders.get(partition.number))
+        return self._topics.cut(doubts)
 
     def skipped(self, claims: Iterable[Claim]) -> dict[Partition, ReadUpTo]:
         """What the logs must still have for their targets to be the ends that were surveyed."""

@@ -30,6 +30,7 @@ from backlog_clearer.brokers.kafka.figures import (
     OffsetFigures,
     Stored,
     contradiction,
+    cut_since,
     not_an_offset,
     offset_of,
     offsets_left,
@@ -39,6 +40,7 @@ from backlog_clearer.brokers.kafka.groups import attached, others, pending_notes
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
 from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected
 from backlog_clearer.brokers.kafka.lane_offsets import skip_target
+from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.brokers.kafka.metadata import SharedMetadata
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
@@ -113,7 +115,7 @@ class KafkaSource:
         starts, start_errors = admin.log_start(partitions)
         # The end last: offsets committed meanwhile must not seem to lie beyond it.
         ends, end_errors = admin.log_end([p for p in partitions if p not in start_errors])
-        if self._run.mode is Mode.SKIP:
+        if self._freezes():
             self._logs.surveyed(partitions)
         errors = {**errors, **start_errors, **end_errors}
         self._partitions = max(1, len(partitions))
@@ -122,6 +124,7 @@ class KafkaSource:
             replace(
                 self._state(p, stored.get(p), starts, ends, errors.get(p)),
                 incarnation=incarnation,
+                epoch=self._logs.epoch(p),
             )
             for p, incarnation in topics.partitions.items()
         ]
@@ -177,6 +180,25 @@ class KafkaSource:
             error=None if error is None else str(error),
             passing=isinstance(error, TransientError),
         )
+
+    def _freezes(self) -> bool:
+        """Whether the ends that are surveyed become targets: a status asks for no leader epochs."""
+        run = self._run
+        return not run.dry_run and (run.mode is Mode.SKIP or (run.stop_when_empty and not run.follow))
+
+    @lets_out_only_ours("asking for frozen targets")
+    def lost(self, frozen: Sequence[Recorded]) -> Mapping[Partition, BrokerError]:
+        """By the leader epochs; see `source.Replicated`."""
+        targets = {item.partition: (offset_of(item.position), item.epoch) for item in frozen}
+        reads = {
+            partition: ReadUpTo(offset, epoch, seen=False)
+            for partition, (offset, epoch) in targets.items()
+            if offset is not None and epoch is not None
+        }
+        return {
+            p: fault if isinstance(fault, TransientError) else cut_since(p, reads[p].offset)
+            for p, fault in self._logs.lost(reads).items()
+        }
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
         """Nothing to prepare: a restore needs only the old offsets in the receipt."""
