@@ -30,7 +30,6 @@ from pathlib import Path
 import psutil
 from apache_iggy import AutoLogin, IggyClient, SendMessage, TcpConfig
 
-from backlog_clearer.brokers.iggy.lane import CONNECTIONS
 from backlog_clearer.testing.servers.iggy import PASSWORD, USER, IggyServer
 from backlog_clearer.testing.servers.iggy_model import PartitionLog, Stream, Topic
 from backlog_clearer.testing.servers.iggy_process import PROGRAM, ROOT, ROOT_SECRET, IggyProcess
@@ -235,11 +234,11 @@ def rates(site: Site | None, rounds: int, scale: int) -> None:
                 print(
                     f"{field.messages:,} messages of {size} B, {PARTITIONS} partitions, {batch:,} a poll"
                 )
-                made = {f"this tool, {CONNECTIONS} connections": partial(field.ours, batch)}
-                for count in (CONNECTIONS, 1, PARTITIONS):
+                made = {"this tool, 1 connection": partial(field.ours, batch)}
+                for count in (1, 2, PARTITIONS):
                     name = f"poll_messages, {counted(count, 'connection')}"
                     made[name] = partial(field.official, batch, count)
-                for count, ahead in ((CONNECTIONS, 1), (CONNECTIONS, 2), (PARTITIONS, 2)):
+                for count, ahead in ((1, 1), (1, 2), (2, 2), (PARTITIONS, 2)):
                     name = f"bare, {counted(count, 'connection')}, {ahead} ahead"
                     made[name] = partial(field.bare, batch, count, ahead)
                 compare(made, rounds)

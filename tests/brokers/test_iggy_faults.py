@@ -28,6 +28,8 @@ from backlog_clearer.testing.servers.iggy_cluster import running_cluster
 from backlog_clearer.testing.support import Stopwatch, make_certificates, wait_until
 from tests.brokers.iggy_bench import GROUP, IggyBench, job, undo
 
+SENT = 5  # times that a join is sent to a busy server, and a leave
+
 
 @pytest.fixture
 def server() -> Iterator[IggyServer]:
@@ -116,11 +118,31 @@ def test_a_member_that_could_not_leave_does_not_hold_up_other_slices(
         (claim,) = (
             Claim(state, None, state.end) for state in source.survey().partitions if state.backlog
         )
-        server.faults[149] = deque([57])  # leave: TransientNotCommitted
+        server.faults[149] = deque([57] * SENT)  # leave: TransientNotCommitted
         (moved,) = source.skip([claim])
         assert (moved.error, list(server.faults[149])) == (None, [])
         wait_until(lambda: not bench.plain.run("get_consumer_group", *group).members, "it left")
     assert bench.stored()[0] == 99
+
+
+@pytest.mark.parametrize(("busy", "retries"), [(3 * SENT, 0), (4 * SENT, 1)])
+def test_a_server_that_is_busy_costs_no_second_read_of_messages(  # noqa: PLR0917
+    server: IggyServer,
+    bench: IggyBench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    busy: int,
+    retries: int,
+) -> None:
+    """Up to three acknowledgements in a row wait for the next one; after that a new lane reads again."""
+    monkeypatch.setattr("backlog_clearer.brokers.iggy.source._GROUP_SETTLE_S", 0.0)
+    monkeypatch.setattr("backlog_clearer.brokers.iggy.source._TURN_S", 0.0)
+    bench.produce(0, 2000)
+    server.faults[148] = deque([57] * busy)  # join: TransientNotCommitted
+    result = clear(job(bench, tmp_path, batch_size=100, workers=1, ages=False))
+    assert (result.verified, result.totals.messages, result.totals.retries) == (True, 2000, retries)
+    assert not server.faults[148]
+    assert bench.stored()[0] == 1999
 
 
 def test_an_offset_that_is_not_kept_is_not_counted(

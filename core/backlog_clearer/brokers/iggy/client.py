@@ -27,6 +27,7 @@ from backlog_clearer.brokers.iggy.connection import (
 )
 from backlog_clearer.brokers.iggy.errors import (
     ConnectionLostError,
+    ContentionError,
     HandshakeError,
     SilentError,
     StoppedError,
@@ -43,6 +44,7 @@ from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 PROBE_S = 2.0
+_REPLAY_S = (0.02, 0.05, 0.1, 0.2)  # waits before a change of a membership is sent again
 _AHEAD = 100  # requests sent before the first of them is answered
 _OLD_PING = struct.pack("<II", 4, 1)  # length and command, as servers before 0.9 frame them
 _OLD_PONG_BYTES = 8
@@ -234,14 +236,24 @@ class IggyCluster:
     def _membership(self, connection: IggyConnection, operation: int, membership: bytes) -> None:
         """Change the membership; where the answer is an error, the server may have a member left.
 
-        It is seen by other slices, each of which would wait for it (status 57, not committed, of a server
-        with much to do).
+        It is seen by other slices, each of which would wait for it. A busy server answers that the change is
+        not committed (yet): then its clients are to send it again, on the same session and under its number
+        (`submit_request_in_process` in the server's metadata.rs).
         """
-        try:
-            self._write(connection, operation, membership, None)
-        except BrokerError:
-            self._forget()
-            raise
+        for wait_s in (*_REPLAY_S, None):
+            try:
+                self._write(connection, operation, membership, None)
+            except ContentionError:
+                if wait_s is None:
+                    self._forget()
+                    raise
+                time.sleep(wait_s)
+                connection.replay()
+            except BrokerError:
+                self._forget()
+                raise
+            else:
+                return
 
     @property
     def clustered(self) -> bool:

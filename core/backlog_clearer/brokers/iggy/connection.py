@@ -149,6 +149,10 @@ class IggyConnection(Waitable):
             raise self._broken(error) from None
         self._walks.append(walk)
 
+    def replay(self) -> None:
+        """The next request is the last change of a membership again, under its number: it is done once."""
+        self._number -= 1
+
     def exchange(
         self, operation: int, code: int, payload: bytes, walk: PollWalk | None = None
     ) -> Reply:

@@ -52,6 +52,8 @@ _STATUSES = {
 }
 """Statuses of replies that repeating the request does not change."""
 
+_BUSY = {57, 58}  # TransientNotCommitted, TransientNotAccepted
+
 _EVICTIONS = {9: "invalid credentials", 10: "invalid personal access token", 11: "the user is inactive"}
 _OTHER_PROTOCOL = 14
 _PASSING_EVICTIONS = {1, 7, 8, 12, 13}  # the session ended; another one may be opened
@@ -66,6 +68,10 @@ class ConnectionLostError(TransientError):
 
 class SilentError(TransientError):
     """The server accepted a request, and did not answer in time or not in this protocol."""
+
+
+class ContentionError(TransientError):
+    """Other members of the group, or much other work of the server, were in the way for too long."""
 
 
 class StoppedError(BrokerError):
@@ -115,6 +121,10 @@ def to_broker_error(text: str, where: str, partition: Partition | None) -> Broke
 def status_error(status: int, where: str, partition: Partition | None) -> BrokerError:
     """The error of a raw reply with a status other than 0."""
     text = _STATUSES.get(status)
+    if status in _BUSY:
+        return ContentionError(
+            f"{where}: the server answered with status {status}, as a busy one does.", partition
+        )
     if text is None:
         return TransientError(f"{where}: the server answered with status {status}.", partition)
     return to_broker_error(f"{text}, status {status}", where, partition)

@@ -1,7 +1,12 @@
-"""A lane: a few connections, each with one poll under way, whose replies are processed in order."""
+"""A lane: one connection with a few polls under way, whose replies are processed in order.
+
+One, because each login with a password costs the server some 50 ms of CPU (argon2), and many slices may begin
+at once.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,8 +14,8 @@ from dataclasses import dataclass
 
 from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.client import IggyCluster
-from backlog_clearer.brokers.iggy.connection import TIMEOUT_S, IggyConnection, Reply
-from backlog_clearer.brokers.iggy.errors import is_invalid_offset, status_error
+from backlog_clearer.brokers.iggy.connection import TIMEOUT_S, Reply
+from backlog_clearer.brokers.iggy.errors import ContentionError, is_invalid_offset, status_error
 from backlog_clearer.brokers.iggy.logs import TopicLogs
 from backlog_clearer.brokers.iggy.offsets import LogGuard, OffsetWriter
 from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
@@ -26,8 +31,10 @@ from backlog_clearer.brokers.shared.sent import SentPositions
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
-CONNECTIONS = 2
+_LOG = logging.getLogger("backlog_clearer")
+_UNDER_WAY = 2  # polls sent before the first of them is answered
 _GROW_AFTER = 100  # polls that were answered
+_POSTPONED = 3  # settles in a row that may wait for the next one, because others were in the way
 _PAUSE_S = 0.02  # between polls of a partition at whose end nothing new has arrived
 
 
@@ -103,7 +110,6 @@ class _Poll:
     progress: _Progress
     offset: int
     count: int
-    connection: IggyConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +134,12 @@ class IggyLane:
         self._tools = tools
         self._claimed = [_Progress(claim) for claim in claims]
         self._polls: deque[_Poll] = deque()
-        self._connections: list[IggyConnection] = []
+        self._postponed = 0  # settles in a row
         self._begin()
         self._cleared = deque(item for item in self._claimed if item.cleared)  # not reported yet
         self._turns = deque(item for item in self._claimed if not item.cleared)
-        polls = sum(-(-item.left() // tools.sizes.of(item.partition)) for item in self._claimed)
-        try:
-            address = tools.client.leader()
-            self._reader = tools.logs.reader
-            for _ in range(max(1, min(CONNECTIONS, polls))):
-                self._connections.append(tools.client.opened(address, min(TIMEOUT_S, tools.answer_s)))
-        except BrokerError:
-            self.close()
-            raise
-        self._free = deque(self._connections)
+        self._reader = tools.logs.reader
+        self._connection = tools.client.opened(tools.client.leader(), min(TIMEOUT_S, tools.answer_s))
 
     def _begin(self) -> None:
         """Refuse logs that are not the surveyed ones; one that was cut off has a nearer target."""
@@ -200,9 +198,9 @@ class IggyLane:
         return ()
 
     def _ask(self, limit: int | None) -> None:
-        """Begin polls on all free connections; with a limit only one, for at most that many messages."""
-        for _ in range(len(self._turns) * CONNECTIONS):
-            if not self._free or (limit is not None and self._polls):
+        """Begin as many polls as may be under way; with a limit one, for at most that many messages."""
+        for _ in range(len(self._turns) * _UNDER_WAY):
+            if len(self._polls) >= (_UNDER_WAY if limit is None else 1):
                 return
             progress = self._turns[0]
             self._turns.rotate(-1)
@@ -213,11 +211,10 @@ class IggyLane:
                 count = min(count, progress.last + 1 - progress.ahead)
             elif progress.ahead > progress.next or time.monotonic() - progress.idle_at < _PAUSE_S:
                 continue  # the next poll depends on those under way, or no message is expected yet
-            connection = self._free.popleft()
             payload = wire.poll(self._reader, progress.partition.number, progress.ahead, count)
             walk = PollWalk(count, wire.MAX_OFFSET if progress.target is None else progress.target)
-            connection.ask(wire.READ, wire.POLL, payload, walk)
-            self._polls.append(_Poll(progress, progress.ahead, count, connection))
+            self._connection.ask(wire.READ, wire.POLL, payload, walk)
+            self._polls.append(_Poll(progress, progress.ahead, count))
             progress.ahead += count
 
     def _take(self, max_wait_s: float) -> Advance | None:
@@ -226,7 +223,7 @@ class IggyLane:
         progress = poll.progress
         partition = progress.partition
         try:
-            reply = poll.connection.answer(max_wait_s)
+            reply = self._connection.answer(max_wait_s)
         except wire.ReplyError as error:
             raise TransientError(f"{partition}: {error}.", partition) from None
         except TransientError:
@@ -235,7 +232,6 @@ class IggyLane:
         if reply is None:
             return None
         self._polls.popleft()
-        self._free.append(poll.connection)
         polled = self._polled(partition, reply)
         self._tools.sizes.answered(partition)
         if progress.reached or poll.offset != progress.next:
@@ -310,8 +306,20 @@ class IggyLane:
     def settle(self) -> Sequence[Settled]:
         """See `source.Lane`; a higher offset that another client stored meanwhile is kept."""
         due = [item for item in self._claimed if item.count or item.reached]
-        if not due:
+        try:
+            done = self._settled(due) if due else ()
+        except ContentionError as error:
+            # A new lane would read again what the next settle of this one can acknowledge.
+            self._postponed += 1
+            over = any(item.reached for item in due) or self._tools.client.waits.stopping
+            if over or self._postponed > _POSTPONED:
+                raise
+            _LOG.info("Acknowledging is postponed: %s", error)
             return ()
+        self._postponed = 0
+        return done
+
+    def _settled(self, due: Sequence[_Progress]) -> Sequence[Settled]:
         done = []
         settled: list[tuple[_Progress, int]] = []
         with self._tools.writer.writing():
@@ -352,5 +360,4 @@ class IggyLane:
 
     def close(self) -> None:
         """See `source.Lane`."""
-        for connection in self._connections:
-            connection.close()
+        self._connection.close()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.client import IggyCluster, IggyRequest
-from backlog_clearer.brokers.iggy.errors import is_not_owned, is_offset_not_found
+from backlog_clearer.brokers.iggy.errors import ContentionError, is_not_owned, is_offset_not_found
 from backlog_clearer.brokers.iggy.logs import TopicLogs
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.positions import LogChange, LogFacts, beyond_end, change
@@ -211,7 +211,7 @@ class OffsetWriter:
                 )
             self._leave()
             if not self._wait():
-                raise TransientError(
+                raise ContentionError(
                     f"{self._client.where(partition)}: another member of the group, such as another slice"
                     " of this run, owns this partition; its offset was not stored. Stop the group's consumers.",
                     partition,

@@ -59,7 +59,8 @@ from backlog_clearer.text import counted, listed, ranged
 # exchange that `backlog_clearer.source` allows inside one call.
 _LOOKS, _LOOK_AGAIN_S = 10, 0.4
 FRAME_BYTES = 32 * 1024 * 1024  # of one reply, by the average; the SDK's own limit is 64 MiB
-_GROUP_SETTLE_S = 5.0  # a group's slices are its members in turn, so each writes less often
+# A group's slices are its members in turn, so each writes less often, and less so the more there are.
+_GROUP_SETTLE_S, _TURN_S = 5.0, 0.5
 
 
 def open_source(options: SystemOptions, run: RunOptions, run_id: str) -> IggySource:  # noqa: ARG001 the run id is not stored on the broker
@@ -86,7 +87,9 @@ class IggySource:
         """See `source.Source`."""
         if self._options.group_id is None:
             return Traits(unit="messages")
-        return Traits(unit="messages", settle_interval_s=_GROUP_SETTLE_S)
+        slices = self._run.slice.total if self._run.slice else 1
+        interval_s = max(_GROUP_SETTLE_S, _TURN_S * slices)
+        return Traits(unit="messages", settle_interval_s=interval_s)
 
     def survey(self) -> Survey:
         """See `source.Source`."""
