@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-dev
 CHOSEN = $(if $(filter undefined,$(origin BROKERS)),,--brokers '$(BROKERS)')
 QUICK := -q --quick -n 4
-# By a tenth of pip's work. With pip, where only that has the index's address: INSTALL='.venv/bin/python -m pip install'
-INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
+# pip follows every setting of the machine's package index. INSTALLER=uv takes a tenth of its processor time.
+INSTALLER ?= pip
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL = $(if $(filter uv,$(INSTALLER)),$(PIP) 'uv>=0.9' && $(BIN)/uv pip install --quiet --python $(BIN)/python,$(PIP))
 UNVERSIONED := $(foreach name,docs generated layers scheduling,--ignore tests/test_$(name).py)
 LOWEST := .venv-lowest
 LOWEST_PYTHON ?= $(BIN)/python
@@ -23,11 +25,9 @@ install: $(INSTALLED) ## Create .venv and install everything into it
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) 'pip>=25' # older ones resolve for minutes
 
-$(BIN)/uv: | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25' 'uv>=0.9'
-
-$(VENV)/.installed%: requirements%.txt requirements.txt requirements-test.txt pyproject.toml | $(BIN)/uv
+$(VENV)/.installed%: requirements%.txt requirements.txt requirements-test.txt pyproject.toml | $(BIN)/python
 	$(INSTALL) -r $<
 	@touch $@
 
