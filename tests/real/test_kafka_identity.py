@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka.cimpl import NewPartitions
 
+from backlog_clearer.brokers.kafka.admin import GroupAdmin
 from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.engine import drain
 from backlog_clearer.errors import RefusedError
 from backlog_clearer.run.job import Callbacks
@@ -212,3 +215,30 @@ def test_partitions_added_meanwhile_are_read_too(case: Case, monkeypatch: pytest
     )
     assert result.totals.messages == 150
     assert case.committed() == {0: 50, 1: 50, 2: 50}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_topic_made_anew_after_the_last_check_is_not_reported_as_cleared(
+    case: Case, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """OffsetCommit names no topic id: it writes the offset, and the verification finds another topic."""
+    topic = case.create()
+    case.judge.produce(topic, 0, 100)
+    made_anew: list[str] = []
+
+    def late(write: Callable[..., Any]) -> Callable[..., Any]:
+        def written(*args: Any) -> Any:
+            if not made_anew:
+                made_anew.append(topic)
+                case.judge.recreate(topic)
+                case.judge.produce(topic, 0, 300)
+            return write(*args)
+
+        return written
+
+    monkeypatch.setattr(GroupOffsets, "commit", late(GroupOffsets.commit))
+    monkeypatch.setattr(GroupAdmin, "alter", late(GroupAdmin.alter))
+    result = case.clear(mode=mode)
+    assert (made_anew, case.committed()) == ([topic], {0: 100})
+    assert (result.cleared, result.verified) == (False, None)
+    assert "created again since the survey" in (result.partitions[0].error or "")
