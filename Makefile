@@ -84,7 +84,7 @@ module-tables: $(INSTALLED) ## Write the tables of inputs and outputs in the Ter
 screenshots: $(INSTALLED) ## Record docs/screenshot.svg, the README's picture, from a real run
 	$(BIN)/python -m tools.screenshots
 
-bundle-%: $(INSTALLED) ## gcp, azure: a function bundle in dist/; BROKERS=kafka,pulsar for these alone
+bundle-%: $(INSTALLED) ## gcp, azure: a function bundle in dist/; BROKERS=kafka,pulsar for only these
 	$(BIN)/python -m tools.bundle $* $(CHOSEN)
 
 image-context: $(INSTALLED) ## Docker build context of the job in dist/; BROKERS as above, CLOUDS=aws

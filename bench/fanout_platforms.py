@@ -61,7 +61,7 @@ CLOUD_TASKS = Known(
         "deadline_s": "Cloud Tasks API, Task.dispatch_deadline; run/docs/configuring/billing-settings:"
         " up to 30 minutes; less 60 s",
         "usd_vcpu_s": "cloud.google.com/run/pricing: tier 1 (us-central1), request-based billing",
-        "usd_gib_s": f"{ASSUMED}: repeated by others of that page; seen there for the vCPU alone",
+        "usd_gib_s": f"{ASSUMED}: repeated by others of that page; seen there only for the vCPU",
         "usd_invocation": f"{ASSUMED}: as usd_gib_s, $0.40 a million requests",
     },
 )
@@ -173,7 +173,7 @@ BATCH_FARGATE = Known(
         "usd_vcpu_s": "aws.amazon.com/ecs/pricing: Linux/x86, US East (N. Virginia), 2026-09-20",
         "usd_gib_s": "list price of us-east-1 as of June 2026, $0.004445 a GB-hour, after"
         " factualminds.com/blog/amazon-fargate-ecs-task-pricing-2026",
-        "usd_invocation": f"{ASSUMED}: AWS Batch has no price of its own",
+        "usd_invocation": f"{ASSUMED}: AWS Batch has no separate price",
     },
 )
 KUBERNETES = Known(

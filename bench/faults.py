@@ -1,8 +1,8 @@
 """Faults: the tool as a process, killed, signalled, and behind a relay that breaks what a broker sends.
 
-Each try makes a backlog of its own, disturbs one run, judges by the broker's state (asked with an independent
+Each try makes a separate backlog, disturbs one run, judges by the broker's state (asked with an independent
 client), clears the rest without a fault, and restores the first receipt. The table has to be all zeros; the
-exit code is 1 where it is not. What a try does depends on the seed and its name alone, and both are printed:
+exit code is 1 where it is not. What a try does depends only on the seed and its name, and both are printed:
 `--seed 7 --only kafka/relay/12` repeats one.
 
     make bench-faults [BENCH_ARGS='--quick --seed 7 --only kafka --jobs 3']

@@ -34,7 +34,7 @@ class Fault(StrEnum):
 
 
 class Framing(NamedTuple):
-    """How a protocol's frames are told apart."""
+    """How a protocol's frames are separated."""
 
     head: int  # bytes that are needed to know a frame's size; 0: whatever arrives at once is a frame
     size: Callable[[bytes], int] = len

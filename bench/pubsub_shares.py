@@ -1,6 +1,6 @@
 """One Pub/Sub subscription drained by 1, 2, 4 and 8 functions at once, and by 8 of which one is killed.
 
-Each invocation runs in a process of functions-framework, called by a queue that stands in for Cloud Tasks.
+Each invocation runs in a process of functions-framework, called by a queue that replaces Cloud Tasks.
 The server is Google's test server (`pstest`), made quick enough for large backlogs. In the first part it
 limits a stream to 10 MB/s, as the service does, and an invocation has one stream. In the second part, of
 1,000,000 messages, one process is killed and one slice is delivered twice; then every message has to be

@@ -26,7 +26,7 @@ _SEPARATE = frozenset(
         "test_pulsar_security",
     }
 )
-"""Files of tests/real that start servers of their own, or take so long that a worker has only them."""
+"""Files of tests/real that start separate servers, or take so long that a worker has only them."""
 
 _TOGETHER: Mapping[str, str] = {
     "test_pulsar_contract": "real pulsar contract",

@@ -85,7 +85,7 @@ def test_a_named_skip_needs_yes_without_a_terminal(broker: MemoryBroker, tmp_pat
 
 
 def test_fields_for_platforms_are_not_in_the_help(broker: MemoryBroker) -> None:
-    """What dispatchers and queues write into requests is no option for people."""
+    """What dispatchers and queues write into requests is not an option for people."""
     text = call("run", "--help").stdout
     assert all(name in text for name in ("--slice", "--dry-run", "--mode", "--yes"))
     assert not [name for name in ("--requeued", "--verify", "--total") if name in text]

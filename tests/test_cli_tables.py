@@ -178,7 +178,7 @@ def test_equal_errors_are_one_line_and_many_are_counted() -> None:
 
 
 def test_a_shortened_text_keeps_its_end() -> None:
-    """What tells partitions and snapshots apart is at their end, so more of it is kept."""
+    """The end of the names of partitions and snapshots distinguishes them, so more of it is kept."""
     assert clipped("persistent://public/default/orders[12]", 16) == "persi…orders[12]"
     assert clipped("orders[12]", 16) == "orders[12]"
 

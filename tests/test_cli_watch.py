@@ -1,4 +1,4 @@
-"""`status --watch` in processes of their own, ended by a signal as users do."""
+"""`status --watch` in separate processes, ended by a signal as users do."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_runs_are_sorted_by_the_time_in_their_ids() -> None:
 def test_only_runs_that_read_all_the_time_show_a_rate(
     broker: MemoryBroker, values: dict[str, Any], expected: int | None
 ) -> None:
-    """A run that waited for messages, or failed, is no measure of how fast a backlog is read."""
+    """A run that waited for messages, or failed, does not measure how fast a backlog is read."""
     receipt = cleared(broker)
     changed = receipt.model_copy(update={"result": with_values(receipt, **values)})
     found = rate_shown_by(changed, "memory", IDENTITY)

@@ -120,7 +120,7 @@ def test_a_retry_is_no_stall() -> None:
 
 
 def test_throttling_is_shown_and_is_no_stall() -> None:
-    """Time that the broker told a lane to wait is in the progress and the result, and is not a stall."""
+    """Time that the broker asked a lane to wait is in the progress and the result, and is not a stall."""
     source = ScriptedSource(1000)
     source.broker.silent.add(P[0])
     seen: list[float] = []
@@ -144,7 +144,7 @@ def test_throttling_is_shown_and_is_no_stall() -> None:
 
 
 def test_silence_without_throttling_is_a_stall() -> None:
-    """A lane that was throttled once, and then receives nothing, is stalled all the same."""
+    """A lane that was throttled once, and then receives nothing, is still stalled."""
     source = ScriptedSource(1000)
     source.broker.silent.add(P[0])
 

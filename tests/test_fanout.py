@@ -362,7 +362,7 @@ def test_slices_that_compete_may_outnumber_partitions(
 def test_the_dispatch_gives_a_total_that_no_slice_could_count(
     broker: MemoryBroker, tmp_path: Path
 ) -> None:
-    """Where slices share frozen targets, the backlog at the dispatch stands for one that they do not know.
+    """Where slices share frozen targets, the backlog at the dispatch replaces one that they do not have.
 
     Without shared targets it does not: slices freeze their own, later ones.
     """

@@ -315,7 +315,7 @@ def test_a_status_is_sent(broker: MemoryBroker, received: Received) -> None:
 def test_a_slice_of_a_job_is_sent_before_its_answer(
     broker: MemoryBroker, received: Received, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The job sends its figures, as an instance of its own, before it prints the result."""
+    """The job sends its figures, as a separate instance, before it prints the result."""
     entry = {"system": "memory", "options": {"topic": "orders", "group_id": "billing"}}
     environ = {VARIABLE: json.dumps({"receipts": "r", "backlogs": {"shop": entry}})}
     args = ["--backlog", "shop", "--slice", "1", "--total", "3", "--run-id", "run-1"]
@@ -327,7 +327,7 @@ def test_a_slice_of_a_job_is_sent_before_its_answer(
 
 
 def test_several_groups_of_one_call_are_sent_each(broker: MemoryBroker, received: Received) -> None:
-    """Each group is an instance of its own, with its own messages, however many a call clears."""
+    """Each group is a separate instance, with its own messages, however many a call clears."""
     for name in ("a", "b"):
         broker.positions[name, Partition("orders", 0)] = 10
     done = call("memory", "--topic", "orders", "--group-id", "a,b", *DONE)

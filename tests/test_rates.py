@@ -67,7 +67,7 @@ def test_looks_at_the_same_time_have_no_rates() -> None:
 
 
 def test_unknown_backlogs_leave_what_positions_show() -> None:
-    """Arrival and drain are known by positions alone; the change is not."""
+    """Arrival and drain are known only by positions; the change is not."""
     assert rates(state(0, 9, None), state(5, 19, None)) == Rates(10.0, 1.0, 0.5, None)
 
 

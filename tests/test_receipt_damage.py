@@ -94,7 +94,7 @@ def test_a_place_that_cannot_be_written_stops_the_run_with_its_reason(
 def test_a_folder_that_vanishes_during_a_run_is_made_again(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Receipts that are deleted while a run drains: the completed receipt undoes it all the same."""
+    """Receipts that are deleted while a run drains: the completed receipt still undoes it."""
     settle = MemoryLane.settle
 
     def vanish(lane: MemoryLane) -> Any:

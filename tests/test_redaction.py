@@ -73,7 +73,7 @@ def test_a_secret_is_found_in_every_encoding(secret: str, before: str, after: st
     after=st.binary(max_size=5),
 )
 def test_any_secret_is_found_in_base64(secret: str, before: bytes, after: bytes) -> None:
-    """Whatever stands around a secret, base64 of it has no part that depends on the secret alone."""
+    """Whatever is around a secret, base64 of it has no part that depends only on the secret."""
     forget_secrets()
     remember(f"password={secret!r}", secret)
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -96,7 +96,7 @@ def test_any_secret_is_found_in_base64(secret: str, before: bytes, after: bytes)
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:
-    """Secrets that are words, numbers or short change no text in which they do not stand as a value."""
+    """Secrets that are words, numbers or short change no text in which they are not a value."""
     remember("kafka", "admin", "1000", "a", "true", "orders", "password", "subscription", "librdkafka")
     assert redacted(text) == text
 

@@ -97,7 +97,7 @@ def test_what_exists_is_restored_and_the_rest_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_position_that_was_not_known_is_not_taken_for_none(tmp_path: Path) -> None:
-    """An entry without a position that carries `undo` is left alone and has its reason as the error."""
+    """An entry without a position that carries `undo` is not changed and has its reason as the error."""
     broker, source = filled()
     cleared(source, tmp_path)
     unknown = Recorded(T1, None, undo="its checkpoint could not be read")

@@ -173,7 +173,7 @@ def test_partial_skip_is_reported(tmp_path: Path) -> None:
 
 
 def test_declined_plan_changes_nothing(tmp_path: Path) -> None:
-    """A plan that is not confirmed leaves positions alone; its receipt records that it was declined."""
+    """A plan that is not confirmed leaves positions as they are; its receipt records that it was declined."""
     broker, source = filled()
     options = RunOptions(receipt_dir=str(tmp_path))
     job = Job("memory", SystemOptions(), options, "r")

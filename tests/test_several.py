@@ -96,7 +96,7 @@ def test_a_refused_group_does_not_stop_the_others(broker: MemoryBroker) -> None:
 def test_a_group_that_fails_midway_does_not_stop_the_next(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second of three fails in its skip; the third is moved all the same, and exit is 1."""
+    """The second of three fails in its skip; the third is still moved, and exit is 1."""
     put(broker, "a", "b", "c")
     skip = MemorySource.skip
 
@@ -435,7 +435,7 @@ def test_a_transient_failure_of_a_list_is_retried(
 def test_the_limit_of_open_files_is_raised(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To what the connections of all may need, within the hard limit; the real one is left alone here."""
+    """To what the connections of all may need, within the hard limit; the real one is not changed here."""
     resource = pytest.importorskip("resource")
     put(broker, "a", "b")
     limits: list[tuple[int, int]] = []

@@ -23,7 +23,7 @@ PARTITIONS = [Partition("t", number) for number in range(3)]
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 7, 12])
 def test_every_slice_has_a_partition_and_every_partition_a_slice(total: int) -> None:
-    """Slices beyond the partitions share them evenly; up to that many, each has partitions of its own."""
+    """Slices beyond the partitions share them evenly; up to that many, each has separate partitions."""
     shares = [
         RunOptions(slice=Slice(index=index, total=total)).choose(PARTITIONS, competing=True)
         for index in range(total)
@@ -56,7 +56,7 @@ def share(source: MemorySource, tmp_path: Path, index: int, **changes: Any) -> R
 
 
 def test_a_share_ends_once_nothing_comes(tmp_path: Path) -> None:
-    """A share is not kept by the figures of what others hold; what is left is no failure of its own."""
+    """A share is not kept by the figures of what others hold; what is left is not a separate failure."""
     broker, source = filled()
     first = share(source, tmp_path, 1, max_messages=200)
     assert (first.stop_reason, first.totals.messages) == (StopReason.LIMIT, 200)
@@ -80,7 +80,7 @@ def test_what_other_shares_hold_is_no_failure(tmp_path: Path, monkeypatch: pytes
 
 
 def test_only_slices_beyond_the_partitions_are_shares() -> None:
-    """One slice of one partition, a skip, and slices of a source that does not compete are no shares."""
+    """One slice of one partition, a skip, and slices of a source that does not compete are not shares."""
     _, source = filled()
     seen = source.survey()
     four = RunOptions(slice=Slice(index=0, total=4))

@@ -153,7 +153,7 @@ def test_no_write_follows_a_symbolic_link(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_no_draft(tmp_path: Path) -> None:
-    """Where the file cannot be put in its place, the draft is removed."""
+    """Where the file cannot be replaced, the draft is removed."""
     (tmp_path / "a.json").mkdir()
     with pytest.raises(OSError, match="directory"):
         store.write(f"{tmp_path}/a.json", b"{}")
@@ -188,7 +188,7 @@ def test_a_receipt_that_is_not_read_back_stops_the_run(
 def test_a_receipt_that_is_not_listed_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A receipt that an undo of the whole run would not find is no receipt."""
+    """A receipt that an undo of the whole run would not find is not a receipt."""
     monkeypatch.setattr(store, "json_files", lambda *_: [])
     with pytest.raises(BrokerError, match="could not be found again"):
         save(receipt(), f"{tmp_path}/r/whole-1.json")

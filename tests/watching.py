@@ -1,4 +1,4 @@
-"""The command line in a process of its own, on the reference broker with a producer and a consumer.
+"""The command line in a separate process, on the reference broker with a producer and a consumer.
 
 `python -m tests.watching SECONDS ARGS`: every survey is preceded by 60 new messages and 100 acknowledged
 ones in each partition of topic `orders`. The survey with the number that FAIL names fails.

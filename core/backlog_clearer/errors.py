@@ -45,7 +45,7 @@ class RecreatedError(BrokerError):
 
 
 def recreated(partition: Partition, since: str = "since the survey") -> str:
-    """The text for a log that is another one than before; `since` says since when."""
+    """The text for a log that is another one than before; `since`: since when."""
     return f"{partition} was deleted and created again {since}: nothing of it was changed."
 
 

@@ -1,6 +1,6 @@
 """Whatever a library raises in a source or a lane becomes an error of this project, for every system.
 
-Adapters translate the errors that they know. Damaged answers make libraries raise others, of any kind, and so
+Adapters translate the errors that they expect. Damaged answers make libraries raise others, of any kind, and so
 do faults of an adapter: users see one sentence with the address, and logs of the level debug the traceback.
 """
 

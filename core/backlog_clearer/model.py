@@ -122,7 +122,7 @@ class PartitionState:
     error: str | None = None  # why this partition cannot be cleared at all
     passing: bool = False  # the error may pass in a moment: the survey is retried
     incarnation: str | None = None
-    """What tells this log from another one of the same name; None: the broker gives nothing.
+    """What distinguishes this log from another one of the same name; None: the broker gives nothing.
 
     Only its adapter makes and interprets it; everything else compares it.
     """

@@ -26,7 +26,7 @@ Rules for both protocols:
 - **Unknown is None.** An error, a timeout or an empty answer is never turned into 0.
 - **Positions move forward.** Only `restore` lowers a position.
 - **A name is not an identity.** A log that was deleted and created again under its name is another one.
-  `PartitionState.incarnation` tells them apart where the broker lets one; nothing is read, acknowledged,
+  `PartitionState.incarnation` distinguishes them where the broker lets one; nothing is read, acknowledged,
   moved or restored in a log of another incarnation than the one that was surveyed or recorded. Check
   it as close to each write as the protocol allows.
 - **One client, one thread.** Each `Lane` is used by exactly one thread and owns its clients. The
@@ -74,7 +74,7 @@ class Lane(Protocol):
     """One client that reads and acknowledges some claims, on one thread."""
 
     throttled_s: float
-    """For how many seconds the broker has told this lane's client to wait, all in all; else 0.0.
+    """For how many seconds the broker has asked this lane's client to wait, all in all; else 0.0.
 
     Grows with each answer that throttles, by the time given there. The engine reads it from another
     thread, shows it, and does not take that time for a stall.
@@ -274,7 +274,7 @@ class Interruptible(Protocol):
 
 @runtime_checkable
 class Dated(Protocol):
-    """A source that can tell the age of a backlog; optional for adapters."""
+    """A source that reports the age of a backlog; optional for adapters."""
 
     def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
         """When the oldest message of each backlog was published, with a time zone; change nothing.
@@ -298,7 +298,7 @@ class Keeping(Protocol):
         """Delete what the broker keeps for these positions, which cannot be restored afterwards.
 
         One `Outcome` for each, with an `error` where it could not be deleted; what does not exist (any more)
-        is no error. Deletes nothing that was not made for this subscription. Called without a survey.
+        is not an error. Deletes nothing that was not made for this subscription. Called without a survey.
         """
 
 

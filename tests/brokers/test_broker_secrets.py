@@ -154,7 +154,7 @@ def test_a_login_that_repeats_the_request_shows_no_secret(
 def test_a_server_that_repeats_a_login_shows_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that is no Iggy server and sends back what it gets: the error has no byte of the password."""
+    """Another server than Iggy, which sends back what it gets: the error has no byte of the password."""
     monkeypatch.chdir(tmp_path)
     with repeating() as port:
         args = ("status", "iggy", *SYSTEMS["iggy"], "--port", str(port), "--log-level", "debug")

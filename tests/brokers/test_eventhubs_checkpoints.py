@@ -201,7 +201,7 @@ def _host(bench: EventHubsBench) -> str:
 def test_a_group_without_a_checkpoint_is_refused_where_others_have_some(
     bench: EventHubsBench, tmp_path: Path, arrange: Arrange
 ) -> None:
-    """The refusal names what is there and writes nothing; --new clears the group all the same."""
+    """The refusal names what is there and writes nothing; --new still clears the group."""
     fill(bench, 100)
     text = arrange(bench)
     before = stored(bench)
@@ -347,7 +347,7 @@ def test_the_url_of_a_container_with_a_sas_is_a_store(bench: EventHubsBench, tmp
     ],
 )  # fmt: skip
 def test_the_url_of_a_store_is_split(store: str, account: str, container: str | None) -> None:
-    """The account and the container of a URL are told apart, also where an emulator has the account in it."""
+    """The account and the container of a URL are found, also where an emulator has the account in it."""
     values = {
         "fully_qualified_namespace": "ns.servicebus.windows.net",
         "eventhub_name": "orders",

@@ -182,7 +182,7 @@ def test_both_readers_ask_for_the_same_start(start: Start) -> None:
 
 
 def test_bodies_of_values_have_no_size() -> None:
-    """Data sections are measured; the body of a value or a sequence counts 0 bytes, and is no error."""
+    """Data sections are measured; the body of a value or a sequence counts 0 bytes, and is not an error."""
     assert body_size(AmqpAnnotatedMessage(data_body=[b"abc", b"de"])) == 5
     for body in (b"abc", 1.5, None, "text"):
         assert body_size(AmqpAnnotatedMessage(value_body=body)) == 0

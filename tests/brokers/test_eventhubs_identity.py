@@ -55,7 +55,7 @@ def source_of(bench: EventHubsBench, tmp_path: Path, **run: Any) -> EventHubsSou
 def test_a_run_that_was_confirmed_after_it_writes_nothing(
     bench: EventHubsBench, tmp_path: Path, mode: Mode
 ) -> None:
-    """While the question stands the Event Hub is made anew: no checkpoint moves, each row has the reason."""
+    """While the question is open the Event Hub is made anew: no checkpoint moves, each row has the reason."""
     before = half_consumed(bench)
 
     def harm(_: object) -> bool:
@@ -147,7 +147,7 @@ def test_checkpoints_older_than_the_event_hub_are_a_note(bench: EventHubsBench, 
 
 @pytest.mark.parametrize("created", [None, 0])
 def test_a_service_that_reports_no_time_has_no_incarnation(created: int | None) -> None:
-    """Without a time of creation nothing tells two Event Hubs of one name apart."""
+    """Without a time of creation nothing distinguishes two Event Hubs of one name."""
     hub = parse_hub({b"partition_ids": [b"0", b"1"], b"created_at": created})
     assert (hub.numbers, hub.created_ms) == ([0, 1], None)
     assert incarnation_of("Ns", "Orders", hub.created_ms) is None

@@ -149,7 +149,7 @@ def test_a_refused_offset_is_replaced_by_its_sequence_number(
 
 
 def test_all_refused_offsets_are_replaced(wide: WideBench, tmp_path: Path) -> None:
-    """More refusals than --max-retries are no failure: each partition resumes by its number once."""
+    """More refusals than --max-retries are not a failure: each partition resumes by its number once."""
     for number in range(64):
         put(wide, wide.checkpoint(number), 39)
         wide.server.faults.refused_offsets.add(number)

@@ -136,7 +136,7 @@ def test_another_version_is_used_by_its_public_client(bench: EventHubsBench, tmp
 def test_status_does_not_ask_the_kafka_endpoint(
     bench: EventHubsBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With two million events, status and a dry run leave the Kafka endpoint alone; a run asks it."""
+    """With two million events, status and a dry run do not use the Kafka endpoint; a run does."""
     bench.produce(0, 2_000_000)
     asked: list[object] = []
 

@@ -1,4 +1,4 @@
-"""Pub/Sub's clock, its kinds of delivery, what tells a subscription from another one, and a skip's one seek."""
+"""Pub/Sub: its clock, its kinds of delivery, what distinguishes subscriptions of one name, a skip's one seek."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_skip_whose_outcome_is_unknown_is_not_repeated(server: PubSubServer, t
 
 @pytest.mark.parametrize("what", ["snapshot", "seek"])
 def test_a_skip_that_was_refused_is_repeated(server: PubSubServer, tmp_path: Path, what: str) -> None:
-    """A snapshot or a seek that was refused changed nothing: the next attempt skips, to a target of its own."""
+    """A snapshot or a seek that was refused changed nothing: the next attempt skips, to a separate target."""
     bench = PubSubBench(server, figures=True)
     server.publish(bench.sub, 60)
     if what == "seek":
@@ -226,7 +226,7 @@ def test_a_bigtable_subscription_is_only_skipped(server: PubSubServer, tmp_path:
 @pytest.mark.parametrize(
     ("settings", "another"),
     [
-        ({}, False),  # created again with the same settings: nothing tells it
+        ({}, False),  # created again with the same settings: nothing shows it
         ({"labels": {"team": "a"}, "ack_deadline_seconds": 30}, False),  # can be changed
         ({"topic": "projects/test/topics/other"}, True),
         ({"filter": 'attributes.a = "b"'}, True),

@@ -79,7 +79,7 @@ def test_a_run_waits_for_a_sample_that_is_young_enough(
 
 
 def test_the_wait_is_no_part_of_the_rate(server: PubSubServer, tmp_path: Path) -> None:
-    """Seconds and messages per second are those of the drain; the wait has a figure of its own."""
+    """Seconds and messages per second are those of the drain; the wait has a separate figure."""
     bench = PubSubBench(server, figures=False)
     server.truthful(EARLY_S)
     server.publish(bench.sub, 200)
@@ -89,7 +89,7 @@ def test_the_wait_is_no_part_of_the_rate(server: PubSubServer, tmp_path: Path) -
 
 
 def test_a_wait_that_ends_without_proof_is_unproven(server: PubSubServer, tmp_path: Path) -> None:
-    """After --verify-seconds the result is unproven, exit 4, and says how to prove it."""
+    """After --verify-seconds the result is unproven, exit 4, and states how to prove it."""
     bench = PubSubBench(server, figures=False)
     server.truthful(EARLY_S)
     server.publish(bench.sub, 50)

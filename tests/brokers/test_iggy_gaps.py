@@ -184,7 +184,7 @@ def status_error(bench: IggyBench, tmp_path: Path) -> Exception:
 def test_a_certificate_that_does_not_verify_is_named_by_its_cause(
     code: int, text: str, cause: str
 ) -> None:
-    """Each cause has a sentence of its own, with what to do; none of them is tried again."""
+    """Each cause has a separate sentence, with what to do; none of them is tried again."""
     error = ssl.SSLCertVerificationError(1, text)
     error.verify_code, error.verify_message = code, text
     made = tls_problem(error, "broker:8090")
@@ -263,5 +263,5 @@ def facts(
 def test_what_happened_to_a_log_follows_from_its_first_message_and_its_end(
     before: LogFacts, now: LogFacts, happened: LogChange
 ) -> None:
-    """Growth, retention, a purge, a lost tail and a new log are told apart."""
+    """Growth, retention, a purge, a lost tail and a new log are distinguished."""
     assert change(before, now) is happened

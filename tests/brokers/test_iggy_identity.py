@@ -34,7 +34,7 @@ def errors(result: RunResult) -> dict[int, str]:
 
 
 def answering(act: Callable[[], object]) -> Callbacks:
-    """Something happens while the question stands on the terminal; then it is answered with yes."""
+    """Something happens while the question is open on the terminal; then it is answered with yes."""
 
     def confirm(_: object) -> bool:
         act()

@@ -368,4 +368,4 @@ def test_the_fetch_size_follows_the_link() -> None:
     assert sizes == [SMALLEST, 8 * SMALLEST, LARGEST, LARGEST]
     assert next_fetch_bytes(LARGEST, LARGEST, 4.0) == LARGEST // 4
     assert next_fetch_bytes(SMALLEST, SMALLEST, 60.0) == SMALLEST
-    assert next_fetch_bytes(LARGEST, 1000, 5.0) == LARGEST, "a small answer says nothing about the link"
+    assert next_fetch_bytes(LARGEST, 1000, 5.0) == LARGEST, "a small answer does not measure the link"

@@ -1,4 +1,4 @@
-"""kafka-python is loaded without its clients, and with them for whoever asks for one."""
+"""kafka-python is loaded without its clients, and with them where one is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kafka: an address that brokers advertise is told apart from the one that the user gave."""
+"""Kafka: an address that brokers advertise is distinguished from the one that the user gave."""
 
 from __future__ import annotations
 

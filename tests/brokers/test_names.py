@@ -1,4 +1,4 @@
-"""A mistyped name is told from a new one, and both from a name that is in use."""
+"""A mistyped name is distinguished from a new one, and both from a name that is in use."""
 
 from __future__ import annotations
 

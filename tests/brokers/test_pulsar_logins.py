@@ -144,7 +144,7 @@ def test_refusals_of_an_issuer_show_no_secret(
 
 
 def test_faults_of_an_issuer_are_named(folder: Path, tmp_path: Path) -> None:
-    """A foreign authority, an address without discovery and one that is closed are told apart."""
+    """A foreign authority, an address without discovery and one that is closed are distinguished."""
     with issuing(lambda: TOKEN, folder) as issuer:
         key = _path(key_text(issuer.url), tmp_path / "key.json")
         with pytest.raises(BrokerError, match="--oauth2-trust-certs"):

@@ -1,4 +1,4 @@
-"""A WebSocket endpoint before a TCP server, and an HTTP proxy: what stands between clients and Event Hubs."""
+"""A WebSocket endpoint before a TCP server, and an HTTP proxy: what is between clients and Event Hubs."""
 
 from __future__ import annotations
 

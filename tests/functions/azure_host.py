@@ -150,7 +150,7 @@ class Host:
         return self.workers[0].invoke("scheduled", status=status, past_due=past_due)
 
     def waiting(self) -> list[dict[str, Any]]:
-        """The requests that wait on the queue (the first 32), read by the storage library alone."""
+        """The requests that wait on the queue (the first 32), read by the storage library only."""
         found = self.queue.peek_messages(max_messages=32)
         return [json.loads(base64.b64decode(message.content)) for message in found]
 

@@ -1,7 +1,7 @@
 """A worker process of Azure Functions: indexes the function app, then runs an invocation a line of stdin.
 
 `runtime` has `azure-functions-runtime`, Azure's own worker for Python 3.13 and later, index and invoke;
-it reads and makes messages of the host's protocol by their attributes alone, so plain objects do.
+it reads and makes messages of the host's protocol only by their attributes, so plain objects do.
 `types` has azure-functions' own types: what a function's parameters are on every Python.
 """
 

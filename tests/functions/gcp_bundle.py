@@ -69,7 +69,7 @@ class Bundle(Deployed):
 def deployed(
     judge: Judge, folder: Path, tasks: CloudTasks | None = None, **settings: Any
 ) -> Iterator[Bundle]:
-    """The bundle on a backlog of its own."""
+    """The bundle on a separate backlog."""
     with ExitStack() as stack:
         running = stack.enter_context((tasks or CloudTasks()).running())
         yield Bundle(judge, folder, running, stack, **settings)

@@ -69,7 +69,7 @@ def _base(python: str) -> Path:
         unavailable("needs root, for debootstrap")
     prefix = Path(_run(python, "-c", "import sys; print(sys.base_prefix)").strip())
     if prefix in (Path("/usr"), Path("/usr/local")):
-        unavailable("needs a CPython 3.12 in a folder of its own, as pyenv makes it")
+        unavailable("needs a CPython 3.12 in a separate folder, as pyenv makes it")
     with cached("image-base-3.12") as (folder, complete):
         root = folder / "root"
         if not complete:

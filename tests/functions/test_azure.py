@@ -77,7 +77,7 @@ class App(Deployed):
 
 @pytest.fixture
 def app(embedded: Judge, storage: Azurite, tmp_path: Path) -> App:
-    """An app with a backlog of its own, worth six slices."""
+    """An app with a separate backlog, worth six slices."""
     return App(embedded, tmp_path, storage)
 
 

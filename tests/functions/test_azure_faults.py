@@ -81,7 +81,7 @@ def loaded(
 
 
 def position(broker: MemoryBroker) -> int:
-    """Where the group stands."""
+    """The offsets of the group."""
     return broker.position("g", Partition("t", 0)) or 0
 
 

@@ -100,7 +100,7 @@ def archive(platform: str, out: Path) -> Path:
 
 @pytest.fixture(scope="module", params=list(CHOSEN))
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Each of them, with Kafka alone."""
+    """Each of them, with only Kafka."""
     out = tmp_path_factory.mktemp(request.param)
     archives = archive(request.param, out / "first"), archive(request.param, out / "second")
     shutil.unpack_archive(archives[0], out / "unpacked")

@@ -102,7 +102,7 @@ def test_slices_share_a_subscription(shared: Shared, monkeypatch: pytest.MonkeyP
     busy.server.stop(signal.SIGKILL)
     time.sleep(
         2.0
-    )  # ages are whole seconds: younger ones cannot be told from messages before the target
+    )  # ages are whole seconds: younger ones cannot be distinguished from messages before the target
     shared.server.publish(shared.sub, NEWER)
     wait_until(lambda: shared.tasks.idle, "an empty queue", 240)
 
@@ -130,7 +130,7 @@ def test_slices_share_a_subscription(shared: Shared, monkeypatch: pytest.MonkeyP
 def test_an_unproven_job_asks_for_neither_a_retry_nor_an_alert(tmp_path: Path) -> None:
     """Without figures the job exits with 0, its result is unproven, and no line begins like an alert's.
 
-    The command line exits with 4 for the same, and its sentence says so.
+    The command line exits with 4 for the same, and its sentence states that.
     """
     with PubSubServer() as server:
         sub = server.create("billing")

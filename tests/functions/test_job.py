@@ -1,4 +1,4 @@
-"""The container job as processes of its own, each a slice, as the platforms start them."""
+"""The container job as separate processes, each a slice, as the platforms start them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Image(Deployed):
 
 @pytest.fixture
 def deployed(embedded: Judge, tmp_path: Path) -> Image:
-    """A backlog of its own."""
+    """A separate backlog."""
     return Image(embedded, tmp_path, partitions=PARTITIONS, each=EACH)
 
 

@@ -73,7 +73,7 @@ class Jobs(Deployed):
 
 @pytest.fixture
 def jobs(embedded: Judge, storage: Azurite, tmp_path: Path) -> Jobs:
-    """A backlog of its own, worth six slices."""
+    """A separate backlog, worth six slices."""
     return Jobs(embedded, tmp_path, storage)
 
 

@@ -48,7 +48,7 @@ class Both:
 
 @pytest.fixture
 def both(storage: Azurite) -> Both:
-    """A queue of its own."""
+    """A separate queue."""
     return Both(storage)
 
 

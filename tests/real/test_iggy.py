@@ -75,7 +75,7 @@ def test_what_a_crashed_server_still_has_is_cleared(
     mode: Mode,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A server killed while the question stands loses its last messages: said, and the rest is cleared."""
+    """A server killed while the question is open loses its last messages: reported, and the rest is cleared."""
     bench.produce(0, 2000)
     clear(job(bench, tmp_path))
     for number in range(2):

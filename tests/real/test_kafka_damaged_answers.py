@@ -1,6 +1,6 @@
 """Each request of survey, drain and verification, with each kind of damage to its answer, on a real Kafka.
 
-Every run has a relay of its own, so that many can be made at the same time.
+Every run has a separate relay, so that many can be made at the same time.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_compacted_log_is_counted_by_what_is_left(case: Case) -> None:
         return retained() < case.ends()[0]
 
     wait_until(compacted, "a compaction")
-    producer.produce(topic, b"last", key=b"a key of its own", partition=0)
+    producer.produce(topic, b"last", key=b"a separate key", partition=0)
     producer.flush(30)
     result = case.clear()
     counted, end = result.totals.messages, case.ends()[0]

@@ -73,7 +73,7 @@ class Spread:
 
 @pytest.fixture
 def spread(three: Three, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spread]:
-    """A topic of its own, a relay that passes everything until the test changes it, short time-outs."""
+    """A separate topic, a relay that passes everything until the test changes it, short time-outs."""
     shorten_time_outs(monkeypatch)
     three.relay.heal()
     yield Spread(three, tmp_path)

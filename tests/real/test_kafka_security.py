@@ -127,7 +127,7 @@ def test_foreign_authority_is_refused(judge: Judge, kafka: KafkaCluster, tmp_pat
 
 @pytest.mark.parametrize("reader", [Reader.HEADERS, Reader.CLIENT], ids=str)
 def test_unreachable_broker_is_told_quickly(tmp_path: Path, reader: Reader) -> None:
-    """Nobody listens: exit 1 in under 15 s with the address, and no receipt is left behind."""
+    """Nothing listens: exit 1 in under 15 s with the address, and no receipt is left behind."""
     address = f"127.0.0.1:{free_port()}"
     with Stopwatch() as watch:
         ran = cleaner(

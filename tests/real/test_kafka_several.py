@@ -65,7 +65,7 @@ def groups(judge: Judge, kafka: KafkaCluster, tmp_path: Path) -> Groups:
 def test_of_several_groups_a_live_one_is_refused_and_the_others_are_cleared(
     groups: Groups, mode: str
 ) -> None:
-    """Exit 1; offsets of the live group stay, those of the others are at the end, and one is undone alone."""
+    """Exit 1; offsets of the live group stay, those of the others are at the end, and only one is undone."""
     behind, done, live = groups.group("behind"), groups.group("done", EACH), groups.group("live")
     with groups.judge.member(groups.topic, live, **{"auto.offset.reset": "latest"}):
         code, value = groups.clear(

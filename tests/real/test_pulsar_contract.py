@@ -59,7 +59,7 @@ class BlindBench(PulsarBench):
     changes: ClassVar[dict[str, Any]] = {"admin_url": "none"}
 
     def recreate(self) -> None:
-        """The binary protocol has nothing that tells a topic from another one of its name."""
+        """The binary protocol has nothing that distinguishes a topic from another one of its name."""
         Bench.recreate(self)
 
 

@@ -148,7 +148,7 @@ def _selected(
 ) -> Selected:
     """The subscriptions, after what can be checked before anything is connected."""
     probe = naming.job()
-    if changes:  # names that only the broker knows are to be seen before they are cleared
+    if changes:  # names that only the broker has are to be seen before they are cleared
         consumes = probe.run.mode is Mode.CONSUME and not naming.lists
         opened.check_consent(reading_nothing(probe) if dry_run else probe, consumes=consumes)
     with opened.connecting(probe):

@@ -55,7 +55,7 @@ def spelled(position: StoredPosition) -> str:
 
 
 def clipped(text: str, most: int) -> str:
-    """A text of at most `most` characters; its end says more than its begin, so that keeps more."""
+    """A text of at most `most` characters; more of its end is kept, which differs more."""
     if len(text) <= most:
         return text
     head = (most - 1) // 3

@@ -17,7 +17,7 @@ from backlog_clearer.run.job import Job
 def undo_line(job: Job, receipt: str, *, yes: bool) -> str:
     """The command that restores from a receipt; `yes`: the run did not ask for confirmation.
 
-    Secrets that were given as references are resolved again. Those that were given as they are stand in
+    Secrets that were given as references are resolved again. Those that were given as they are appear in
     it as references to variables, which `undo_variables` names.
     """
     run, options = job.run, job.options

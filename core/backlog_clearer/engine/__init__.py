@@ -1,1 +1,1 @@
-"""The drain of a backlog and the rules that end it; knows brokers only through `source`."""
+"""The drain of a backlog and the rules that end it; reaches brokers only through `source`."""

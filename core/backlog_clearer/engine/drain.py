@@ -2,7 +2,7 @@
 
 A worker (`engine.worker`) is one thread with one lane; `engine.crew` decides who has which claim. The
 calling thread only watches: it adds up what the workers publish, asks the broker what is left where the
-lanes cannot know it, looks for partitions that were added meanwhile, and applies `engine.stop`.
+lanes cannot determine it, looks for partitions that were added meanwhile, and applies `engine.stop`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GROW_S = 30.0  # how often partitions are looked for that were added while the d
 
 
 class Halt:
-    """Tells every worker to stop; may be signalled from a signal handler or another thread."""
+    """Asks every worker to stop; may be signalled from a signal handler or another thread."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -73,7 +73,7 @@ class Snapshot:
     left: int | None  # in the source's unit; None: unknown
     backlog: int | None  # at the start, in the source's unit
     retries: int
-    throttled_s: float = 0.0  # for how long the broker told lanes to wait, all of them together
+    throttled_s: float = 0.0  # for how long the broker asked lanes to wait, all of them together
     quiet_s: float = 0.0  # for how long no message has arrived
     troubled: bool = False  # partitions have errors, and are tried again
 
@@ -144,7 +144,7 @@ def drain(
 
 @dataclass(slots=True)
 class _Silence:
-    """For how long a worker has received nothing, apart from the time that it was told to wait."""
+    """For how long a worker has received nothing, apart from the time that it was asked to wait."""
 
     since: float
     excused_s: float = 0.0  # of the worker, just before it received something last
@@ -189,7 +189,7 @@ class _Watch:
         self.probe_wait = PROBE_FIRST_S
 
     def look(self, *, signalled: bool) -> Moment:
-        """Add up the workers; asks the broker what is left where the lanes cannot know it."""
+        """Add up the workers; asks the broker what is left where the lanes cannot determine it."""
         now = time.monotonic()
         if self.grow is not None and now - self.grown_at >= GROW_S and not signalled:
             self._grow(self.grow)

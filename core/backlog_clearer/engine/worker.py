@@ -115,7 +115,7 @@ class Worker:
 
     @property
     def throttled_s(self) -> float:
-        """For how long the broker has told this worker's lanes to wait; any thread may ask."""
+        """For how long the broker has asked this worker's lanes to wait; any thread may ask."""
         return self._throttled_s + _throttled_s(self.lane)
 
     @property

@@ -200,7 +200,7 @@ class SystemOptions(Options):
 
     @property
     def place(self) -> str:
-        """What is connected to, for people; '' where the system's name says it all."""
+        """What is connected to, for people; '' where the system's name is enough."""
         return ""
 
     @property

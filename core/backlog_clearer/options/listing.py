@@ -19,7 +19,7 @@ class ListOptions(SystemOptions):
     matching: str = Field(
         "*",
         min_length=1,
-        description="only subscriptions with such a name: * and ? stand for any characters",
+        description="only subscriptions with such a name: * and ? match any characters",
     )
     ages: bool = Field(True, description="find out how old the oldest message of each backlog is")
 

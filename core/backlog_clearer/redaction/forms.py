@@ -2,7 +2,7 @@
 
 A secret that looks like no ordinary word is found anywhere, also inside of longer words, and in the
 encodings of URLs, JSON, HTML, Python and base64. A word, a number and a very short value are found only
-where they stand as a value, so that the password "kafka" does not make "librdkafka" unreadable.
+where they are a value, so that the password "kafka" does not make "librdkafka" unreadable.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Forms:
     pattern: re.Pattern[str] | None  # found as a value
 
     def spans(self, text: str, *, values: bool = True) -> Iterator[Span]:
-        """Where a text has the secret; `values`: also where an ordinary word stands as a value."""
+        """Where a text has the secret; `values`: also where an ordinary word is a value."""
         for form in self.texts:
             yield from _found(form, text)
         for core in self.base64:
@@ -113,7 +113,7 @@ def _encoded(text: str) -> Iterator[str]:
 
 
 def _cores(secret: str) -> set[str]:
-    """What base64 has of a secret whatever stands around it: three alignments, standard and URL-safe."""
+    """What base64 has of a secret whatever is around it: three alignments, standard and URL-safe."""
     found = set()
     for text in {secret, quote(secret.encode("utf-8", "surrogatepass"), safe="")}:
         data = text.encode("utf-8", "surrogatepass")

@@ -1,6 +1,6 @@
-"""What the process knows of secrets, and every text without them.
+"""The secrets that the process has read, and every text without them.
 
-Whoever reads a secret calls `remember`; a text that leaves the process goes through `redacted`. Errors of
+Code that reads a secret calls `remember`; a text that leaves the process goes through `redacted`. Errors of
 this project, free texts of results and receipts, log records and the streams of the command line do so by
 themselves.
 """
@@ -28,7 +28,7 @@ from backlog_clearer.redaction.parts import (
 )
 
 MASK = "***"
-"""What stands in a text instead of a secret."""
+"""What replaces a secret in a text."""
 
 _MOST = 2000  # secrets that are kept; tokens are renewed for as long as a process lives
 _ORDINARY = frozenset({"true", "false", "none", "null", "yes", "no", "on", "off"})
@@ -98,8 +98,8 @@ def _is_ordinary(secret: str) -> bool:
 def redacted(text: str, *, values: bool = True) -> str:
     """A text with `MASK` instead of every secret.
 
-    `values`: also where an ordinary word that is a secret stands as a value; not wanted for JSON and
-    tables, in which names stand as values.
+    `values`: also where an ordinary word that is a secret is a value; not wanted for JSON and
+    tables, in which names are values.
     """
     with _lock:
         known = tuple(_known.values())

@@ -1,4 +1,4 @@
-"""How old a backlog is: the times of its oldest messages, where the broker can tell them."""
+"""How old a backlog is: the times of its oldest messages, where the broker reports them."""
 
 from __future__ import annotations
 

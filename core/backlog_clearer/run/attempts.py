@@ -56,7 +56,7 @@ def must_not_skip(source: Source, job: Job, earlier: Sequence[Receipt]) -> bool:
 
 
 def moves_target(source: Source, job: Job) -> bool:
-    """Whether an attempt freezes a target of its own: a skip to an older one could bring back messages."""
+    """Whether an attempt freezes a separate target: a skip to an older one could bring back messages."""
     return source.traits.skip_once and job.run.mode is Mode.SKIP
 
 

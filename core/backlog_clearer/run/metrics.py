@@ -55,7 +55,7 @@ class Reading:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What tells this subscription, or this slice of it, from others."""
+        """What distinguishes this subscription, or this slice of it, from others."""
         found = {"system": self.system, "topic": self.topic, "subscription": self.subscription}
         return {**found, "slice": self.slice} if self.slice else found
 

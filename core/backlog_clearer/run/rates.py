@@ -43,7 +43,7 @@ def rates_between(
     """The rates between two looks at one partition; none of them where these are not of one history.
 
     That is so for logs of two incarnations, an end or a position that was lowered, and partitions with
-    errors. `competing`: the position is no measure of what is drained, since consumers acknowledge in any
+    errors. `competing`: the position does not measure what is drained, since consumers acknowledge in any
     order; the backlog is.
     """
     seconds = later.at_s - earlier.at_s

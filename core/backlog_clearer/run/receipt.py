@@ -1,7 +1,7 @@
 """Receipts: everything needed to undo a run, stored before the run changes anything.
 
 A receipt is one JSON file for a run, or for one slice of it; `DIR/RUN_ID/NAME.json` on any file
-system that `run.store` knows. It holds no secret. After the run it is completed with the result, and so
+system that `run.store` supports. It holds no secret. After the run it is completed with the result, and so
 is the audit record too.
 
 A receipt that is read is data which others may have written: every figure is checked, and a checksum
@@ -49,7 +49,7 @@ class RecordedPartition(BaseModel):
     backlog: int | None = Field(ge=0, description="in `unit`; null: unknown")
     target: StoredPosition = None
     incarnation: str | None = Field(
-        None, description="tells this log from another one of the same name; null: not recorded"
+        None, description="distinguishes this log from another one of the same name; null: not recorded"
     )
     epoch: int | None = Field(
         None,
@@ -375,6 +375,6 @@ def check_identity(identity: Mapping[str, str], survey: Survey) -> None:
             )
     if identity and not identity.keys() & survey.identity.keys():
         raise RefusedError(
-            f"The receipt tells its subscription by {listed(identity)}, none of which is known here: it"
+            f"The receipt identifies its subscription by {listed(identity)}, none of which is known here: it"
             " cannot be checked whether it is this one. Nothing was changed."
         )

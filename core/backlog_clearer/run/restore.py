@@ -166,7 +166,7 @@ def _losses(rows: Sequence[PartitionResult], unit: str) -> tuple[str, ...]:
 def _unchecked(
     present: Mapping[Partition, Recorded], states: Sequence[PartitionState]
 ) -> tuple[str, ...]:
-    """A note where the receipt does not record which log it is about, and the broker would tell."""
+    """A note where the receipt does not record which log it is about, and the broker reports it."""
     unknown = [
         state.partition
         for state in states
@@ -175,7 +175,7 @@ def _unchecked(
     if not unknown:
         return ()
     note = (
-        "The receipt does not record what tells a log from another one of the same name: it cannot be"
+        "The receipt does not record what distinguishes a log from another one of the same name: it cannot be"
         f" checked whether {listed(map(str, unknown))} was created again since."
     )
     return (note,)

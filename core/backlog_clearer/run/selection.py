@@ -52,7 +52,7 @@ class Selecting(Options):
     matching: str | None = Field(
         None,
         min_length=1,
-        description="with --all-groups: only such names; * and ? stand for any characters",
+        description="with --all-groups: only such names; * and ? match any characters",
     )
 
 
@@ -72,7 +72,7 @@ class Selected:
     system: str
     run_id: str  # each member's begins with it
     members: tuple[Member, ...]
-    single: bool  # one subscription, as if it had been named alone
+    single: bool  # one subscription, as if only it had been named
     matching: str | None = None  # the pattern of names; None: all were named
     notes: tuple[str, ...] = ()
     complete: bool = True  # False: the system could not list all; a note states what is missing
@@ -300,7 +300,7 @@ def reading_all_nothing(selected: Selected) -> Selected:
 
 
 def _mark(member: Member) -> str:
-    """Tells a member's run id from the others', and is the same in each attempt of a run."""
+    """Distinguishes a member's run id from the others', and is the same in each attempt of a run."""
     assert member.job is not None  # noqa: S101 the caller has checked
     topic = getattr(member.job.options, "topic", None)
     text = f"{member.name}\0{topic if isinstance(topic, str) else ''}"

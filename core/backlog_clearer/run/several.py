@@ -1,6 +1,6 @@
 """Several subscriptions at once: one survey of all, one plan, all receipts, then one after the other.
 
-Each is a run of its own kind, with its receipt and its result; one that is refused or fails does not stop
+Each is a separate run, with its receipt and its result; one that is refused or fails does not stop
 the others. Nothing is changed before every receipt is stored and the one plan is confirmed.
 """
 

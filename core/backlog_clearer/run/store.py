@@ -106,7 +106,7 @@ def folders(place: str) -> list[str]:
 
 
 def remove(paths: Sequence[str]) -> None:
-    """Remove files of one folder, and the folder if nothing else is in it; missing ones are no error."""
+    """Remove files of one folder, and the folder if nothing else is in it; missing ones are not an error."""
     local = _local(paths[0]) if paths else None
     if local is None:
         for path in paths:
@@ -167,7 +167,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _write_locally(path: Path, data: bytes) -> None:
-    """Write a draft that nobody else can have made, and put it in the place of the file."""
+    """Write a draft that no other process can have made, and replace the file by it."""
     _make_folder(path.parent)
     draft = f".{path.name}.{secrets.token_hex(8)}.tmp"
     with _folder(path.parent) as folder:

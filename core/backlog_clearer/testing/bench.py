@@ -198,7 +198,7 @@ class Bench(ABC):
         self._not_offered("add_partition")
 
     def throttling(self) -> AbstractContextManager[Any]:
-        """A block in which the broker tells clients that read to wait."""
+        """A block in which the broker asks clients that read to wait."""
         self._not_offered("throttling")
 
     def small_answers(self) -> AbstractContextManager[Any]:

@@ -128,7 +128,7 @@ class IdentityContract(Suite):
     def test_a_run_leaves_a_log_alone_that_is_created_again_before_it_begins(
         self, bench: Bench, tmp_path: Path
     ) -> None:
-        """A topic that is made anew while the question stands is not cleared, in either mode."""
+        """A topic that is made anew while the question is open is not cleared, in either mode."""
         for mode in Mode:
             self.fill(bench)
             run = bench.options(tmp_path, mode=mode, stall_seconds=3, receipt_dir=str(tmp_path / mode))

@@ -77,7 +77,7 @@ class IsolationContract(Suite):
     def test_a_partition_that_breaks_after_the_survey_ends_with_its_error(
         self, bench: Bench, tmp_path: Path, mode: Mode
     ) -> None:
-        """Where a partition breaks while the question stands, all others are cleared."""
+        """Where a partition breaks while the question is open, all others are cleared."""
         self.fill(bench)
         with bench.breaking(0) as breaks:
 

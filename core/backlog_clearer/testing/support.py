@@ -141,7 +141,7 @@ def listens(port: int) -> bool:
 
 
 class Server:
-    """A server process of its own process group, with its log in a file."""
+    """A server process in a separate process group, with its log in a file."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from backlog_clearer.errors import BrokerError, ClearerError, RecreatedError, Tr
 from backlog_clearer.model import Partition
 
 _IDLE_S = 60.0  # after which a connection is not used again: the service closes idle ones
-_REQUESTS = 32  # asked one after the other over one connection; more get a connection of their own
+_REQUESTS = 32  # asked one after the other over one connection; more get a separate connection
 
 
 def read_hub(options: EventHubsOptions) -> HubProperties:

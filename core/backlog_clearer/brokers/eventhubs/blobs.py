@@ -136,7 +136,7 @@ def sort_blobs(found: Iterable[StoredBlob], path: str, now: datetime) -> Blobs:
 def blobs_by_group(found: Iterable[StoredBlob], path: str, now: datetime) -> dict[str, Blobs]:
     """The blobs of each consumer group below an Event Hub's folders; `path` is "<namespace>/<hub>/".
 
-    Groups are told apart whatever the case of their names, which are spelled as in the newest blob.
+    Groups are distinguished whatever the case of their names, which are spelled as in the newest blob.
     """
     folders: dict[str, list[StoredBlob]] = {}
     for blob in found:

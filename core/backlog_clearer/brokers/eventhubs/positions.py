@@ -38,7 +38,7 @@ class HubProperties(NamedTuple):
 
 
 def incarnation_of(namespace: str, hub: str, created_ms: int | None) -> str | None:
-    """What tells an Event Hub from another one of its name; None: the service does not report it."""
+    """What distinguishes an Event Hub from another one of its name; None: the service does not report it."""
     return None if created_ms is None else f"{namespace}/{hub}".lower() + f" created {created_ms}"
 
 

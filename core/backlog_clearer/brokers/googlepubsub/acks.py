@@ -92,7 +92,7 @@ class AckOutcome:
 
     confirmed: int = 0
     again: list[bytes] = field(default_factory=list)  # failed for now
-    unanswered: list[bytes] = field(default_factory=list)  # of these: may be acknowledged all the same
+    unanswered: list[bytes] = field(default_factory=list)  # of these: may be acknowledged nevertheless
     lost: int = 0  # the lease was over: these messages will be delivered again
     transient: BrokerError | None = None
     refused: BrokerError | None = None

@@ -1,4 +1,4 @@
-"""What a subscription is: how it delivers, and what tells it from another one of the same name."""
+"""What a subscription is: how it delivers, and what distinguishes it from another one of the same name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ELSEWHERE = {
     "bigtable_config": ("table", "writes to the Bigtable table"),
 }
 _BYTES = 2  # the wire type of an embedded message
-# Embedded messages that are not a way to deliver, but that older client libraries do not know (pubsub.proto):
+# Embedded messages that are not a way to deliver, but that older client libraries do not have (pubsub.proto):
 # analytics_hub_subscription_info, message_transforms, tags.
 _HARMLESS = {23, 25, 26}
 
@@ -28,7 +28,7 @@ _HARMLESS = {23, 25, 26}
 def delivers(found: Subscription) -> str | None:
     """How a subscription delivers, as a predicate ("pushes to …"); None: it is pulled.
 
-    A kind that this version does not know counts, too: only what is known to be pull is read.
+    A kind that this version does not have counts, too: only what is certainly pull is read.
     """
     raw: Any = Subscription.pb(found)
     for field, value in raw.ListFields():
@@ -49,7 +49,7 @@ def delivers(found: Subscription) -> str | None:
     )
     if unknown:
         fields = ", ".join(map(str, unknown))
-        return f"has settings that the installed google-cloud-pubsub does not know (field {fields})"
+        return f"has settings that the installed google-cloud-pubsub does not have (field {fields})"
     return None
 
 
@@ -68,11 +68,11 @@ def obstacle(found: Subscription, mode: Mode) -> str | None:
 
 
 def incarnation(found: Subscription) -> str | None:
-    """What tells a subscription from another one of the same name; None: nothing is known.
+    """What distinguishes a subscription from another one of the same name; None: nothing is known.
 
     Pub/Sub gives a subscription neither an id nor a time of creation. Its topic, filter and ordering cannot be
     changed (pubsub.proto), so a difference in them proves that it was created again; one that was created
-    again with the same settings cannot be told from the first. Where the topic was deleted, nothing is
+    again with the same settings cannot be distinguished from the first. Where the topic was deleted, nothing is
     known: the subscription's own topic field changes then.
     """
     if not found.topic or found.topic == DELETED_TOPIC:

@@ -18,7 +18,7 @@ from backlog_clearer.brokers.googlepubsub.errors import Call
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.text import counted, listed
 
-_LABEL = "backlog-clearer-subscription"  # its value tells which subscription a snapshot belongs to
+_LABEL = "backlog-clearer-subscription"  # its value is which subscription a snapshot belongs to
 _PREFIX = "backlog-clearer-"  # of names
 _PAGE = 1000  # a project has 5,000 at most
 _UNKNOWN = datetime.min.replace(tzinfo=timezone.utc)

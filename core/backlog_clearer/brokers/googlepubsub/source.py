@@ -242,7 +242,7 @@ class PubSubSource:
         return cast("Subscription", found)
 
     def _incarnation(self) -> str | None:
-        """What tells the subscription from another one now; None: the credentials may not see it."""
+        """What distinguishes the subscription from another one now; None: the credentials may not see it."""
         try:
             return incarnation(self._look_up())
         except BrokerError as error:

@@ -100,7 +100,7 @@ class IggyConnection(Waitable):
         except ssl.SSLError as error:
             raise tls_problem(error, self._name) from None
         except OSError as error:
-            # The text alone tells a handshake that timed out from a connection that did.
+            # Only the text distinguishes a handshake that timed out from a connection that did.
             negotiating = isinstance(error, ConnectionResetError) or "handshake" in str(error)
             if options.tls and negotiating:
                 raise handshake_ended(error, self._name) from None

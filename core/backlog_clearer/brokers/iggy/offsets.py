@@ -29,7 +29,7 @@ _FIRST_TURN_S, _LAST_TURN_S = 0.02, 0.2  # between two looks, at most; growing
 class LogGuard:
     """What was surveyed of each partition, and what this run has stored since: shared by its lanes.
 
-    It refuses every log that is not the surveyed one any more, and every stored offset that somebody else
+    It refuses every log that is not the surveyed one any more, and every stored offset that another consumer
     removed or set back.
     """
 
@@ -172,7 +172,7 @@ class OffsetWriter:
     def _join(self) -> None:
         """Become a member, once no other slice is one: two at a time would get a part of the partitions each.
 
-        Where consumers are attached on purpose, the partitions that they leave can be written all the same.
+        Where consumers are attached on purpose, the partitions that they leave can still be written.
         """
         while not self.forced and self._logs.members() and self._wait():
             pass
@@ -224,7 +224,7 @@ class OffsetWriter:
         payload = wire.store_offset(self._logs.who, partition.number, offset)
         found = self._write(wire.STORE_OFFSET, payload, partition)
         problem = beyond_end(found) if found is not None else None
-        if problem:  # the next lane reports it for good, if it was no damaged answer
+        if problem:  # the next lane reports it for good, unless it was a damaged answer
             raise TransientError(f"{self._client.where(partition)}: {problem}", partition)
         if found is None or found.offset < offset:
             raise TransientError(

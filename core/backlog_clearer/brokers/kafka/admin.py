@@ -81,7 +81,7 @@ class GroupAdmin:
     def topics(self) -> Topics:
         """The partitions of the topics; raises `UsageError` where none of the topics exists.
 
-        A topic that is missing or may not be described is an error of its own where others are there.
+        A topic that is missing or may not be described is a separate error where others are there.
         """
         names = list(self._options.topic)
         found, failed = self._described(names)

@@ -131,7 +131,7 @@ def cut_since(partition: Partition, target: int) -> BrokerError:
 
 
 def meddled(partition: Partition, before: int | None, now: int | None) -> str | None:
-    """Why a partition is left alone: its committed offset vanished or was moved back; None: it was not."""
+    """Why a partition is not changed: its committed offset vanished or was moved back; None: it was not."""
     if before is None or (now is not None and now >= before):
         return None
     what = "was deleted" if now is None else f"was moved back to {now}"

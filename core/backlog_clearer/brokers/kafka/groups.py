@@ -1,4 +1,4 @@
-"""What a survey has to know about the group beyond its offsets: its kind, its members, names like its own."""
+"""What a survey needs of a group beyond its offsets: its kind, its members, names like its own."""
 
 from __future__ import annotations
 

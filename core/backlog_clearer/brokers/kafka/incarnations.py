@@ -158,7 +158,7 @@ class Incarnations:
             self.read[partition] = read
 
     def set_back(self, partition: Partition, now: int | None) -> BrokerError | None:
-        """Why a partition is left alone whose committed offset is `now`; None: it is where it was, or further.
+        """Why a partition is not changed whose committed offset is `now`; None: it is where it was, or further.
 
         `TransientError` for the first few seconds: a coordinator that has just taken over answers with
         older offsets until its replicas have confirmed the last ones.
@@ -196,7 +196,7 @@ class Incarnations:
             since_when = self._missing.setdefault(topic, self._now())
             if patient and self._now() - since_when < _GONE_S:
                 raise TransientError(
-                    f"The brokers do not know the topic {topic} at present.", partition
+                    f"The brokers do not have the topic {topic} at present.", partition
                 )
         faults: dict[Partition, BrokerError] = {
             partition: gone(partition)

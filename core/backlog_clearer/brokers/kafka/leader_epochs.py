@@ -1,7 +1,7 @@
 """Whether the logs still have what was read of them, asked of their leaders (KIP-101, KIP-320).
 
 After an unclean election a log may end before messages that were read, and then grow past them: its
-offsets alone do not show that. A leader answers where the epoch of the batch that was read last ends in
+offsets do not show that. A leader answers where the epoch of the batch that was read last ends in
 its log (OffsetForLeaderEpoch).
 """
 

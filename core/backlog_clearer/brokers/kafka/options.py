@@ -34,7 +34,7 @@ _PUBLIC_SETTINGS = frozenset(
         "ssl.keystore.location",
     }
 )
-"""librdkafka settings that a restore needs, whose values are no secrets and run no code.
+"""librdkafka settings that a restore needs, whose values are not secrets and do not run code.
 
 Not among them: whatever loads a library (`plugin.library.paths`, `ssl.engine.location`, `ssl.providers`)
 and what librdkafka puts into a shell command (`sasl.kerberos.*`).

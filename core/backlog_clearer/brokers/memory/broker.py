@@ -86,7 +86,7 @@ class MemoryBroker:
         self.silent: set[Partition] = set()  # partitions that deliver nothing of what they hold
         self.places: int | None = None  # consumers that a subscription may have; None: any number
         self.attached: set[int] = set()  # consumers that are attached
-        self.throttle_s = 0.0  # how long each answer to a read tells the client to wait
+        self.throttle_s = 0.0  # how long each answer to a read asks the client to wait
         self.largest_answer: int | None = None  # bytes that a client takes; None: any number
         self.figures = True  # whether the broker reports how much is left
         self.reads = 0

@@ -60,7 +60,7 @@ def never_stored(
     """The note that nothing was ever stored under this name, with the names that have a backlog.
 
     `backlogs` has, by name, the backlog of each other name that has a position there, in `unit`, or None
-    where it is not known; as a whole None where the broker did not list the names. `asked` says of which
+    where it is not known; as a whole None where the broker did not list the names. `asked`: of which
     names that is known, where it is not of all.
     """
     first = f"Nothing was ever stored under the name of {what}"

@@ -1,4 +1,4 @@
-"""A real Iggy server of one's own, for tests that kill it: IGGY_SERVER=PATH of the program `iggy-server`.
+"""A separate real Iggy server, for tests that kill it: IGGY_SERVER=PATH of the program `iggy-server`.
 
 No package registry has the program, so these tests are skipped where it is not given.
 """

@@ -351,7 +351,7 @@ class KafkaBench(Bench):
 
     def recreate(self) -> None:
         if not self.judge.topic_id(self.topic):
-            self._not_offered("recreate")  # a broker without topic ids cannot tell two logs apart
+            self._not_offered("recreate")  # a broker without topic ids cannot distinguish two logs
         self.judge.recreate(self.topic, self.partitions)
 
     def exists(self, name: str) -> bool:

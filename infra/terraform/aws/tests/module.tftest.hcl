@@ -227,7 +227,7 @@ run "own_key" {
         aws_scheduler_schedule.this["orders"].kms_key_arn,
       ] : key == var.kms_key_arn
     ])
-    error_message = "A key of one's own is used everywhere."
+    error_message = "The user's own key is used everywhere."
   }
 }
 

@@ -145,7 +145,7 @@ run "an_existing_build_account" {
       && !contains(keys(google_service_account.this), "build")
       && length(google_project_iam_member.build_logs) + length(google_storage_bucket_iam_member.build_reads_source) == 0
     )
-    error_message = "an account of its own is made or granted something"
+    error_message = "a separate account is made or granted something"
   }
 }
 

@@ -123,7 +123,7 @@ run "defaults" {
       for env in kubernetes_job_v1.this["outage"].spec[0].template[0].spec[0].container[0].env : env.name
       if contains(["JOB_NAME", "JOB_UID", "BACKLOG_CLEARER_RUN_ID"], env.name)
     ] == ["JOB_NAME", "JOB_UID", "BACKLOG_CLEARER_RUN_ID"]
-    error_message = "What the run id is made of stands before it: Kubernetes expands only what it has seen."
+    error_message = "What the run id is made of precedes it: Kubernetes expands only what it has seen."
   }
 
   assert {

@@ -225,7 +225,7 @@ func (s *large) StreamingPull(stream pubsubpb.Subscriber_StreamingPullServer) er
 	go func() {
 		defer close(ended)
 		for {
-			if _, err := stream.Recv(); err != nil { // acknowledgements come as requests of their own
+			if _, err := stream.Recv(); err != nil { // acknowledgements come as separate requests
 				return
 			}
 		}

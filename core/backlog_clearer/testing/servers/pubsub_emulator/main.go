@@ -3,7 +3,7 @@
 //	emulator GRPC_PORT HTTP_PORT [BYTES_PER_SECOND]
 //
 // GET /left?topic=projects/P/topics/T answers how many messages of a topic with one subscription
-// are not acknowledged, leased ones included: what the Pub/Sub API itself does not tell.
+// are not acknowledged, leased ones included: what the Pub/Sub API itself does not report.
 //
 // With BYTES_PER_SECOND (0: no limit) the server is one for large backlogs: see large.go.
 package main
