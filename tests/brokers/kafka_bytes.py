@@ -232,6 +232,8 @@ def walk_batches(  # noqa: C901, PLR0912 one plain loop
         at, floor = after, last
         batches += 1
         if last < position:
+            if target is not None and position >= target:
+                break
             continue
         if attributes & _CONTROL:
             count = 0

@@ -1,4 +1,4 @@
-"""Pub/Sub: its clock, its kinds of delivery, what distinguishes subscriptions of one name, a skip's one seek."""
+"""Pub/Sub: its clock, its kinds of delivery, what distinguishes subscriptions of one name, one seek a skip."""
 
 from __future__ import annotations
 

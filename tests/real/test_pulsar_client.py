@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backlog_clearer.testing.servers.pulsar_judge import Case, Judge
+from backlog_clearer.brokers.pulsar.client import ClientFeed
+from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, Judge, unique
+from backlog_clearer.testing.support import wait_until
 from tests.real.test_pulsar import (
     test_a_chunked_message_is_one_message,
     test_a_limit_within_a_batch_acknowledges_whole_entries,
@@ -18,6 +20,7 @@ from tests.real.test_pulsar_entries import (
     test_batches_acknowledged_in_part_are_counted_right,
     test_follow_clears_what_arrives,
 )
+from tests.real.test_pulsar_identity import A_SECOND, MESSAGES, once, path
 
 __all__ = [
     "test_a_chunked_message_is_one_message",
@@ -50,3 +53,24 @@ def test_without_the_admin_api_the_runs_own_acknowledgements_are_the_proof(pulsa
     assert any("does not report the position" in note for note in result.notes)
     again = pulsar_case.clear(quiet_seconds=2)
     assert (again.totals.messages, again.verified) == (0, None)
+
+
+def test_a_namespace_that_creates_no_subscriptions_keeps_a_deleted_one_deleted(
+    pulsar_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, the library cannot create a subscription again, however late its lost consumer is noticed."""
+    judge, namespace = pulsar_case.judge, f"public/{unique('fixed')}"
+    judge.keep(namespace)
+    judge.slow_down(namespace, A_SECOND)
+    at, policy = f"namespaces/{namespace}/autoSubscriptionCreation", "allowAutoSubscriptionCreation"
+    judge.admin("POST", at, {policy: False})
+    wait_until(lambda: (judge.admin("GET", at) or {}).get(policy) is False, "the policy")
+    pulsar_case.topic = topic = f"persistent://{namespace}/{unique('log')}"
+    judge.produce(pulsar_case.create(), MESSAGES)
+    monkeypatch.setattr(ClientFeed, "look", lambda _: None)
+    mine = f"{path(topic)}/subscription/{SUBSCRIPTION}"
+    gone = once(lambda: judge.admin("DELETE", mine, force="true"))
+    result = pulsar_case.clear(gone, workers=1, max_retries=1, stall_seconds=5)
+    assert judge.admin("GET", f"{path(topic)}/subscriptions") == []
+    assert not result.cleared
+    assert "was deleted since the survey" in str(result.partitions[0].error)

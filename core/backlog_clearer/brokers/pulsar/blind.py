@@ -7,7 +7,6 @@ acknowledged one by one, which consumers are attached, and whether a topic was c
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
@@ -32,7 +31,6 @@ from backlog_clearer.model import Partition, PartitionState, Position, Remaining
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.source import failed_state
 
-_LOG = logging.getLogger("backlog_clearer")
 _UNKNOWN = (
     "Without the admin API, attached consumers and what was acknowledged one by one ahead of the position are"
     " not known, and a topic that is deleted and created again during the run is not noticed."
@@ -193,27 +191,28 @@ class Blind:
         if found.left != 0 or done.lanes or partition not in done.unstored:
             return found
         cluster.end(consumer, partition)
-        if self._stored(cluster, partition, last):
+        reason = self._store(cluster, partition, last)
+        if reason is None:
             done.note_stored(partition)
             return found
-        warn_of_unstored(partition)
+        if done.first_unstored(partition):
+            warn_of_unstored(partition, reason)
         return found._replace(left=None)
 
-    def _stored(self, cluster: Brokers, partition: Partition, last: TopicEnd) -> bool:
-        """Have the broker store the position, by a seek to where it is; see `lasting`.
+    def _store(self, cluster: Brokers, partition: Partition, last: TopicEnd) -> str | None:
+        """Have the broker store the position, by a seek to where it is; see `lasting.store_now`.
 
         Only where nothing can lie ahead of it acknowledged one by one, and no other consumer is attached, which
         an exclusive one shows.
         """
         if last.mark_delete is None or last.mark_delete < last.end:
-            return False
+            return "without the admin API, what is acknowledged ahead of the position is not known"
         try:
             alone = self._consumer(cluster, partition, SubscriptionType.EXCLUSIVE)
             cluster.seek(alone, partition, last.mark_delete)
         except BrokerError as error:
-            _LOG.warning("%s: the position could not be stored: %s", partition, error)
-            return False
-        return True
+            return f"only an exclusive consumer shows that no other one is attached, and {error}"
+        return None
 
     def _acknowledged(self, partition: Partition, target: Position | None) -> Remaining:
         """What is left, by what this process acknowledged in order."""

@@ -56,6 +56,11 @@ _REFUSALS = frozenset(
         *("TopicTerminated", "ConsumerBusy"),
     }
 )
+_REPORTED = {
+    "": "as Pulsar's client library reports it",
+    "NotAllowedError": "as Pulsar's client library reports it; perhaps topic or namespace do not allow this"
+    " --subscription-type",
+}
 _CLOSED: list[pulsar.Consumer] = []
 """Closed consumers, kept because destroying one whose connection broke can abort the process.
 
@@ -418,7 +423,7 @@ class ClientCluster:
         except pulsar.PulsarException as error:
             name = type(error).__name__
             if name in _REFUSALS:
-                refusal = RefusalError(_NAMES.get(name, name), "as Pulsar's client library reports it")
+                refusal = RefusalError(_NAMES.get(name, name), _REPORTED.get(name, _REPORTED[""]))
                 raise refusal_meaning(refusal, url, partition) from None
             where = f"{url}{f', {partition}' if partition else ''}"
             text = f"{where}: Pulsar's client library reports {name}."

@@ -18,28 +18,28 @@ from backlog_clearer.model import Partition
 _LOG = logging.getLogger("backlog_clearer")
 
 
-def stored_now(admin: Admin, topic: str, subscription: str, now: Layout) -> bool:
+def store_now(admin: Admin, topic: str, subscription: str, now: Layout) -> str | None:
     """Have the broker store a subscription's present position, where that changes nothing else.
 
-    Not done where it would disconnect consumers, or forget acknowledgements ahead of the position; then, and
-    where the broker refuses, the result is False.
+    Not done where it would disconnect consumers, or forget acknowledgements ahead of the position. Returns the
+    reason then, and where the broker refuses; None: it is stored.
     """
     if now.holes:
-        return False
+        return "messages ahead of the position are acknowledged one by one"
     try:
         if admin.stats(topic, subscription).consumers:
-            return False
+            return "other consumers use the subscription"
         admin.reset(topic, subscription, now.mark_delete)
     except BrokerError as error:
-        _LOG.warning("%s: the position could not be stored: %s", topic, error)
-        return False
-    return True
+        return str(error)
+    return None
 
 
-def warn_of_unstored(partition: Partition) -> None:
+def warn_of_unstored(partition: Partition, reason: str) -> None:
     """Log why a partition of which nothing is left is not verified."""
     _LOG.warning(
-        "%s: all is acknowledged, but other consumers use the subscription, and the broker may not have stored"
-        " the acknowledgements yet: messages come back if it is killed within a minute.",
+        "%s: all is acknowledged, but the broker may not have stored that yet: messages come back if it is"
+        " killed within a minute. It could not be made to store it: %s",
         partition,
+        reason.rstrip(".") + ".",
     )

@@ -40,6 +40,7 @@ class Acknowledgements:
     """Partitions of which an acknowledgement was perhaps sent, and was not counted."""
     unstored: dict[Partition, object] = field(default_factory=dict)
     """Partitions acknowledged since the broker is known to have stored it, with what it had stored last."""
+    warned: set[Partition] = field(default_factory=set)  # that the broker could not be made to store
 
     def includes(self, partition: Partition, at: Place) -> bool:
         """Whether an entry was counted and acknowledged before."""
@@ -77,6 +78,13 @@ class Acknowledgements:
             if self.unstored.get(partition) is None:
                 self.unstored[partition] = stored
             return self.unstored[partition] != stored
+
+    def first_unstored(self, partition: Partition) -> bool:
+        """Whether this is the first time that the broker could not be made to store a partition."""
+        with self.lock:
+            known = partition in self.warned
+            self.warned.add(partition)
+            return not known
 
     def note_stored(self, partition: Partition) -> None:
         """Note that the broker has stored all acknowledgements so far."""

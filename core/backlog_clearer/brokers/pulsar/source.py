@@ -38,7 +38,7 @@ from backlog_clearer.brokers.pulsar.facts import (
 )
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.lane import PulsarLane
-from backlog_clearer.brokers.pulsar.lasting import stored_now, warn_of_unstored
+from backlog_clearer.brokers.pulsar.lasting import store_now, warn_of_unstored
 from backlog_clearer.brokers.pulsar.letters import letter_notes
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
@@ -313,10 +313,13 @@ class PulsarSource:
         if left or done.lanes or partition not in done.unstored:
             return left
         topic, subscription = self._topics[partition], self._options.subscription
-        if done.stored_since(partition, now.stored) or stored_now(admin, topic, subscription, now):
+        stored = done.stored_since(partition, now.stored)
+        reason = None if stored else store_now(admin, topic, subscription, now)
+        if reason is None:
             done.note_stored(partition)
             return 0
-        warn_of_unstored(partition)
+        if done.first_unstored(partition):
+            warn_of_unstored(partition, reason)
         return None
 
     def _gone(self, partition: Partition, now: Layout, target: Place) -> int | None:
