@@ -164,6 +164,8 @@ def test_a_redirect_to_a_host_that_does_not_answer_names_both() -> None:
     [
         (404, b"<html>Not here</html>", "is not a Pulsar admin API: it answers 404"),
         (404, b"default backend - 404", "is not a Pulsar admin API: it answers 404"),
+        (404, b'{"message": "no Route matched"}', "is not a Pulsar admin API: it answers 404"),
+        (404, b"", "is not a Pulsar admin API: it answers 404"),
         (404, b'{"reason": "Topic not found"}', "Topic not found"),
         (200, b"<html>Please log in</html>", "is not a Pulsar admin API: it answers 200"),
         (204, b"", "the answer is empty"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -204,7 +205,7 @@ def test_basic_logins_have_user_and_password(options: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("line_end", ["", "\n", "\r\n"])
-@pytest.mark.parametrize("form", ["token", "token_file", "plugin", "plugin file"])
+@pytest.mark.parametrize("form", ["token", "token_file", "plugin", "plugin json", "plugin file"])
 def test_tokens_lose_the_line_break_at_their_end(tmp_path: Path, form: str, line_end: str) -> None:
     """A token with a line break at its end is presented without it, wherever it came from."""
     file = tmp_path / "token.jwt"
@@ -214,21 +215,25 @@ def test_tokens_lose_the_line_break_at_their_end(tmp_path: Path, form: str, line
             "token": {"token": TOKEN + line_end},
             "token_file": {"token_file": str(file)},
             "plugin": {"auth_plugin": "token", "auth_params": f"token:{TOKEN}{line_end}"},
+            "plugin json": {"auth_plugin": "token", "auth_params": f'{{"token": "{TOKEN}"}}{line_end}'},
             "plugin file": {"auth_plugin": "token", "auth_params": file.as_uri() + line_end},
         }[form]
     )
     assert found.headers() == {"Authorization": f"Bearer {TOKEN}"}
 
 
-@pytest.mark.parametrize("text", ["", "\n", f"{TOKEN}\n{TOKEN}", f"Bearer {TOKEN}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", f"{TOKEN}\n{TOKEN}", f"Bearer {TOKEN}", f'"{TOKEN}"', f"token:{TOKEN}", "file:///a.jwt"],
+)
 @pytest.mark.parametrize("form", ["token", "token_file"])
 def test_tokens_that_cannot_be_one_are_refused(tmp_path: Path, form: str, text: str) -> None:
-    """A token that is empty, or has a blank or a line break within it, is wrong use, and is not shown."""
+    """A token that is empty, broken, quoted or in another form is wrong use, and is not shown."""
     file = tmp_path / "token.jwt"
     file.write_text(text)
     with pytest.raises(UsageError) as raised:
         opened(**{form: text if form == "token" else str(file)})
-    assert "empty" in str(raised.value) or "blank" in str(raised.value)
+    assert re.search("is empty|has a blank|is in quotes", str(raised.value))
     assert TOKEN not in str(raised.value)
 
 
@@ -251,6 +256,8 @@ def test_a_token_file_that_is_emptied_later_may_pass(tmp_path: Path) -> None:
         ("oauth2", '{"issuerUrl": "https://a"}', "lacks privateKey"),
         ("tls", "tlsKeyFile:/k", "lacks tlsCertFile"),
         ("tls", "{", "not valid JSON"),
+        ("token", '{"tokens": "t"}', "lacks token"),
+        ("token", "env:PULSAR_TOKEN", "is written as"),
     ],
 )
 def test_incomplete_parameters_of_a_plugin_are_named(plugin: str, params: str, expected: str) -> None:

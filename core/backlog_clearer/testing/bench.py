@@ -171,7 +171,7 @@ class Bench(ABC):
         self._not_offered("advance")
 
     def recreate(self) -> None:
-        """Delete the topic (hub, stream), and create it again under its name: with as many partitions, and no messages.
+        """Delete the topic (hub, stream), and create it again with as many partitions and no messages.
 
         The subscription exists afterwards, as one whose consumers attach to the new topic at once.
         """

@@ -108,6 +108,11 @@ class Admin:
                 " is not JSON. Check --admin-url."
             ) from None
         if status == requests.codes.not_found:
+            if not isinstance(found, Mapping) or "reason" not in found:
+                raise BrokerError(
+                    f"{where} is not a Pulsar admin API: it answers 404 to {method} {path} without a reason."
+                    " Check --admin-url."
+                )
             raise NotFoundError(f"{where}: {self._reason(answer)}")
         return found
 

@@ -25,6 +25,7 @@ _PLUGINS = {
     "oauth2token": "oauth2",  # the C++ client's name
     "athenz": "athenz",
 }
+_WRAPPED = re.compile(r"[\"'{]|(token|file|env):")
 _KERBEROS = frozenset({"sasl", "kerberos"})
 
 
@@ -63,6 +64,10 @@ def checked_token(text: str, origin: str) -> str:
         raise UsageError(
             f"The token of {origin} has a blank, a line break or another character that no token has"
             " within it: give only the token."
+        )
+    if _WRAPPED.match(token):
+        raise UsageError(
+            f"The token of {origin} is in quotes, or in another form: give only the token."
         )
     return token
 
@@ -129,6 +134,13 @@ def _token(params: str) -> Login:
     scheme, colon, rest = params.strip().partition(":")
     if colon and scheme == "file":
         return Login(token_file=file_of(params.strip()))
+    if colon and scheme == "env":
+        raise UsageError("--auth-params for a token in the environment is written as '${env:NAME}'.")
+    if params.lstrip().startswith("{"):
+        token = _parameters(params).get("token")
+        if not token:
+            raise UsageError("--auth-params for --auth-plugin token lacks token.")
+        return Login(token=token)
     return Login(token=rest if colon and scheme == "token" else params)
 
 
