@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
+from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.brokers.iggy.options import IggyOptions
+from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
+from backlog_clearer.errors import UsageError
+from backlog_clearer.options.base import SystemOptions, build
 
 USED = ("billing", "billing-eu", "shipping", "acme.orders", "x")
 
@@ -60,3 +67,46 @@ def test_the_note_lists_the_names_with_a_backlog(backlogs: dict[str, int | None]
     text = never_stored("group g on topic t", backlogs, "offsets")
     assert text.startswith("Nothing was ever stored under the name of group g on topic t")
     assert text.endswith(end)
+
+
+EVENT_HUBS = {
+    "connection_string": "Endpoint=sb://h/;SharedAccessKeyName=a;SharedAccessKey=b",
+    "eventhub_name": "h",
+    "consumer_group": "g",
+    "checkpoint_store": "UseDevelopmentStorage=true",
+    "checkpoint_container": "c",
+}
+IGGY = {
+    "host": "h",
+    "stream_id": "s",
+    "topic_id": "t",
+    "group_id": "g",
+    "username": "u",
+    "password": "p",
+}
+NAMED: dict[type[SystemOptions], tuple[dict[str, str], tuple[str, ...]]] = {
+    KafkaOptions: ({"bootstrap_servers": "b:1", "topic": "t", "group_id": "g"}, ("group_id",)),
+    PulsarOptions: (
+        {"service_url": "pulsar://h", "topic": "t", "subscription": "s"},
+        ("topic", "subscription"),
+    ),
+    PubSubOptions: (
+        {"project_id": "p", "subscription_id": "s"},
+        ("project_id", "subscription_id"),
+    ),
+    EventHubsOptions: (EVENT_HUBS, ("eventhub_name", "consumer_group", "checkpoint_container")),
+    IggyOptions: (IGGY, ("stream_id", "topic_id", "group_id")),
+}
+"""Options of each system, and those of them that name something of the broker's."""
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(model, name) for model, (_, names) in NAMED.items() for name in names]
+)
+def test_every_systems_names_refuse_blanks_around_them(model: type[SystemOptions], name: str) -> None:
+    """Kafka's topics are a list, whose elements may have blanks around them; none is part of a name."""
+    values, _ = NAMED[model]
+    build(model, values)
+    for wrong in (f" {values[name]}", f"{values[name]}\t"):
+        with pytest.raises(UsageError, match=f"{name.replace('_', '-')}: the name begins or ends"):
+            build(model, {**values, name: wrong})

@@ -67,7 +67,7 @@ class EventHubsOptions(SystemOptions):
         description="<namespace>.servicebus.windows.net, to sign in with Microsoft Entra ID"
         " (DefaultAzureCredential) instead of a connection string",
     )
-    eventhub_name: str | None = Field(
+    eventhub_name: Name | None = Field(
         None, description="the Event Hub; may be left out if the connection string has an EntityPath"
     )
     consumer_group: Name = Field("$Default", min_length=1, description="the consumer group")
@@ -76,7 +76,7 @@ class EventHubsOptions(SystemOptions):
         description="Blob Storage that holds the checkpoints: a connection string, the URL of an account or"
         " a container with a SAS, or one without a SAS to sign in with Microsoft Entra ID",
     )
-    checkpoint_container: str | None = Field(
+    checkpoint_container: Name | None = Field(
         None, description=f"blob container of the checkpoints; for Functions {FUNCTIONS_CONTAINER}"
     )
     checkpoint_format: CheckpointFormat = Field(

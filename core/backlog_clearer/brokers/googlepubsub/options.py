@@ -21,7 +21,7 @@ class PubSubOptions(SystemOptions):
     NAMES: ClassVar[tuple[str, ...]] = ("subscription_id",)
     COMMAS: ClassVar[bool] = False
 
-    project_id: str | None = Field(
+    project_id: Name | None = Field(
         None, description="project of the subscription; not needed where its full name is given"
     )
     subscription_id: Name = Field(
