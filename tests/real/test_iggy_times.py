@@ -1,4 +1,4 @@
-"""Bounds and ages on a real Iggy server, on messages with known times: IGGY_SERVER=PATH."""
+"""Bounds, ages, lists and rates on a real Iggy server, on messages with known times: IGGY_SERVER=PATH."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 from apache_iggy import Consumer, PollingStrategy
 
+from backlog_clearer.brokers.iggy.list_options import IggyListOptions
+from backlog_clearer.brokers.iggy.listing import list_iggy
 from backlog_clearer.model import Mode
+from backlog_clearer.options.base import build
 from backlog_clearer.run.clear import clear
+from backlog_clearer.run.rates import Rates
 from backlog_clearer.run.status import status
-from backlog_clearer.testing.servers.iggy_process import PROGRAM, ROOT_SECRET, IggyProcess
-from tests.brokers.iggy_bench import IggyBench, job
+from backlog_clearer.run.watch import Watched
+from backlog_clearer.testing.servers.iggy_process import PROGRAM, ROOT, ROOT_SECRET, IggyProcess
+from tests.brokers.iggy_bench import GROUP, IggyBench, job
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="IGGY_SERVER names no program to start")
 
@@ -75,6 +80,39 @@ def test_status_shows_the_age_of_the_first_open_message(bench: IggyBench, tmp_pa
     bench.advance(0, 12)
     found = status(job(bench, tmp_path))
     assert found.totals.oldest == times(bench, 0)[12]
+
+
+def test_a_list_has_the_age_of_each_group(server: IggyProcess, bench: IggyBench) -> None:
+    """A group that is behind has its backlog and the age of its first open message, one at the end none."""
+    bench.produce(0, 10)
+    bench.produce(0, 10)
+    bench.advance(0, 12)
+    bench.plain.run("create_consumer_group", bench.stream, bench.topic, "shipping")
+    options = build(
+        IggyListOptions,
+        {"port": server.port, "stream_id": bench.stream, "username": ROOT, "password": ROOT_SECRET},
+    )
+    stored = times(bench, 0)
+    found = {item.name: (item.backlog, item.members, item.oldest) for item in list_iggy(options).found}
+    assert found == {GROUP: (8, 0, stored[12]), "shipping": (20, 0, stored[0])}
+    bench.advance(0, 20)
+    after = {item.name: (item.backlog, item.oldest) for item in list_iggy(options).found}
+    assert after == {GROUP: (0, None), "shipping": (20, stored[0])}
+
+
+def test_watching_shows_arrival_and_drain(bench: IggyBench, tmp_path: Path) -> None:
+    """Between two looks the end and the stored offset move, and the rates are those of both."""
+    bench.produce(0, 100)
+    bench.advance(0, 10)
+    clock = iter((0.0, 10.0))
+    with closing(Watched(job(bench, tmp_path), lambda: next(clock))) as watched:
+        first = watched.look()
+        bench.produce(0, 20)
+        bench.advance(0, 60)
+        second = watched.look()
+    assert [look.status.totals.backlog for look in (first, second)] == [90, 60]
+    assert second.total == Rates(10.0, 2.0, 5.0, -3.0)
+    assert bench.left()[0] == 60
 
 
 def test_large_partitions_have_a_boundary_on_disk(bench: IggyBench, tmp_path: Path) -> None:
