@@ -81,6 +81,26 @@ def test_all_topics_of_a_stream_are_listed(bench: IggyBench) -> None:
     assert ("auditors", (f"{bench.stream}/refunds",)) in everywhere
 
 
+def test_names_that_are_ids_of_others_are_listed() -> None:
+    """A stream and a topic whose names are the ids of others are listed like all of them."""
+    with opened() as bench:
+        streams = {item.id: item.name for item in bench.plain.run("get_streams")}
+        ident = next(id_ for id_, name in streams.items() if name == bench.stream)
+        bench.plain.run("create_stream", str(ident))
+        topic = bench.details().id
+        bench.create_topic(bench.stream, str(topic))
+        bench.create_topic(str(ident), str(topic))
+        for stream, name in ((bench.stream, str(topic)), (str(ident), str(topic))):
+            where = next(item.id for item in bench.plain.run("get_streams") if item.name == stream)
+            known = bench.plain.run("get_stream", where).topics
+            number = next(item.id for item in known if item.name == name)
+            bench.plain.run("create_consumer_group", where, number, "auditors")
+        found = {(item.name, item.topics) for item in listed(bench, stream_id=None).found}
+    for stream in (bench.stream, str(ident)):
+        assert ("auditors", (f"{stream}/{topic}",)) in found
+    assert (GROUP, (f"{bench.stream}/{bench.topic}",)) in found
+
+
 def test_consumers_are_listed_where_they_are_asked_for() -> None:
     """The server lists no consumers, which a note states; with --consumer-ids those with an offset are."""
     with opened(group=False) as bench:

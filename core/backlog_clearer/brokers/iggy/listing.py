@@ -12,7 +12,7 @@ from contextlib import closing
 from backlog_clearer.brokers.iggy.client import IggyCluster
 from backlog_clearer.brokers.iggy.cuts import stored_times
 from backlog_clearer.brokers.iggy.list_options import IggyListOptions
-from backlog_clearer.brokers.iggy.logs import Offsets, TopicLogs, described_stream
+from backlog_clearer.brokers.iggy.logs import Offsets, TopicLogs, described_stream, listed_one
 from backlog_clearer.brokers.iggy.positions import LogFacts, left_after
 from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.errors import BrokerError
@@ -45,14 +45,13 @@ def list_iggy(options: SystemOptions) -> Listing:
     gaps = False
     with closing(IggyCluster(options)) as client:
         topics = list(_topics(client, options))
-        for stream, topic in topics:
-            chosen = options.model_copy(update={"stream_id": stream, "topic_id": topic})
-            listing = _TopicListing(TopicLogs(client, chosen), options)
+        for logs in topics:
+            listing = _TopicListing(logs, options)
             try:
                 found += listing.found()
             except BrokerError as error:
                 failures.append(error)
-                notes.append(f"The groups of {stream}/{topic} are not known: {error}")
+                notes.append(f"The groups of {logs.title} are not known: {error}")
             gaps = gaps or listing.gaps
         if failures and len(failures) == len(topics):
             raise failures[0]
@@ -63,19 +62,19 @@ def list_iggy(options: SystemOptions) -> Listing:
     return Listing(place, "messages", tuple(found), tuple(notes), complete=not failures)
 
 
-def _topics(client: IggyCluster, options: IggyListOptions) -> Iterator[tuple[str, str]]:
-    """Stream and topic of each one to look at; raises `UsageError` for a stream that does not exist."""
+def _topics(client: IggyCluster, options: IggyListOptions) -> Iterator[TopicLogs]:
+    """Each topic to look at; raises `UsageError` for a stream that does not exist."""
     if options.topic_id:
-        yield options.stream_id, options.topic_id
+        yield TopicLogs(client, options)
         return
     if options.stream_id:
-        names = [options.stream_id]
+        streams = [TopicLogs(client, options).stream]
     else:
-        names = [stream.name for stream in client.call(lambda iggy: iggy.get_streams())]
-    for name in names:
-        logs = TopicLogs(client, options.model_copy(update={"stream_id": name}))
-        for topic in described_stream(client, logs.stream.sdk, name).topics:
-            yield name, topic.name
+        streams = [listed_one(item) for item in client.call(lambda iggy: iggy.get_streams())]
+    for stream in streams:
+        for topic in described_stream(client, stream.sdk, stream.name).topics:
+            names = {"stream_id": stream.name, "topic_id": topic.name}
+            yield TopicLogs(client, options.model_copy(update=names), stream, listed_one(topic))
 
 
 class _TopicListing:

@@ -35,6 +35,11 @@ class Named(NamedTuple):
     name: str
 
 
+def listed_one(item: Any) -> Named:
+    """What the server listed, by its id: its name may be the id of another one."""
+    return Named(item.id, wire.identifier(item.id), item.name)
+
+
 def _is_number(asked: str) -> bool:
     return asked.isascii() and asked.isdecimal()
 
@@ -90,11 +95,18 @@ def described_stream(client: IggyCluster, stream: int | str, asked: str) -> Stre
 class TopicLogs:
     """Partitions of the topic, and stored offsets in them. Changes nothing; shared by threads."""
 
-    def __init__(self, client: IggyCluster, options: IggyOptions) -> None:
+    def __init__(
+        self,
+        client: IggyCluster,
+        options: IggyOptions,
+        stream: Named | None = None,
+        topic: Named | None = None,
+    ) -> None:
+        """`stream` and `topic`: those that the server listed, where the names in the options are not enough."""
         self._client = client
         self._options = options
-        self._stream: Named | None = None
-        self._topic: Named | None = None
+        self._stream = stream
+        self._topic = topic
         self._group: Named | None = None
 
     @property
