@@ -22,8 +22,9 @@ from tests.paths import MODULE_PATH, ROOT
 
 CORE = "backlog_clearer"
 BROKERS = f"{CORE}.brokers"
-GROUND = {"deadline", "errors", "model", "text", "options", "redaction"}
+GROUND = {"answers", "deadline", "errors", "model", "text", "options", "redaction"}
 MAY_IMPORT = {
+    "answers": set[str](),
     "deadline": set[str](),
     "model": set[str](),
     "text": set[str](),

@@ -225,6 +225,26 @@ def test_only_plain_files_of_a_sane_size_are_read(
     (tmp_path / "big.json").write_bytes(b"1234")
     with pytest.raises(OSError, match="larger"):
         store.read(f"{tmp_path}/big.json")
+    monkeypatch.undo()
+    (tmp_path / "many.json").write_bytes(b"[" + b"{}," * (store.MOST_VALUES // 2) + b"{}]")
+    with pytest.raises(OSError, match="more values"):
+        store.read(f"{tmp_path}/many.json")
+
+
+def test_a_huge_object_of_a_store_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that is larger than any receipt is refused by its size, alone and among others."""
+    size = store.LARGEST + 1
+    huge = SimpleNamespace(
+        size=lambda _: size,
+        sizes=lambda paths: [size for _ in paths],
+        _strip_protocol=lambda path: path,
+    )
+    monkeypatch.setattr("fsspec.get_filesystem_class", lambda _: None)
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url, **_: (huge, url))
+    with pytest.raises(OSError, match="larger"):
+        store.read("gs://bucket/r/a.json")
+    with pytest.raises(OSError, match="larger"):
+        store.read_all(["gs://bucket/r/a.json"])
 
 
 def test_an_unresponsive_store_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

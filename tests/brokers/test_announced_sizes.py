@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import socket
@@ -81,6 +83,34 @@ class _Deep(_Lists):
     body = b"[" * 100_000
 
 
+class _Many(_Lists):
+    """Ten million objects, in an answer of the largest size."""
+
+    body = b"[" + b"{}," * 3_900_000 + b"{}]"
+
+
+class _Endless(_Lists):
+    """An answer without end."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"<Blob>" + bytes(65536))
+
+    do_POST = do_PUT = do_HEAD = do_GET  # noqa: N815 # http.server's names
+
+
+class _Away(_Endless):
+    """A redirect with a body without end."""
+
+    status = 302
+
+
 class _Bomb(_Lists):
     """A small answer that becomes 200 MB."""
 
@@ -129,6 +159,12 @@ def pulsar_admin(port: int) -> dict[str, Any]:
     return {**pulsar(free_port()), **changes}
 
 
+def pulsar_login(port: int) -> dict[str, Any]:
+    """Options for a server that is an OAuth2 issuer."""
+    key = {"client_id": "app", "client_secret": "of a test", "issuer_url": f"http://127.0.0.1:{port}"}
+    return {**pulsar_admin(free_port()), "oauth2_private_key": json.dumps(key)}
+
+
 def iggy(port: int) -> dict[str, Any]:
     """Options for a server that speaks Iggy's protocol."""
     return {
@@ -144,6 +180,49 @@ def eventhubs(port: int) -> dict[str, Any]:
         "UseDevelopmentEmulator=true"
     )
     return {"connection_string": text, "eventhub_name": "orders", "no_checkpoint": True}
+
+
+def eventhubs_client(port: int) -> dict[str, Any]:
+    """The same, by the SDK's public client."""
+    return {**eventhubs(port), "reader": "client"}
+
+
+def websockets(port: int) -> dict[str, Any]:
+    """Options for a server that speaks AMQP over WebSockets."""
+    return {**eventhubs(port), "transport": "websocket"}
+
+
+def blobs(port: int) -> dict[str, Any]:
+    """Options for a server that is a storage account."""
+    account = f"BlobEndpoint=http://127.0.0.1:{port}/a;AccountName=a;AccountKey=a2V5"
+    stored = {"checkpoint_store": account, "checkpoint_container": "c", "no_checkpoint": False}
+    return {**eventhubs(free_port()), **stored}
+
+
+@contextmanager
+def large_message() -> Iterator[int]:
+    """A WebSocket with a message of a terabyte."""
+
+    class Upgrade(_Lists):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            magic = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            accept = base64.b64encode(hashlib.sha1(magic.encode()).digest())  # noqa: S324 RFC 6455
+            self.send_response(101)
+            for name, value in {
+                "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Protocol": "AMQPWSB10",
+                "Sec-WebSocket-Accept": accept.decode(),
+            }.items():  # fmt: skip
+                self.send_header(name, value)
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(b"\x82\x7f" + struct.pack(">Q", 1 << 40))
+                while True:
+                    self.wfile.write(bytes(65536))
+
+    with answering(Upgrade) as port:
+        yield port
 
 
 def googlepubsub(port: int) -> dict[str, Any]:
@@ -168,6 +247,9 @@ CASES: Mapping[str, tuple[Callable[[int], dict[str, Any]], Any]] = {
     "pulsar, partitions": (pulsar_admin, lambda: answering(_Lists)),
     "pulsar, a nested answer": (pulsar_admin, lambda: answering(_Deep)),
     "pulsar, a compressed answer": (pulsar_admin, compressed_answers),
+    "pulsar, many values": (pulsar_admin, lambda: answering(_Many)),
+    "pulsar, an answer without end": (pulsar_admin, lambda: answering(_Endless)),
+    "pulsar, a redirect of the issuer": (pulsar_login, lambda: answering(_Away)),
     "iggy, a reply": (
         iggy,
         lambda: announcing(struct.pack("<48xI8xB155xI36x", HUGE, 8, 0)),
@@ -181,6 +263,12 @@ CASES: Mapping[str, tuple[Callable[[int], dict[str, Any]], Any]] = {
         eventhubs,
         lambda: announcing(SASL + amqp(b"\x00\x53\x40\xc0\x0b\x01" + ARRAY32)),
     ),
+    "eventhubs, a frame for the client": (
+        eventhubs_client,
+        lambda: announcing(SASL + amqp(b"", size=HUGE)),
+    ),
+    "eventhubs, a message of a WebSocket": (websockets, large_message),
+    "eventhubs, blobs without end": (blobs, lambda: answering(_Endless)),
     "googlepubsub, a message": (googlepubsub, large_answers),
 }
 

@@ -265,8 +265,9 @@ def test_an_answer_that_is_kept_grows_with_what_arrives() -> None:
     with connected(script) as connection:
         tracemalloc.start()
         try:
+            asked = MetadataRequest(version=4, topics=[])
             with pytest.raises(TransientError, match="closed it"):
-                connection.call(MetadataRequest(version=4, topics=[]), MetadataResponse, 4)
+                connection.call(asked, MetadataResponse, 4, most=32 * 1024 * 1024)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

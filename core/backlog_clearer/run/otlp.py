@@ -30,6 +30,7 @@ from opentelemetry.sdk.resources import (
 )
 
 from backlog_clearer import __version__
+from backlog_clearer.answers import kept_whole
 from backlog_clearer.deadline import within
 from backlog_clearer.redaction.redact import redacted
 from backlog_clearer.run.job import Job, now
@@ -61,7 +62,7 @@ class Collector:
         self._reading = reading
         _LAST.listen()
         try:
-            self._exporter = _Watched(OTLPMetricExporter())
+            self._exporter = _Watched(_bounded(OTLPMetricExporter()))
             reader = PeriodicExportingMetricReader(self._exporter)
             self._provider = MeterProvider([reader], resource_of(self._job), shutdown_on_exit=False)
             self._instrument(self._provider)
@@ -117,6 +118,14 @@ def resource_of(job: Job) -> Resource:
     instance = f"{job.run_id}/{job.run.slice}" if job.run.slice else job.run_id
     ours = {SERVICE_NAME: SERVICE, SERVICE_VERSION: __version__, SERVICE_INSTANCE_ID: instance}
     return Resource.create(ours).merge(OTELResourceDetector().detect())
+
+
+def _bounded(exporter: OTLPMetricExporter) -> OTLPMetricExporter:
+    """The exporter; an endless answer of its collector takes no memory."""
+    session: Any = getattr(exporter, "_session", None)  # one of ours would lose the library's settings
+    if session is not None:
+        session.hooks["response"].append(kept_whole)
+    return exporter
 
 
 class _Watched(MetricExporter):

@@ -32,8 +32,11 @@ _T = TypeVar("_T")
 DEADLINE_S = 10.0
 """The longest that one request to a remote store may take, in seconds."""
 
-LARGEST = 256 << 20
-"""The largest local file that is read, in bytes; receipts have a few hundred bytes a partition."""
+LARGEST = 64 << 20
+"""The largest file that is read, in bytes; receipts have a few hundred bytes a partition."""
+
+MOST_VALUES = 4_000_000
+"""More values than a receipt can have, with a few dozen for each of 100,000 partitions."""
 
 _AT_ONCE = 64  # files of a remote store that are asked for with one deadline
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.json")
@@ -62,8 +65,8 @@ def read(path: str) -> bytes:
     local = _local(path)
     if local is not None:
         return _read_locally(local)
-    data: bytes = _at(path, lambda fs, where: fs.cat_file(where))
-    return data
+    data: bytes = _at(path, _whole)
+    return _checked(data)
 
 
 def read_all(paths: Sequence[str]) -> dict[str, bytes]:
@@ -139,8 +142,16 @@ def _names(fs: AbstractFileSystem, where: str) -> list[str]:
 
 def _cat(fs: AbstractFileSystem, paths: Sequence[str]) -> dict[str, bytes]:
     where = {path: fs._strip_protocol(path) for path in paths}  # noqa: SLF001 url_to_fs calls it, too
+    for size in fs.sizes(list(where.values())):
+        _check_size(size)
     found: dict[str, bytes] = fs.cat(list(where.values()))
-    return {path: found[name] for path, name in where.items()}
+    return {path: _checked(found[name]) for path, name in where.items()}
+
+
+def _whole(fs: AbstractFileSystem, where: str) -> bytes:
+    _check_size(fs.size(where))
+    data: bytes = fs.cat_file(where)
+    return data
 
 
 # A local folder.
@@ -210,9 +221,21 @@ def _read_locally(path: Path) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is not a file")
-        if found.st_size > LARGEST:
-            raise OSError(errno.EFBIG, "it is larger than any receipt")
-        return file.read()
+        _check_size(found.st_size)
+        return _checked(file.read())
+
+
+def _check_size(size: int | None) -> None:
+    if size is not None and size > LARGEST:
+        raise OSError(errno.EFBIG, "it is larger than any receipt")
+
+
+def _checked(data: bytes) -> bytes:
+    """A file's content; raises `OSError` for JSON with so many values that they would fill the memory."""
+    _check_size(len(data))
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise OSError(errno.EFBIG, "it has more values than any receipt")
+    return data
 
 
 # A remote store.

@@ -106,6 +106,8 @@ def read_partitions(
 
     chunks = [numbers[at : at + _REQUESTS] for at in range(0, len(numbers), _REQUESTS)]
     found: dict[int, PartitionProperties | ClearerError] = {}
-    for chunk, answer in zip(chunks, in_parallel(chunks, lambda: ask), strict=True):
+    for chunk, answer in zip(
+        chunks, in_parallel(chunks, lambda: ask, where=options.place), strict=True
+    ):
         found.update(dict.fromkeys(chunk, answer) if isinstance(answer, ClearerError) else answer)
     return found

@@ -23,6 +23,7 @@ from azure.core.exceptions import (
     AzureError,
     ResourceNotFoundError,
 )
+from azure.core.paging import ItemPaged
 from azure.storage.blob import BlobProperties, ContainerClient
 
 from backlog_clearer.brokers.eventhubs.blobs import (
@@ -52,11 +53,13 @@ from backlog_clearer.brokers.eventhubs.positions import (
     sequence_number,
 )
 from backlog_clearer.brokers.eventhubs.storage_transport import WHOLE_S, BoundedTransport
+from backlog_clearer.brokers.shared.pages import bounded_pages
 from backlog_clearer.deadline import within
 from backlog_clearer.errors import BrokerError, ClearerError, UsageError
 from backlog_clearer.model import Position
 
 _OTHERS = 5000  # blobs that are looked at for checkpoints of others: one page of a listing
+_MOST_BLOBS = 100_000  # of a group or an Event Hub; a listing could have pages without end
 _LEASE_BYTES = 64 * 1024  # a lease has a few hundred
 _SINCE = "since the survey; nothing is written to it"
 
@@ -130,8 +133,12 @@ class Checkpoints:
             raise self._translated(error) from error
 
     def _elsewhere(self) -> dict[Elsewhere, dict[int, Checkpoint]]:
-        listed = self._container.list_blobs(include=["metadata"])
+        listed = self._items(self._container.list_blobs(include=["metadata"]))
         return layouts(_stored(islice(listed, _OTHERS)), self.path)
+
+    def _items(self, listed: ItemPaged[Any]) -> Iterator[Any]:
+        for page in bounded_pages(listed.by_page(), f"The listing of {self.container}"):
+            yield from page
 
     def _below_path(self, path: str) -> tuple[list[StoredBlob], datetime]:
         """The blobs below a path, whatever the case of their names, and the account's time."""
@@ -140,12 +147,18 @@ class Checkpoints:
         def remember(response: Any) -> None:
             clock.append(_clock(response.http_response.headers.get("Date")))
 
-        found: list[BlobProperties] = []
+        found: list[StoredBlob] = []
         for folder in self._folders(path):
-            found += self._container.list_blobs(
+            listed = self._container.list_blobs(
                 folder, include=["metadata"], raw_response_hook=remember
             )
-        return list(_stored(found)), clock[-1] if clock else _clock(None)
+            found += islice(_stored(self._items(listed)), _MOST_BLOBS + 1)
+            if len(found) > _MOST_BLOBS:
+                raise BrokerError(
+                    f"{self.container}/{folder} has more than {_MOST_BLOBS:,} blobs, more than an Event"
+                    " Hub has of them: check --checkpoint-store."
+                )
+        return found, clock[-1] if clock else _clock(None)
 
     def _folders(self, path: str) -> list[str]:
         """The folders of a path in every spelling: a prefix of a listing is case-sensitive."""
@@ -161,7 +174,7 @@ class Checkpoints:
 
     def _below(self, folder: str) -> Iterator[str]:
         """The folders directly below one."""
-        for item in self._container.walk_blobs(folder, delimiter="/"):
+        for item in islice(self._items(self._container.walk_blobs(folder, delimiter="/")), _OTHERS):
             if item.name.endswith("/"):
                 yield item.name
 

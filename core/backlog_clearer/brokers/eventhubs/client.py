@@ -14,7 +14,9 @@ from azure.eventhub import EventHubConsumerClient, TransportType
 from azure.eventhub.exceptions import EventHubError
 from azure.identity import DefaultAzureCredential
 
+from backlog_clearer.brokers.eventhubs.limits import bound_transports
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions, EventTransport
+from backlog_clearer.brokers.eventhubs.storage_transport import BoundedTransport
 from backlog_clearer.errors import UsageError
 
 CLIENT_FAILURES = (
@@ -35,7 +37,9 @@ logging.getLogger("azure.eventhub").addHandler(logging.NullHandler())
 
 def credential() -> TokenCredential:
     """The Microsoft Entra ID credential of the environment, without one that needs a browser."""
-    return DefaultAzureCredential(exclude_interactive_browser_credential=True)
+    return DefaultAzureCredential(
+        exclude_interactive_browser_credential=True, transport=BoundedTransport()
+    )
 
 
 def consumer_client(options: EventHubsOptions, idle_s: int | None = None) -> EventHubConsumerClient:
@@ -49,6 +53,7 @@ def consumer_client(options: EventHubsOptions, idle_s: int | None = None) -> Eve
             "--transport websocket needs the Python package websocket-client, which is not installed;"
             " install it with: pip install 'websocket-client>=1.9,<2'"
         )
+    bound_transports()
     common: dict[str, Any] = {
         "retry_total": 0,
         "retry_backoff_factor": 0,

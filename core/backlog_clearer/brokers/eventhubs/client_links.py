@@ -253,7 +253,7 @@ def refusals(
     def probe(partition: Partition) -> ClearerError | None:
         return _refusal(plain, partition, found[partition.number].last)
 
-    answers = in_parallel(full, lambda: probe)
+    answers = in_parallel(full, lambda: probe, where=options.place)
     refused = {key: answer for key, answer in zip(full, answers, strict=True) if answer is not None}
     missing = [error for error in refused.values() if isinstance(error, UsageError)]
     if missing and len(missing) == len(full):  # of the consumer group, not of a partition

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from backlog_clearer.brokers.eventhubs.limits import MESSAGE_BYTES
 from backlog_clearer.brokers.eventhubs.sdk import SASLTransport
 from backlog_clearer.brokers.eventhubs.wire import (
     FRAME,
@@ -30,10 +31,6 @@ TIMEOUT_S = 12.0
 """The longest time that a request to the service may take."""
 
 _HEAD_BYTES = 4096  # kept of an event that spans buffers: more than its annotations take
-
-
-_MESSAGE_BYTES = 4 * 1024 * 1024
-"""More than an answer of the management node, or an event, can have."""
 
 
 class Counting:
@@ -126,8 +123,8 @@ class Counting:
         if piece is None:
             return
         payload = self._pieces.pop((channel, piece.handle), b"") + body[piece.at :]
-        if len(payload) > _MESSAGE_BYTES:
-            raise ValueError(f"a message of more than {_MESSAGE_BYTES:,} bytes")
+        if len(payload) > MESSAGE_BYTES:
+            raise ValueError(f"a message of more than {MESSAGE_BYTES:,} bytes")
         if piece.more:
             self._pieces[channel, piece.handle] = payload
         else:

@@ -51,7 +51,9 @@ def cut_events(
 
     return [
         Cut(state.partition, None, str(answer)) if isinstance(answer, ClearerError) else answer
-        for state, answer in zip(states, in_parallel(states, lambda: find), strict=True)
+        for state, answer in zip(
+            states, in_parallel(states, lambda: find, where=options.place), strict=True
+        )
     ]
 
 
@@ -86,7 +88,7 @@ def enqueued_times(
         return enqueued_ms(first_event(options, state.partition, start_after(state.position)))
 
     open_worker: Callable[[], Callable[[PartitionState], int | None]] = lambda: ask  # noqa: E731 typed
-    answers = in_parallel(states, open_worker, timeout_s=_AGES_S)
+    answers = in_parallel(states, open_worker, where=options.place, timeout_s=_AGES_S)
     times = {
         state.partition: from_milliseconds(answer)
         for state, answer in zip(states, answers, strict=True)

@@ -252,6 +252,8 @@ def refused_links(
 
     chunks = [partitions[at : at + _PROBES] for at in range(0, len(partitions), _PROBES)]
     found: dict[Partition, ClearerError] = {}
-    for chunk, answer in zip(chunks, in_parallel(chunks, lambda: probe), strict=True):
+    for chunk, answer in zip(
+        chunks, in_parallel(chunks, lambda: probe, where=options.place), strict=True
+    ):
         found.update(dict.fromkeys(chunk, answer) if isinstance(answer, ClearerError) else answer)
     return found

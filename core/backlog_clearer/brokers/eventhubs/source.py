@@ -341,7 +341,8 @@ class EventHubsSource:
             return lambda item: write(checkpoints, item)
 
         outcomes = []
-        for item, result in zip(items, in_parallel(items, open_worker), strict=True):
+        where = f"The checkpoint store of {self._options.place}"
+        for item, result in zip(items, in_parallel(items, open_worker, where=where), strict=True):
             failed = isinstance(result, ClearerError)
             position = None if isinstance(result, ClearerError) else result
             outcomes.append(Outcome(partition_of(item), position, str(result) if failed else None))

@@ -8,6 +8,7 @@ from typing import Any
 import websocket
 
 from backlog_clearer.brokers.eventhubs.counting import TIMEOUT_S, Counting
+from backlog_clearer.brokers.eventhubs.limits import bound_socket
 from backlog_clearer.brokers.eventhubs.sdk import AMQPException, SASLWithWebSocket
 from backlog_clearer.deadline import within
 
@@ -28,6 +29,7 @@ class CountingWebSocket(Counting, SASLWithWebSocket):  # type: ignore[misc]
             within(TIMEOUT_S, super().connect)
         except (AMQPException, OSError, websocket.WebSocketException) as error:
             raise OSError(f"Failed to initiate the connection: {error}") from error
+        bound_socket(self.sock)
         received = self.sock.frame_buffer.recv
 
         def receive(size: int) -> bytes:

@@ -16,6 +16,7 @@ from google.pubsub_v1.types import Subscription
 
 from backlog_clearer.brokers.googlepubsub.channels import bounded
 from backlog_clearer.brokers.googlepubsub.errors import Call, to_broker_error
+from backlog_clearer.brokers.shared.pages import bounded_pages
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.addresses import checked_address
 
@@ -51,7 +52,9 @@ def subscriptions(client: SubscriberClient, project_id: str, host: str) -> Itera
     project = f"projects/{project_id}"
     request = {"project": project, "page_size": _PAGE}
     try:
-        yield from client.list_subscriptions(request=request, timeout=_TIMEOUT_S, retry=None)
+        found = client.list_subscriptions(request=request, timeout=_TIMEOUT_S, retry=None)
+        for page in bounded_pages(found.pages, f"The list of subscriptions of {project} at {host}"):
+            yield from page.subscriptions
     except (GoogleAPICallError, GoogleAuthError) as error:
         call = Call("list", project, "pubsub.subscriptions.list", host)
         raise to_broker_error(error, call) from error

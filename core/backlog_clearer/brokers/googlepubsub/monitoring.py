@@ -23,6 +23,7 @@ from google.cloud.monitoring_v3.services.metric_service.transports import (
 
 from backlog_clearer.brokers.googlepubsub.channels import bounded
 from backlog_clearer.brokers.googlepubsub.errors import Call, to_broker_error
+from backlog_clearer.brokers.shared.pages import bounded_pages
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.text import counted
 
@@ -148,7 +149,9 @@ class Monitoring:
         self._subscription_id = subscription_id
         self.host = (endpoint or "monitoring.googleapis.com").removeprefix(_PLAIN)
         if endpoint and endpoint.startswith(_PLAIN):
-            transport = MetricServiceGrpcTransport(channel=grpc.insecure_channel(self.host))
+            transport = MetricServiceGrpcTransport(
+                channel=grpc.insecure_channel(self.host, options=bounded([]))
+            )
             self._client = monitoring_v3.MetricServiceClient(transport=transport)
         else:
             self._client = monitoring_v3.MetricServiceClient(
@@ -205,7 +208,7 @@ class Monitoring:
         )
         try:
             pages = self._client.list_time_series(request, timeout=TIMEOUT_S, retry=None).pages
-            answers = list(pages)
+            answers = list(bounded_pages(pages, f"The answer of {self.host}"))
         except (GoogleAPICallError, GoogleAuthError) as error:
             call = Call(
                 "the figures",

@@ -15,6 +15,7 @@ from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.types import Snapshot
 
 from backlog_clearer.brokers.googlepubsub.errors import Call
+from backlog_clearer.brokers.shared.pages import bounded_pages
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.text import counted, listed
 
@@ -97,8 +98,11 @@ class RunSnapshots:
         """Which snapshots runs have left, the last to expire first, for a status; [] where there are none."""
         call = self._call("list of snapshots", "pubsub.snapshots.list", self._project)
         try:
-            pages = self._ask(call, self._client.list_snapshots, project=self._project, page_size=_PAGE)
-            found = [item for item in pages if self._is_own(item)]
+            answer = self._ask(
+                call, self._client.list_snapshots, project=self._project, page_size=_PAGE
+            )
+            pages = bounded_pages(answer.pages, "their list")
+            found = [item for page in pages for item in page.snapshots if self._is_own(item)]
         except (BrokerError, GoogleAPICallError) as error:  # the latter: of a later page
             return [f"Whether runs left snapshots of this subscription is unknown: {error}"]
         if not found:

@@ -34,6 +34,10 @@ from backlog_clearer.errors import BrokerError, TransientError
 
 _MOST_BYTES = 512 * 1024 * 1024  # a larger answer is not accepted
 _MOST_KEPT = 32 * 1024 * 1024  # the same where all of an answer is kept in memory
+_LEAST_DECODED = 64 * 1024  # an answer that becomes objects may have so many bytes,
+_PER_BYTE = 32  # and so many for each byte of its request; objects take 40 times as much memory
+MOST_DECODED = 6 * 1024 * 1024
+"""Bytes of an answer whose size its request does not show: 100,000 partitions, or 50,000 groups."""
 _PIECE_BYTES = 64 * 1024  # memory grows with what arrives, not with what is announced
 _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
 FRAME_BYTES = _FRAME.size
@@ -160,24 +164,20 @@ class Connection(Waitable):
     def _refused(self, reason: str) -> BrokerError:
         return refusal(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, reason), self._options)
 
-    def call(self, request: Any, response: Any, version: int) -> Any:
+    def call(self, request: Any, response: Any, version: int, *, most: int | None = None) -> Any:
         """Send a request and wait for its answer; both are messages of kafka-python.
 
-        Raises `TransientError` where the whole answer does not arrive within the settings' time-out, or is
-        not valid.
+        `most`: bytes that the answer may have; None: in proportion to its request. Raises `TransientError`
+        where the whole answer does not arrive within the settings' time-out, or is not valid.
         """
-        answer = self.answer(request, version)
+        sent = self.send(request, version)
+        answer = self._next_answer(most or _LEAST_DECODED + _PER_BYTE * sent)
         try:
             return response.decode(answer[_tags_end(response, answer, version) :], version=version)
         except (ValueError, struct.error, IndexError, EOFError) as error:
             raise TransientError(
                 f"Kafka at {self.name} sent an answer that is not a valid {response.__name__}: {error}."
             ) from None
-
-    def answer(self, request: Any, version: int) -> bytes:
-        """Send a request and wait for the bytes of its answer; raises like `call`."""
-        self.send(request, version)
-        return self._next_answer()
 
     def answers(self, requests: Sequence[Any], version: int) -> Iterator[bytes]:
         """Send requests at once, a few dozens at most, and yield the bytes of their answers in order.
@@ -189,11 +189,11 @@ class Connection(Waitable):
             self.send(request, version)
         for number in range(before + 1, before + 1 + len(requests)):
             self._correlation = number  # of the answer that is awaited
-            yield self._next_answer()
+            yield self._next_answer(_MOST_KEPT)
 
-    def _next_answer(self) -> bytes:
+    def _next_answer(self, most: int) -> bytes:
         until = time.monotonic() + self._settings.timeout_s
-        size = self.answer_size(self._whole(FRAME_BYTES, until), _MOST_KEPT)
+        size = self.answer_size(self._whole(FRAME_BYTES, until), min(most, _MOST_KEPT))
         return self._whole(size, until)
 
     def _whole(self, size: int, until: float) -> bytes:
@@ -212,18 +212,20 @@ class Connection(Waitable):
         """The error of an answer that is not there in time."""
         return self._broken(TimeoutError(f"no whole answer within {seconds:.0f} s"))
 
-    def send(self, request: Any, version: int) -> None:
-        """Send a request without waiting."""
+    def send(self, request: Any, version: int) -> int:
+        """Send a request without waiting; returns its size in bytes."""
         self._correlation += 1
         request.API_VERSION = version
         request.with_header(correlation_id=self._correlation, client_id=self._settings.client_id)
+        data = request.encode(framed=True, header=True)
         try:
             self._socket.settimeout(None if self.drops else self._settings.timeout_s)
-            self._socket.sendall(request.encode(framed=True, header=True))
+            self._socket.sendall(data)
         except BlockingIOError:
             raise self._broken(TimeoutError("timed out")) from None
         except OSError as error:
             raise self._broken(error) from None
+        return len(data)
 
     def answer_size(self, frame: bytes, most: int = _MOST_BYTES) -> int:
         """How many bytes the answer to the last request has behind its header, the first `FRAME_BYTES`.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError
 
-from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.connection import MOST_DECODED, Connection
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, is_transient, translate
 from backlog_clearer.brokers.kafka.leaders import Address, first_answer, open_connection
 from backlog_clearer.brokers.kafka.library import (
@@ -33,6 +33,7 @@ from backlog_clearer.model import Partition
 _GROUP = 0  # the kind of coordinator that is asked for
 _STABLE = 7  # version of OffsetFetch that can ask for stable offsets (KIP-447); the last with one group
 _ALL = 2  # first version that can ask for all topics
+_METADATA_BYTES = 4200  # of a committed offset: 4,096 by default, and its other fields
 _TYPES = 5  # first version of ListGroups with types (KIP-848)
 
 
@@ -151,6 +152,7 @@ def _fetched(
         ),
         OffsetFetchResponse,
         version,
+        most=MOST_DECODED + _METADATA_BYTES * len(partitions or ()),
     )
     if version >= _ALL and answer.error_code:
         doing = f"fetching the offsets of group {group}"
@@ -187,7 +189,7 @@ def all_groups(
 
     found: dict[str, ListedGroup] = {}
     silent: list[ClearerError] = []
-    for answer in in_parallel(brokers, lambda: ask):
+    for answer in in_parallel(brokers, lambda: ask, where=f"Kafka at {options.place}"):
         if isinstance(answer, ClearerError):
             silent.append(answer)
         else:
@@ -208,6 +210,7 @@ def _listed(connection: Connection, options: KafkaOptions) -> dict[str, ListedGr
         ListGroupsRequest(version=version, states_filter=[], types_filter=[]),
         ListGroupsResponse,
         version,
+        most=MOST_DECODED,
     )
     if answer.error_code:
         raise translate(KafkaError(answer.error_code), "listing the groups", options)

@@ -111,7 +111,13 @@ def batch_times(options: KafkaOptions, wanted: Sequence[Wanted]) -> dict[Wanted,
         with closing(open_connection(leaders.nodes[node], options, settings)) as connection:
             found.update(_times(connection, by_node[node], settings, until))
 
-    in_parallel(list(by_node), lambda: ask, threads=_NODES, timeout_s=_BUDGET_S)
+    in_parallel(
+        list(by_node),
+        lambda: ask,
+        where=f"Kafka at {options.place}",
+        threads=_NODES,
+        timeout_s=_BUDGET_S,
+    )
     return dict(found)
 
 

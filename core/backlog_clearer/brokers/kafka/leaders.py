@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError
 
-from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.connection import MOST_DECODED, Connection
 from backlog_clearer.brokers.kafka.errors import translate
 from backlog_clearer.brokers.kafka.figures import contradiction, not_an_offset
 from backlog_clearer.brokers.kafka.library import (
@@ -104,6 +104,7 @@ def _metadata(
         ),
         MetadataResponse,
         version,
+        most=MOST_DECODED,
     )
     nodes = {broker.node_id: Address(broker.host, broker.port) for broker in answer.brokers}
     found: dict[Partition, Any] = {

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError
 
-from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.connection import MOST_DECODED, Connection
 from backlog_clearer.brokers.kafka.errors import NO_SUCH_TOPIC, HeadersUnsupportedError, translate
 from backlog_clearer.brokers.kafka.leader_epochs import Doubt, cut_logs
 from backlog_clearer.brokers.kafka.leaders import Address, open_connection, parse_address
@@ -127,6 +127,7 @@ class SharedMetadata:
             ),
             MetadataResponse,
             version,
+            most=MOST_DECODED,
         )
         nodes = {broker.node_id: Address(broker.host, broker.port) for broker in answer.brokers}
         self._brokers += [address for address in nodes.values() if address not in self._brokers]

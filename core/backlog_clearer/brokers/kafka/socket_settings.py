@@ -8,6 +8,7 @@ Names and defaults: librdkafka's CONFIGURATION.md.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import ssl
 import time
@@ -15,16 +16,20 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backlog_clearer.brokers.kafka import msk_iam
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.deadline import within
 from backlog_clearer.redaction.redact import remember
 
 TIMEOUT_S = 10.0
 """Longest wait for a connection or an answer; settings may only shorten it."""
+
+_MOST_TOKEN_BYTES = 1024 * 1024  # of an answer with a token, which has a few kilobytes
 
 _QUEUEING = frozenset(
     {
@@ -233,7 +238,8 @@ def unsecured_token(config: str, now: float) -> str:
 def client_credentials(given: Mapping[str, Any]) -> str:
     """An access token from the token endpoint (OAuth 2.0 client credentials, RFC 6749 4.4).
 
-    Raises `OSError` or `ValueError` whose text holds no secret.
+    Follows no redirect, which would get the secret. Raises `OSError` or `ValueError` whose text holds no
+    secret.
     """
     url = str(given["sasl.oauthbearer.token.endpoint.url"])
     if not url.startswith(("https://", "http://")):
@@ -246,14 +252,33 @@ def client_credentials(given: Mapping[str, Any]) -> str:
     request = urllib.request.Request(  # noqa: S310 the scheme is checked above
         url,
         data=urllib.parse.urlencode(form).encode(),
-        headers={
-            "Authorization": "Basic " + base64.b64encode(login.encode()).decode(),
-            "Accept": "application/json",
-        },
+        headers={"Accept": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 checked above
-        token = json.load(answer).get("access_token")
+    request.add_unredirected_header(
+        "Authorization", "Basic " + base64.b64encode(login.encode()).decode()
+    )
+    try:
+        answer = json.loads(within(TIMEOUT_S, partial(_answer, request)))
+    except (http.client.HTTPException, RecursionError) as error:
+        raise ValueError(f"the token endpoint's answer cannot be read: {error!r}") from None
+    token = answer.get("access_token") if isinstance(answer, dict) else None
     if not isinstance(token, str):
         raise ValueError("the token endpoint returned no access_token")  # noqa: TRY004 it is a value of JSON
     remember(token)
     return token
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """See `HTTPRedirectHandler`."""
+
+
+def _answer(request: urllib.request.Request) -> bytes:
+    """The whole body of an answer."""
+    with urllib.request.build_opener(_NoRedirect()).open(request, timeout=TIMEOUT_S) as answer:
+        body: bytes = answer.read(_MOST_TOKEN_BYTES + 1)
+    if len(body) > _MOST_TOKEN_BYTES:
+        raise ValueError(f"the token endpoint sent more than {_MOST_TOKEN_BYTES:,} bytes")
+    return body

@@ -14,7 +14,7 @@ from kafka.protocol.admin.transactions import (
 )
 from kafka.protocol.metadata.metadata import MetadataRequest, MetadataResponse
 
-from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.connection import MOST_DECODED, Connection
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, translate
 from backlog_clearer.brokers.kafka.leaders import Address, first_answer, open_connection
 from backlog_clearer.brokers.kafka.options import KafkaOptions
@@ -61,6 +61,7 @@ def _nodes(connection: Connection, options: KafkaOptions) -> tuple[list[Address]
         MetadataRequest(version=version, topics=[topic], allow_auto_topic_creation=False),
         MetadataResponse,
         version,
+        most=MOST_DECODED,
     )
     partitions: list[Any] = [part for found in answer.topics for part in found.partitions]
     if not partitions:
@@ -75,6 +76,7 @@ def _on(connection: Connection, number: int) -> list[str]:
         ListTransactionsRequest(version=version, state_filters=["Ongoing"], producer_id_filters=[]),
         ListTransactionsResponse,
         version,
+        most=MOST_DECODED,
     )
     names = [state.transactional_id for state in answer.transaction_states]
     if not names:
@@ -84,6 +86,7 @@ def _on(connection: Connection, number: int) -> list[str]:
         DescribeTransactionsRequest(version=version, transactional_ids=names),
         DescribeTransactionsResponse,
         version,
+        most=MOST_DECODED,
     )
     return [
         state.transactional_id

@@ -142,7 +142,13 @@ class Admin:
             return partial(work, admin)
 
         try:
-            return in_parallel(items, open_worker, threads=_AT_ONCE, timeout_s=2 * TIMEOUT_S)
+            return in_parallel(
+                items,
+                open_worker,
+                where=f"The admin API at {self.url}",
+                threads=_AT_ONCE,
+                timeout_s=2 * TIMEOUT_S,
+            )
         finally:
             for admin in opened:
                 admin.close()

@@ -314,7 +314,8 @@ def _metadata(buffer: bytearray, at: int, end: int, frame_end: int) -> slice | N
 
 def _set_bits(words: Any, count: int) -> int:
     """How many of the first `count` bits are set: of messages in a batch, those not acknowledged yet."""
-    bits = 0
-    for index, word in enumerate(words):
-        bits |= (word & 0xFFFF_FFFF_FFFF_FFFF) << (64 * index)
-    return (bits & ((1 << min(count, 64 * len(words))) - 1)).bit_count()
+    whole, rest = divmod(count, 64)
+    found: int = sum((word & 0xFFFF_FFFF_FFFF_FFFF).bit_count() for word in words[:whole])
+    if rest and whole < len(words):
+        found += (words[whole] & ((1 << rest) - 1)).bit_count()
+    return found

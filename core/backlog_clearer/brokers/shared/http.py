@@ -1,7 +1,4 @@
-"""HTTP answers that are bounded in time and size as a whole.
-
-`requests` limits only the time between two bytes, and keeps all that arrives.
-"""
+"""HTTP answers that are bounded in time and size as a whole: `requests` limits the time between two bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +8,17 @@ from typing import Any
 
 import requests
 
+from backlog_clearer.answers import kept_whole
 from backlog_clearer.deadline import within
 
-MOST_BYTES = 32 * 1024 * 1024
-"""More than any answer has that is asked for here."""
+MOST_VALUES = 500_000
+"""More values than any answer has that is asked for here: each takes up to 200 bytes of memory."""
 
-_PIECE_BYTES = 16 * 1024
+
+def whole_content(answer: requests.Response, **_: Any) -> requests.Response:
+    """A response hook: see `answers.kept_whole`; raises `requests.RequestException`."""
+    whole: requests.Response = kept_whole(answer, too_large=requests.exceptions.ContentDecodingError)
+    return whole
 
 
 def whole_answer(
@@ -28,26 +30,17 @@ def whole_answer(
     too long or is too large.
     """
     try:
-        return within(timeout_s, partial(_read, ask, *where, timeout=timeout_s, **asked))
+        hooks = {"response": whole_content}
+        return within(timeout_s, partial(ask, *where, timeout=timeout_s, hooks=hooks, **asked))
     except TimeoutError as error:
         raise requests.Timeout(str(error)) from None
 
 
 def parsed(answer: requests.Response) -> Any:
-    """The JSON value of an answer; raises `ValueError`, also for one that is nested too deep."""
+    """The JSON value of an answer; raises `ValueError`, also for one that is nested too deep, or too large."""
+    if sum(map(answer.content.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES:,} values")
     try:
         return answer.json()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-
-
-def _read(ask: Callable[..., requests.Response], *where: str, **asked: Any) -> requests.Response:
-    answer = ask(*where, stream=True, **asked)
-    content = bytearray()
-    for piece in answer.iter_content(_PIECE_BYTES):
-        content += piece
-        if len(content) > MOST_BYTES:
-            answer.close()
-            raise requests.exceptions.ContentDecodingError(f"more than {MOST_BYTES:,} bytes")
-    answer._content = bytes(content)  # noqa: SLF001 where `content` and `json` look
-    return answer

@@ -16,14 +16,16 @@ def in_parallel(
     items: Sequence[_T],
     open_worker: Callable[[], Callable[[_T], _R]],
     *,
+    where: str,
     threads: int = 16,
     timeout_s: float = 12.0,
 ) -> list[_R | ClearerError]:
     """Call one function for each item, on at most `threads` threads, each with its own worker.
 
-    Returns the results in the order of the items; in place of a result, the `ClearerError` that was raised.
-    If no result arrives for `timeout_s` seconds, no further call begins, and missing results are a
-    `TransientError`. The threads are daemons, so one that hangs is abandoned.
+    `where`: what is asked, with its address, for errors. Returns the results in the order of the items; in
+    place of a result, the `ClearerError` that was raised. If no result arrives for `timeout_s` seconds, no
+    further call begins, and missing results are a `TransientError`. The threads are daemons, so one that
+    hangs is abandoned.
     """
     results: dict[int, _R | ClearerError] = {}
     waiting = list(enumerate(items))[::-1]
@@ -43,7 +45,8 @@ def in_parallel(
             except ClearerError as error:
                 results[index] = error
             except Exception as error:  # noqa: BLE001 a thread must not end without its answer
-                results[index] = BrokerError(f"{type(error).__name__}: {error}")
+                text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                results[index] = BrokerError(f"{where} gave an answer that could not be used ({text}).")
             done.release()
 
     for _ in range(min(threads, len(items))):
@@ -53,5 +56,5 @@ def in_parallel(
             with lock:
                 waiting.clear()
             break
-    late = TransientError(f"The service did not answer within {timeout_s:.0f} s.")
+    late = TransientError(f"{where} did not answer within {timeout_s:.0f} s.")
     return [results.get(index, late) for index in range(len(items))]
