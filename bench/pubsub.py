@@ -20,9 +20,10 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -116,6 +117,14 @@ def responses() -> bytes:
     return bytes(pubsub.StreamingPullResponse.serialize(made))
 
 
+def described(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+    """The subscription's description."""
+    made = pubsub.Subscription(
+        name=SUBSCRIPTION, topic="projects/test/topics/bench", ack_deadline_seconds=60
+    )
+    return bytes(pubsub.Subscription.serialize(made))
+
+
 def serve(rate: float) -> None:
     """Serve until standard input ends; a stream gets at most `rate` bytes a second (0: no limit)."""
     body = responses()
@@ -125,10 +134,18 @@ def serve(rate: float) -> None:
     def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         first = pubsub.StreamingPullRequest.deserialize(next(requests))
         begun, sent = time.monotonic(), 0
+        over = threading.Event()  # by the client, upon which the service ends a stream, too
+
+        def follow() -> None:
+            with suppress(Exception):  # the stream broke
+                deque(requests, 0)
+            over.set()
+
+        threading.Thread(target=follow, daemon=True).start()
         with lock:
             state["streams"] += 1
         try:
-            while context.is_active():
+            while context.is_active() and not over.is_set():
                 with lock:
                     room = first.max_outstanding_messages * state["streams"]
                     full = state["streamed"] - state["acknowledged"] + BATCH > room
@@ -156,14 +173,8 @@ def serve(rate: float) -> None:
             state["streamed"] += BATCH
         return body
 
-    def config(_request: bytes, _context: grpc.ServicerContext) -> bytes:
-        made = pubsub.Subscription(
-            name=SUBSCRIPTION, topic="projects/test/topics/bench", ack_deadline_seconds=60
-        )
-        return bytes(pubsub.Subscription.serialize(made))
-
     unary: dict[str, Any] = {
-        "GetSubscription": config,
+        "GetSubscription": described,
         "Acknowledge": acknowledge,
         "ModifyAckDeadline": lambda _request, _context: b"",
         "Pull": pull,
