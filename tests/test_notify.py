@@ -25,7 +25,7 @@ from backlog_clearer.fanout.slices import FollowUp, drain_slice
 from backlog_clearer.options.hooks import checked_hook
 from backlog_clearer.redaction.redact import redacted
 from backlog_clearer.run import notify, retry
-from backlog_clearer.testing.support import answering, make_certificates
+from backlog_clearer.testing.support import answering, make_certificates, wait_until
 from functions.job import main as job
 from tests import memory_system
 from tests.invoking import call, clear, stored, three_partitions
@@ -160,6 +160,7 @@ def test_a_stall_is_given_up(broker: MemoryBroker, hook: Hook, monkeypatch: pyte
     monkeypatch.setattr(notify, "ANSWER_S", 0.05)
     hook.answer = lambda: 200 if released.wait(60) else 500
     done = clear(*DONE, hook.url)
+    wait_until(lambda: bool(hook.posts), "a post at the server, which may read it later")
     released.set()
     assert "no answer within" in fault_of(done)
     assert 1 <= len(hook.posts) <= retry.ATTEMPTS
