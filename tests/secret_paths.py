@@ -245,5 +245,8 @@ ANYWHERE: list[list[str]] = [
     ["--notify", f"https://user:{SECRET}@127.0.0.1:1/x"],
     ["--notify", f"http://127.0.0.1:1/{SECRET}", "--notify-authorization", f"{SECRET}\n"],
     ["--notify-authorization", SECRET],
+    ["--watch", SECRET],
+    ["--older-than", SECRET],
+    ["--until", SECRET],
 ]
 """Arguments that make a call of any system wrong."""

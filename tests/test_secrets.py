@@ -191,6 +191,17 @@ def test_a_reference_whose_name_is_the_secret_is_not_repeated(
     command(caplog, "kafka", *SYSTEMS["kafka"], *args).check(2)
 
 
+def test_a_name_that_is_the_secret_is_not_repeated(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's id, and the path in Google's variable for credentials, are shown only if they look like one."""
+    command(caplog, "progress", SECRET).check(2)
+    command(caplog, "restore", "--run", SECRET).check(2)
+    for value in (SECRET, f"/none/{SECRET}", json.dumps({"private_key": SECRET})):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", value)
+        command(caplog, "status", "googlepubsub", *SYSTEMS["googlepubsub"]).check(2)
+
+
 @pytest.mark.parametrize("place", places())
 def test_a_place_of_receipts_with_a_secret_is_not_repeated(
     place: str, caplog: pytest.LogCaptureFixture

@@ -27,7 +27,7 @@ from backlog_clearer.options.faults import fault_text
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run import store
 from backlog_clearer.run.report import Action, FreeText, RunResult, StoredPosition
-from backlog_clearer.text import counted, listed, parsed_json, shown_path
+from backlog_clearer.text import counted, listed, parsed_json, shown_name, shown_path
 
 RECEIPT_SCHEMA: Literal["backlog-clearer/receipt/1"] = "backlog-clearer/receipt/1"
 
@@ -143,7 +143,8 @@ def check_run_id(run_id: str) -> str:
     """The id itself; raises `UsageError` where it could not be a file name."""
     if not _RUN_ID.fullmatch(run_id):
         raise UsageError(
-            f"{run_id[:100]!r} is not a valid run id: use letters, digits, '.', '_' and '-', at most 100."
+            f"This is not a valid run id: {shown_name(run_id)}. Use letters, digits, '.', '_' and '-', at"
+            " most 100."
         )
     return run_id
 

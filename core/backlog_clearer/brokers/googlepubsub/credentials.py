@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import google.auth
@@ -54,6 +55,9 @@ def google_credentials(file: str | None) -> Any:
         found = load(file, scopes=scopes)[0] if file else google.auth.default(scopes=scopes)[0]
     except GoogleAuthError as error:
         problem = str(error).splitlines()[0] if file is None else type(error).__name__
+        named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        if named and shown_path(named) != named:  # the variable may have the key instead of its path
+            problem = problem.replace(named, shown_path(named))
         raise UsageError(
             f"There are no usable credentials{f' in {shown_path(file)}' if file else ''}: {problem} Name a file"
             " with --credentials-file, or log in with: gcloud auth application-default login"
