@@ -142,6 +142,7 @@ def _names(fs: AbstractFileSystem, where: str) -> list[str]:
 
 def _cat(fs: AbstractFileSystem, paths: Sequence[str]) -> dict[str, bytes]:
     where = {path: fs._strip_protocol(path) for path in paths}  # noqa: SLF001 url_to_fs calls it, too
+    fs.invalidate_cache()  # adlfs reports a file that it has just written as missing
     for size in fs.sizes(list(where.values())):
         _check_size(size)
     found: dict[str, bytes] = fs.cat(list(where.values()))
@@ -149,6 +150,7 @@ def _cat(fs: AbstractFileSystem, paths: Sequence[str]) -> dict[str, bytes]:
 
 
 def _whole(fs: AbstractFileSystem, where: str) -> bytes:
+    fs.invalidate_cache()  # as in `_cat`
     _check_size(fs.size(where))
     data: bytes = fs.cat_file(where)
     return data
