@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -212,15 +212,35 @@ def test_messages_of_a_batch_are_one_entry(
     assert sum(count for _, count in found) == 2_000
 
 
-@pytest.mark.timeout(120)
-def test_chunks_are_passed_on_with_their_message(brokers: Brokers, url: str, topic: str) -> None:
+_PRODUCE_CHUNKS = """
+import sys, pulsar
+client = pulsar.Client(sys.argv[1])
+client.subscribe(sys.argv[2], sys.argv[3], pulsar.ConsumerType.Failover).close()
+producer = client.create_producer(sys.argv[2], chunking_enabled=True, batching_enabled=False)
+for size in (10, 11_000_000, 10):
+    producer.send(bytes(size))
+client.close()
+"""
+
+
+def chunked_topic(url: str) -> str:
+    """A topic with the subscription and three messages, the second in three chunks.
+
+    The library sometimes waits without end for the answer to a chunk, which only a process can leave.
+    """
+    for _ in range(4):
+        name = f"persistent://public/default/{unique('chunked')}"
+        command = [sys.executable, "-c", _PRODUCE_CHUNKS, url, name, SUBSCRIPTION]
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, check=True, timeout=30, capture_output=True)
+            return name
+    pytest.fail("the client library has sent no chunks in four processes")
+
+
+@pytest.mark.timeout(180)
+def test_chunks_are_passed_on_with_their_message(brokers: Brokers, url: str) -> None:
     """The entries of a message's chunks follow each other without a gap, and count as one message."""
-    # A new client: on one that had sent much before, the library once waited for a chunk's answer for minutes
-    with closing(pulsar.Client(url)) as client:
-        producer = client.create_producer(topic, chunking_enabled=True, batching_enabled=False)
-        for size in (10, 11_000_000, 10):
-            producer.send(bytes(size))
-        producer.close()
+    topic = chunked_topic(url)
     brokers.subscribe(Partition(topic, 0), topic, SubscriptionType.FAILOVER)
     found = heads(brokers, 3)
     first = found[0][0]

@@ -200,7 +200,7 @@ class Attempts:
         )
         given = RunOptions(
             mode=run.mode or Mode.CONSUME, stop_when_empty=True, receipt_dir=str(self.folder),
-            max_retries=4, stall_seconds=20, batch_size=100,
+            max_retries=4, stall_seconds=90, batch_size=100,
         )  # fmt: skip
         job = Job("kafka", options, given, run.name)
         try:

@@ -254,7 +254,7 @@ def test_attached_consumers_are_refused(pulsar_case: Case, kind: str) -> None:
     assert f"Reads as {kind}." in note
 
 
-@pytest.mark.parametrize("name", ["a b", "x/y", "ä~*(1)", " a ", "a;b=c"])
+@pytest.mark.parametrize("name", ["a b", "x/y", "ä~*(1)", "a;b=c"])
 def test_subscriptions_with_any_name(pulsar_case: Case, name: str) -> None:
     """A name that Pulsar encodes is read by its own cursor, not by another subscription's."""
     topic = pulsar_case.create()
@@ -270,7 +270,7 @@ def test_subscriptions_with_any_name(pulsar_case: Case, name: str) -> None:
     assert pulsar_case.status().totals.backlog == 10
 
 
-@pytest.mark.parametrize("name", ["a+b", "acme/etl/enrich", "a%2Fb", "..", "50%", "?a#b", "a "])
+@pytest.mark.parametrize("name", ["a+b", "acme/etl/enrich", "a%2Fb", "..", "50%", "?a#b"])
 @pytest.mark.parametrize("mode", Mode)
 def test_names_are_moved_and_restored(pulsar_case: Case, name: str, mode: Mode) -> None:
     """A name that must be encoded twice is cleared and restored; "a b" is not moved in place of "a+b"."""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from backlog_clearer.brokers.pulsar.options import STREAMNATIVE_ISSUER, PulsarOptions
+from backlog_clearer.options.base import Name
 from backlog_clearer.options.listing import ListOptions
 
 _NAMESPACE = re.compile(r"[-=:.\w]+/[-=:.\w]+", re.ASCII)
@@ -24,9 +25,9 @@ class PulsarListOptions(ListOptions, PulsarOptions):
         "tls_certificate", "tls_key",
     )  # fmt: skip
 
-    topic: str = Field("", description="only this topic, persistent://TENANT/NAMESPACE/TOPIC")
+    topic: Name = Field("", description="only this topic, persistent://TENANT/NAMESPACE/TOPIC")
     namespace: str | None = Field(None, description="all topics of it, TENANT/NAMESPACE")
-    subscription: str = Field("*", description="not used")
+    subscription: Name = Field("*", description="not used")
 
     @field_validator("namespace")
     @classmethod

@@ -13,7 +13,7 @@ from backlog_clearer.brokers.pulsar.login import file_of, plugin_kind
 from backlog_clearer.brokers.pulsar.service_url import addresses, admin_addresses, bracketed
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import ExistingFile, Host, SystemOptions, flag
+from backlog_clearer.options.base import ExistingFile, Host, Name, SystemOptions, flag
 
 _TOPIC = re.compile(r"(?:persistent://)?(?:([-=:.\w]+)/([-=:.\w]+)/)?([^/]+)", re.ASCII)
 """What brokers accept: the names of tenants and namespaces are limited (NamedEntity), a topic's is not."""
@@ -63,8 +63,8 @@ class PulsarOptions(SystemOptions):
     service_url: str = Field(
         description="pulsar://HOST:6650 or pulsar+ssl://HOST:6651, or HOST:PORT,HOST:PORT for several"
     )
-    topic: str = Field(description="persistent://TENANT/NAMESPACE/TOPIC")
-    subscription: str = Field(min_length=1, description="subscription whose backlog is cleared")
+    topic: Name = Field(description="persistent://TENANT/NAMESPACE/TOPIC")
+    subscription: Name = Field(min_length=1, description="subscription whose backlog is cleared")
     admin_url: str | None = Field(
         None,
         description="the admin REST API, as in http://HOST:8080, or http://HOST:PORT,HOST:PORT for several;"
@@ -261,7 +261,7 @@ class PulsarOptions(SystemOptions):
 class StreamNativeOptions(PulsarOptions):
     """One subscription on StreamNative Cloud: Pulsar with TLS and a login."""
 
-    subscription: str = Field(
+    subscription: Name = Field(
         "backlog-clearer", min_length=1, description="subscription whose backlog is cleared"
     )
 
