@@ -13,8 +13,8 @@ from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench, short
 
 @pytest.fixture(autouse=True)
 def short_time_outs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that are not answered time out in 3 s instead of 10."""
-    shorten_time_outs(monkeypatch, 3.0)
+    """Requests that are not answered time out in 6 s instead of 10."""
+    shorten_time_outs(monkeypatch, 6.0)
 
 
 class TestClient(Contract):
