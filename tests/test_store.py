@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import pytest
 
 from backlog_clearer.errors import BrokerError, UsageError
@@ -233,14 +234,12 @@ def test_only_plain_files_of_a_sane_size_are_read(
 
 def test_a_huge_object_of_a_store_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object that is larger than any receipt is refused by its size, alone and among others."""
-    size = store.LARGEST + 1
-    huge = SimpleNamespace(
-        size=lambda _: size,
-        sizes=lambda paths: [size for _ in paths],
-        _strip_protocol=lambda path: path,
-    )
+    whole = fsspec.filesystem("memory")
+    whole.pipe_file("gs://bucket/r/a.json", b"1234")
     monkeypatch.setattr("fsspec.get_filesystem_class", lambda _: None)
-    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url, **_: (huge, url))
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url, **_: (whole, url))
+    monkeypatch.setattr(store, "LARGEST", 3)
+    monkeypatch.setattr(whole, "cat_file", lambda *_, **__: pytest.fail("the object was loaded"))
     with pytest.raises(OSError, match="larger"):
         store.read("gs://bucket/r/a.json")
     with pytest.raises(OSError, match="larger"):
