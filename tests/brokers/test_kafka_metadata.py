@@ -14,7 +14,8 @@ from backlog_clearer.brokers.kafka import leader_epochs, metadata
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.leader_epochs import Doubt, ReadUpTo
 from backlog_clearer.brokers.kafka.leaders import Address
-from backlog_clearer.brokers.kafka.metadata import SharedMetadata, TopicNow
+from backlog_clearer.brokers.kafka.library import MetadataResponse
+from backlog_clearer.brokers.kafka.metadata import SharedMetadata, TopicNow, described_leaders
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
@@ -103,6 +104,51 @@ def test_where_only_librdkafka_can_connect_it_is_asked(monkeypatch: pytest.Monke
     asked = SharedMetadata(OPTIONS, admin)
     assert asked.topics(["orders"]) == {"orders": TopicNow("id", {}, {})}
     assert asked.cut({ONE: Doubt(ReadUpTo(1, 1), 2, None)}) == {}
+
+
+def described(leaders: Sequence[tuple[int, int]]) -> dict[str, TopicNow]:
+    """A topic as in a Metadata answer with so many partitions, by error code and leader; node 1 is there."""
+    topic_of, version = MetadataResponse.MetadataResponseTopic, 8
+    parts = [
+        topic_of.MetadataResponsePartition(
+            version=version, error_code=error, partition_index=number, leader_id=leader, leader_epoch=4,
+            replica_nodes=[1], isr_nodes=[1], offline_replicas=[],
+        )
+        for number, (error, leader) in enumerate(leaders)
+    ]  # fmt: skip
+    broker = MetadataResponse.MetadataResponseBroker(
+        version=version, node_id=1, host="one", port=9092, rack=None
+    )
+    topic = topic_of(version=version, error_code=0, name="orders", is_internal=False, partitions=parts)
+    connection = Mock()
+    connection.version.return_value = version
+    connection.call.return_value = MetadataResponse(version=version, brokers=[broker], topics=[topic])
+    return dict(SharedMetadata(OPTIONS, Mock())._described(connection, ["orders"]))
+
+
+def test_leaders_are_taken_from_the_answer_that_describes_the_topics() -> None:
+    """A partition whose leader is missing or unknown is named with the broker's reason; the others are read."""
+    topics = described([(0, 1), (5, -1), (0, 7), (9, 1)])
+    parts = [Partition("orders", number) for number in range(5)]
+    found = described_leaders(topics, parts, OPTIONS)
+    assert found is not None
+    assert found.leaders == {parts[0]: 1, parts[3]: 1}
+    assert found.nodes == {1: Address("one", 9092)}
+    assert set(found.lacking) == {parts[1], parts[2], parts[4]}
+    assert "leader" in str(found.lacking[parts[1]]).lower()
+    assert topics["orders"].leader(0) == Address("one", 9092)
+    assert topics["orders"].leader(2) is None
+
+
+def test_an_answer_without_any_leader_passes() -> None:
+    """While no partition has a leader, the lane is not opened, and may be later."""
+    with pytest.raises(TransientError):
+        described_leaders(described([(5, -1)]), [ONE], OPTIONS)
+
+
+def test_leaders_are_not_known_where_only_librdkafka_answered() -> None:
+    """An answer without brokers names no leader, so that the lane asks for them itself."""
+    assert described_leaders({"orders": TopicNow("id", {}, {})}, [ONE], OPTIONS) is None
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+from backlog_clearer.brokers.kafka import header_lane
 from backlog_clearer.brokers.kafka.batch_wire import BatchWalk, OldFormatError
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
+from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
+from backlog_clearer.errors import TransientError
+from backlog_clearer.model import Advance
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Callbacks, Job
@@ -166,6 +171,35 @@ def test_auto_reads_headers(headers: Case, monkeypatch: pytest.MonkeyPatch) -> N
     assert headers.clear().cleared
     assert headers.committed() == {0: 50}
     assert opened
+
+
+def test_lanes_share_the_answer_about_leaders_until_one_fails(
+    headers: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane is opened by the leaders in the answer that checked its logs; one opened again asks for them."""
+    asked: list[object] = []
+    failed: list[HeaderLane] = []
+    read = HeaderLane.read
+
+    def spy(*args: Any) -> Leaders:
+        asked.append(args)
+        return find_leaders(*args)
+
+    def fails_once(self: HeaderLane, *args: Any) -> Sequence[Advance]:
+        if not failed:
+            failed.append(self)
+            raise TransientError("The connection was lost.")
+        return read(self, *args)
+
+    monkeypatch.setattr(header_lane, "find_leaders", spy)
+    topic = headers.create(3)
+    for end in (40, 80):
+        for number in range(3):
+            headers.judge.produce(topic, number, 40)
+        assert headers.clear(workers=3).cleared
+        assert headers.committed() == dict.fromkeys(range(3), end)
+        assert bool(asked) == bool(failed) == (end == 80)
+        monkeypatch.setattr(HeaderLane, "read", fails_once)
 
 
 def test_overlapping_runs_never_lower_an_offset(headers: Case, kafka: KafkaCluster) -> None:

@@ -34,6 +34,7 @@ from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
 from backlog_clearer.brokers.kafka.library import FetchRequest
+from backlog_clearer.brokers.kafka.metadata import TopicNow, described_leaders
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
@@ -69,9 +70,11 @@ class HeaderLane:
         lanes: int,
         give_up: GiveUp,
         fetch_bytes: int = LARGEST,
+        topics: Mapping[str, TopicNow] | None = None,
     ) -> None:
         """Connects to the brokers that lead the claimed partitions.
 
+        `topics`: as brokers have them at present, with the leaders; None: the lane asks for the leaders.
         Raises like `backlog_clearer.source.Lane.read`, and `HeadersUnsupportedError` if a broker is too old.
         """
         self.throttled_s = 0.0
@@ -100,13 +103,18 @@ class HeaderLane:
         if self._offsets.open:
             try:
                 self._stored.warm_up()
-                self._leaders = find_leaders(options, settings, sorted(self._offsets.open))
+                self._leaders = self._find_leaders(topics or {})
                 self._source = dict(self._leaders.leaders)
                 self._lacking.update(self._leaders.lacking)
                 self._connect_all()
             except BaseException:
                 self.close()
                 raise
+
+    def _find_leaders(self, topics: Mapping[str, TopicNow]) -> Leaders:
+        partitions = sorted(self._offsets.open)
+        known = described_leaders(topics, partitions, self._options)
+        return known or find_leaders(self._options, self._settings, partitions)
 
     def _connect_all(self) -> None:
         """Connect to every leader that can be reached; raises `TransientError` if none can be."""

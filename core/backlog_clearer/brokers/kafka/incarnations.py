@@ -91,7 +91,7 @@ class Incarnations:
             topic = found.get(partition.topic)
             epoch = None if topic is None else topic.epochs.get(partition.number)
             if topic is not None and epoch is not None and epoch != read.epoch:
-                doubts[partition] = Doubt(read, epoch, topic.leaders.get(partition.number))
+                doubts[partition] = Doubt(read, epoch, topic.leader(partition.number))
         return self._topics.cut(doubts)
 
     def skipped(self, claims: Iterable[Claim]) -> dict[Partition, ReadUpTo]:
@@ -188,6 +188,31 @@ class Incarnations:
         if not expected:
             return {}
         found = self._topics.topics({partition.topic for partition in expected})
+        return self._faults(found, expected, since, patient=patient, read=read or {})
+
+    def sound(self, claims: Iterable[Claim]) -> Mapping[str, TopicNow]:
+        """The topics of claims as brokers have them at present, for a lane that is about to be opened.
+
+        Raises the first of the claims' faults, and like `faults` where patient.
+        """
+        asked = expected(claims)
+        if not asked:
+            return {}
+        found = self._topics.topics({partition.topic for partition in asked})
+        for fault in self._faults(found, asked, patient=True, read=self.read).values():
+            raise fault
+        return found
+
+    def _faults(
+        self,
+        found: Mapping[str, TopicNow],
+        expected: Mapping[Partition, str | None],
+        since: str = "since the survey",
+        *,
+        patient: bool,
+        read: Mapping[Partition, ReadUpTo],
+    ) -> dict[Partition, BrokerError]:
+        """See `faults`; by what brokers have at present, `found`."""
         self.ids = {name: topic.incarnation for name, topic in found.items()}
         missing = {partition.topic: partition for partition in expected if partition.topic not in found}
         for topic in found:
@@ -205,7 +230,7 @@ class Incarnations:
             for partition, incarnation in expected.items()
             if partition.topic in missing or _differs(incarnation, found[partition.topic].incarnation)
         }
-        return {**faults, **self._cut(expected.keys() - faults.keys(), found, read or {})}
+        return {**faults, **self._cut(expected.keys() - faults.keys(), found, read)}
 
     def _cut(
         self,
@@ -220,9 +245,7 @@ class Incarnations:
             if epoch is not None:
                 now[partition] = epoch
         doubts = {
-            partition: Doubt(
-                read[partition], epoch, found[partition.topic].leaders.get(partition.number)
-            )
+            partition: Doubt(read[partition], epoch, found[partition.topic].leader(partition.number))
             for partition, epoch in now.items()
             if partition in read and epoch != self._confirmed.get(partition)
         }

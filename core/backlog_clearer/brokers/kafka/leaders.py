@@ -107,7 +107,7 @@ def _metadata(
         most=MOST_DECODED,
     )
     nodes = {broker.node_id: Address(broker.host, broker.port) for broker in answer.brokers}
-    found: dict[Partition, Any] = {
+    found = {
         Partition(topic.name, part.partition_index): (
             topic.error_code or part.error_code,
             part.leader_id,
@@ -116,11 +116,22 @@ def _metadata(
         for part in topic.partitions
     }
     broken = {topic.name: topic.error_code for topic in answer.topics if topic.error_code}
-    leaders: dict[Partition, int] = {}
-    lacking: dict[Partition, TransientError] = {}
     for partition in partitions:
         missing = (broken.get(partition.topic, KafkaError.UNKNOWN_TOPIC_OR_PART), -1)
-        error, leader = found.get(partition, missing)
+        found.setdefault(partition, missing)
+    return leaders_among(nodes, {partition: found[partition] for partition in partitions}, options)
+
+
+def leaders_among(
+    nodes: Mapping[int, Address], found: Mapping[Partition, tuple[int, int]], options: KafkaOptions
+) -> Leaders:
+    """The leaders of partitions by the error code (0: none) and the leader's node id of each: pure.
+
+    Raises `TransientError` if none has a leader among the nodes.
+    """
+    leaders: dict[Partition, int] = {}
+    lacking: dict[Partition, TransientError] = {}
+    for partition, (error, leader) in found.items():
         if leader in nodes:
             leaders[partition] = leader
         else:

@@ -11,6 +11,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError
@@ -18,7 +19,13 @@ from confluent_kafka import KafkaError
 from backlog_clearer.brokers.kafka.connection import MOST_DECODED, Connection
 from backlog_clearer.brokers.kafka.errors import NO_SUCH_TOPIC, HeadersUnsupportedError, translate
 from backlog_clearer.brokers.kafka.leader_epochs import Doubt, cut_logs
-from backlog_clearer.brokers.kafka.leaders import Address, open_connection, parse_address
+from backlog_clearer.brokers.kafka.leaders import (
+    Address,
+    Leaders,
+    leaders_among,
+    open_connection,
+    parse_address,
+)
 from backlog_clearer.brokers.kafka.library import MetadataRequest, MetadataResponse
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
@@ -34,6 +41,9 @@ _EPOCHS, _IDS, _NEWEST = (
 _APART_S = 0.025  # between two requests: lanes that come meanwhile share the second
 _BUSY_S = 4.0  # how long a lane waits for the answer to another one's request
 _ANOTHER_S = 2.0  # a broker that fails within this time leaves time to ask another one
+_NOBODY = -1  # not a node id
+_NONE: Mapping[int, int] = MappingProxyType({})
+_NO_NODES: Mapping[int, Address] = MappingProxyType({})
 
 
 class TopicNow(NamedTuple):
@@ -41,7 +51,13 @@ class TopicNow(NamedTuple):
 
     incarnation: str | None  # its id as text; None: the broker has no ids
     epochs: Mapping[int, int]  # leader epochs by partition; a partition without one is left out
-    leaders: Mapping[int, Address]  # by partition; one without a leader is left out
+    leaders: Mapping[int, int]  # node ids by partition; one without a leader is left out
+    errors: Mapping[int, int] = _NONE  # Kafka's error codes, of the partitions that have one
+    nodes: Mapping[int, Address] = _NO_NODES  # of the whole cluster; none: the leaders are not known
+
+    def leader(self, number: int) -> Address | None:
+        """Where the leader of a partition listens; None: it has none at present, or it is not known."""
+        return self.nodes.get(self.leaders.get(number, _NOBODY))
 
 
 class Describes(Protocol):
@@ -193,12 +209,28 @@ def _topic_now(topic: Any, nodes: Mapping[int, Address], *, with_id: bool) -> To
             for part in topic.partitions
             if part.leader_epoch >= 0
         },
-        {
-            part.partition_index: nodes[part.leader_id]
-            for part in topic.partitions
-            if part.leader_id in nodes
-        },
+        {part.partition_index: part.leader_id for part in topic.partitions if part.leader_id in nodes},
+        {part.partition_index: part.error_code for part in topic.partitions if part.error_code},
+        nodes,
     )
+
+
+def described_leaders(
+    topics: Mapping[str, TopicNow], partitions: Sequence[Partition], options: KafkaOptions
+) -> Leaders | None:
+    """The leaders of partitions in one answer about topics: pure; None: the answer does not show them.
+
+    Raises `TransientError` if no partition has a leader at present.
+    """
+    nodes: Mapping[int, Address] = _NO_NODES
+    found: dict[Partition, tuple[int, int]] = {}
+    for partition in partitions:
+        topic = topics.get(partition.topic)
+        if topic is None or not topic.nodes:
+            return None
+        error = topic.errors.get(partition.number, 0)
+        nodes, found[partition] = topic.nodes, (error, topic.leaders.get(partition.number, _NOBODY))
+    return leaders_among(nodes, found, options) if found else None
 
 
 def _id_text(value: bytes) -> str | None:

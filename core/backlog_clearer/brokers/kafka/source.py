@@ -206,10 +206,9 @@ class KafkaSource:
     @lets_out_only_ours("opening a client")
     def open_lane(self, claims: Sequence[Claim]) -> Lane:
         """A lane of the reader chosen; see `source.Source`."""
-        for fault in self._logs.faults(expected(claims), patient=True, read=self._logs.read).values():
-            raise fault
+        topics = self._logs.sound(claims)
         self._find_beyond(claims)
-        claims = self._resumed(claims)
+        again, claims = self._resumed(claims)
         lanes = min(self._run.workers, self._partitions)
         if self._use_headers:
             try:
@@ -221,6 +220,8 @@ class KafkaSource:
                     lanes=lanes,
                     give_up=self._give_up,
                     fetch_bytes=self._run.ahead_bytes(LARGEST, lanes),
+                    # After a failure a lane asks for itself: the broker that answered may lag behind.
+                    topics=None if again else topics,
                 )
             except HeadersUnsupportedError as reason:
                 failure = self._give_up(str(reason))
@@ -266,8 +267,8 @@ class KafkaSource:
             ends, _ = self._admin.log_end(asked)
             self._logs.beyond.update({p: end for p, end in ends.items() if end < (surveyed[p][0] or 0)})
 
-    def _resumed(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """Claims that continue at the committed offset, if a lane was open for them before.
+    def _resumed(self, claims: Sequence[Claim]) -> tuple[bool, Sequence[Claim]]:
+        """Whether a lane was open for any of the claims before; if so, they continue at the committed offset.
 
         A commit whose answer was lost may still have been written. Raises `BrokerError` for a committed
         offset that vanished or was moved back.
@@ -278,7 +279,7 @@ class KafkaSource:
             for claim in claims:
                 self._logs.begin(claim)
         if not again:
-            return claims
+            return False, claims
         committed, errors = self._committed(claim.partition for claim in claims)
         starts, _ = self._admin.log_start([claim.partition for claim in claims])
         fresh = []
@@ -296,7 +297,7 @@ class KafkaSource:
                 self._logs.written(partition, now)
             resume = max((offset for offset in known if offset is not None), default=None)
             fresh.append(replace(claim, resume=resume))
-        return fresh
+        return True, fresh
 
     def _committed(self, partitions: Iterable[Partition]) -> OffsetFigures:
         """See `GroupOffsets.committed`; safe from any thread."""
