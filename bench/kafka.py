@@ -25,7 +25,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import psutil
@@ -196,14 +196,17 @@ def compare(field: Field, backlog: Backlog, rounds: int, against: Path | None) -
         show(each, ran, found[name])
 
 
-def many_workers(field: Field, backlog: Backlog, against: Path | None) -> None:
+def many_workers(field: Field, backlog: Backlog, rounds: int, against: Path | None) -> None:
     """Memory and rate of one process with more and more workers."""
     print(f"{backlog.partitions} partitions, {backlog.messages:,} messages of {backlog.size} B")
+    roots = {"headers": ROOT, **({} if against is None else {"earlier": against})}
     for workers in (1, 20, 256):
-        ran = field.ours(backlog, "headers", workers)
-        show(f"headers, {workers} workers", ran, ran)
-        if against is not None:
-            show(f"earlier, {workers} workers", field.ours(backlog, "headers", workers, against), ran)
+        runs = {
+            name: partial(field.ours, backlog, "headers", workers, root) for name, root in roots.items()
+        }
+        found = best_of_rounds(runs, rounds)
+        for name, ran in found.items():
+            show(f"{name}, {workers} workers", ran, found["headers"])
 
 
 def small(field: Field, judge: Judge, rounds: int, against: Path | None) -> None:
@@ -315,7 +318,7 @@ def main() -> None:
             for backlog, also_tls in backlogs if args.only in {None, part} else ():
                 publish(cluster, judge, backlog)
                 if part == "workers":
-                    many_workers(plain, backlog, against)
+                    many_workers(plain, backlog, args.rounds, against)
                 else:
                     compare(plain, backlog, args.rounds, against)
                 if also_tls:
