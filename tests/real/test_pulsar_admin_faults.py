@@ -69,7 +69,8 @@ def test_a_partition_that_fails_for_a_moment_is_asked_again(
 ) -> None:
     """Figures that are not returned at first are asked for again, and everything is cleared."""
     way.fails[f"-partition-{BAD}/stats"] = 2
-    assert pulsar_case.clear(mode=mode).cleared
+    result = pulsar_case.clear(mode=mode)
+    assert result.cleared, str(result)
     assert (left(pulsar_case), way.fails) == ({}, {f"-partition-{BAD}/stats": 0})
 
 
