@@ -8,6 +8,7 @@ from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.base import SystemOptions, build
@@ -85,6 +86,10 @@ IGGY = {
 }
 NAMED: dict[type[SystemOptions], tuple[dict[str, str], tuple[str, ...]]] = {
     KafkaOptions: ({"bootstrap_servers": "b:1", "topic": "t", "group_id": "g"}, ("group_id",)),
+    PulsarOptions: (
+        {"service_url": "pulsar://h", "topic": "t", "subscription": "s"},
+        ("topic", "subscription"),
+    ),
     PubSubOptions: (
         {"project_id": "p", "subscription_id": "s"},
         ("project_id", "subscription_id"),
@@ -92,14 +97,14 @@ NAMED: dict[type[SystemOptions], tuple[dict[str, str], tuple[str, ...]]] = {
     EventHubsOptions: (EVENT_HUBS, ("eventhub_name", "consumer_group", "checkpoint_container")),
     IggyOptions: (IGGY, ("stream_id", "topic_id", "group_id")),
 }
-"""Options of systems, and those of them that name something of the broker's; Pulsar's may have blanks."""
+"""Options of each system, and those of them that name something of the broker's."""
 
 
 @pytest.mark.parametrize(
     ("model", "name"), [(model, name) for model, (_, names) in NAMED.items() for name in names]
 )
-def test_names_refuse_blanks_around_them(model: type[SystemOptions], name: str) -> None:
-    """Kafka's topics are a list, whose elements may have blanks around them; Pulsar accepts them in names."""
+def test_every_systems_names_refuse_blanks_around_them(model: type[SystemOptions], name: str) -> None:
+    """Kafka's topics are a list, whose elements may have blanks around them; none is part of a name."""
     values, _ = NAMED[model]
     build(model, values)
     for wrong in (f" {values[name]}", f"{values[name]}\t"):
