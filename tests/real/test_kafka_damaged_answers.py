@@ -91,7 +91,10 @@ class Phases:
         address = f"127.0.0.1:{relay.port}"
 
         def damages(asked: int, own: bool) -> Damage | None:
-            hit = asked == key and not relay.damaged and self.at.get(address, "survey") == phase
+            at = self.at.get(address, "survey")
+            if asked == FETCH and at == "verification":
+                at = "drain"  # a drain may ask what remains before its first fetch is answered
+            hit = asked == key and not relay.damaged and at == phase
             return damage if hit and (own or damage not in FIELDS) else None
 
         relay.damages = damages
