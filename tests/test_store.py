@@ -250,7 +250,7 @@ def test_an_unresponsive_store_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     """A store that never answers becomes an error after the deadline, whatever its library waits for."""
     pytest.importorskip("gcsfs", reason="needs the Python package 'gcsfs'")
     monkeypatch.setattr(store, "DEADLINE_S", 0.2)
-    hanging = SimpleNamespace(pipe_file=lambda *_: time.sleep(5))
+    hanging = SimpleNamespace(pipe_file=lambda *_: time.sleep(5), invalidate_cache=lambda: None)
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda url, **_: (hanging, url))
     with Stopwatch() as watch, pytest.raises(TimeoutError, match="did not answer"):
         store.write("gs://bucket/r/a.json", b"{}")

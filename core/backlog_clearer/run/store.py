@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from backlog_clearer.deadline import within
 from backlog_clearer.options.places import checked_place, scheme_of
+from backlog_clearer.text import json_values
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -126,7 +127,6 @@ def remove(paths: Sequence[str]) -> None:
 
 
 def _folder_names(fs: AbstractFileSystem, where: str) -> list[str]:
-    fs.invalidate_cache(where)
     found = fs.ls(where, detail=True)
     return [
         str(each["name"]).rstrip("/").rsplit("/", 1)[-1]
@@ -136,13 +136,11 @@ def _folder_names(fs: AbstractFileSystem, where: str) -> list[str]:
 
 
 def _names(fs: AbstractFileSystem, where: str) -> list[str]:
-    fs.invalidate_cache(where)  # other invocations write there too
     return [str(name).rsplit("/", 1)[-1] for name in fs.ls(where, detail=False)]
 
 
 def _cat(fs: AbstractFileSystem, paths: Sequence[str]) -> dict[str, bytes]:
     where = {path: fs._strip_protocol(path) for path in paths}  # noqa: SLF001 url_to_fs calls it, too
-    fs.invalidate_cache()  # adlfs reports a file that it has just written as missing
     for size in fs.sizes(list(where.values())):
         _check_size(size)
     found: dict[str, bytes] = fs.cat(list(where.values()))
@@ -150,7 +148,6 @@ def _cat(fs: AbstractFileSystem, paths: Sequence[str]) -> dict[str, bytes]:
 
 
 def _whole(fs: AbstractFileSystem, where: str) -> bytes:
-    fs.invalidate_cache()  # as in `_cat`
     _check_size(fs.size(where))
     data: bytes = fs.cat_file(where)
     return data
@@ -235,7 +232,7 @@ def _check_size(size: int | None) -> None:
 def _checked(data: bytes) -> bytes:
     """A file's content; raises `OSError` for JSON with so many values that they would fill the memory."""
     _check_size(len(data))
-    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    if json_values(data) > MOST_VALUES:
         raise OSError(errno.EFBIG, "it has more values than any receipt")
     return data
 
@@ -260,6 +257,7 @@ def _at(path: str, ask: Callable[[AbstractFileSystem, str], _T]) -> _T:
         fs, where = fsspec.core.url_to_fs(path, **_STORAGE_OPTIONS.get(scheme, {}))
         if scheme in _STORAGE_OPTIONS:
             fs.retries = 1  # botocore tries again
+        fs.invalidate_cache()  # other invocations write there, too; adlfs caches even before its own writes
         return ask(fs, where)
 
     return _within(DEADLINE_S, answer)

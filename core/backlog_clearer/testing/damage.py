@@ -45,9 +45,8 @@ class DamagingRelay(Relay):
         self.damaged = False
         self._seed = seed
         self._chosen: tuple[int, AnswerFault] | None = None
-        self._asked: set[socket.socket] = (
-            set()
-        )  # clients that have sent something since the last answer
+        self._asked: set[socket.socket] = set()
+        """Clients that have sent something since the last answer."""
         self._counting = threading.Lock()
 
     def arm(self, number: int | None = None, fault: AnswerFault = AnswerFault.CUT) -> None:

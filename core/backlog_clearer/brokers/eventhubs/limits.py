@@ -45,7 +45,7 @@ def bound_transports() -> None:
     for kind in [each for each in vars(module).values() if isinstance(each, type)]:
         if "_read" in vars(kind) and _MARK not in vars(kind):
             setattr(kind, _MARK, True)
-            kind._read = _bounded(kind._read)  # type: ignore[attr-defined]  # noqa: SLF001 there is no other place
+            kind._read = _bounded(kind._read)  # type: ignore[attr-defined]  # noqa: SLF001 the SDK has no public hook
             if "WebSocket" in kind.__name__ and "connect" in vars(kind):
                 kind.connect = _connecting(kind.connect)  # type: ignore[attr-defined]
 

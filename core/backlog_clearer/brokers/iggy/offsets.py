@@ -148,7 +148,7 @@ class OffsetWriter:
         self._logs = logs
         self._guard = guard
         self._grouped = options.group_id is not None
-        self._until = 0.0  # of the present `writing`, by time.monotonic()
+        self._begun = 0.0  # when the present `writing` began, by time.monotonic()
         self._turn_s = _FIRST_TURN_S
         self.forced = False  # a survey saw consumers: their members do not leave soon
 
@@ -156,7 +156,7 @@ class OffsetWriter:
     def writing(self) -> Iterator[None]:
         """A context in which offsets can be written, by one thread at a time. Raises `BrokerError`."""
         with self._client.lock:
-            self._until = time.monotonic() + _TURNS_S
+            self._begun = time.monotonic()
             self._turn_s = _FIRST_TURN_S
             if self._grouped:
                 self._join()
@@ -184,7 +184,7 @@ class OffsetWriter:
 
     def _wait(self) -> bool:
         """Wait for another member to leave, longer each time; False: the time for it is over."""
-        left = self._client.waits.left_s(self._until - _TURNS_S, _TURNS_S)
+        left = self._client.waits.left_s(self._begun, _TURNS_S)
         if left <= 0:
             return False
         time.sleep(min(left, random.uniform(0, self._turn_s)))  # noqa: S311 not a secret

@@ -17,17 +17,15 @@ TICK_S = 0.2  # how soon a wait notices a stop
 _ANSWER_S = 1.2  # for one answer after a stop
 _LANES_S = 1.6  # for all answers after a stop, until the verification
 _VERIFY_S = 1.0  # for its answers; half of that when it is repeated
-_LEAST_S, _LAST_S = (
-    0.3,
-    0.05,
-)  # for one answer once that time is used up: before and after one is missing
+_LEAST_S = 0.3  # for one answer once that time is used up
+_LAST_S = 0.05  # the same, once one is missing
 
 
 class Waits:
     """The limits of one source's waits; shared by its threads."""
 
     def __init__(self) -> None:
-        self._stopping: Callable[[], bool] = bool  # False
+        self._stopping: Callable[[], bool] = lambda: False
         self._stopped_at: float | None = None
         self._left_s = _LANES_S  # of the time for answers after a stop
         self._least_s = _LEAST_S

@@ -10,6 +10,7 @@ import requests
 
 from backlog_clearer.answers import kept_whole
 from backlog_clearer.deadline import within
+from backlog_clearer.text import json_values
 
 MOST_VALUES = 500_000
 """More values than any answer has that is asked for here: each takes up to 200 bytes of memory."""
@@ -38,7 +39,7 @@ def whole_answer(
 
 def parsed(answer: requests.Response) -> Any:
     """The JSON value of an answer; raises `ValueError`, also for one that is nested too deep, or too large."""
-    if sum(map(answer.content.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    if json_values(answer.content) > MOST_VALUES:
         raise ValueError(f"it has more than {MOST_VALUES:,} values")
     try:
         return answer.json()
