@@ -69,7 +69,7 @@ def repeated_skip(job: Job, earlier: Sequence[Receipt]) -> Drain:
 
 
 class Aim(NamedTuple):
-    """What one attempt is to reach."""
+    """What one attempt is to reach: first the ends that the broker reported, then up to its targets."""
 
     survey: Survey  # with notes about the targets
     states: tuple[PartitionState, ...]  # up to their targets
@@ -80,39 +80,29 @@ class Aim(NamedTuple):
 def aimed(
     source: Source,
     job: Job,
-    survey: Survey,
-    states: tuple[PartitionState, ...],
+    ends: Aim,
     earlier: Sequence[Receipt],
     *,
     now: datetime,
-    skipped: bool,
-    frozen: bool,
+    again: bool,
 ) -> Aim:
-    """The targets of an attempt: those of earlier attempts, otherwise the run's bound, otherwise the ends.
+    """The targets of an attempt: those of earlier attempts, otherwise the run's bound, otherwise the `ends`.
 
-    `skipped`: as `must_not_skip`; `frozen`: the run has targets. Raises `UsageError` for a bound that is
-    not possible.
+    `again`: earlier attempts' targets hold. Raises `UsageError` for a bound that is not possible.
     """
     bound, notes = bound_of(job.run, earlier, now)
-    again = frozen and (skipped or not moves_target(source, job))
-    reached: frozenset[Partition] = frozenset()
+    aim = ends
     if bound is not None:
         known = {*receipts.original_targets(earlier), *job.targets} if again else ()
-        survey, states, reached = up_to_bound(source, survey, states, bound, known)
+        aim = Aim(*up_to_bound(source, aim.survey, aim.states, bound, known))
     if again:
-        survey, states, passed = refrozen(source, job, survey, states, earlier)
-        reached |= passed
-    return Aim(replace(survey, notes=(*survey.notes, *notes)), states, reached, bound)
+        aim = refrozen(source, job, aim, earlier)
+    survey = replace(aim.survey, notes=(*aim.survey.notes, *notes))
+    return aim._replace(survey=survey, bound=bound)
 
 
-def refrozen(
-    source: Source,
-    job: Job,
-    survey: Survey,
-    states: tuple[PartitionState, ...],
-    earlier: Sequence[Receipt],
-) -> tuple[Survey, tuple[PartitionState, ...], frozenset[Partition]]:
-    """Survey and states up to the targets of this run's earlier invocations, and which have reached them.
+def refrozen(source: Source, job: Job, aim: Aim, earlier: Sequence[Receipt]) -> Aim:
+    """An aim up to the targets of this run's earlier invocations.
 
     The targets of a run's slice are frozen once: another attempt, or its continuation after a
     deadline, continues to the first one's targets and does not clear what arrived since; a note
@@ -122,7 +112,7 @@ def refrozen(
     for key, wanted in job.targets.items():
         if key not in targets or targets[key].position != wanted:
             targets[key] = Recorded(key, wanted)
-    states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in states)
+    states = tuple(_same_log(state, targets.get(state.partition), earlier) for state in aim.states)
     states = _still_there(source, states, targets)
     moved = {
         state.partition: position
@@ -133,14 +123,15 @@ def refrozen(
         and position != state.end
     }
     if not moved:
-        return survey, states, frozenset()
+        return aim._replace(states=states)
     when = f" at {earlier[0].created_at:%Y-%m-%dT%H:%MZ}" if earlier else ""
     note = (
         f"Run {job.run_id} froze its targets{when} and continues to"
         " them: messages that have arrived since stay in the backlog. Use another run id to clear them too."
     )
-    survey = replace(survey, notes=(*survey.notes, note))
-    return survey, *retargeted(source, states, moved)
+    survey = replace(aim.survey, notes=(*aim.survey.notes, note))
+    states, passed = retargeted(source, states, moved)
+    return aim._replace(survey=survey, states=states, reached=aim.reached | passed)
 
 
 def _same_log(

@@ -15,8 +15,10 @@ from backlog_clearer.model import Claim, Mode, Outcome, Partition, StopReason
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.ages import aged
 from backlog_clearer.run.attempts import (
+    Aim,
     aimed,
     earlier_attempts,
+    moves_target,
     must_not_skip,
     repeated_skip,
 )
@@ -84,7 +86,8 @@ def prepare(source: Source, job: Job) -> Prepared:
     share = is_share(survey, source.traits, run)
     earlier = earlier_attempts(job, survey, share=share) if frozen else []
     skipped = must_not_skip(source, job, earlier)
-    aim = aimed(source, job, survey, states, earlier, now=started_at, skipped=skipped, frozen=frozen)
+    again = frozen and (skipped or not moves_target(source, job))
+    aim = aimed(source, job, Aim(survey, states), earlier, now=started_at, again=again)
     survey, states = aim.survey, aged(source, run, aim.states)
     # After the survey: see `next_sequence`.
     sequence = 0 if run.dry_run else receipts.next_sequence(run.receipt_dir, job.run_id)
@@ -164,9 +167,8 @@ def verified(carried: Carried, callbacks: Callbacks, halt: Halt) -> RunResult:
         patience = Patience(0.0, talk)
     rows = cleared_rows(
         source,
+        record,
         (*ready.claims, *drained.joined),
-        record.states,
-        record.rows,
         drained=drained,
         patience=patience,
         share=share,

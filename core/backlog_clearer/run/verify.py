@@ -22,6 +22,7 @@ from backlog_clearer.model import (
 )
 from backlog_clearer.run.proof import Patience
 from backlog_clearer.run.receipt import SINCE, is_another
+from backlog_clearer.run.record import Record
 from backlog_clearer.run.report import PartitionResult, as_json
 from backlog_clearer.run.survey import survey
 from backlog_clearer.source import Accountable, Source
@@ -36,19 +37,19 @@ _STOPPED_S = 1.5  # after which a run that is to stop does not ask again
 
 def cleared_rows(
     source: Source,
+    record: Record,
     claims: Sequence[Claim],
-    states: Sequence[PartitionState],
-    rows: tuple[PartitionResult, ...],
     *,
     drained: Drain,
     patience: Patience,
     share: bool = False,
 ) -> tuple[PartitionResult, ...]:
-    """The rows after a drain or a skip, with what the broker reports is left up to each target.
+    """A record's rows after a drain or a skip, with what the broker reports is left up to each target.
 
     Figures that prove nothing yet are waited for as `patience` allows; so are, for a `share`, messages
     that other slices may have in their hands.
     """
+    rows = record.rows
     # Partitions without a claim are asked for too: "nothing to do" is a statement about the broker.
     targets = {claim.partition: claim.target for claim in claims}
     targets.update({item.id: item.target for item in rows if item.id not in targets and not item.error})
@@ -64,7 +65,7 @@ def cleared_rows(
         return None not in lefts
 
     found = patience.until(proven, found, lambda: _asked(source, targets))
-    surveyed = {state.partition: state.incarnation for state in states}
+    surveyed = {state.partition: state.incarnation for state in record.states}
     found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
     uncounted = _unreported(source, drained, found)
     done = tuple(
