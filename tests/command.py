@@ -84,7 +84,7 @@ def undone(ran: Ran, folder: Path, env: Mapping[str, str] | None = None) -> Ran:
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         ["/bin/sh", "-c", command], cwd=folder, env={**kept, **(env or {})}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     return Ran(done.returncode, done.stdout, done.stderr)
 

@@ -52,7 +52,7 @@ def lines(stream: IO[str] | None, count: int) -> list[str]:
 def ends(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     """How a process ends after a signal: its exit code, and the rest of stderr."""
     process.send_signal(number)
-    stderr = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=300)[1]
     return process.returncode, stderr
 
 
@@ -106,7 +106,7 @@ def test_it_ends_where_nothing_reads_its_lines() -> None:
         assert lines(process.stdout, 1)
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def test_a_terminal_shows_a_table_that_is_updated() -> None:
@@ -133,7 +133,7 @@ def test_metrics_follow_the_looks(tmp_path: Path) -> None:
     with watching("memory", *BACKLOG, "--output", "json", "--metrics-file", str(path)) as process:
         shown = [json.loads(line)["backlog"] for line in lines(process.stdout, 2)]
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=60)[0]
+        rest = process.communicate(timeout=300)[0]
     shown += [json.loads(line)["backlog"] for line in rest.splitlines()]
     found = re.search(r"^backlog_clearer_backlog\{.*\} ([\d.]+)$", path.read_text(), re.MULTILINE)
     assert found is not None
@@ -171,7 +171,7 @@ def test_several_are_watched_with_a_line_for_each(tmp_path: Path) -> None:
 def test_a_topic_that_does_not_exist_is_not_waited_for() -> None:
     """A mistyped name ends at the first look, with exit 2 and its error."""
     with watching("memory", "--topic", "odrers", "--group-id", "billing") as process:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (2, "")
     assert "There is no topic 'odrers'" in stderr
 

@@ -24,7 +24,7 @@ def ran(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [sys.executable, *args],
         cwd=ROOT, env={**os.environ, **env, "PYTHONPATH": path},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 

@@ -222,7 +222,7 @@ def test_watching_ends_with_the_run(run: Run) -> None:
     with watching(run) as process:
         first = next_line(process)
         run.drain(1, 2, 3)
-        stdout, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=300)
     assert "3 waiting, 1 cleared; 500 of 2,000 messages cleared, " in first
     assert stdout.splitlines()[-1].endswith("4 cleared; 2,000 of 2,000 messages cleared")
     assert process.returncode == 0
@@ -235,7 +235,7 @@ def test_a_run_with_a_failed_slice_ends_with_1(run: Run) -> None:
     with watching(run, "--output", "json") as process:
         first = json.loads(next_line(process))
         note_failure(run.folder, run.requests[3], RefusedError("refused"), run.made.created_at)
-        stdout, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=300)
     last = RunStatus.model_validate_json(stdout.splitlines()[-1])
     assert (first["ended"], last.ended, last.slices[3].error) == (False, True, "refused")
     assert process.returncode == 1
@@ -247,7 +247,7 @@ def test_ctrl_c_ends_with_the_code_of_the_last_look(run: Run) -> None:
     with watching(run) as process:
         assert "4 waiting; 0 of 2,000 messages cleared, unknown, ETA unknown" in next_line(process)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "Traceback" not in stderr
     assert run.left() == 4 * EACH
@@ -257,5 +257,5 @@ def test_a_run_that_does_not_exist_is_not_waited_for(run: Run) -> None:
     """A mistyped run id ends at the first look, with exit 2."""
     run.made = run.made.model_copy(update={"run_id": "r-9"})
     with watching(run) as process:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
     assert (process.returncode, "There is no run 'r-9'" in stderr) == (2, True)

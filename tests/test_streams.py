@@ -93,7 +93,7 @@ def test_a_run_without_its_streams_keeps_its_exit_code(
 ) -> None:
     """A run that clears everything exits with 0 without a traceback, and reports a lost result on stderr."""
     with started(tmp_path, shell, *CLEAR, "--output", output) as process:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0
     assert result(tmp_path)["verdict"] == "cleared"
     assert "Traceback" not in stderr
@@ -114,7 +114,7 @@ def test_output_that_is_the_purpose_and_is_lost_is_a_failure(
 ) -> None:
     """A status, a help text and a version that cannot be written exit with 1 and the reason."""
     with started(tmp_path, shell, *args) as process:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "could not be written to stdout" in stderr
     assert "Traceback" not in stderr
@@ -127,7 +127,7 @@ def test_a_reader_that_wants_no_more_is_no_error(tmp_path: Path, args: tuple[str
         assert process.stdout is not None
         process.stdout.close()
         process.stdout = None
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0
     assert "Traceback" not in stderr
     assert "Exception ignored" not in stderr
@@ -142,7 +142,7 @@ def test_a_drain_continues_where_nothing_reads_stderr(tmp_path: Path) -> None:
         process.stderr.readline()
         process.stderr.close()
         process.stderr = None
-        stdout, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     found = json.loads(stdout)
     assert found["seconds"] > 5, "no progress was written while the pipe was closed"
@@ -160,7 +160,7 @@ def test_a_terminal_that_closes_ends_a_run_like_a_termination(
         process.send_signal(number)
         if number is signal.SIGHUP:
             process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     found = json.loads(stdout)
     assert (process.returncode, found["stop_reason"]) == (1, "signal")
     assert found["totals"]["unacknowledged"] == 0
@@ -173,6 +173,6 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     with started(tmp_path, "", *args, count=2000, seconds=0.05, before="trap '' HUP;") as process:
         wait_until((tmp_path / "reading").exists, "the first read")
         process.send_signal(signal.SIGHUP)
-        stdout, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert json.loads(stdout)["verdict"] == "cleared"

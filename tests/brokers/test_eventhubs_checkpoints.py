@@ -26,7 +26,7 @@ from backlog_clearer.testing.servers.eventhubs import offset_of
 from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 def spelled(bench: EventHubsBench, number: int, kind: str = "checkpoint") -> str:

@@ -40,7 +40,7 @@ from tests.brokers.test_eventhubs import TIMEOUT_S, EventHubsBench, server, stor
 from tests.brokers.test_eventhubs_faults import run_options, survey_of
 from tests.brokers.websocket_gateway import Gateway, Proxy
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 BOUND = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=timezone.utc)
 

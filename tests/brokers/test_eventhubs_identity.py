@@ -21,7 +21,7 @@ from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage 
 from tests.brokers.test_eventhubs_checkpoints import put, stored, undo
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 AGAIN = "was deleted and created again"
 

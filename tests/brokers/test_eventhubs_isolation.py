@@ -25,7 +25,7 @@ from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage 
 from tests.brokers.test_eventhubs_checkpoints import put, stored
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 class WideBench(EventHubsBench):

@@ -17,7 +17,7 @@ from tests.brokers.test_eventhubs import WRONG_KEY, EventHubsBench, bench, serve
 from tests.brokers.test_eventhubs_faults import fill
 from tests.command import cleaner
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 def options_of(bench: EventHubsBench, **changes: Any) -> EventHubsListOptions:

@@ -23,7 +23,7 @@ from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer
 from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, run_options
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 EMULATOR = (
     "Endpoint=sb://127.0.0.1;SharedAccessKeyName=RootManageSharedAccessKey;"
@@ -107,7 +107,7 @@ def with_version_5_99(path: Path, *args: str) -> subprocess.CompletedProcess[str
     command = [sys.executable, "-m", "backlog_clearer", "status", "eventhubs", *args]
     paths = ":".join([str(path), *sys.path])
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=50, check=False, env={"PYTHONPATH": paths}
+        command, capture_output=True, text=True, timeout=300, check=False, env={"PYTHONPATH": paths}
     )
 
 

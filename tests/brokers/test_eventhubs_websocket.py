@@ -20,7 +20,7 @@ from tests.brokers.websocket_gateway import Gateway, Proxy
 
 pytest.importorskip("websocket", reason="websocket-client is not installed")
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 PASSWORD = "pass:word@"
 

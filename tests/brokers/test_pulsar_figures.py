@@ -218,7 +218,7 @@ def _layout_faults() -> Iterator[Any]:
         yield pytest.param(change, id=f"individuallyDeletedMessages={text}")
 
 
-@pytest.mark.parametrize("change", _layout_faults())
+@pytest.mark.parametrize("change", list(_layout_faults()))
 def test_impossible_ledgers_and_cursors_are_errors(
     api: tuple[Api, PulsarSource], change: Change
 ) -> None:
@@ -247,7 +247,7 @@ def _stats_faults() -> Iterator[Any]:
         yield pytest.param(_set("subscriptions", "billing", value=value), id=f"billing={value!r}")
 
 
-@pytest.mark.parametrize("change", _stats_faults())
+@pytest.mark.parametrize("change", list(_stats_faults()))
 def test_unreported_consumers_are_an_error(api: tuple[Api, PulsarSource], change: Change) -> None:
     """Where subscriptions or consumers are not listed, the partition has an error: one may be attached."""
     answers, source = api

@@ -172,7 +172,7 @@ def test_an_unreachable_store_is_reported_soon_and_in_few_words(place: str) -> N
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     error, seconds = done.stdout.splitlines()

@@ -23,7 +23,7 @@ class Transaction:
 
     def end(self, how: str) -> None:
         """End it by "commit" or "abort", and wait until the broker has done so."""
-        output, _ = self._process.communicate(f"{how}\n", timeout=60)
+        output, _ = self._process.communicate(f"{how}\n", timeout=300)
         assert "ended" in output.splitlines(), output[-2000:]
 
 

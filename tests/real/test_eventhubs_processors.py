@@ -75,7 +75,7 @@ def sdk(request: pytest.FixtureRequest, bench: EventHubsBench) -> Sdk:
 
     def call(*arguments: object) -> list[str]:
         command = [*program, *where, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr.replace(where[0], "…")[-2000:]
         return sorted(done.stdout.splitlines())
 

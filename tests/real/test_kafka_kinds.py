@@ -62,7 +62,7 @@ def member(cluster: KafkaCluster, case: Case, kind: str) -> Iterator[None]:
     arguments = (cluster.bootstrap(), case.group, case.topic, kind)
     with running(MEMBER, cluster.jars, *arguments, until="joined") as process:
         yield
-        process.communicate("leave\n", timeout=30)
+        process.communicate("leave\n", timeout=300)
 
 
 def test_a_share_group_is_refused_with_kafkas_command_for_it(cluster: KafkaCluster, kind: Case) -> None:

@@ -476,7 +476,7 @@ def test_the_command_line_clears_a_backlog(pulsar_case: Case) -> None:
         "--workers", "10", "--batch-size", "1000", "--stop-when-empty", "--output", "json",
         "--receipt-dir", str(pulsar_case.folder),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["verdict"], result["totals"]["messages"], result["unit"]) == (
