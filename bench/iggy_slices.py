@@ -49,6 +49,7 @@ class Share(NamedTuple):
     retries: int
     settles: int
     settling_s: float
+    cpu_s: float  # of the process, from its release to its end
 
 
 class Round(NamedTuple):
@@ -60,6 +61,8 @@ class Round(NamedTuple):
     settling_s: float  # of one process at most, in all its acknowledgements
     retries: int
     start_s: float  # until all programs had started
+    cpu_s: float  # of all processes, from their release to their ends
+    server_s: float | None  # the server's CPU in that time, where it is known
 
 
 def run_share(values: dict[str, Any]) -> None:
@@ -88,12 +91,13 @@ def run_share(values: dict[str, Any]) -> None:
     job = Job("iggy", options, build(RunOptions, values["run"]))
     print("started", flush=True)
     sys.stdin.readline()
-    released = time.monotonic()
+    released, cpu = time.monotonic(), time.process_time()
     result = clear(job)
     if not result.cleared:
         raise SystemExit(f"not cleared: {result.model_dump_json()}")
     totals = result.totals
-    share = Share(released, first, last, totals.messages, totals.retries, settles, settling_s)
+    cpu_s = time.process_time() - cpu
+    share = Share(released, first, last, totals.messages, totals.retries, settles, settling_s, cpu_s)
     print(json.dumps(share), flush=True)
 
 
@@ -124,11 +128,13 @@ def run_round(
             assert process.stdout is not None  # noqa: S101 narrows the type
             process.stdout.readline()
         start_s = time.monotonic() - begun
+        before = field.site.cpu()
         for process in started:
             assert process.stdin is not None  # noqa: S101 narrows the type
             process.stdin.write("go\n")
             process.stdin.flush()
         outputs = [process.communicate()[0] for process in started]
+        after = field.site.cpu()
     failed = [text for process, text in zip(started, outputs, strict=True) if process.returncode]
     if failed:
         raise SystemExit("\n".join(failed))
@@ -141,6 +147,8 @@ def run_round(
         max(share.settling_s for share in done),
         sum(share.retries for share in done),
         start_s,
+        sum(share.cpu_s for share in done),
+        None if before is None or after is None else after - before,
     )
 
 
@@ -169,16 +177,21 @@ async def measure(site: Site, each: int, rounds: int, *, token: bool) -> None:
         f"{SLICES} slices": [{"workers": 1, "slice": f"{i}/{SLICES}"} for i in range(SLICES)],
     }
     print(f"{each * PARTITIONS:,} messages in {PARTITIONS} partitions; load {os.getloadavg()[0]:.0f}")
-    print("| round | | messages/s | longest share | until all read | acknowledging | retries | start |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|")
+    print(
+        "| round | | messages/s | longest share | until all read | acknowledging | retries | start"
+        " | CPU of the processes | of the server |"
+    )
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for number in range(1, rounds + 1):
         for name, shares in ways.items():
             group = f"{'one' if len(shares) == 1 else 'slices'}-{number}"
             await field.group(group)
             done = await asyncio.to_thread(run_round, field, group, login, shares)
+            server = "" if done.server_s is None else f"{done.server_s:.2f} s"
             print(
                 f"| {number} | {name} | {done.rate / 1e6:.2f}M | {done.longest_s:.2f} s |"
-                f" {done.surveys_s:.2f} s | {done.settling_s:.2f} s | {done.retries} | {done.start_s:.1f} s |",
+                f" {done.surveys_s:.2f} s | {done.settling_s:.2f} s | {done.retries} | {done.start_s:.1f} s |"
+                f" {done.cpu_s:.2f} s | {server} |",
                 flush=True,
             )
 
