@@ -29,6 +29,7 @@ _SOURCE = {
     "restore": "the restore",
     "cut": "finding the targets",
     "oldest": "asking for ages",
+    "partitions": "asking for partitions",
     "lost": "asking for frozen targets",
     "unreported": "counting acknowledgements",
     "kept_notes": "asking what is kept for undos",

@@ -285,6 +285,17 @@ class Dated(Protocol):
 
 
 @runtime_checkable
+class Enumerable(Protocol):
+    """A source that names its partitions at less cost than by a survey; optional for adapters."""
+
+    def partitions(self) -> Sequence[Partition]:
+        """The partitions that a survey would have; change nothing.
+
+        Asked at the end of a run, which notes partitions that were added meanwhile. Raises like `survey`.
+        """
+
+
+@runtime_checkable
 class Keeping(Protocol):
     """A source for whose undo the broker keeps something, as snapshots are; optional for adapters."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +14,7 @@ from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.poll_wire import polled
 from backlog_clearer.brokers.iggy.positions import beyond_end, checked_extent
 from backlog_clearer.errors import TransientError
-from backlog_clearer.model import Partition
+from backlog_clearer.model import Mode, Partition
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.status import status
 from backlog_clearer.run.verdict import exit_code
@@ -198,3 +198,18 @@ def test_a_poll_from_an_impossible_offset_clears_nothing(
     result = clear(job(bench, tmp_path, workers=1, ages=False))  # or that poll would get the reply
     assert (result.verified, result.totals.messages, result.totals.retries) == (True, 50, 1)
     assert server.stored[0] == (number, 99)
+
+
+def test_a_skip_asks_about_each_partition_six_times(
+    server: IggyServer, bench: IggyBench, tmp_path: Path
+) -> None:
+    """First message and stored offset at the survey and before the change, the store, and the check."""
+    for number in range(bench.partitions):
+        bench.produce(number, 5)
+    before = len(server.requests)
+    result = clear(job(bench, tmp_path, mode=Mode.SKIP))
+    assert result.verified
+    assert all(row.oldest is not None for row in result.partitions), "known from the first message"
+    asked = Counter(server.requests[before:])
+    about_partitions = {kind: asked[kind] // bench.partitions for kind in (100, 1100, 120, 161)}
+    assert about_partitions == {100: 0, 1100: 2, 120: 3, 161: 1}

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from backlog_clearer.errors import ClearerError
-from backlog_clearer.model import Claim, PartitionState, Survey
+from backlog_clearer.model import Claim, Partition, PartitionState, Survey
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.plan import choose
 from backlog_clearer.run.receipt import Receipt
 from backlog_clearer.run.record import Record
-from backlog_clearer.source import Source
+from backlog_clearer.source import Enumerable, Source
 from backlog_clearer.text import counted, listed
 
 _LOG = logging.getLogger("backlog_clearer")
@@ -53,21 +53,27 @@ class Growth:
 
     def notes(self) -> tuple[str, ...]:
         """At the end of a run with frozen targets: the partitions that were added since the survey."""
-        if self.record.traits.fixed:
+        traits = self.record.traits
+        if traits.fixed:
             return ()
         try:
-            found = self.source.survey()
-            chosen = self._chosen(found)
+            chosen = self.record.job.run.choose(self._existing(), competing=traits.competing)
         except ClearerError as error:
             _LOG.debug("Partitions that were added could not be looked for: %s", error)
             return ()
         before = self.known | {state.partition for state in self.record.survey.partitions}
-        added = [str(state.partition) for state in chosen if state.partition not in before]
+        added = [str(partition) for partition in chosen if partition not in before]
         if not added:
             return ()
         were = "was" if len(added) == 1 else "were"
         note = f"{counted(len(added), 'partition')} {were} added since the survey, and not read"
         return (f"{note}: {listed(added)}. Another run clears them.",)
+
+    def _existing(self) -> Sequence[Partition]:
+        """The partitions that exist now."""
+        if isinstance(self.source, Enumerable):
+            return self.source.partitions()
+        return [state.partition for state in self.source.survey().partitions]
 
     def _new(self, found: Survey) -> list[PartitionState]:
         """States of partitions of this run's share that it does not read yet, and that can be read."""

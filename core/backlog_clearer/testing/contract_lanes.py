@@ -21,7 +21,7 @@ from backlog_clearer.model import (
     Recorded,
     Settled,
 )
-from backlog_clearer.source import Lane, Source
+from backlog_clearer.source import Enumerable, Lane, Source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.suite import Suite, claims, opened
 from backlog_clearer.testing.support import Stopwatch
@@ -77,6 +77,14 @@ class LaneContract(Suite):
         assert identities[0] == identities[1] == identities[2]
         with closing(bench.other_source(run)) as other:
             assert other.survey().identity != identities[0]
+
+    def test_partitions_are_named_as_in_a_survey(self, bench: Bench, tmp_path: Path) -> None:
+        """A source that names its partitions without a survey names the same ones."""
+        with opened(bench, bench.options(tmp_path)) as source:
+            if not isinstance(source, Enumerable):
+                pytest.skip("this adapter names partitions by a survey")
+            surveyed = [state.partition for state in source.survey().partitions]
+            assert sorted(source.partitions()) == sorted(surveyed)
 
     def test_figures_are_true_or_unknown(self, bench: Bench, tmp_path: Path) -> None:
         """Survey and remaining report the true backlog, of every partition, or None."""

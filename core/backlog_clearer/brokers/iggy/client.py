@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 
@@ -22,6 +22,7 @@ from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.connection import (
     TIMEOUT_S,
     IggyConnection,
+    IggyRequest,
     Reply,
     ServerAddress,
 )
@@ -38,28 +39,17 @@ from backlog_clearer.brokers.iggy.errors import (
     to_broker_error,
 )
 from backlog_clearer.brokers.iggy.options import IggyOptions
-from backlog_clearer.brokers.iggy.poll_wire import PollWalk
 from backlog_clearer.brokers.iggy.waits import TICK_S, Waits
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 PROBE_S = 2.0
 _REPLAY_S = (0.02, 0.05, 0.1, 0.2)  # waits before a change of a membership is sent again
-_AHEAD = 100  # requests sent before the first of them is answered
+_AT_ONCE = 64  # requests in one write; twice as many are under way
 _OLD_PING = struct.pack("<II", 4, 1)  # length and command, as servers before 0.9 frame them
 _OLD_PONG_BYTES = 8
 
 _Result = TypeVar("_Result")
-
-
-class IggyRequest(NamedTuple):
-    """A request about one partition."""
-
-    partition: Partition
-    code: int
-    payload: bytes
-    walk: PollWalk | None = None  # for a poll
-    operation: int = wire.READ
 
 
 class IggyCluster:
@@ -202,18 +192,17 @@ class IggyCluster:
         with self.lock:
             connection = self.connection()
             try:
-                for index, request in enumerate(requests):
-                    connection.ask(request.operation, request.code, request.payload, request.walk)
-                    if index >= _AHEAD:
-                        found.append(self._reply(connection, requests[len(found)].partition))
-                while len(found) < len(requests):
-                    found.append(self._reply(connection, requests[len(found)].partition))
+                for begin in range(0, len(requests) + _AT_ONCE, _AT_ONCE):
+                    if begin < len(requests):
+                        connection.ask_all(requests[begin : begin + _AT_ONCE])
+                    due = requests[len(found) : begin]
+                    found.extend(self._reply(connection, request.partition) for request in due)
             except BrokerError:
                 self._forget()
                 raise
         return found
 
-    def _reply(self, connection: IggyConnection, partition: Partition) -> Reply | BrokerError:
+    def _reply(self, connection: IggyConnection, partition: Partition | None) -> Reply | BrokerError:
         try:
             reply = connection.next_answer(self.where(partition), partition)
         except wire.ReplyError as error:

@@ -13,6 +13,7 @@ import struct
 import time
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from backlog_clearer.brokers.iggy import wire
@@ -50,6 +51,16 @@ class ServerAddress(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class IggyRequest(NamedTuple):
+    """A request about one partition."""
+
+    partition: Partition | None
+    code: int
+    payload: bytes
+    walk: PollWalk | None = None  # for a poll, whose reply it reads
+    operation: int = wire.READ
 
 
 class Reply(NamedTuple):
@@ -135,19 +146,28 @@ class IggyConnection(Waitable):
 
     def ask(self, operation: int, code: int, payload: bytes, walk: PollWalk | None = None) -> None:
         """Send a request; a poll has a walk, which reads its reply."""
+        self.ask_all((IggyRequest(None, code, payload, walk, operation),))
+
+    def ask_all(self, requests: Sequence[IggyRequest]) -> None:
+        """Send requests in one write, so that the server is woken up once for all of them."""
         if not self._walks:
             self._begin()
-        number = self._number if self._session else 0
-        if operation in {wire.JOIN, wire.LEAVE}:
-            self._number += 1
-        size = _REQUEST.size + len(payload)
-        head = _REQUEST.pack(size, _AS_REQUEST, self._client, number, operation, self._session, code)
         try:
             self._socket.settimeout(TIMEOUT_S)
-            self._socket.sendall(head + payload)
+            self._socket.sendall(b"".join(map(self._frame, requests)))
         except OSError as error:
             raise self._broken(error) from None
-        self._walks.append(walk)
+        self._walks.extend(request.walk for request in requests)
+
+    def _frame(self, request: IggyRequest) -> bytes:
+        number = self._number if self._session else 0
+        if request.operation in {wire.JOIN, wire.LEAVE}:
+            self._number += 1
+        size = _REQUEST.size + len(request.payload)
+        head = _REQUEST.pack(
+            size, _AS_REQUEST, self._client, number, request.operation, self._session, request.code
+        )
+        return head + request.payload
 
     def replay(self) -> None:
         """The next request is the last change of a membership again, under its number: it is done once."""

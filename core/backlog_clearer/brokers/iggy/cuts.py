@@ -12,7 +12,7 @@ from datetime import datetime
 from backlog_clearer.brokers.iggy import wire
 from backlog_clearer.brokers.iggy.logs import TopicLogs
 from backlog_clearer.brokers.iggy.poll_wire import Polled
-from backlog_clearer.brokers.iggy.positions import NOTHING, as_offset_or_none
+from backlog_clearer.brokers.iggy.positions import NOTHING, LogFacts, as_offset_or_none
 from backlog_clearer.brokers.shared.times import from_microseconds, microseconds
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.model import Bound, Cut, Partition, PartitionState
@@ -77,17 +77,29 @@ def _cut(state: PartitionState, target: int) -> Cut:
     return Cut(state.partition, max(target, first - 1), none_older=target < first)
 
 
-def stored_times(logs: TopicLogs, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
-    """See `source.Dated.oldest`: one message of each partition, all requests at once."""
+def stored_times(
+    logs: TopicLogs, states: Sequence[PartitionState], surveyed: Mapping[Partition, object]
+) -> Mapping[Partition, datetime]:
+    """See `source.Dated.oldest`: one message of each partition, all requests at once.
+
+    Nothing is asked about a backlog that begins with the first message, which the survey has seen.
+    """
     begins = {state.partition: _begin(state) for state in states}
+    marks: dict[Partition, tuple[int, int]] = {}
+    for partition, begin in begins.items():
+        log = surveyed.get(partition)
+        if isinstance(log, LogFacts) and log.extent.begin == begin and log.mark is not None:
+            marks[partition] = log.mark
     numbers = {partition.number: at for partition, at in begins.items()}
     reader = logs.reader
-    found = logs.firsts(list(begins), lambda number: wire.poll(reader, number, numbers[number], 1))
-    times = {
-        partition: from_microseconds(polled.mark[0])
-        for partition, polled in found.items()
-        if isinstance(polled, Polled) and polled.mark is not None and _fits(polled, begins[partition])
-    }
+    found = logs.firsts(
+        [partition for partition in begins if partition not in marks],
+        lambda number: wire.poll(reader, number, numbers[number], 1),
+    )
+    for partition, polled in found.items():
+        if isinstance(polled, Polled) and polled.mark is not None and _fits(polled, begins[partition]):
+            marks[partition] = polled.mark
+    times = {partition: from_microseconds(mark[0]) for partition, mark in marks.items()}
     return {partition: time for partition, time in times.items() if time is not None}
 
 

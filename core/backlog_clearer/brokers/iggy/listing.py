@@ -122,7 +122,7 @@ class _TopicListing:
         ]
         oldest = None
         if self._options.ages and states and failed is None:
-            times = stored_times(self._logs, states)
+            times = stored_times(self._logs, states, self._facts)
             oldest = oldest_known((count, times.get(key)) for key, count in counts.items())
         return Found(
             name,

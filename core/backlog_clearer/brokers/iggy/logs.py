@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 from apache_iggy import ConsumerGroup, ConsumerGroupMember, StreamDetails, TopicDetails
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import IggyCluster, IggyRequest
-from backlog_clearer.brokers.iggy.connection import Reply
+from backlog_clearer.brokers.iggy.client import IggyCluster
+from backlog_clearer.brokers.iggy.connection import IggyRequest, Reply
 from backlog_clearer.brokers.iggy.errors import is_not_found, is_offset_not_found
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
@@ -263,6 +263,12 @@ class TopicLogs:
 
         Raises `BrokerError`.
         """
+        found = self.figures(partitions)
+        usable = {key: facts for key, facts in found.items() if isinstance(facts, LogFacts)}
+        return found | self.looked_at(usable)
+
+    def figures(self, partitions: Sequence[Partition]) -> dict[Partition, LogFacts | BrokerError]:
+        """The same without the first messages: one request for all partitions. Raises `BrokerError`."""
         try:
             known = self.described()
         except UsageError as error:  # it was deleted meanwhile
@@ -271,8 +277,7 @@ class TopicLogs:
         for partition in partitions:
             log = known.get(partition.number)
             found[partition] = log or BrokerError(f"{partition} does not exist any more.", partition)
-        usable = {key: facts for key, facts in found.items() if isinstance(facts, LogFacts)}
-        return found | self.looked_at(usable)
+        return found
 
     def looked_at(self, logs: Mapping[Partition, LogFacts]) -> dict[Partition, LogFacts | BrokerError]:
         """The same facts, with what the first message of each partition shows.

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.client import IggyCluster, IggyRequest
+from backlog_clearer.brokers.iggy.client import IggyCluster
+from backlog_clearer.brokers.iggy.connection import IggyRequest, Reply
 from backlog_clearer.brokers.iggy.errors import ContentionError, is_not_owned, is_offset_not_found
 from backlog_clearer.brokers.iggy.logs import TopicLogs
 from backlog_clearer.brokers.iggy.options import IggyOptions
@@ -48,6 +49,11 @@ class LogGuard:
         with self._lock:
             self._logs[partition] = facts
             self._positions[partition] = position
+
+    def surveyed(self) -> dict[Partition, LogFacts]:
+        """What the last survey found."""
+        with self._lock:
+            return dict(self._logs)
 
     def sending(self, partition: Partition, offset: int) -> None:
         """Remember an offset before it is sent: it is this run's, even if no answer arrives."""
@@ -237,7 +243,8 @@ class OffsetWriter:
     def store_many(self, offsets: Mapping[Partition, int]) -> dict[Partition, BrokerError | None]:
         """Like `store` for many partitions, whose requests are under way at once; None: it is stored.
 
-        Raises `TransientError` where the connection breaks.
+        The server acknowledges each; they are not read back, which the verification does. Raises
+        `TransientError` where the connection breaks.
         """
         done: dict[Partition, BrokerError | None] = dict.fromkeys(offsets)
         left = dict(offsets)
@@ -248,10 +255,11 @@ class OffsetWriter:
                 self._guard.sending(partition, offset)
                 payload = wire.store_offset(who, partition.number, offset)
                 asked.append(IggyRequest(partition, 0, payload, operation=wire.STORE_OFFSET))
-            self._client.answers(asked)
-            for partition, found in self._logs.stored(list(offsets)).items():
-                if isinstance(found, StoredOffset) and found.offset >= offsets[partition]:
-                    self._guard.kept(partition, offsets[partition])
+            for (partition, offset), reply in zip(
+                offsets.items(), self._client.answers(asked), strict=True
+            ):
+                if isinstance(reply, Reply) and _is_done(reply):
+                    self._guard.kept(partition, offset)
                     del left[partition]
         for partition, offset in left.items():  # one at a time shows why it was refused
             try:
@@ -273,3 +281,10 @@ class OffsetWriter:
         except BrokerError as error:
             if not is_offset_not_found(error):
                 raise
+
+
+def _is_done(reply: Reply) -> bool:
+    """Whether a write was carried out."""
+    with suppress(wire.ReplyError):
+        return wire.result(reply.body) == 0
+    return False

@@ -129,6 +129,14 @@ def left_after(
     return BrokerError(problem) if problem else log.extent.left(stored.offset)
 
 
+def is_reached(log: LogFacts, stored: StoredOffset | BrokerError | None, target: int | None) -> bool:
+    """Whether the stored offset is at the target (None: the end), and the log reaches that far."""
+    if not isinstance(stored, StoredOffset):
+        return False
+    last = log.extent.end if target is None else target
+    return last <= stored.offset <= log.extent.current
+
+
 class LogChange(Enum):
     """What happened to a partition between two looks."""
 

@@ -28,6 +28,7 @@ from backlog_clearer.brokers.iggy.positions import (
     as_offset,
     as_offset_or_none,
     beyond_end,
+    is_reached,
     left_after,
 )
 from backlog_clearer.brokers.iggy.wire import StoredOffset
@@ -246,8 +247,16 @@ class IggySource:
         """See `source.Source`."""
         self._client.waits.verify()
         try:
-            logs = self._logs.now(list(targets))
+            logs = self._logs.figures(list(targets))
             stored = self._logs.stored(list(targets))
+            # Where the stored offset is at the target, the first message would show nothing more.
+            open_ = {
+                key: log
+                for key, log in logs.items()
+                if isinstance(log, LogFacts)
+                and not is_reached(log, stored[key], as_offset_or_none(targets[key]))
+            }
+            logs |= self._logs.looked_at(open_)
         except BrokerError as error:
             return [Remaining(partition, None, None, str(error)) for partition in targets]
         return [
@@ -300,7 +309,12 @@ class IggySource:
 
     def oldest(self, states: Sequence[PartitionState]) -> Mapping[Partition, datetime]:
         """See `source.Dated`."""
-        return stored_times(self._logs, states)
+        return stored_times(self._logs, states, self._guard.surveyed())
+
+    def partitions(self) -> Sequence[Partition]:
+        """See `source.Enumerable`."""
+        known = self._logs.described()
+        return [Partition(self._logs.title, id_) for id_ in self._chosen(known)]
 
     def between(self, partition: Partition, first: Position, last: Position) -> int | None:
         """Offsets; see `source.Countable`."""
