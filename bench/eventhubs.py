@@ -2,7 +2,7 @@
 
 The server is the tests', in a separate process that makes events in bulk. So the figures compare readers;
 they are not those of the service: where the server's CPU is the limit, only the CPU that a reader uses for
-a million events says how fast it could be. Both read four partitions on one thread, with the same batches
+a million events shows how fast it could be. Both read four partitions on one thread, with the same batches
 and events ahead: this tool over one connection, the SDK over one for each partition. Both write checkpoints
 to Azurite once a second and at the end; without Node.js, which Azurite needs, neither does.
 Peak memory is shown for two lengths of backlog.

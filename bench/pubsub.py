@@ -3,7 +3,7 @@
 The server is a separate process that sends responses built beforehand, a thousand messages each, to every
 stream and pull, honours flow control, and accepts every acknowledgement. So the figures compare readers;
 they are not those of the service: where the server's CPU is the limit, only the CPU that a reader uses for a
-million messages says how fast it could be. Each reader runs as a separate process until it has acknowledged
+million messages shows how fast it could be. Each reader runs as a separate process until it has acknowledged
 the given number of messages; the programs take turns, with as many streams or threads each, and
 a stream may have 20,000 messages outstanding. Figures leave out the start of Python and the imports.
 The last part limits a stream to 10 MB/s, as the service does, and shows how many streams fill a link and

@@ -115,9 +115,9 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the library ships
         return crashed
 
     def schedule(self) -> None:
-        """Like the library's; a worker that was started again learns at once what follows its group.
+        """Like the library's; a worker that was started again gets at once what follows its group.
 
-        It runs a test only when it knows the next one, or that there is none.
+        It runs a test only when it has the next one, or the message that there is none.
         """
         again = self.collection is not None
         super().schedule()

@@ -129,7 +129,7 @@ def test_a_drain_without_figures_ends_quiet() -> None:
 
 
 def test_competing_lanes_end_by_the_brokers_figures() -> None:
-    """Lanes that compete cannot know the end; the broker's figure of 0 ends them as EMPTY."""
+    """Lanes that compete cannot see the end; the broker's figure of 0 ends them as EMPTY."""
     broker, source = filled(5000, competing=True)
     done = drain(source, claims(source), RUN.model_copy(update={"workers": 4}))
     assert done.reason is StopReason.EMPTY

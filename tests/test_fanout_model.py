@@ -228,7 +228,7 @@ def test_a_wrong_setting_is_named(setting: str) -> None:
 
 
 @pytest.mark.parametrize("known", PLATFORMS, ids=lambda known: known.platform.name)
-def test_ten_thousand_slices(known: Known) -> None:
+def test_ten_thousand_slices_read_everything(known: Known) -> None:
     """Every platform takes 10,000 slices of 10^12 messages to their end, all of them read."""
     work = shares([1e8] * 10_000, 10_000)
     ran = simulate(known.platform, work, rate=1.25e6, capacity=1e8, startup_s=1)

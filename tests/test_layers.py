@@ -111,7 +111,7 @@ def test_no_two_modules_import_each_other() -> None:
 
 @pytest.mark.parametrize("module", core_modules())
 def test_imports_point_one_way(module: str) -> None:
-    """A module imports only the layers below its own; only `testing` and a test know the adapters."""
+    """A module imports only the layers below its own; only `testing` and a test import the adapters."""
     own = layer(module)
     below = {own, "", *MAY_IMPORT.get(own, ())}
     wrong = {name for name in graph(CORE)[module] if layer(name) not in below}

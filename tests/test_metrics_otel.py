@@ -119,7 +119,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[Received]:
 
 
 def test_a_run_of_the_command_line_is_sent(broker: MemoryBroker, received: Received) -> None:
-    """The last export has messages, bytes, an empty backlog and the verdict, and says which run it was."""
+    """The last export has messages, bytes, an empty backlog and the verdict, and names the run."""
     done = clear(*DONE)
     assert done.exit_code == 0, done.stderr
     points = received.points

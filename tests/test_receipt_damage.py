@@ -111,7 +111,7 @@ def test_a_folder_that_vanishes_during_a_run_is_made_again(
 def test_a_disk_that_fills_up_during_a_run_leaves_a_receipt_that_undoes_it(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The result cannot be stored: a note says so, and the receipt from before the change is whole."""
+    """The result cannot be stored: a note reports that, and the receipt from before the change is whole."""
     synced, calls = os.fsync, iter(range(100))
 
     def full(descriptor: int) -> None:

@@ -401,7 +401,7 @@ def test_the_undo_line_has_what_the_restore_needs(
 def test_the_undo_line_of_a_run_with_a_plain_secret_names_a_variable(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A secret that was given as it is stands in the line as a variable, which the output names."""
+    """A secret that was given as it is is in the line as a variable, which the output names."""
     broker.password = SECRET
     done = clear("--password", SECRET, "--yes")
     assert SECRET not in done.output

@@ -1,4 +1,4 @@
-"""A restore brings back what it can, says what it cannot, and calls restored only what was read back."""
+"""A restore brings back what it can, reports what it cannot, and calls only what was read back restored."""
 
 from __future__ import annotations
 

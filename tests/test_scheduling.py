@@ -31,7 +31,7 @@ def test_a_crashed_worker_costs_its_test_only(tmp_path: Path, *, last: bool) -> 
     )
     command = f"{sys.executable} -m pytest -p xdist -n 1 --dist loadscope -p no:faulthandler ."
     path = os.pathsep.join((str(Path(__file__).parents[1]), *sys.path))
-    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}  # they take seconds to load
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}  # loading them takes seconds
     done = subprocess.run(
         command.split(), cwd=tmp_path, env={**os.environ, **alone},
         capture_output=True, text=True, timeout=300, check=False,

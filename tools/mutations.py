@@ -260,12 +260,12 @@ _ANOTHER = "return log is None or incarnation not in {None, log.incarnation}"
 INCARNATIONS = (
     Mutation("a log that was created again is not noticed", _ANOTHER, "return log is None"),
     Mutation(
-        "the survey does not tell which log it saw",
+        "the survey does not report which log it saw",
         "log.end),\n                        incarnation=log.incarnation,\n",
         "log.end),\n",
     ),
     Mutation(
-        "the figures do not tell of which log they are",
+        "the figures do not report which log they are of",
         "incarnation=log.incarnation,\n        )",
         ")",
     ),

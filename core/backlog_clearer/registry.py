@@ -259,7 +259,7 @@ def list_options(name: str) -> type[SystemOptions]:
 
 
 def list_only(name: str) -> tuple[str, ...]:
-    """Options that only a system's list has, and that say where to look; raises like `list_options`."""
+    """Options that only a system's list has, and that name where to look; raises like `list_options`."""
     model = list_options(name)
     known = {*options_model(name).model_fields, *getattr(model, "HOW", ("matching",))}
     return tuple(field for field in model.model_fields if field not in known)

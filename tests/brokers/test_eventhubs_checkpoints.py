@@ -226,7 +226,7 @@ def test_the_backlogs_of_other_groups_are_named(bench: EventHubsBench, tmp_path:
 
 
 def test_an_empty_container_refuses_nothing(bench: EventHubsBench, tmp_path: Path) -> None:
-    """The first group of a container is cleared without --new, and a note says that it is new."""
+    """The first group of a container is cleared without --new, and a note reports that it is new."""
     fill(bench, 100)
     found = survey_of(bench.options_of(), tmp_path)
     assert found.doubt is None

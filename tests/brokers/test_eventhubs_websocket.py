@@ -62,7 +62,7 @@ def test_a_backlog_is_cleared_over_websockets(
     assert before == 0
 
 
-def test_large_events_over_websockets(
+def test_large_events_over_websockets_are_counted_once(
     bench: EventHubsBench,
     gateway: Gateway,
     tmp_path: Path,

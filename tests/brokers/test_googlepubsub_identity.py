@@ -183,7 +183,7 @@ def test_the_snapshots_real_expiry_is_reported(server: PubSubServer, tmp_path: P
 
 
 def with_field(number: int, data: bytes = b"\x0a\x01x") -> Subscription:
-    """A subscription with a field that this library does not know."""
+    """A subscription with a field that this library does not have."""
     key = number << 3 | 2
     raw = bytes([key & 0x7F | 0x80, key >> 7, len(data)]) + data
     known = Subscription.serialize(Subscription(name="s", topic="t"))

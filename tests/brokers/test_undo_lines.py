@@ -40,7 +40,7 @@ def elsewhere(folder: Path) -> Path:
     return made
 
 
-def test_kafka(embedded: Judge, tmp_path: Path) -> None:
+def test_the_printed_line_undoes_a_run_on_kafka(embedded: Judge, tmp_path: Path) -> None:
     """Offsets are back after the printed line ran in another directory."""
     topic, group = embedded.create(unique("undo"), 3), unique("group")
     for number in range(3):
@@ -57,7 +57,7 @@ def test_kafka(embedded: Judge, tmp_path: Path) -> None:
     assert embedded.committed(topic, group) == {0: 7, 1: 8, 2: 9}
 
 
-def test_iggy(tmp_path: Path) -> None:
+def test_the_printed_line_undoes_a_run_on_iggy(tmp_path: Path) -> None:
     """The password is a reference in the receipt, which the line allows to be used."""
     with opened() as bench:
         bench.produce(0, 100)
@@ -83,7 +83,7 @@ def pubsub() -> Iterator[PubSubServer]:
         yield running
 
 
-def test_pubsub(pubsub: PubSubServer, tmp_path: Path) -> None:
+def test_the_printed_line_undoes_a_run_on_pubsub(pubsub: PubSubServer, tmp_path: Path) -> None:
     """All messages are delivered again; Pub/Sub reports no position, so that the exit code is 4."""
     bench = PubSubBench(pubsub, figures=True)
     pubsub.publish(bench.sub, 200)
@@ -106,7 +106,7 @@ def storage(tmp_path: Path) -> Iterator[Azurite]:
         yield running
 
 
-def test_eventhubs(storage: Azurite, tmp_path: Path) -> None:
+def test_the_printed_line_undoes_a_run_on_eventhubs(storage: Azurite, tmp_path: Path) -> None:
     """Both connection strings are references; the checkpoints are as before, including one that was not."""
     server = EventHubsServer()
     try:

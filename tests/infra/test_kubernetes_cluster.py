@@ -2,7 +2,7 @@
 
 It runs where the programs and the provider are: KUBEBUILDER_ASSETS, and a folder of Terraform plugins. CI
 has neither: building the programs from their Go modules takes seven minutes of CPU, and the Go module
-proxy has no version of the provider that knows these resources.
+proxy has no version of the provider that has these resources.
 """
 
 from __future__ import annotations

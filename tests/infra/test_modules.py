@@ -92,7 +92,7 @@ def test_every_module_is_tested_with_a_provider() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_formatted(name: str, tmp_path: Path) -> None:
+def test_each_module_is_formatted(name: str, tmp_path: Path) -> None:
     """`terraform fmt` has nothing to change."""
     need("terraform")
     done = Terraform(tmp_path / "none.rc", {}).run(
@@ -102,7 +102,7 @@ def test_is_formatted(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", CASES, indirect=True)
-def test_fits_the_provider(module: Module) -> None:
+def test_each_module_fits_its_provider(module: Module) -> None:
     """The module and its examples name only arguments, types and blocks that the provider has."""
     examples = sorted((module.folder / "examples").iterdir())
     assert examples
@@ -112,7 +112,7 @@ def test_fits_the_provider(module: Module) -> None:
 
 
 @pytest.mark.parametrize("module", CASES, indirect=True)
-def test_plans_what_it_promises(tested: tuple[list[str], dict[str, Any]]) -> None:
+def test_each_module_plans_what_it_promises(tested: tuple[list[str], dict[str, Any]]) -> None:
     """The module's own tests, with mocked providers, pass."""
     faults, _ = tested
     assert faults == []

@@ -86,7 +86,7 @@ def applied(terraform: Terraform, root: Path, env: Mapping[str, str], *args: str
 
 
 @pytest.mark.timeout(900)
-def test_applied_scheduled_cleared_destroyed(
+def test_what_is_applied_clears_on_schedule_and_is_destroyed(
     emulator: dict[str, str], judge: Judge, kafka: KafkaCluster, tmp_path: Path
 ) -> None:
     """What is applied stays as planned; its schedule's array clears a topic by Kafka's own tool; all goes."""

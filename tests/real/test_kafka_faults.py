@@ -102,7 +102,7 @@ def test_a_broker_restarted_mid_drain_costs_retries_and_no_messages(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_container_job_stopped_then_retried(
+def test_a_stopped_container_job_is_finished_by_its_retry(
     backlog: Slow, tmp_path: Path, number: signal.Signals
 ) -> None:
     """A stopped job commits and exits 1; a killed one commits no more; a retry clears the rest."""

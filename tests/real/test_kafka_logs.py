@@ -175,7 +175,7 @@ def test_many_workers_on_few_partitions(case: Case) -> None:
     assert any("20 workers for 3 partitions" in note for note in result.notes)
 
 
-def test_chosen_partitions_alone(case: Case) -> None:
+def test_only_chosen_partitions_are_changed(case: Case) -> None:
     """--partitions leaves the others as they are, in both modes."""
     topic = case.create(4)
     for number in range(4):

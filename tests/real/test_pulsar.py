@@ -255,7 +255,7 @@ def test_attached_consumers_are_refused(pulsar_case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "x/y", "ä~*(1)", "a;b=c"])
-def test_subscriptions_with_any_name(pulsar_case: Case, name: str) -> None:
+def test_a_subscription_of_any_name_is_cleared_by_its_own_cursor(pulsar_case: Case, name: str) -> None:
     """A name that Pulsar encodes is read by its own cursor, not by another subscription's."""
     topic = pulsar_case.create()
     other = quote_plus(name)
@@ -371,7 +371,7 @@ def test_a_type_that_the_namespace_allows_is_chosen(
 
 
 @pytest.mark.parametrize("name", ["a b", "x+y", "a%2Fb", "a:b", "ä", "50%", " q?h#;"])
-def test_topics_with_any_name(pulsar_case: Case, name: str) -> None:
+def test_a_topic_of_any_name_is_cleared_and_restored(pulsar_case: Case, name: str) -> None:
     """A topic's name that the broker accepts is accepted, and cleared and restored."""
     pulsar_case.topic = f"persistent://{KEPT}/{name} {unique('odd')}"
     pulsar_case.judge.client.subscribe(pulsar_case.topic, SUBSCRIPTION).close()
@@ -450,7 +450,7 @@ def _build(case: Case) -> None:
     build(type(case.options(assume_exists=True)), values)
 
 
-def test_skip_without_the_admin_api(pulsar_case: Case) -> None:
+def test_a_skip_without_the_admin_api_acknowledges_and_is_undone(pulsar_case: Case) -> None:
     """Without the admin API skip acknowledges the last message, and restore seeks back over ledgers."""
     topic = pulsar_case.create()
     pulsar_case.judge.produce(topic, 500, batch=50)

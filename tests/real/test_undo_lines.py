@@ -12,7 +12,7 @@ from tests.command import shown, undone
 
 
 @pytest.mark.parametrize("mode", ["consume", "skip"])
-def test_kafka(judge: Judge, tmp_path: Path, mode: str) -> None:
+def test_the_printed_line_undoes_a_run_on_kafka(judge: Judge, tmp_path: Path, mode: str) -> None:
     """Offsets are back in another directory, and a partition without one has none again."""
     topic, group = judge.create(unique("undo"), 3), unique("group")
     for number in range(3):
@@ -30,7 +30,7 @@ def test_kafka(judge: Judge, tmp_path: Path, mode: str) -> None:
     assert judge.committed(topic, group) == {0: 7, 1: 8, 2: None}
 
 
-def test_pulsar(pulsar_case: Case, tmp_path: Path) -> None:
+def test_the_printed_line_undoes_a_run_on_pulsar(pulsar_case: Case, tmp_path: Path) -> None:
     """The token's reference is in the line; every message is delivered again."""
     topic = pulsar_case.create(2)
     pulsar_case.judge.produce(f"{topic}-partition-1", 300)

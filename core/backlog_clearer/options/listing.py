@@ -14,7 +14,7 @@ class ListOptions(SystemOptions):
     """Base of the models for `list`."""
 
     HOW: ClassVar[frozenset[str]] = frozenset({"matching", "ages"})
-    """Fields that say which subscriptions are listed, and how, but not where they are."""
+    """Fields that choose which subscriptions are listed, and how, but not where they are."""
 
     matching: str = Field(
         "*",

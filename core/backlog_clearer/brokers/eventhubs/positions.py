@@ -236,7 +236,7 @@ def position_from(annotations: Mapping[bytes, int | bytes]) -> Position:
 
 
 def enqueued_ms(annotations: Mapping[bytes, int | bytes]) -> int | None:
-    """When an event was enqueued, in milliseconds since 1970; None: it does not say."""
+    """When an event was enqueued, in milliseconds since 1970; None: that is not reported."""
     return _milliseconds(annotations.get(ENQUEUED_TIME))
 
 

@@ -1,6 +1,6 @@
 """A blocking connection to an Iggy server: requests, and as little of the replies as is needed.
 
-The SDK returns each reply as an object, after two copies and a turn of two event loops, and does not say
+The SDK returns each reply as an object, after two copies and a turn of two event loops, and does not report
 why a connection over TLS failed. Here the messages in a poll's reply are dropped as they arrive: on Linux
 they never leave the kernel. Frames and login: `iggy_binary_protocol` 0.11.0 (consensus/header.rs,
 requests/users/login_register*.rs).

@@ -68,7 +68,7 @@ class Waits:
         )
 
     def verify(self) -> None:
-        """The verification begins, or is repeated: it has time of its own."""
+        """The verification begins, or is repeated: it has separate time."""
         if self.stopping:
             self._left_s, self._least_s = max(self._left_s, self._verify_s), _LEAST_S
             self._verify_s /= 2

@@ -21,7 +21,7 @@ _EMPTY = frozenset({"empty", "dead"})
 
 
 class Others(NamedTuple):
-    """What the other groups on the same topics say about a name under which nothing was ever stored."""
+    """What the other groups on the same topics show about a name under which nothing was ever stored."""
 
     doubt: str | None
     note: str
