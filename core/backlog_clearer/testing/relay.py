@@ -46,6 +46,7 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0  # accepted since the start, those reset at once included
         self.sent = 0  # bytes from clients that reached the broker
+        self.swallowed = 0  # bytes from clients that were dropped
         self.received = 0  # bytes from the broker that reached clients
         self._mode = RelayMode.PASS
         self._changed = threading.Condition()
@@ -145,6 +146,7 @@ class Relay:
                         break
                     swallowed = upward and self._mode is RelayMode.SWALLOW
                 if swallowed:
+                    self.swallowed += len(data)
                     continue
                 data = self._passed(data, source, target, upward=upward)
                 target.sendall(data)

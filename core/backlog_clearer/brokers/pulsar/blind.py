@@ -20,7 +20,7 @@ from backlog_clearer.brokers.pulsar.facts import (
     UNKNOWN_RETENTION,
     missing_subscription,
 )
-from backlog_clearer.brokers.pulsar.lasting import warn_of_unstored
+from backlog_clearer.brokers.pulsar.lasting import warn_of_unconfirmed, warn_of_unstored
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
 from backlog_clearer.brokers.pulsar.positions import Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.reader import Acknowledgements
@@ -182,9 +182,8 @@ class Blind:
         consumer = self._consumer(cluster, partition)
         last = cluster.last(consumer, partition)
         if last.mark_delete is None:
-            if self._options.assume_exists:
-                return self._acknowledged(partition, target)
-            return Remaining(partition, None, None)
+            cluster.end(consumer, partition)
+            return self._unreported(cluster, partition, target)
         goal = last.end if target is None else parse_place(target)
         found = by_position(partition, last.mark_delete, goal)
         done = self._done
@@ -198,6 +197,41 @@ class Blind:
         if done.first_unstored(partition):
             warn_of_unstored(partition, reason)
         return found._replace(left=None)
+
+    def _unreported(self, cluster: Brokers, partition: Partition, target: Position | None) -> Remaining:
+        """What is left where the broker does not report the position.
+
+        An acknowledgement that was sent may be lost with its connection, and has no answer: it proves nothing.
+        A seek has one. To the end of the topic, it repeats what was acknowledged, and lowers nothing.
+        """
+        if not self._options.assume_exists:
+            return Remaining(partition, None, None)
+        done = self._done
+        found = self._acknowledged(partition, target)
+        reached = done.acked.get(partition)
+        if reached is None or done.lanes or partition not in done.unstored:
+            return found
+        reason = self._repeat(cluster, partition, reached)
+        if reason is None:
+            done.note_stored(partition)
+            return found
+        if done.first_unstored(partition):
+            warn_of_unconfirmed(partition, reason)
+        return Remaining(partition, None, None)
+
+    def _repeat(self, cluster: Brokers, partition: Partition, reached: Place) -> str | None:
+        """Acknowledge again by a seek; returns why not, None: the broker has confirmed it.
+
+        Only at the end of the topic, with an exclusive consumer: nothing after it can be acknowledged then.
+        """
+        try:
+            alone = self._consumer(cluster, partition, SubscriptionType.EXCLUSIVE)
+            if cluster.last(alone, partition).end > reached:
+                return "messages have arrived since"
+            cluster.seek(alone, partition, reached)
+        except BrokerError as error:
+            return f"only an exclusive consumer shows that no other one is attached, and {error}"
+        return None
 
     def _store(self, cluster: Brokers, partition: Partition, last: TopicEnd) -> str | None:
         """Have the broker store the position, by a seek to where it is; see `lasting.store_now`.

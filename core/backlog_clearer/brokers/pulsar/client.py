@@ -11,9 +11,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from operator import methodcaller
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pulsar
@@ -30,6 +32,7 @@ from backlog_clearer.model import Partition
 from backlog_clearer.redaction.redact import remember
 
 _ANSWER_S = 10  # for an answer; the library tries again within this time
+_LATE_S = 5  # for the library's own time-out to arrive
 _CONNECT_MS = 5000
 _QUEUE = 5000  # messages that the library fetches in advance, for each consumer
 _QUEUE_BYTES = 16 * 1024 * 1024
@@ -72,6 +75,33 @@ _numbers = itertools.count(1)
 # it for good, and has to precede logins, which log, too.
 _SILENT = pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
 pulsar.Client("pulsar://127.0.0.1", logger=_SILENT).close()
+
+
+class _ResultError(Exception):
+    """A result of the library that is not OK; its text is the result's name."""
+
+
+def _answer(ask: Callable[[Callable[..., None]], None]) -> Any:
+    """The value of one of the library's calls with a callback; None: it has none.
+
+    Its calls without one return as if the broker had answered, with an empty value, where the connection broke
+    meanwhile: `Result` has no member for the C++ client's ResultDisconnected, and such a result raises nothing.
+    Raises `_ResultError`.
+    """
+    arrived: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
+    ask(lambda *answer: arrived.put(answer))
+    try:
+        result, *value = arrived.get(timeout=_ANSWER_S + _LATE_S)
+    except Empty:
+        raise _ResultError("Timeout") from None
+    if result != pulsar.Result.Ok:
+        known = pulsar.Result.__members__.items()
+        raise _ResultError(next((name for name, each in known if each == result), "Disconnected"))
+    return value[0] if value else None
+
+
+def _last_of(consumer: pulsar.Consumer) -> Any:
+    return _answer(consumer._consumer.get_last_message_id_async)  # noqa: SLF001 no such public method
 
 
 class _Tokens:
@@ -135,8 +165,8 @@ class _Pulse:
         return now - self._asked_at > half
 
     def _ask(self, consumer: pulsar.Consumer) -> None:
-        with suppress(pulsar.PulsarException):
-            consumer.get_last_message_id()
+        with suppress(pulsar.PulsarException, _ResultError):
+            _last_of(consumer)
             self.heard()
 
     def end(self) -> None:
@@ -331,6 +361,8 @@ class ClientCluster:
         """See `Brokers`."""
         with self._translated(None):
             names = self._opened().get_topic_partitions(topic)
+            if not names:  # see `_answer`
+                raise _ResultError("Disconnected")
         return 0 if names == [topic] else len(names)
 
     def _opened(self) -> pulsar.Client:
@@ -400,15 +432,23 @@ class ClientCluster:
     def last(self, consumer: ClientConsumer, partition: Partition) -> TopicEnd:
         """See `Brokers`; the library does not report the position."""
         with self._translated(partition):
-            found = consumer.connection.consumer.get_last_message_id()
+            found = _last_of(consumer.connection.consumer)
         at = Place(found.ledger_id(), found.entry_id())
         return TopicEnd(at if at.ledger >= 0 else Place(-1, -1), None)
 
     def seek(self, consumer: ClientConsumer, partition: Partition, after: Place) -> None:
-        """See `Brokers`."""
+        """See `Brokers`; for a consumer's last call.
+
+        The broker disconnects the consumer, and the library waits until it has connected it again: `look` must
+        not close it.
+        """
+        feed = consumer.connection
+        self._feeds.remove(feed)
+        _CLOSED.append(feed.consumer)
         with self._translated(partition):
             at = pulsar.MessageId(-1, after.ledger, after.entry + 1, -1)
-            consumer.connection.consumer.seek(at)
+            seek = feed.consumer._consumer.seek_async  # noqa: SLF001 no such public method
+            _answer(partial(seek, getattr(at, "_msg_id", at)))
 
     @contextmanager
     def _translated(self, partition: Partition | None) -> Iterator[None]:
@@ -420,8 +460,8 @@ class ClientCluster:
             raise TransientError(
                 f"{url}: Pulsar's client library returned {error}.", partition
             ) from None
-        except pulsar.PulsarException as error:
-            name = type(error).__name__
+        except (pulsar.PulsarException, _ResultError) as error:
+            name = str(error) if isinstance(error, _ResultError) else type(error).__name__
             if name in _REFUSALS:
                 refusal = RefusalError(_NAMES.get(name, name), _REPORTED.get(name, _REPORTED[""]))
                 raise refusal_meaning(refusal, url, partition) from None

@@ -35,6 +35,16 @@ def store_now(admin: Admin, topic: str, subscription: str, now: Layout) -> str |
     return None
 
 
+def warn_of_unconfirmed(partition: Partition, reason: str) -> None:
+    """Log why a partition of which all was acknowledged is not verified: no answer confirms that."""
+    _LOG.warning(
+        "%s: all is acknowledged, but this broker does not report the position, and an acknowledgement may be"
+        " lost on its way. It could not be repeated by a request that has an answer: %s",
+        partition,
+        reason.rstrip(".") + ".",
+    )
+
+
 def warn_of_unstored(partition: Partition, reason: str) -> None:
     """Log why a partition of which nothing is left is not verified."""
     _LOG.warning(
