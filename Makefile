@@ -47,7 +47,7 @@ test-python: ## test-quick on another Python, in its own folder: PYTHON=python3.
 # In one run, so that the tests that wait for brokers do it beside those that need none. They mostly wait, and a
 # worker that has finished takes over what others have not begun.
 test-lowest: $(LOWEST)/.installed ## Run tests with the lowest versions that pyproject.toml allows
-	$(LOWEST)/bin/python -m pytest -q -n 8 --dist worksteal $(UNVERSIONED) --ignore-glob 'tests/brokers/*faults*' \
+	$(LOWEST)/bin/python -m pytest -q -n 6 --dist worksteal $(UNVERSIONED) --ignore-glob 'tests/brokers/*faults*' \
 		--ignore tests/brokers/test_pulsar_lite.py \
 		tests/test_*.py tests/brokers tests/functions/test_receipt_stores.py $(PYTEST_ARGS)
 

@@ -7,6 +7,7 @@ a skip, or a failure in CI.
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from typing_extensions import Self
 
@@ -29,9 +30,8 @@ CACHE = Path(os.environ.get("BACKLOG_CLEARER_TEST_CACHE", "~/.cache/backlog-clea
 """Where downloads that every session needs are kept; safe to delete."""
 
 _CHANCE = random.SystemRandom()  # tests may seed the usual one
+_PORTS = range(20_000, 32_000)
 _GIVEN: set[int] = set()
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = range(20_000 + _WORKER % 16, 32_000, 16)  # disjoint for up to 16 workers at the same time
 
 
 class UnavailableError(Exception):
@@ -50,19 +50,28 @@ def need(*programs: str) -> None:
         unavailable(f"needs {' and '.join(missing)} on the PATH")
 
 
+@functools.cache
+def _ports() -> IO[bytes]:
+    """The file in which each process locks the bytes of its ports, as long as it lives."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return (CACHE / "ports.lock").open("wb")
+
+
 def free_port() -> int:
-    """A free TCP port of 127.0.0.1 that this process has not returned before.
+    """A free TCP port of 127.0.0.1 that no living process was given before, not even this one.
 
     Below 32768, where systems begin to take the ports of clients (Linux: ip_local_port_range), so that it
     stays free until a server starts on it, and while that server restarts.
     """
     while True:
         port = _CHANCE.choice(_PORTS)
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe, suppress(OSError):
+            fcntl.lockf(_ports(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
             probe.bind(("127.0.0.1", port))
-            if port not in _GIVEN:
-                _GIVEN.add(port)
-                return port
+            _GIVEN.add(port)
+            return port
 
 
 def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
