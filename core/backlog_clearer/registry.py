@@ -270,7 +270,7 @@ def list_subscriptions(name: str, options: SystemOptions) -> Listing:
     list_options(name)
     entry = system(name)
     lister = cast("Lister", _loaded(name, entry.lister or "", entry.extra))
-    listing: Listing = guarded_call(lister, _place(name, options), "listing")(options)
+    listing: Listing = guarded_call(lister, place_of_system(name, options), "listing")(options)
     return listing
 
 
@@ -282,10 +282,10 @@ def open_source(name: str, options: SystemOptions, run: RunOptions, run_id: str)
     """
     entry = system(name)
     opener = cast("Opener", _loaded(name, entry.opener, entry.extra))
-    return guarded_source(opener(options, run, run_id), _place(name, options))
+    return guarded_source(opener(options, run, run_id), place_of_system(name, options))
 
 
-def _place(name: str, options: SystemOptions) -> str:
+def place_of_system(name: str, options: SystemOptions) -> str:
     """What is connected to, for errors."""
     return f"{name} at {options.place}" if options.place else name
 

@@ -30,7 +30,7 @@ Rules for both protocols:
   moved or restored in a log of another incarnation than the one that was surveyed or recorded. Check
   it as close to each write as the protocol allows.
 - **One client, one thread.** Each `Lane` is used by exactly one thread and owns its clients. The
-  methods of `Source` are called by one thread (not a lane's), except `open_lane`, which lanes'
+  methods of `Source` are called by one thread at a time (not a lane's), except `open_lane`, which lanes'
   threads call: it must not use the source's own client, or must guard it with a lock.
 - **No secret** in any exception's text, note, state, identity or log record.
 - **Work per batch.** Nothing in `read` may run Python code once per message where the library
@@ -260,7 +260,7 @@ class Accountable(Protocol):
 class Interruptible(Protocol):
     """A source that waits only briefly for answers once the run is to stop; optional for adapters.
 
-    Without it, a stop waits for the requests that are under way, as long as they may take.
+    Without it, calls that are under way are left behind, and what they do is not known.
     """
 
     def interrupt_by(self, stopping: Callable[[], bool]) -> None:

@@ -45,6 +45,8 @@ class MemoryFaults:
         """Requests fail after the client's timeout."""
         self._broker.way = "stalled"
 
+    drip = stall
+
     def heal(self) -> None:
         """Requests are answered."""
         self._broker.way = "open"

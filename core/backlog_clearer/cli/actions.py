@@ -105,10 +105,10 @@ def _clear(opened: Session, job: Job) -> NoReturn:
             result = clear_metered(job, opened.callbacks(observe), opened.halt)
     except ClearerError as error:
         opened.posting()
-        announce_failure(job, error)
+        announce_failure(job, error, opened.halted)
         raise
     opened.posting()
-    opened.end(announced(job, result), job)
+    opened.end(announced(job, result, opened.halted), job)
 
 
 def _clear_named(

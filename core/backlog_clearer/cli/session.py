@@ -63,8 +63,12 @@ class Session:
             confirm=self.confirm,
             progress=observe,
             waiting=self.wait,
-            halted=lambda: self.halt.signalled,
+            halted=self.halted,
         )
+
+    def halted(self) -> bool:
+        """Whether a signal has asked for a stop."""
+        return self.halt.signalled
 
     @contextmanager
     def connecting(self, job: Job) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from backlog_clearer.engine.allowance import allowance_of
 from backlog_clearer.engine.share import Share
@@ -19,6 +19,8 @@ from backlog_clearer.source import Source
 from backlog_clearer.text import counted
 
 JOIN_S = 30.0  # longest wait for workers to settle and close
+SIGNAL_JOIN_S = 2.0  # the same after a signal; a machine that is late itself gives them more
+_TICK_S = 0.1
 DOUBTS = 3  # clients that worked and then failed for good with a claim, before it ends
 
 
@@ -68,8 +70,8 @@ class Crew:
         for worker in self.workers:
             worker.thread.start()
 
-    def stop(self) -> list[Worker]:
-        """Wait until all have settled and closed; those that did not in time."""
+    def stop(self, signalled: Callable[[], bool] = lambda: False) -> list[Worker]:
+        """Wait until all have settled and closed; those that did not in time, a short one once `signalled`."""
         self.halt.set()
         with self._lock:
             workers = self.all
@@ -77,8 +79,11 @@ class Crew:
                 worker.called = True
                 worker.wake.set()
         deadline = time.monotonic() + JOIN_S
+        ticks = round(SIGNAL_JOIN_S / _TICK_S)
         for worker in workers:
-            worker.thread.join(max(0.0, deadline - time.monotonic()))
+            while worker.thread.is_alive() and ticks and (left_s := deadline - time.monotonic()) > 0:
+                worker.thread.join(min(_TICK_S, left_s))
+                ticks -= signalled()
         return [worker for worker in workers if worker.thread.is_alive()]
 
     def add(self, claims: Iterable[Claim]) -> None:

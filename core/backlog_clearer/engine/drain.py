@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from backlog_clearer.engine.crew import JOIN_S, Crew
+from backlog_clearer.engine.crew import Crew
 from backlog_clearer.engine.share import Share
 from backlog_clearer.engine.stop import Moment, decide
 from backlog_clearer.engine.worker import Worker
@@ -139,7 +139,7 @@ def drain(
         if reason:
             break
         crew.event.wait(TICK_S)
-    return watch.conclude(reason, crew.stop())
+    return watch.conclude(reason, crew.stop(lambda: halt.signalled))
 
 
 @dataclass(slots=True)
@@ -293,11 +293,12 @@ class _Watch:
             )
         errors = [item.error for item in drained.values() if item.error]
         unfinished = [
-            f"{worker.name} did not stop within {JOIN_S:.0f} s; its last messages may be unacknowledged"
+            f"{worker.name} did not stop in time; its last messages may be unacknowledged"
             for worker in late
         ]
-        if unfinished or (errors and reason.done):
+        if (unfinished and reason is not StopReason.SIGNAL) or (errors and reason.done):
             reason = StopReason.FAILED
+        failed = reason is StopReason.FAILED
         throttled_s = sum(worker.throttled_s for worker in self.crew.all)
         notes = [*self.crew.notes()]
         if throttled_s >= 1:
@@ -310,7 +311,7 @@ class _Watch:
             retries=sum(worker.retries for worker in self.crew.all),
             workers=len(self.crew.workers),
             partitions=drained,
-            error=next(iter((*unfinished, *errors)), None) if reason is StopReason.FAILED else None,
+            error=next(iter((*unfinished, *(errors if failed else ()))), None),
             notes=tuple(notes),
             joined=tuple(self.joined),
         )

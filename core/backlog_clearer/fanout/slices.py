@@ -74,14 +74,18 @@ def drain_slice(
     job = config.job(request, deadline_s=deadline_s, environ=environ)
     if dispatched is not None:
         job = replace(job, targets=dispatched.frozen_targets)
+
+    def halted() -> bool:
+        return halt is not None and halt.signalled
+
     try:
         result = clear_metered(job, halt=halt)
     except ClearerError as error:
-        announce_failure(job, error)
+        announce_failure(job, error, halted)
         raise
     follow_up, following = follow_up_of(request, config.backlog(request.backlog), result)
     if following is None or not continues:
-        result = announced(job, result)
+        result = announced(job, result, halted)
     if follow_up is not FollowUp.CLEARED:
         _LOG.log(_LEVELS.get(follow_up, logging.ERROR), "%s", summary(result, follow_up))
     return Ran(result, follow_up, following)

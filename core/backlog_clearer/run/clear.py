@@ -6,7 +6,7 @@ Nothing is changed before the receipt is stored, and "cleared" is reported only 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from backlog_clearer.engine.drain import Drain, Drained, Halt, drain
@@ -32,10 +32,11 @@ from backlog_clearer.run.record import Change, Record, change_of, complete
 from backlog_clearer.run.report import Action, RunResult, Verdict
 from backlog_clearer.run.retry import CHANGE_ATTEMPTS, repeated
 from backlog_clearer.run.shares import is_share, proves
+from backlog_clearer.run.stopping import stoppable
 from backlog_clearer.run.survey import chosen, refuse_doubt, refuse_live
 from backlog_clearer.run.verdict import judge_clear
 from backlog_clearer.run.verify import cleared_rows, difference
-from backlog_clearer.source import Interruptible, Source
+from backlog_clearer.source import Source
 
 
 def clear(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None) -> RunResult:
@@ -128,19 +129,23 @@ class Carried:
 
 def carry_out(ready: Prepared, receipt: Receipt, callbacks: Callbacks, halt: Halt) -> Carried:
     """Carry out a plan whose receipt is stored; raises like `Source.prepare_undo`, with nothing changed."""
-    source, record, claims = ready.source, ready.record, ready.claims
+    record, claims = ready.record, ready.claims
     job, run = record.job, record.job.run
-    undo = () if ready.skipped or job.only_verify else _prepared(source, record, receipt, claims)
+
+    def halted() -> bool:
+        return halt.signalled or callbacks.halted()
+
+    source = stoppable(ready.source, job.place, halted)
+    quiet = ready.skipped or job.only_verify
+    undo = () if quiet else _prepared(source, record, receipt, claims, halted)
     growth = Growth(source, record, receipt)
-    if isinstance(source, Interruptible):
-        source.interrupt_by(lambda: halt.signalled)
     untouched: frozenset[Partition] = frozenset()
     if job.only_verify:
         drained = Drain(StopReason.EMPTY, 0.0, 0, 0)
     elif ready.skipped:
         drained = repeated_skip(job, ready.earlier)
     elif run.mode is Mode.SKIP:
-        drained, untouched = _skip(source, claims)
+        drained, untouched = _skip(source, claims, halted)
     else:
         grow = None if ready.frozen else growth.join
         drained = drain(
@@ -188,7 +193,11 @@ def verified(carried: Carried, callbacks: Callbacks, halt: Halt) -> RunResult:
 
 
 def _prepared(
-    source: Source, record: Record, receipt: Receipt, claims: Sequence[Claim]
+    source: Source,
+    record: Record,
+    receipt: Receipt,
+    claims: Sequence[Claim],
+    halted: Callable[[], bool],
 ) -> tuple[str, ...]:
     """Prepare the undo, and return what is to be known about it.
 
@@ -203,6 +212,7 @@ def _prepared(
             "undo's preparation",
             lambda: source.prepare_undo(partitions, mode),
             attempts=CHANGE_ATTEMPTS,
+            halted=halted,
         )
     except ClearerError as error:
         failed = Change(0.0, StopReason.FAILED, error=str(error))
@@ -215,17 +225,23 @@ def _prepared(
     return (note,) if note else ()
 
 
-def _skip(source: Source, claims: Sequence[Claim]) -> tuple[Drain, frozenset[Partition]]:
+def _skip(
+    source: Source, claims: Sequence[Claim], halted: Callable[[], bool]
+) -> tuple[Drain, frozenset[Partition]]:
     """Skip, reported as a drain that read nothing; and the partitions that are certainly untouched."""
     begun = time.monotonic()
     error = None
     outcomes: Sequence[Outcome] = ()
     if claims:
         try:
-            outcomes = repeated("skip", lambda: source.skip(claims), attempts=CHANGE_ATTEMPTS)
+            outcomes = repeated(
+                "skip", lambda: source.skip(claims), attempts=CHANGE_ATTEMPTS, halted=halted
+            )
         except BrokerError as failure:  # some partitions may have moved: verification shows which
             error = str(failure)
     refused = {item.partition: Drained(0, 0, 0, item.error) for item in outcomes if item.error}
     reason = StopReason.FAILED if refused or error else StopReason.EMPTY
+    if error and halted():
+        reason = StopReason.SIGNAL
     untouched = frozenset(item.partition for item in outcomes if item.error and item.position is None)
     return Drain(reason, time.monotonic() - begun, 0, 0, refused, error), untouched

@@ -11,7 +11,7 @@ from backlog_clearer.engine.drain import Snapshot
 from backlog_clearer.model import Partition, Position
 from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
-from backlog_clearer.registry import open_source
+from backlog_clearer.registry import open_source, place_of_system
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import new_run_id
 from backlog_clearer.source import Source
@@ -34,6 +34,11 @@ class Job:
     targets: Mapping[Partition, Position] = field(default_factory=dict)
     """Targets that the dispatcher froze for slices that share a partition."""
     only_verify: bool = False  # an earlier attempt of this run did the rest
+
+    @property
+    def place(self) -> str:
+        """What is connected to, for errors."""
+        return place_of_system(self.system, self.options)
 
 
 @dataclass(frozen=True, slots=True)

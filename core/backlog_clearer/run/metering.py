@@ -6,8 +6,9 @@ Workers are not touched: what a progress display reads is read once more, and wr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from backlog_clearer.engine.drain import Halt, Snapshot
@@ -20,6 +21,7 @@ from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.record import annotated
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.status import status
+from backlog_clearer.run.stopping import AbandonedError, Stopping
 
 
 class Outlet(Protocol):
@@ -48,7 +50,7 @@ def outlets_of(job: Job) -> list[Outlet]:
 
 def clear_metered(job: Job, callbacks: Callbacks | None = None, halt: Halt | None = None) -> RunResult:
     """Like `run.clear.clear`, with metrics; raises `UsageError`, too, where they can go nowhere."""
-    meter = Meter(job)
+    meter = Meter(job, halt)
     try:
         return meter.ended(clear(job, meter.listening(callbacks or Callbacks()), halt))
     except BaseException:
@@ -89,9 +91,10 @@ class LooksMeter:
 class Meter:
     """Follows one run, from the confirmation of its plan on."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, halt: Halt | None = None) -> None:
         """Raises `UsageError` where the metrics can go nowhere."""
         self._job = job
+        self._halt = halt
         self._outlets = outlets_of(job)
         self._reading: Reading | None = None  # None: nothing has begun, or all of it has ended
 
@@ -126,14 +129,29 @@ class Meter:
         if self._reading is None:
             return result
         last, self._reading = ended(self._reading, result), None
-        return annotated(result, _finished(self._outlets, last))
+        return annotated(result, _finished(self._outlets, last, self._halted))
 
     def broken_off(self) -> None:
         """Deliver the last reading of a run that has no result."""
         if self._reading is not None:
             last, self._reading = broken_off(self._reading, now()), None
-            _finished(self._outlets, last)
+            _finished(self._outlets, last, self._halted)
+
+    def _halted(self) -> bool:
+        return self._halt is not None and self._halt.signalled
 
 
-def _finished(outlets: Sequence[Outlet], reading: Reading) -> tuple[str, ...]:
-    return tuple(note for outlet in outlets if (note := outlet.finish(reading)) is not None)
+def _finished(
+    outlets: Sequence[Outlet], reading: Reading, halted: Callable[[], bool] = lambda: False
+) -> tuple[str, ...]:
+    """Notes on what failed; soon, once `halted` is true."""
+    stopping = Stopping("Their receiver", halted)
+    notes = []
+    for outlet in outlets:
+        try:
+            note = stopping.call("the last metrics", partial(outlet.finish, reading))
+        except AbandonedError as error:
+            note = f"The last metrics may be missing: {error}"
+        if note is not None:
+            notes.append(note)
+    return tuple(notes)

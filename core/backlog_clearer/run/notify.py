@@ -11,6 +11,7 @@ import logging
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from backlog_clearer.run.job import Job
 from backlog_clearer.run.record import annotated
 from backlog_clearer.run.report import RunResult, failure_json
 from backlog_clearer.run.retry import repeated
+from backlog_clearer.run.stopping import Stopping
 
 ANSWER_S = 10.0
 """How long one attempt may take; with the attempts that `repeated` makes, 20 s are the most in all."""
@@ -32,24 +34,34 @@ _REDIRECTS = range(300, 400)
 _LOG = logging.getLogger("backlog_clearer")
 
 
-def announced(job: Job, result: RunResult) -> RunResult:
-    """Post the result of a job; it has a note where that failed. Dry runs are not posted."""
+def _never() -> bool:
+    return False
+
+
+def announced(job: Job, result: RunResult, halted: Callable[[], bool] = _never) -> RunResult:
+    """Post the result of a job; it has a note where that failed. Dry runs are not posted.
+
+    Once `halted` is true the post is given up soon.
+    """
     if job.run.notify is None or result.verdict is None:
         return result
-    fault = _posted(job.run.notify, job, result.to_json())
+    fault = _posted(job.run.notify, job, result.to_json(), halted)
     return annotated(result, [fault]) if fault else result
 
 
-def announce_failure(job: Job, error: ClearerError) -> None:
-    """Post what a job prints instead of a result, with the run that it is about; does not raise."""
+def announce_failure(job: Job, error: ClearerError, halted: Callable[[], bool] = _never) -> None:
+    """Post what a job prints instead of a result, with the run that it is about; does not raise.
+
+    `halted`: see `announced`.
+    """
     if job.run.notify is None or job.run.dry_run:
         return
     part = None if job.run.slice is None else str(job.run.slice)
     text = failure_json(error, system=job.system, run_id=job.run_id, slice=part)
-    _posted(job.run.notify, job, text)
+    _posted(job.run.notify, job, text, halted)
 
 
-def _posted(url: str, job: Job, text: str) -> str | None:
+def _posted(url: str, job: Job, text: str, halted: Callable[[], bool]) -> str | None:
     """Why the text was not delivered, which is logged; None: it was."""
     secret = job.run.notify_authorization
     request = urllib.request.Request(  # noqa: S310 the option allows only http and https
@@ -61,9 +73,11 @@ def _posted(url: str, job: Job, text: str) -> str | None:
     if secret is not None:
         request.add_unredirected_header("Authorization", secret.get_secret_value())
     try:
-        repeated("notification", partial(_send, request))
+        post = partial(repeated, "notification", partial(_send, request), halted=halted)
+        Stopping("it", halted).call("the post", post)
     except BrokerError as error:
-        fault = redacted(f"The result could not be posted to {place_of(url)}: {error}.")
+        why = str(error).rstrip(".")
+        fault = redacted(f"The result could not be posted to {place_of(url)}: {why}.")
         _LOG.warning("%s", fault)
         return fault
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.errors import BrokerError, UsageError, recreated
@@ -16,6 +16,7 @@ from backlog_clearer.run.receipt import SINCE, can_be_restored, is_another
 from backlog_clearer.run.record import Change, Record, complete
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, as_json, row
 from backlog_clearer.run.retry import CHANGE_ATTEMPTS, repeated
+from backlog_clearer.run.stopping import stoppable
 from backlog_clearer.run.survey import refuse_live, survey
 from backlog_clearer.run.verdict import judge_restore
 from backlog_clearer.run.verify import number_of, restored_rows
@@ -92,12 +93,14 @@ def restore_source(
         return record.result(record.rows, verdict=verdict)
     receipt = record.begin(record.path, plan, callbacks)
 
+    source = stoppable(source, job.place, callbacks.halted)
     begun = time.monotonic()
     outcomes = [Outcome(partition, None, fault) for partition, fault in faults.items()]
-    outcomes += _restored(source, writes)
-    change = Change(time.monotonic() - begun)
+    outcomes += _restored(source, writes, callbacks.halted)
+    stopped = StopReason.SIGNAL if callbacks.halted() else None
+    change = Change(time.monotonic() - begun, stopped)
 
-    patience = patience_for(job, source.traits, callbacks, StopReason.EMPTY, 0.0)
+    patience = patience_for(job, source.traits, callbacks, stopped or StopReason.EMPTY, 0.0)
     rows = restored_rows(source, present, record.rows, outcomes, patience)
     change = replace(change, waited_s=patience.waited_s)
     verdict = judge_restore(rows, complete=not absent)
@@ -181,9 +184,13 @@ def _unchecked(
     return (note,)
 
 
-def _restored(source: Source, writes: Sequence[Recorded]) -> Sequence[Outcome]:
+def _restored(
+    source: Source, writes: Sequence[Recorded], halted: Callable[[], bool]
+) -> Sequence[Outcome]:
     """`source.restore`; an error that concerns all partitions becomes that of each."""
     try:
-        return repeated("restore", lambda: source.restore(writes), attempts=CHANGE_ATTEMPTS)
+        return repeated(
+            "restore", lambda: source.restore(writes), attempts=CHANGE_ATTEMPTS, halted=halted
+        )
     except BrokerError as error:
         return [Outcome(item.partition, None, str(error)) for item in writes]

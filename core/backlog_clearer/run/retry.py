@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ _WAIT_LAST_S = 4.0
 _LASTING = 3  # failures in a row that are worth a warning, as is a failure after…
 _LASTING_S = 2.0
 _SHOWN = 3  # failures in a line of the log
+_TICK_S = 0.1  # how soon a wait notices a stop
 
 _Answer = TypeVar("_Answer")
 
@@ -37,11 +39,25 @@ def _wait_s(state: tenacity.RetryCallState) -> float:
     return random.uniform(longest / 2, longest)  # noqa: S311 not a secret
 
 
+def _never() -> bool:
+    return False
+
+
 class _TookLong(stop_base):
     """Stops where the requests themselves took too long, without the waits between them."""
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
         return (retry_state.seconds_since_start or 0.0) - retry_state.idle_for > PATIENCE_S
+
+
+class _Halted(stop_base):
+    """Stops once the run is to stop."""
+
+    def __init__(self, halted: Callable[[], bool]) -> None:
+        self._halted = halted
+
+    def __call__(self, _: tenacity.RetryCallState) -> bool:
+        return self._halted()
 
 
 def repeated(
@@ -50,12 +66,14 @@ def repeated(
     passing: Callable[[_Answer], Sequence[str]] = _nothing,
     *,
     attempts: int | None = None,
+    halted: Callable[[], bool] = _never,
 ) -> _Answer:
     """The request's answer, after a few attempts if it raises `TransientError` or `passing` finds failures.
 
     `name` is for the log. Raises like the request, a few seconds later; an answer in which failures
     remain is returned as it is. `attempts` (None: few) is `CHANGE_ATTEMPTS` for a request that slices of
-    a run make in turn (they hold a lock, or join a group), so that each waits for the others.
+    a run make in turn (they hold a lock, or join a group), so that each waits for the others. Once `halted` is
+    true, a failure is not waited for any more: one last attempt is made at most.
     """
 
     def report(state: tenacity.RetryCallState) -> None:
@@ -66,11 +84,17 @@ def repeated(
         level = logging.WARNING if lasts else logging.INFO  # a new cluster's first answers are refusals
         _LOG.log(level, "Retrying the %s: %s", name, failure or listed(found, _SHOWN))
 
+    def wait(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not halted() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(_TICK_S, left))
+
     answer: _Answer = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError)
         | tenacity.retry_if_result(lambda result: bool(passing(result))),
-        stop=tenacity.stop_after_attempt(attempts or ATTEMPTS) | _TookLong(),
+        stop=tenacity.stop_after_attempt(attempts or ATTEMPTS) | _TookLong() | _Halted(halted),
         wait=_wait_s,
+        sleep=wait,
         before_sleep=report,
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )(request)

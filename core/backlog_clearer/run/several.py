@@ -138,11 +138,12 @@ def clear_several(
     _check_ends(selected)
     selected = with_files(selected)
     jobs = {index: member.job for index, member in enumerate(selected.members) if member.job}
-    meters = {index: Meter(job) for index, job in jobs.items()}
+    halt = halt or Halt()
+    meters = {index: Meter(job, halt) for index, job in jobs.items()}
     with ExitStack() as stack:
         for meter in meters.values():
             stack.callback(meter.broken_off)  # of those that have not ended
-        found = _Several(selected, callbacks or SeveralCallbacks(), halt or Halt(), stack, meters)
+        found = _Several(selected, callbacks or SeveralCallbacks(), halt, stack, meters)
         return found.clear()
 
 
@@ -258,6 +259,10 @@ class _Several:
         for index, receipt in receipts.items():
             ready[index].record.end_unbegun(receipt, StopReason.DECLINED)
 
+    def halted(self) -> bool:
+        """Whether a signal has asked for a stop."""
+        return self.halt.signalled
+
     def _announce(self) -> None:
         """Post each result, or why there is none, where the configuration asks for it."""
         for index, member in enumerate(self.selected.members):
@@ -265,9 +270,9 @@ class _Several:
             if member.job is None:
                 continue
             if isinstance(outcome, ClearerError):
-                announce_failure(member.job, outcome)
+                announce_failure(member.job, outcome, self.halted)
             else:
-                self.outcomes[index] = announced(member.job, outcome)
+                self.outcomes[index] = announced(member.job, outcome, self.halted)
 
     def _change(self, ready: Mapping[int, Prepared], receipts: Mapping[int, Receipt]) -> None:
         """Change and verify one after the other; figures that come late are waited for at the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from backlog_clearer.errors import RefusedError
@@ -51,12 +52,13 @@ def refuse_doubt(found: Survey, run: RunOptions) -> None:
         raise RefusedError(found.doubt)
 
 
-def survey(source: Source) -> Survey:
+def survey(source: Source, halted: Callable[[], bool] = lambda: False) -> Survey:
     """`source.survey()`, a few times if a coordinator moves or a partition has no leader yet.
 
-    Raises like it, a few seconds later; a partition that keeps failing keeps its error.
+    Raises like it, a few seconds later; a partition that keeps failing keeps its error. `halted`: see
+    `repeated`.
     """
-    return repeated("survey", source.survey, _passing)
+    return repeated("survey", source.survey, _passing, halted=halted)
 
 
 def _passing(found: Survey) -> list[str]:

@@ -24,6 +24,7 @@ from backlog_clearer.run.proof import Patience
 from backlog_clearer.run.receipt import SINCE, is_another
 from backlog_clearer.run.record import Record
 from backlog_clearer.run.report import PartitionResult, as_json
+from backlog_clearer.run.stopping import AbandonedError
 from backlog_clearer.run.survey import survey
 from backlog_clearer.source import Accountable, Source
 from backlog_clearer.text import amount, counted, listed
@@ -142,7 +143,10 @@ def _remaining(
     found: dict[Partition, Remaining] = {}
     begun = time.monotonic()
     for attempt in range(ATTEMPTS if targets else 0):
-        found = _asked(source, targets)
+        try:
+            found = _answered(source, targets)
+        except AbandonedError:
+            break
         satisfied = all(key in found and found[key].left == 0 for key in expected)
         late = patience.callbacks.halted() and time.monotonic() - begun >= _STOPPED_S
         if satisfied or late or attempt + 1 == ATTEMPTS:
@@ -154,9 +158,21 @@ def _remaining(
 def _asked(source: Source, targets: Mapping[Partition, Position | None]) -> dict[Partition, Remaining]:
     """`source.remaining`; nothing is known where it fails."""
     try:
+        return _answered(source, targets)
+    except AbandonedError:
+        return {}
+
+
+def _answered(
+    source: Source, targets: Mapping[Partition, Position | None]
+) -> dict[Partition, Remaining]:
+    """The same; raises `AbandonedError`, where asking again does not help."""
+    try:
         return {item.partition: item for item in source.remaining(targets)}
     except ClearerError as error:
         _LOG.warning("Verification failed: %s", error)
+        if isinstance(error, AbandonedError):
+            raise
         return {}
 
 
@@ -180,7 +196,8 @@ def restored_rows(
             lambda: _asked(source, ends),
         )
     try:
-        now = {state.partition: state for state in survey(source).partitions}
+        found = survey(source, patience.callbacks.halted)
+        now = {state.partition: state for state in found.partitions}
     except ClearerError as error:
         _LOG.warning("Verification failed: %s", error)
         now = {}

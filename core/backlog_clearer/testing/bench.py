@@ -40,6 +40,9 @@ class Faults(Protocol):
     def stall(self) -> None:
         """Leave all connections open, and answer nothing."""
 
+    def drip(self) -> None:
+        """Answer byte by byte, with pauses."""
+
     def heal(self) -> None:
         """Answer again; connections that a fault has touched are broken first."""
 

@@ -37,11 +37,18 @@ from backlog_clearer.testing.contract_faults import FaultContract
 from backlog_clearer.testing.contract_identity import IdentityContract
 from backlog_clearer.testing.contract_isolation import IsolationContract
 from backlog_clearer.testing.contract_lanes import LaneContract
+from backlog_clearer.testing.contract_stops import StopContract
 from backlog_clearer.testing.suite import claims, opened
 
 
 class Contract(
-    LaneContract, FaultContract, DamageContract, IdentityContract, IsolationContract, BoundContract
+    LaneContract,
+    FaultContract,
+    DamageContract,
+    IdentityContract,
+    IsolationContract,
+    BoundContract,
+    StopContract,
 ):
     """The suite; a subclass provides the fixture `bench`."""
 

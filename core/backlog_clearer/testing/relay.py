@@ -17,6 +17,7 @@ _RESET = struct.pack(
 )  # SO_LINGER of 0 s: closing sends RST, as a port without a listener does
 _CHUNK = 64 * 1024
 _CONNECT_S = 5.0
+_DRIP_S = 0.05  # between two bytes
 
 
 class RelayMode(Enum):
@@ -25,6 +26,7 @@ class RelayMode(Enum):
     PASS = "pass"  # not a password
     REFUSE = "refuse"  # new connections are reset
     STALL = "stall"  # connections are accepted and stay open, and no byte passes
+    DRIP = "drip"  # the broker's bytes pass one by one, with pauses
     SWALLOW = "swallow"  # the broker gets nothing more from clients; its own bytes pass
 
 
@@ -84,6 +86,10 @@ class Relay:
     def swallow(self) -> None:
         """Drop what clients send from now on; what the broker sends passes."""
         self._switch(RelayMode.SWALLOW, cut=False)
+
+    def drip(self) -> None:
+        """Pass what the broker sends byte by byte, so that there is never a long silence."""
+        self._switch(RelayMode.DRIP, cut=False)
 
     def heal(self) -> None:
         """Pass everything on again; connections that a fault has touched are broken first."""
@@ -149,7 +155,10 @@ class Relay:
                     self.swallowed += len(data)
                     continue
                 data = self._passed(data, source, target, upward=upward)
-                target.sendall(data)
+                if upward or self._mode is not RelayMode.DRIP:
+                    target.sendall(data)
+                else:
+                    self._drip(data, source, target)
                 with self._changed:
                     if upward:
                         self.sent += len(data)
@@ -157,6 +166,18 @@ class Relay:
                         self.received += len(data)
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+    def _drip(self, data: bytes, source: socket.socket, target: socket.socket) -> None:
+        """Send bytes one by one, until the mode is another one; then the rest."""
+        for at in range(len(data)):
+            with self._changed:
+                ended = self._changed.wait_for(
+                    lambda: self._mode is not RelayMode.DRIP or source not in self._open, _DRIP_S
+                )
+            if ended:
+                target.sendall(data[at:])
+                return
+            target.sendall(data[at : at + 1])
 
     def _passed(
         self, data: bytes, source: socket.socket, target: socket.socket, *, upward: bool
