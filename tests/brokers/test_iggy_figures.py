@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from backlog_clearer.brokers.iggy import wire
-from backlog_clearer.brokers.iggy.poll_wire import polled
+from backlog_clearer.brokers.iggy import offsets, wire
+from backlog_clearer.brokers.iggy.poll_wire import PollWalk, polled
 from backlog_clearer.brokers.iggy.positions import beyond_end, checked_extent
-from backlog_clearer.errors import TransientError
+from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Mode, Partition
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.status import status
@@ -86,6 +86,30 @@ def test_a_poll_with_impossible_figures_is_refused(reply: bytes) -> None:
     """A poll's head that is cut, or whose offsets cannot be, is an error of the reply."""
     with pytest.raises(wire.ReplyError):
         polled(reply, 50)
+
+
+def test_a_reply_of_endless_batches_is_refused_while_it_arrives() -> None:
+    """Batches with a hole before each are read up to the messages that were asked for, and no further."""
+    head = struct.pack("<IQI", 3, UNSET // 2, 50)
+    batches = [batch_head(3, 2 * number, 1, 48) + bytes(48) for number in range(500)]
+    reply = bytearray(head + b"".join(batches))
+    walk, one = PollWalk(50), len(batches[0])
+    for end in range(len(head), len(head) + 51 * one, one):
+        walk.feed(reply, 0, end)
+    with pytest.raises(wire.ReplyError, match="more than these"):
+        walk.feed(reply, 0, len(head) + 51 * one)
+
+
+def test_more_gaps_than_a_topic_can_have_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of gaps is bounded over a whole run, however many a server invents; known ones are free."""
+    monkeypatch.setattr(offsets, "MOST_HOLES", 5)
+    guard = offsets.LogGuard()
+    for _ in range(2):
+        for number in range(5):
+            guard.hole(ORDERS, 10 * number, 10 * number + 4)
+    assert guard.skipped(ORDERS, 0, 100) == 20
+    with pytest.raises(BrokerError, match="more than 5 gaps"):
+        guard.hole(Partition("shop/orders", 4), 0, 1)
 
 
 @pytest.mark.parametrize(

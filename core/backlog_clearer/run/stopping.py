@@ -23,6 +23,7 @@ _LEAST_S = 0.2  # for one that begins later
 _TICK_S = 0.1  # how soon a wait notices a stop
 _CALLS = {
     "survey": ("the survey", "", _READ_S),
+    "partitions": ("its partitions", "", _READ_S),
     "remaining": ("the verification", "", _READ_S),
     "prepare_undo": ("preparing the undo", "what is kept for it is not known", STOP_S),
     "skip": ("the skip", "which positions it has moved is not known", STOP_S),
@@ -120,7 +121,9 @@ def stoppable(source: Source, place: str, halted: Callable[[], bool]) -> Source:
         source.interrupt_by(halted)
     stopping = Stopping(place, halted)
     for name in _CALLS:
-        setattr(source, name, _bounded(stopping, name, getattr(source, name)))
+        call = getattr(source, name, None)  # `partitions` is optional
+        if call is not None:
+            setattr(source, name, _bounded(stopping, name, call))
     close = source.close
     source.close = lambda: stopping.close(close)  # type: ignore[method-assign] # of this object
     return source

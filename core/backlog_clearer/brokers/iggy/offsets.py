@@ -27,6 +27,10 @@ _TURNS_S = 6.0
 _FIRST_TURN_S, _LAST_TURN_S = 0.02, 0.2  # between two looks, at most; growing
 
 
+MOST_HOLES = 100_000
+"""Gaps between messages of a topic that are kept: a server leaves one where it crashed."""
+
+
 class LogGuard:
     """What was surveyed of each partition, and what this run has stored since: shared by its lanes.
 
@@ -40,6 +44,7 @@ class LogGuard:
         self._positions: dict[Partition, int | None] = {}  # surveyed or stored: it may not go back
         self._cuts: dict[Partition, int] = {}  # earlier ends that were reported
         self._holes: dict[Partition, dict[int, int]] = {}
+        self._holes_left = MOST_HOLES
         self._sent: dict[
             Partition, set[int]
         ] = {}  # offsets sent to be stored, whose answer may be lost
@@ -69,9 +74,22 @@ class LogGuard:
         self._positions.pop(partition, None)
 
     def hole(self, partition: Partition, begin: int, end: int) -> None:
-        """No message has an offset from `begin` up to, and without, `end`."""
-        if begin < end:
-            self._holes.setdefault(partition, {})[begin] = end
+        """No message has an offset from `begin` up to, and without, `end`.
+
+        Raises `BrokerError` where there are more of them than any topic has.
+        """
+        if begin >= end:
+            return
+        holes = self._holes.setdefault(partition, {})
+        with self._lock:
+            self._holes_left -= begin not in holes
+            if self._holes_left < 0:
+                raise BrokerError(
+                    f"{partition}: more than {MOST_HOLES:,} gaps were found between messages of this topic, and"
+                    " a server leaves one only where it crashed. Check what answers at this address.",
+                    partition,
+                )
+            holes[begin] = end
 
     def skipped(self, partition: Partition, first: int, end: int) -> int:
         """How many offsets between two are known to have no message."""

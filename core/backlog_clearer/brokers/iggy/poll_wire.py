@@ -77,6 +77,8 @@ class PollWalk:
         elif first > self._last + 1:
             self._holes.append((self._last + 1, first))
         self._found += messages
+        if self._found > self._asked:  # so that neither batches nor holes are more than was asked for
+            raise ReplyError(f"a poll for {self._asked} messages was answered with more than these")
         self._counted += max(0, min(last, self._limit) + 1 - first)
         self._last = last
         self.at += size
