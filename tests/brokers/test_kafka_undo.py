@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from backlog_clearer.brokers.kafka import undo
+from backlog_clearer.brokers.kafka.commits import IdCommits
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.metadata import TopicNow
@@ -63,7 +64,8 @@ def restore(
     recorded = [Recorded(partition, position, "id") for partition, position in positions.items()]
     stored = {ONE: 50, TWO: 50}
     logs = Incarnations(admin)  # type: ignore[arg-type]
-    outcomes = undo.restored(given, admin, logs, recorded, (stored, {}))  # type: ignore[arg-type]
+    commits = IdCommits(given, logs, lambda: False)
+    outcomes = undo.restored(given, admin, commits, recorded, (stored, {}))  # type: ignore[arg-type]
     return {item.partition: item.error for item in outcomes}
 
 

@@ -11,6 +11,9 @@ import pytest
 from confluent_kafka.cimpl import NewPartitions
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
+from backlog_clearer.brokers.kafka.connection import Connection
+from backlog_clearer.brokers.kafka.library import OffsetCommitRequest
+from backlog_clearer.brokers.kafka.metadata import SharedMetadata
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
 from backlog_clearer.engine import drain
@@ -217,28 +220,73 @@ def test_partitions_added_meanwhile_are_read_too(case: Case, monkeypatch: pytest
     assert case.committed() == {0: 50, 1: 50, 2: 50}
 
 
+def _replace_before(
+    patch: pytest.MonkeyPatch, case: Case, owner: type, method: str, *, of: type = object
+) -> list[str]:
+    """Delete, create and refill the topic once, right before a call that writes offsets is made."""
+    made_anew: list[str] = []
+    write: Callable[..., Any] = getattr(owner, method)
+
+    def written(self: object, request: object, *args: object, **more: object) -> Any:
+        if not made_anew and isinstance(request, of):
+            made_anew.append(case.topic)
+            case.judge.recreate(case.topic)
+            case.judge.produce(case.topic, 0, 300)
+        return write(self, request, *args, **more)
+
+    patch.setattr(owner, method, written)
+    return made_anew
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_a_topic_made_anew_after_the_last_check_is_not_reported_as_cleared(
+def test_the_broker_refuses_a_commit_for_a_topic_made_anew_after_the_last_check(
     case: Case, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    """OffsetCommit names no topic id: it writes the offset, and the verification finds another topic."""
+    """OffsetCommit v10 has the topic id: nothing is written to the new topic; the other one is cleared."""
+    first, topic = case.create(), case.create()
+    for each in (first, topic):
+        case.judge.produce(each, 0, 100)
+    case.topic = f"{first},{topic}"
+    with monkeypatch.context() as patch:
+        anew = Case(case.judge, case.folder, case.reader)
+        anew.topic = topic
+        made = _replace_before(patch, anew, Connection, "call", of=OffsetCommitRequest)
+        result = case.clear(mode=mode)
+    rows = {item.topic: item for item in result.partitions}
+    assert made == [topic]
+    assert case.judge.committed(topic, case.group) == {0: None}
+    assert case.judge.committed(first, case.group) == {0: 100}
+    assert (result.cleared, rows[first].verified, rows[topic].verified) == (False, True, None)
+    assert "deleted and created again since the survey" in (rows[topic].error or "")
+
+
+def test_the_broker_refuses_a_restore_to_a_topic_made_anew_after_the_last_check(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receipt's topic id goes to the broker: the offset is not written to the new topic."""
     topic = case.create()
     case.judge.produce(topic, 0, 100)
-    made_anew: list[str] = []
+    case.judge.commit(topic, case.group, {0: 40})
+    result = case.clear(mode="skip")
+    made = _replace_before(monkeypatch, case, Connection, "call", of=OffsetCommitRequest)
+    back = case.restore(result)
+    assert (made, case.committed()) == ([topic], {0: None})
+    assert (back.cleared, back.partitions[0].verified) == (False, None)
+    assert "deleted and created again since the receipt" in (back.partitions[0].error or "")
 
-    def late(write: Callable[..., Any]) -> Callable[..., Any]:
-        def written(*args: Any) -> Any:
-            if not made_anew:
-                made_anew.append(topic)
-                case.judge.recreate(topic)
-                case.judge.produce(topic, 0, 300)
-            return write(*args)
 
-        return written
-
-    monkeypatch.setattr(GroupOffsets, "commit", late(GroupOffsets.commit))
-    monkeypatch.setattr(GroupAdmin, "alter", late(GroupAdmin.alter))
+@pytest.mark.parametrize(
+    ("mode", "owner", "method"), [("consume", GroupOffsets, "commit"), ("skip", GroupAdmin, "alter")]
+)
+def test_where_commits_have_no_topic_ids_a_topic_made_anew_is_not_reported_as_cleared(
+    case: Case, monkeypatch: pytest.MonkeyPatch, mode: str, owner: type, method: str
+) -> None:
+    """Before Kafka 4.2 the offset is written by name, and the verification finds another topic."""
+    monkeypatch.setattr(SharedMetadata, "commits_by_id", lambda _: False)
+    topic = case.create()
+    case.judge.produce(topic, 0, 100)
+    made = _replace_before(monkeypatch, case, owner, method)
     result = case.clear(mode=mode)
-    assert (made_anew, case.committed()) == ([topic], {0: 100})
+    assert (made, case.committed()) == ([topic], {0: 100})
     assert (result.cleared, result.verified) == (False, None)
     assert "created again since the survey" in (result.partitions[0].error or "")

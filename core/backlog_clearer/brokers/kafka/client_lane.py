@@ -8,9 +8,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from backlog_clearer.brokers.kafka.commits import IdCommits, LaneCommits
 from backlog_clearer.brokers.kafka.errors import lets_out_only_ours, translate
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
-from backlog_clearer.brokers.kafka.incarnations import Incarnations
+from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.brokers.kafka.librdkafka import Complaints, open_consumer
@@ -68,6 +69,7 @@ class ClientLane:
         options: KafkaOptions,
         claims: Sequence[Claim],
         logs: Incarnations,
+        commits: IdCommits,
         *,
         batch_size: int,
         fetching: Mapping[str, Any],
@@ -80,7 +82,8 @@ class ClientLane:
         self._offsets = LaneOffsets(claims, logs)
         self._complaints = Complaints(options)
         self._consumer: Consumer | None = open_consumer(options, self._complaints, fetching)
-        self._stored = GroupOffsets(options, self._consumer)
+        offsets = GroupOffsets(options, self._consumer)
+        self._stored = LaneCommits(commits, offsets, expected(claims))
         at = self._offsets.at
         self._consumer.assign(
             [

@@ -123,6 +123,11 @@ class Connection(Waitable):
             )
         return int(agreed)
 
+    def offers(self, request: Any, version: int) -> bool:
+        """Whether the broker supports this version of a request."""
+        oldest, newest = self._versions.get(request.API_KEY, (0, -1))
+        return oldest <= version <= newest
+
     def _log_in(self, host: str, name: str) -> None:
         """SASL as in KIP-43 and KIP-152: handshake, then tokens in separate frames."""
         # Only a login needs them, and they take long to load.

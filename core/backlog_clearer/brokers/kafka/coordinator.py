@@ -25,7 +25,7 @@ from backlog_clearer.brokers.kafka.library import (
 )
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import partition_error
-from backlog_clearer.brokers.kafka.socket_settings import socket_settings
+from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.model import Partition
@@ -52,10 +52,16 @@ def _coordinator(options: KafkaOptions) -> Iterator[Connection]:
     librdkafka supports.
     """
     settings = socket_settings(options)
-    address = first_answer(options, settings, lambda made: _found(made, options.group_id, options))
-    assert address is not None  # noqa: S101 narrows the type
+    address = find_coordinator(options, settings)
     with closing(open_connection(address, options, settings)) as connection:
         yield connection
+
+
+def find_coordinator(options: KafkaOptions, settings: SocketSettings) -> Address:
+    """Where the group's coordinator listens; raises `TransientError` or `BrokerError`."""
+    address = first_answer(options, settings, lambda made: _found(made, options.group_id, options))
+    assert address is not None  # noqa: S101 narrows the type
+    return address
 
 
 def _found(

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError
 from backlog_clearer.brokers.kafka import fetch_wire
 from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk, Fetched
 from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
+from backlog_clearer.brokers.kafka.commits import IdCommits, LaneCommits
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import (
     HeadersUnsupportedError,
@@ -28,7 +29,7 @@ from backlog_clearer.brokers.kafka.errors import (
 from backlog_clearer.brokers.kafka.fetch_size import LARGEST, SMALLEST, next_fetch_bytes
 from backlog_clearer.brokers.kafka.fetch_wire import Wanted
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
-from backlog_clearer.brokers.kafka.incarnations import Incarnations
+from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected
 from backlog_clearer.brokers.kafka.inlet import Inlet, window_bytes
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
@@ -58,7 +59,7 @@ GiveUp = Callable[[str], BrokerError]
 
 
 class HeaderLane:
-    """A lane over bare Fetch requests; commits through librdkafka."""
+    """A lane over bare Fetch requests; see `commits` for how it commits."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class HeaderLane:
         claims: Sequence[Claim],
         settings: SocketSettings,
         logs: Incarnations,
+        commits: IdCommits,
         *,
         lanes: int,
         give_up: GiveUp,
@@ -84,7 +86,7 @@ class HeaderLane:
         self._offsets = LaneOffsets(claims, logs)
         self._ids = {claim.partition.topic: claim.state.incarnation or "" for claim in claims}
         self._names = {key: topic for topic, key in self._ids.items()}
-        self._stored = GroupOffsets(options)
+        self._stored = LaneCommits(commits, GroupOffsets(options), expected(claims))
         self._window = memoryview(bytearray(window_bytes(lanes)))
         self._bytes: dict[int, int] = {}  # by node: how much to ask for
         self._most = fetch_bytes

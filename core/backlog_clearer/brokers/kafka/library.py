@@ -52,6 +52,8 @@ from kafka.protocol.consumer import (  # noqa: E402
     OffsetForLeaderEpochResponse,
 )
 from kafka.protocol.consumer.group import (  # noqa: E402
+    OffsetCommitRequest,
+    OffsetCommitResponse,
     OffsetDeleteRequest,
     OffsetDeleteResponse,
     OffsetFetchRequest,
@@ -82,6 +84,8 @@ __all__ = [
     "ListOffsetsResponse",
     "MetadataRequest",
     "MetadataResponse",
+    "OffsetCommitRequest",
+    "OffsetCommitResponse",
     "OffsetDeleteRequest",
     "OffsetDeleteResponse",
     "OffsetFetchRequest",

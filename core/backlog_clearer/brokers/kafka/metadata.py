@@ -26,7 +26,11 @@ from backlog_clearer.brokers.kafka.leaders import (
     open_connection,
     parse_address,
 )
-from backlog_clearer.brokers.kafka.library import MetadataRequest, MetadataResponse
+from backlog_clearer.brokers.kafka.library import (
+    MetadataRequest,
+    MetadataResponse,
+    OffsetCommitRequest,
+)
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
 from backlog_clearer.errors import BrokerError, TransientError
@@ -38,6 +42,9 @@ _EPOCHS, _IDS, _NEWEST = (
     10,
     12,
 )  # versions of Metadata: with leader epochs, with topic ids, as known here
+COMMIT_BY_ID = 10
+"""First version of OffsetCommit with topic ids (KIP-848)."""
+
 _APART_S = 0.025  # between two requests: lanes that come meanwhile share the second
 _BUSY_S = 4.0  # how long a lane waits for the answer to another one's request
 _ANOTHER_S = 2.0  # a broker that fails within this time leaves time to ask another one
@@ -87,6 +94,11 @@ class SharedMetadata:
         self._brokers: list[Address] = [parse_address(text) for text in options.bootstrap_servers]
         self._settings: SocketSettings | None = None
         self._by_client = False  # only librdkafka can ask
+        self._commits_by_id = False
+
+    def commits_by_id(self) -> bool:
+        """Whether the broker that was asked last takes topic ids in commits."""
+        return self._commits_by_id
 
     def topics(self, names: Iterable[str]) -> Mapping[str, TopicNow]:
         """The topics that exist; more than those asked for may be there.
@@ -145,6 +157,7 @@ class SharedMetadata:
             version,
             most=MOST_DECODED,
         )
+        self._commits_by_id = connection.offers(OffsetCommitRequest, COMMIT_BY_ID)
         nodes = {broker.node_id: Address(broker.host, broker.port) for broker in answer.brokers}
         self._brokers += [address for address in nodes.values() if address not in self._brokers]
         found: dict[str, TopicNow] = {}

@@ -23,6 +23,7 @@ from backlog_clearer.brokers.kafka.client_lane import (
     ClientLane,
     fetch_settings,
 )
+from backlog_clearer.brokers.kafka.commits import IdCommits
 from backlog_clearer.brokers.kafka.cuts import NOTE, cuts, oldest_times
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, lets_out_only_ours
 from backlog_clearer.brokers.kafka.fetch_size import LARGEST
@@ -93,6 +94,7 @@ class KafkaSource:
         self._admin = GroupAdmin(options)
         self._metadata = SharedMetadata(options, self._admin)
         self._logs = Incarnations(self._metadata)
+        self._commits = IdCommits(options, self._logs, self._metadata.commits_by_id)
         self._stored = GroupOffsets(options)  # only reads; lanes have separate ones
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
@@ -217,6 +219,7 @@ class KafkaSource:
                     claims,
                     socket_settings(self._options),
                     self._logs,
+                    self._commits,
                     lanes=lanes,
                     give_up=self._give_up,
                     fetch_bytes=self._run.ahead_bytes(LARGEST, lanes),
@@ -231,6 +234,7 @@ class KafkaSource:
             self._options,
             claims,
             self._logs,
+            self._commits,
             batch_size=self._run.batch_size,
             fetching=fetch_settings(
                 max(1, len(claims)),
@@ -381,16 +385,18 @@ class KafkaSource:
                 outcomes[partition] = Outcome(partition, now)
             else:
                 wanted[partition] = Stored(target)
-        for partition, error in self._admin.alter(wanted).items():
-            written = wanted[partition].position
-            outcomes[partition] = Outcome(partition, None if error else written, error)
+        written = self._commits.write(wanted, expected(claims))
+        for partition, error in (self._admin.alter(wanted) if written is None else written).items():
+            position = None if error else wanted[partition].position
+            outcomes[partition] = Outcome(partition, position, error)
         return [outcomes[partition] for partition in partitions]
 
     @lets_out_only_ours("the restore")
     def restore(self, recorded: Sequence[Recorded]) -> Sequence[Outcome]:
         """Write the old offsets in one request, forget the others in another; see `source.Source`."""
         stored, errors = self._committed(item.partition for item in recorded)
-        return restored(self._options, self._admin, self._logs, recorded, (stored, errors))
+        committed = (stored, errors)
+        return restored(self._options, self._admin, self._commits, recorded, committed)
 
     def close(self) -> None:
         """See `source.Source`."""

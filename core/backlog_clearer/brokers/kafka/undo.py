@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
+from backlog_clearer.brokers.kafka.commits import IdCommits
 from backlog_clearer.brokers.kafka.coordinator import cannot_forget, committed_anywhere, forget
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.figures import OffsetFigures, Stored, offset_of, stored_of
-from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.model import Outcome, Partition, PartitionState, Recorded
 
+_SINCE = "since the receipt"
 _LACKS = "this broker cannot forget the committed offset of one partition (Kafka before 2.4)"
 
 
@@ -59,7 +60,7 @@ def undo_notes(options: KafkaOptions) -> tuple[str, ...]:
 def restored(
     options: KafkaOptions,
     admin: GroupAdmin,
-    logs: Incarnations,
+    commits: IdCommits,
     recorded: Sequence[Recorded],
     committed: OffsetFigures,
 ) -> Sequence[Outcome]:
@@ -69,11 +70,12 @@ def restored(
     consumer could continue there.
     """
     stored, unknown = committed
+    logs = commits.logs
     writes = {
         item.partition: stored_of(item.position) for item in recorded if item.position is not None
     }
     ends, end_errors = admin.log_end([p for p, found in writes.items() if found is not None])
-    faults = logs.faults({item.partition: item.incarnation for item in recorded}, "since the receipt")
+    faults = logs.faults({item.partition: item.incarnation for item in recorded}, _SINCE)
     errors: dict[Partition, str | None] = {
         p: str(error) for p, error in {**unknown, **end_errors, **faults}.items()
     }
@@ -81,7 +83,11 @@ def restored(
         if errors.get(item.partition) is None and item.position is not None:
             errors[item.partition] = _write_fault(writes[item.partition], item, ends)
     sound = [item.partition for item in recorded if errors.get(item.partition) is None]
-    errors.update(admin.alter({p: found for p in sound if (found := writes.get(p)) is not None}))
+    wanted = {p: found for p in sound if (found := writes.get(p)) is not None}
+    # A receipt without ids: those of the topics that were just found.
+    ids = {item.partition: item.incarnation or logs.ids.get(item.partition.topic) for item in recorded}
+    written = commits.write(wanted, ids, _SINCE)
+    errors.update(admin.alter(wanted) if written is None else written)
     errors.update(_forgotten(options, admin, [p for p in sound if p not in writes and p in stored]))
     return [
         Outcome(

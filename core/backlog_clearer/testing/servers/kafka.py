@@ -16,7 +16,7 @@ from typing import NamedTuple
 from backlog_clearer.testing.servers.java_classes import archived
 from backlog_clearer.testing.support import Server, free_port, make_certificates, maven_jars
 
-VERSION = "4.1.1"
+VERSION = "4.2.1"
 COORDINATES = (
     f"org.apache.kafka:kafka_2.13:{VERSION}",
     f"org.apache.kafka:kafka-tools:{VERSION}",
