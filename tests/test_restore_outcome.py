@@ -136,6 +136,32 @@ def test_a_run_records_why_a_position_is_unknown_and_its_undo_says_so(
     assert errors(result)[1] == "The receipt has no position for it: unreadable"
 
 
+def test_an_undo_leaves_a_partition_alone_that_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No position was known, which is not that none was stored; a later attempt's position is the original."""
+    broker, source = filled()
+    with monkeypatch.context() as patched:
+        hidden = "the topic is hidden"
+        surveyed(
+            source, patched, after=0,
+            change=lambda s: replace(s, position=None, backlog=None, error=hidden)
+            if s.partition == T1
+            else s,
+        )  # fmt: skip
+        first = cleared(source, tmp_path, max_seconds=5)
+    assert stored(broker) == [500, 200, 500]
+    result = back(source, tmp_path / "undo", original_positions([load(str(first.receipt))]))
+    assert stored(broker) == [100, 200, None]
+    assert errors(result) == {0: None, 1: f"The receipt has no position for it: {hidden}", 2: None}
+    assert result.verdict is Verdict.NOT_RESTORED
+    cleared(source, tmp_path)
+    assert stored(broker) == [500, 500, 500]
+    recorded = original_positions(load_run(str(tmp_path), "r").values())
+    assert back(source, tmp_path / "undo", recorded).verdict is Verdict.RESTORED
+    assert stored(broker) == [100, 200, None]
+
+
 @pytest.mark.parametrize(
     ("position", "says"),
     [

@@ -21,10 +21,12 @@ from backlog_clearer.errors import RefusedError
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.receipt import checksum
 from backlog_clearer.run.report import RunResult
+from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import READERS, Judge, unique
 from backlog_clearer.testing.support import wait_until
 from tests.real.conftest import Three
 from tests.real.kafka_case import Case
+from tests.real.kafka_relay import KafkaRelay
 
 MODES = ("consume", "skip")
 
@@ -290,3 +292,44 @@ def test_where_commits_have_no_topic_ids_a_topic_made_anew_is_not_reported_as_cl
     assert (made, case.committed()) == ([topic], {0: 100})
     assert (result.cleared, result.verified) == (False, None)
     assert "created again since the survey" in (result.partitions[0].error or "")
+
+
+def test_undo_works_through_any_address_of_the_cluster(three: Three, tmp_path: Path) -> None:
+    """The receipt is of the cluster: another node, host name or list of servers undoes the run."""
+    three.relay.heal()
+    first, second, third = (node.ports["PLAINTEXT"] for node in three.cluster.nodes)
+    case = Case(Judge(three.cluster.bootstrap()), tmp_path, Reader.HEADERS)
+    topic = case.create(2)
+    case.judge.produce(topic, 0, 20)
+    case.judge.commit(topic, case.group, {0: 7})
+    for others in (f"localhost:{third}", f"127.0.0.1:{second},PLAINTEXT://localhost:{third}"):
+        case.more = {"bootstrap_servers": f"127.0.0.1:{first}"}
+        result = case.clear(mode="skip")
+        assert case.committed()[0] == 20
+        case.more = {"bootstrap_servers": others}
+        back = case.restore(result)
+        assert (back.verified, case.committed()) == (True, {0: 7, 1: None})
+
+
+def test_undo_is_refused_where_the_same_address_leads_to_another_cluster(
+    three: Three, kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """Same spelling, topic and group on another cluster: refused by the cluster's id, and nothing moves."""
+    three.relay.heal()
+    with KafkaRelay() as address:
+        address.broker = kafka.nodes[0].ports["PLAINTEXT"]
+        case = Case(Judge(kafka.bootstrap()), tmp_path, Reader.HEADERS)
+        other = Judge(three.cluster.bootstrap())
+        topic = case.create()
+        other.create(topic)
+        for judge in (case.judge, other):
+            judge.produce(topic, 0, 20)
+            judge.commit(topic, case.group, {0: 7})
+        case.more = {"bootstrap_servers": f"127.0.0.1:{address.port}"}
+        result = case.clear()
+        assert case.committed() == {0: 20}
+        other.commit(topic, case.group, {0: 15})
+        address.broker = three.cluster.nodes[0].ports["PLAINTEXT"]
+        with pytest.raises(RefusedError, match="cluster_id"):
+            case.restore(result)
+        assert (case.committed(), other.committed(topic, case.group)) == ({0: 20}, {0: 15})

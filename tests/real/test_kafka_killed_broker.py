@@ -83,18 +83,18 @@ class HeldSource(KafkaSource):
     def hold(self, gate: Gate) -> HeldSource:
         """Take a gate; the requests for the ends of the logs pass it, too."""
         self.gate = gate
-        ask_end, alter = self._admin.log_end, self._admin.alter
+        ask_end, commit = self._admin.log_end, self._commits.write
 
         def log_end(partitions: Any) -> Any:
             gate.at("during the verification" if self._surveyed else "during the survey")
             return ask_end(partitions)
 
-        def write(offsets: Any) -> Any:
+        def write(*args: Any) -> Any:
             gate.at("before a write")
-            return alter(offsets)
+            return commit(*args)
 
         self._admin.log_end = log_end  # type: ignore[method-assign]
-        self._admin.alter = write  # type: ignore[method-assign]
+        self._commits.write = write  # type: ignore[assignment, method-assign]
         return self
 
     def survey(self) -> Survey:

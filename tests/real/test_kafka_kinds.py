@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented
     AclBinding,
     AclOperation,
@@ -16,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented
 )
 
 from backlog_clearer.brokers.kafka.options import Reader
-from backlog_clearer.errors import RefusedError, UsageError
+from backlog_clearer.errors import BrokerError, RefusedError, UsageError
 from backlog_clearer.testing.servers.kafka import USER, KafkaCluster, running_kafka
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.support import wait_until
@@ -26,8 +27,6 @@ from tests.real.kafka_case import Case
 MEMBER = Path(__file__).with_name("GroupMember.java")
 SETTINGS = {
     "group.coordinator.rebalance.protocols": "classic,consumer,share,streams",
-    "unstable.api.versions.enable": "true",  # streams groups are released with 4.2
-    "unstable.feature.versions.enable": "true",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -95,6 +94,22 @@ def test_members_of_a_streams_group_are_attached_consumers(cluster: KafkaCluster
     assert kind.committed() == {0: 10, 1: 10}
 
 
+def deny(judge: Judge, kind: ResourceType, name: str) -> None:
+    """Deny everything on a topic or group to the user."""
+    denied = AclBinding(
+        kind, name, ResourcePatternType.LITERAL,
+        f"User:{USER}", "*", AclOperation.ALL, AclPermissionType.DENY,
+    )  # fmt: skip
+    for future in judge.admin.create_acls([denied]).values():
+        future.result(30)
+
+
+def as_user(cluster: KafkaCluster, case: Case) -> None:
+    """Log in as the user, for whom what is denied is hidden."""
+    case.judge = Judge(cluster.bootstrap("SASL_PLAINTEXT"), cluster.login("SASL_PLAINTEXT"))
+    case.more = {"settings": cluster.login("SASL_PLAINTEXT")}
+
+
 def test_an_undo_leaves_offsets_alone_that_the_user_may_not_see(
     cluster: KafkaCluster, kind: Case
 ) -> None:
@@ -103,17 +118,61 @@ def test_an_undo_leaves_offsets_alone_that_the_user_may_not_see(
     hidden = judge.create(unique("hidden"))
     judge.produce(hidden, 0, 10)
     judge.commit(hidden, kind.group, {0: 7})
-    denied = AclBinding(
-        ResourceType.TOPIC, hidden, ResourcePatternType.LITERAL,
-        f"User:{USER}", "*", AclOperation.ALL, AclPermissionType.DENY,
-    )  # fmt: skip
-    for future in judge.admin.create_acls([denied]).values():
-        future.result(30)
-    kind.judge = Judge(cluster.bootstrap("SASL_PLAINTEXT"), cluster.login("SASL_PLAINTEXT"))
-    kind.more = {"settings": cluster.login("SASL_PLAINTEXT")}
+    deny(judge, ResourceType.TOPIC, hidden)
+    as_user(cluster, kind)
     wait_until(lambda: hidden not in kind.judge.topics(), "the denial")
     result = kind.clear()
     assert (result.cleared, kind.committed()) == (True, {0: 10, 1: 10})
     back = kind.restore(result)
     assert (back.verified, kind.committed()) == (True, {0: None, 1: None})
     assert judge.committed(hidden, kind.group) == {0: 7}
+
+
+def test_an_undo_leaves_a_topic_alone_that_the_run_could_not_see(
+    cluster: KafkaCluster, kind: Case
+) -> None:
+    """Of two topics one is hidden: neither the user's nor an administrator's undo touches its offset."""
+    judge, seen = kind.judge, kind.topic
+    hidden = judge.create(unique("hidden"))
+    judge.produce(hidden, 0, 10)
+    judge.commit(hidden, kind.group, {0: 7})
+    judge.commit(seen, kind.group, {0: 4})
+    deny(judge, ResourceType.TOPIC, hidden)
+    as_user(cluster, kind)
+    wait_until(lambda: hidden not in kind.judge.topics(), "the denial")
+    kind.topic = f"{hidden},{seen}"
+    result = kind.clear(mode="skip")
+    assert judge.committed(seen, kind.group) == {0: 10, 1: 10}
+    backs = [kind.restore(result)]
+    assert judge.committed(seen, kind.group) == {0: 4, 1: None}
+    kind.judge, kind.more = judge, {}
+    backs.append(kind.restore(result))
+    assert judge.committed(hidden, kind.group) == {0: 7}
+    for back in backs:
+        rows = {(row.topic, row.partition): row for row in back.partitions}
+        assert [rows[seen, number].verified for number in range(2)] == [True, True]
+        assert "does not allow describing topic" in (rows[hidden, 0].error or "")
+        assert not back.cleared
+
+
+def test_a_group_that_the_user_may_not_see_is_named_as_the_reason(
+    cluster: KafkaCluster, kind: Case
+) -> None:
+    """A missing permission for the group is the error, at once, and not a time-out."""
+    kind.judge.commit(kind.topic, kind.group, {0: 4})
+    judge = kind.judge
+    deny(judge, ResourceType.GROUP, kind.group)
+    as_user(cluster, kind)
+
+    def refused() -> bool:
+        try:
+            kind.judge.admin.describe_consumer_groups([kind.group])[kind.group].result(30)
+        except KafkaException:
+            return True
+        return False
+
+    wait_until(refused, "the denial")
+    for run in (kind.clear, kind.status):
+        with pytest.raises(BrokerError, match="does not allow describing group.*needs READ"):
+            run()
+    assert judge.committed(kind.topic, kind.group) == {0: 4, 1: None}

@@ -135,7 +135,7 @@ def _can_be_undone(entry: RecordedPartition, receipt: Receipt, now: datetime) ->
     changed = receipt.result is None or receipt.result.changed
     expiry = _expiry(entry)
     alive = expiry is None or now < expiry
-    return changed and alive and can_be_restored(entry.position, entry.undo)
+    return changed and alive and can_be_restored(entry.position, entry.recorded.undo)
 
 
 def _expiry(entry: RecordedPartition) -> datetime | None:
@@ -150,7 +150,7 @@ def _expiry(entry: RecordedPartition) -> datetime | None:
 def expiring(receipt: Receipt, now: datetime) -> tuple[Recorded, ...]:
     """The positions that something at the broker keeps restorable until a time that has not come: pure."""
     return tuple(
-        Recorded(entry.id, entry.position, entry.incarnation, entry.undo)
+        entry.recorded
         for entry in receipt.partitions
         if (expiry := _expiry(entry)) is not None and now < expiry
     )

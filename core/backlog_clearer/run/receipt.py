@@ -58,6 +58,9 @@ class RecordedPartition(BaseModel):
         description="leader epoch in which the target was frozen; null: not recorded, or the system has none",
     )
     undo: FreeText | None = Field(None, description="why restore cannot bring this partition back")
+    error: FreeText | None = Field(
+        None, description="why it could not be read before the run, which then did not change it"
+    )
 
     @field_validator("position", "target", mode="before")
     @classmethod
@@ -76,6 +79,12 @@ class RecordedPartition(BaseModel):
     def id(self) -> Partition:
         """The partition this entry is about."""
         return Partition(self.topic, self.partition)
+
+    @property
+    def recorded(self) -> Recorded:
+        """The position to restore; without one, an error is why none is known."""
+        unknown = self.error if self.position is None else None
+        return Recorded(self.id, self.position, self.incarnation, self.undo or unknown)
 
 
 class Receipt(BaseModel):
@@ -303,14 +312,13 @@ def to_undo(receipts: Sequence[Receipt]) -> tuple[Receipt, ...]:
 
 
 def original_positions(receipts: Iterable[Receipt]) -> tuple[Recorded, ...]:
-    """Every partition as it was before the first of these receipts (oldest first)."""
-    found: dict[Partition, Recorded] = {}
+    """Every partition as it was before the first of these receipts (oldest first) that could read it."""
+    found: dict[Partition, RecordedPartition] = {}
     for receipt in receipts:
         for entry in receipt.partitions:
-            found.setdefault(
-                entry.id, Recorded(entry.id, entry.position, entry.incarnation, entry.undo)
-            )
-    return tuple(found.values())
+            if entry.id not in found or (found[entry.id].error and not entry.error):
+                found[entry.id] = entry
+    return tuple(entry.recorded for entry in found.values())
 
 
 def original_targets(receipts: Iterable[Receipt]) -> dict[Partition, Recorded]:

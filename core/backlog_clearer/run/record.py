@@ -154,6 +154,7 @@ class Record:
                     incarnation=state.incarnation,
                     epoch=state.epoch if clears else None,
                     undo=state.undo,
+                    error=state.error,
                 )
                 for state in self.states
             ),

@@ -118,10 +118,10 @@ def _cleared(
 
 def _of_log(found: Remaining, surveyed: str | None) -> Remaining:
     """Figures that prove something only about the log that was surveyed."""
-    if surveyed is None or found.error is not None or found.incarnation == surveyed:
+    if surveyed is None or found.incarnation == surveyed:
         return found
     if found.incarnation is None:
-        return found._replace(left=None)
+        return found if found.error else found._replace(left=None)
     return Remaining(found.partition, found.position, None, recreated(found.partition))
 
 

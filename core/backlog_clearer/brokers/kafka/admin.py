@@ -22,6 +22,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it
 
 from backlog_clearer.brokers.kafka.coordinator import ListedGroup, all_groups
 from backlog_clearer.brokers.kafka.errors import (
+    DENIED,
     NO_SUCH_TOPIC,
     HeadersUnsupportedError,
     is_transient,
@@ -103,16 +104,23 @@ class GroupAdmin:
         }
         return Topics(dict(sorted(partitions.items())), errors)
 
-    def incarnations(self, topics: Iterable[str]) -> dict[str, str | None]:
-        """The topic id of each topic that exists (KIP-516); None where the broker has no ids.
+    def incarnations(self, topics: Iterable[str]) -> dict[str, str | BrokerError | None]:
+        """The topic id of each topic that exists (KIP-516), or why the user does not get it.
 
-        Raises `TransientError` or `BrokerError` where that is not known.
+        None where the broker has no ids. Raises `TransientError` or `BrokerError` where nothing is known.
         """
         found, failed = self._described(sorted(set(topics)))
+        ids: dict[str, str | BrokerError | None] = {
+            name: _incarnation(topic) for name, topic in found.items()
+        }
         for name, error in failed.items():
-            if error.code() not in NO_SUCH_TOPIC:
-                raise translate(error, f"describing topic {name}", self._options)
-        return {name: _incarnation(topic) for name, topic in found.items()}
+            if error.code() in NO_SUCH_TOPIC:
+                continue
+            fault = translate(error, f"describing topic {name}", self._options)
+            if error.code() not in DENIED:
+                raise fault
+            ids[name] = fault
+        return ids
 
     def _described(self, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, KafkaError]]:
         doing = f"describing {','.join(names)}"

@@ -34,6 +34,7 @@ _GROUP = 0  # the kind of coordinator that is asked for
 _STABLE = 7  # version of OffsetFetch that can ask for stable offsets (KIP-447); the last with one group
 _ALL = 2  # first version that can ask for all topics
 _METADATA_BYTES = 4200  # of a committed offset: 4,096 by default, and its other fields
+_TO_FORGET = "READ on the topic and DELETE on the group"  # permissions (OffsetDelete, KIP-496)
 _TYPES = 5  # first version of ListGroups with types (KIP-848)
 
 
@@ -289,13 +290,13 @@ def forget(
             return dict.fromkeys(partitions)
         if is_transient(error):
             raise translate(error, f"forgetting offsets of group {options.group_id}", options)
-        return dict.fromkeys(partitions, partition_error(error, options))
+        return dict.fromkeys(partitions, partition_error(error, options, _TO_FORGET))
     outcomes: dict[Partition, str | None] = dict.fromkeys(
         partitions, "the broker did not answer for it"
     )
     for topic in answer.topics:
         for part in topic.partitions:
             code = part.error_code
-            error_text = partition_error(KafkaError(code), options) if code else None
+            error_text = partition_error(KafkaError(code), options, _TO_FORGET) if code else None
             outcomes[Partition(topic.name, part.partition_index)] = error_text
     return outcomes

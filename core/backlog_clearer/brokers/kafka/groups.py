@@ -32,13 +32,14 @@ def subscription(options: KafkaOptions) -> str:
     return f"group {options.group_id} on topic {','.join(options.topic)}"
 
 
-def attached(admin: GroupAdmin, options: KafkaOptions, *, stored: bool) -> tuple[str, ...]:
+def attached(
+    members: tuple[str, ...] | None, options: KafkaOptions, *, stored: bool
+) -> tuple[str, ...]:
     """The members of the group, whatever its kind; raises `UsageError` for a share group.
 
-    A group that Kafka describes as dead has no members only if it does not exist: share and streams
-    groups are described so, too. `stored`: whether the group has committed offsets.
+    `members`: see `GroupAdmin.members`. A group that Kafka describes as dead has no members only if it does
+    not exist: share and streams groups are described so, too. `stored`: whether it has committed offsets.
     """
-    members = admin.members()
     if members is not None:
         return members
     try:

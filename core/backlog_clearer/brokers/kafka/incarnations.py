@@ -213,7 +213,7 @@ class Incarnations:
         read: Mapping[Partition, ReadUpTo],
     ) -> dict[Partition, BrokerError]:
         """See `faults`; by what brokers have at present, `found`."""
-        self.ids = {name: topic.incarnation for name, topic in found.items()}
+        self.ids = {name: now.incarnation for name, now in found.items() if now.fault is None}
         missing = {partition.topic: partition for partition in expected if partition.topic not in found}
         for topic in found:
             self._missing.pop(topic, None)
@@ -223,13 +223,15 @@ class Incarnations:
                 raise TransientError(
                     f"The brokers do not have the topic {topic} at present.", partition
                 )
-        faults: dict[Partition, BrokerError] = {
-            partition: gone(partition)
-            if partition.topic in missing
-            else RecreatedError(partition, since)
-            for partition, incarnation in expected.items()
-            if partition.topic in missing or _differs(incarnation, found[partition.topic].incarnation)
-        }
+        faults: dict[Partition, BrokerError] = {}
+        for partition, incarnation in expected.items():
+            now = found.get(partition.topic)
+            if now is None:
+                faults[partition] = gone(partition)
+            elif now.fault is not None:
+                faults[partition] = BrokerError(str(now.fault), partition)
+            elif _differs(incarnation, now.incarnation):
+                faults[partition] = RecreatedError(partition, since)
         return {**faults, **self._cut(expected.keys() - faults.keys(), found, read)}
 
     def _cut(

@@ -17,7 +17,12 @@ from typing import Any, NamedTuple, Protocol
 from confluent_kafka import KafkaError
 
 from backlog_clearer.brokers.kafka.connection import MOST_DECODED, Connection
-from backlog_clearer.brokers.kafka.errors import NO_SUCH_TOPIC, HeadersUnsupportedError, translate
+from backlog_clearer.brokers.kafka.errors import (
+    DENIED,
+    NO_SUCH_TOPIC,
+    HeadersUnsupportedError,
+    translate,
+)
 from backlog_clearer.brokers.kafka.leader_epochs import Doubt, cut_logs
 from backlog_clearer.brokers.kafka.leaders import (
     Address,
@@ -61,6 +66,9 @@ class TopicNow(NamedTuple):
     leaders: Mapping[int, int]  # node ids by partition; one without a leader is left out
     errors: Mapping[int, int] = _NONE  # Kafka's error codes, of the partitions that have one
     nodes: Mapping[int, Address] = _NO_NODES  # of the whole cluster; none: the leaders are not known
+    fault: BrokerError | None = (
+        None  # why the user may not see the topic, of which nothing is known then
+    )
 
     def leader(self, number: int) -> Address | None:
         """Where the leader of a partition listens; None: it has none at present, or it is not known."""
@@ -70,8 +78,8 @@ class TopicNow(NamedTuple):
 class Describes(Protocol):
     """Asks librdkafka for topic ids (`admin.GroupAdmin`)."""
 
-    def incarnations(self, topics: Iterable[str]) -> Mapping[str, str | None]:
-        """The id of each topic that exists; None where the broker has no ids."""
+    def incarnations(self, topics: Iterable[str]) -> Mapping[str, str | BrokerError | None]:
+        """The id of each topic that exists, or why the user does not get it; None: the broker has no ids."""
 
 
 class SharedMetadata:
@@ -142,7 +150,10 @@ class SharedMetadata:
         except HeadersUnsupportedError:
             self._by_client = True
             found = self._admin.incarnations(names)
-            return {name: TopicNow(incarnation, {}, {}) for name, incarnation in found.items()}
+            return {
+                name: _withheld(known) if isinstance(known, BrokerError) else TopicNow(known, {}, {})
+                for name, known in found.items()
+            }
 
     def _described(self, connection: Connection, names: Sequence[str]) -> Mapping[str, TopicNow]:
         version = connection.version(MetadataRequest, _EPOCHS, _NEWEST)
@@ -163,10 +174,13 @@ class SharedMetadata:
         found: dict[str, TopicNow] = {}
         for topic in answer.topics:
             error = KafkaError(topic.error_code)
-            if topic.error_code and error.code() not in NO_SUCH_TOPIC:
-                raise translate(error, f"describing topic {topic.name}", self._options)
             if not topic.error_code:
                 found[topic.name] = _topic_now(topic, nodes, with_id=version >= _IDS)
+            elif error.code() not in NO_SUCH_TOPIC:
+                fault = translate(error, f"describing topic {topic.name}", self._options)
+                if error.code() not in DENIED:
+                    raise fault
+                found[topic.name] = _withheld(fault)
         lacking = set(names) - {topic.name for topic in answer.topics}
         if lacking:
             raise TransientError(f"Kafka's answer about topics lacks {listed(sorted(lacking))}.")
@@ -211,6 +225,10 @@ class SharedMetadata:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _withheld(fault: BrokerError) -> TopicNow:
+    return TopicNow(None, _NONE, _NONE, fault=fault)
 
 
 def _topic_now(topic: Any, nodes: Mapping[int, Address], *, with_id: bool) -> TopicNow:

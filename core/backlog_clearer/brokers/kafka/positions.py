@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from backlog_clearer.brokers.kafka.errors import is_transient, kafka_error, reason, translate
+from backlog_clearer.brokers.kafka.errors import DENIED, is_transient, kafka_error, reason, translate
 from backlog_clearer.brokers.kafka.figures import (
     NOTHING_STORED,
     OffsetFigures,
@@ -35,14 +35,18 @@ _MEMBERS = frozenset(
 AT_A_TIME = 1000  # partitions in a request: librdkafka's time for one grows with their square
 
 
-def partition_error(error: KafkaError, options: KafkaOptions) -> str:
-    """Why the position of one partition was not written, for its row."""
+def partition_error(
+    error: KafkaError, options: KafkaOptions, needs: str = "READ on the topic and the group"
+) -> str:
+    """Why the position of one partition was not written, for its row; `needs`: the permissions for it."""
     text = reason(error)
     if error.code() in _MEMBERS:
         return (
             f"group {options.group_id} has consumers attached, so that its offsets cannot be written"
             f" from outside: {text}; stop them"
         )
+    if error.code() in DENIED:
+        return f"{text}; the user needs {needs}"
     return text
 
 

@@ -112,8 +112,10 @@ class KafkaSource:
         options, admin = self._options, self._admin
         topics = admin.topics()
         partitions = list(topics.partitions)
+        # First: a user who may not see the group gets that as the reason; librdkafka would only time out.
+        members = admin.members()
         stored, errors = self._stored_for(partitions)
-        live = attached(admin, options, stored=bool(stored))
+        live = attached(members, options, stored=bool(stored))
         starts, start_errors = admin.log_start(partitions)
         # The end last: offsets committed meanwhile must not seem to lie beyond it.
         ends, end_errors = admin.log_end([p for p in partitions if p not in start_errors])
