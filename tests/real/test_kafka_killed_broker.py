@@ -305,7 +305,7 @@ def check(judge: Judge, run: Run, result: RunResult | None, dead: set[Partition]
         moved = (committed[row.id] or 0) - BEFORE
         # A run that ends with an error may not have been able to ask whether its last commit was written.
         exact = row.error is None and not result.error
-        assert row.messages == moved if exact else row.messages <= moved, (row, what)
+        assert row.messages == moved if exact else row.messages <= moved, (moved, row, what)
     if run.mode is not None and "survey" not in run.gate.step and not result.error:
         behind = {key for key, offset in committed.items() if offset != EACH}
         assert behind <= dead, what

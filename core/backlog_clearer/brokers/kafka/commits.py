@@ -28,6 +28,9 @@ from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 _DOING = "committing offsets"
+_ANSWERED_S = (
+    7.0  # a coordinator writes or gives up within 5 s (offsets.commit.timeout.ms) and answers then
+)
 
 Incarnation = Mapping[Partition, str | None]
 """The topic id of each partition as text, as it was surveyed or recorded; None: not known."""
@@ -95,7 +98,10 @@ class IdCommits:
         """
         try:
             answer = connection.call(
-                _request(self._options.group_id, offsets, ids), OffsetCommitResponse, COMMIT_BY_ID
+                _request(self._options.group_id, offsets, ids),
+                OffsetCommitResponse,
+                COMMIT_BY_ID,
+                least_s=_ANSWERED_S,
             )
             codes = _codes(answer, offsets, ids)
             for partition, code in codes.items():

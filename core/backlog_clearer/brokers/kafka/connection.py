@@ -169,14 +169,23 @@ class Connection(Waitable):
     def _refused(self, reason: str) -> BrokerError:
         return refusal(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, reason), self._options)
 
-    def call(self, request: Any, response: Any, version: int, *, most: int | None = None) -> Any:
+    def call(
+        self,
+        request: Any,
+        response: Any,
+        version: int,
+        *,
+        most: int | None = None,
+        least_s: float = 0.0,
+    ) -> Any:
         """Send a request and wait for its answer; both are messages of kafka-python.
 
         `most`: bytes that the answer may have; None: in proportion to its request. Raises `TransientError`
-        where the whole answer does not arrive within the settings' time-out, or is not valid.
+        where the whole answer does not arrive within the settings' time-out, or `least_s` where that is
+        longer, or is not valid.
         """
         sent = self.send(request, version)
-        answer = self._next_answer(most or _LEAST_DECODED + _PER_BYTE * sent)
+        answer = self._next_answer(most or _LEAST_DECODED + _PER_BYTE * sent, least_s)
         try:
             return response.decode(answer[_tags_end(response, answer, version) :], version=version)
         except (ValueError, struct.error, IndexError, EOFError) as error:
@@ -196,19 +205,20 @@ class Connection(Waitable):
             self._correlation = number  # of the answer that is awaited
             yield self._next_answer(_MOST_KEPT)
 
-    def _next_answer(self, most: int) -> bytes:
-        until = time.monotonic() + self._settings.timeout_s
-        size = self.answer_size(self._whole(FRAME_BYTES, until), min(most, _MOST_KEPT))
-        return self._whole(size, until)
+    def _next_answer(self, most: int, least_s: float = 0.0) -> bytes:
+        seconds = max(self._settings.timeout_s, least_s)
+        until = time.monotonic() + seconds
+        size = self.answer_size(self._whole(FRAME_BYTES, until, seconds), min(most, _MOST_KEPT))
+        return self._whole(size, until, seconds)
 
-    def _whole(self, size: int, until: float) -> bytes:
-        """Wait for so many bytes, at most until then."""
+    def _whole(self, size: int, until: float, seconds: float) -> bytes:
+        """Wait for so many bytes, at most until then; `seconds`: how long the answer was awaited."""
         self.be_patient()
         whole = bytearray()
         piece = memoryview(bytearray(min(size, _PIECE_BYTES)))
         while len(whole) < size:
             if time.monotonic() >= until:
-                raise self.late(self.timeout_s)
+                raise self.late(seconds)
             got = self.gather(piece[: size - len(whole)], until)
             whole += piece[:got]
         return bytes(whole)
