@@ -175,6 +175,19 @@ def test_a_broken_connection_is_not_used_again(coordinator: Coordinator) -> None
     assert (coordinator.found, coordinator.opened, coordinator.closed) == (2, 3, 1)
 
 
+def test_a_connection_that_was_idle_is_replaced(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a broker or a network may have cut meanwhile is not tried, so that no retry is spent on it."""
+    mine = lane(by_id(), coordinator)
+    for offset in (7, 8):
+        mine.commit({ONE: offset})
+    assert (coordinator.opened, coordinator.closed) == (1, 0)
+    monkeypatch.setattr(commits, "_IDLE_S", -1.0)
+    assert mine.commit({ONE: 9}) == {ONE: None}
+    assert (coordinator.found, coordinator.opened, coordinator.closed) == (1, 2, 1)
+
+
 def test_an_answer_without_a_partition_is_not_taken_for_written(coordinator: Coordinator) -> None:
     """What the coordinator does not answer for is a failure that passes, and names the partition."""
     coordinator.silent = {TWO}

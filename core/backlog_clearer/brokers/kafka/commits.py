@@ -6,6 +6,7 @@ versions name them by name, and write an offset to whatever topic has that name 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Any
@@ -28,6 +29,9 @@ from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 _DOING = "committing offsets"
+_IDLE_S = (
+    30.0  # networks and brokers (connections.max.idle.ms) cut connections that are idle for minutes
+)
 _ANSWERED_S = (
     7.0  # a coordinator writes or gives up within 5 s (offsets.commit.timeout.ms) and answers then
 )
@@ -148,6 +152,7 @@ class LaneCommits:
         self._stored = stored
         self._ids = ids
         self._connection: Connection | None = None
+        self._used_at = 0.0  # by `time.monotonic()`
 
     def warm_up(self) -> None:
         """See `GroupOffsets.warm_up`."""
@@ -165,15 +170,19 @@ class LaneCommits:
             return {}
         if not self._by_id.applies(offsets, self._ids):
             return self._stored.commit(offsets)
+        if time.monotonic() - self._used_at > _IDLE_S:
+            self._disconnect()
         connection = self._connection = self._connection or self._by_id.open()
         if connection is None:
             return self._stored.commit(offsets)
         try:
             wanted = {partition: Stored(offset) for partition, offset in offsets.items()}
-            return self._by_id.send(connection, wanted, self._ids)
+            outcomes = self._by_id.send(connection, wanted, self._ids)
         except BrokerError:
             self._disconnect()
             raise
+        self._used_at = time.monotonic()
+        return outcomes
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
