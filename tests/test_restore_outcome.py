@@ -21,7 +21,7 @@ from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
-from backlog_clearer.run.receipt import load, load_run, original_positions, unsealed
+from backlog_clearer.run.receipt import load, load_run, original_positions, unidentified, unsealed
 from backlog_clearer.run.report import RunResult, Verdict
 from backlog_clearer.run.restore import restore_source
 
@@ -346,3 +346,13 @@ def test_receipts_of_earlier_versions_are_restored_and_said_to_be_unchecked(tmp_
     result = back(source, tmp_path, original_positions([receipt]))
     assert stored(broker) == [100, 500, None]
     assert any("cannot be checked whether t[0], t[2] was created again" in n for n in result.notes)
+
+
+def test_a_part_of_the_identity_that_a_receipt_lacks_is_named() -> None:
+    """A receipt without the cluster's id is not taken for one of this cluster without a word."""
+    whole = {"cluster_id": "c1", "topic": "t"}
+    here = Survey("group g on topic t", whole, ())
+    (note,) = unidentified({"topic": "t"}, here)
+    assert "does not record cluster_id" in note
+    assert "cluster_id 'c1' cannot be checked" in note
+    assert unidentified(whole, here) == ()

@@ -374,6 +374,15 @@ def unsealed(receipts: Iterable[Receipt]) -> tuple[str, ...]:
     return (note,)
 
 
+def unidentified(identity: Mapping[str, str], survey: Survey) -> tuple[str, ...]:
+    """A note where a receipt lacks a part of its subscription's identity: it is older, or it was edited."""
+    lacking = sorted(survey.identity.keys() - identity.keys()) if identity else []
+    if not lacking:
+        return ()
+    here = listed([f"{key} {survey.identity[key]!r}" for key in lacking])
+    return (f"The receipt does not record {listed(lacking)}: that it is of {here} cannot be checked.",)
+
+
 def check_identity(identity: Mapping[str, str], survey: Survey) -> None:
     """Raise `RefusedError` where a receipt's identity is not the surveyed subscription's."""
     for key, value in identity.items():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.errors import BrokerError, UsageError, recreated
-from backlog_clearer.model import Outcome, Partition, PartitionState, Position, Recorded, StopReason
+from backlog_clearer.model import Outcome, PartitionState, Position, Recorded, StopReason
 from backlog_clearer.run import receipt as receipts
 from backlog_clearer.run.job import Callbacks, Job, now, opened
 from backlog_clearer.run.proof import patience_for
@@ -80,7 +80,13 @@ def restore_source(
         survey=found,
         states=states,
         targets={partition: item.position for partition, item in present.items()},
-        notes=(*found.notes, *notes, *_notes(writes, absent), *_unchecked(present, states)),
+        notes=(
+            *found.notes,
+            *notes,
+            *receipts.unidentified(identity, found),
+            *_notes(writes, absent),
+            *_unchecked(writes, states),
+        ),
         started_at=started_at,
         path=None if silent else receipts.new_path(job.run.receipt_dir, job.run_id, None, sequence),
         sequence=sequence,
@@ -166,14 +172,11 @@ def _losses(rows: Sequence[PartitionResult], unit: str) -> tuple[str, ...]:
     )
 
 
-def _unchecked(
-    present: Mapping[Partition, Recorded], states: Sequence[PartitionState]
-) -> tuple[str, ...]:
+def _unchecked(writes: Sequence[Recorded], states: Sequence[PartitionState]) -> tuple[str, ...]:
     """A note where the receipt does not record which log it is about, and the broker reports it."""
+    bare = {item.partition for item in writes if item.incarnation is None}
     unknown = [
-        state.partition
-        for state in states
-        if state.incarnation is not None and present[state.partition].incarnation is None
+        state.partition for state in states if state.incarnation is not None and state.partition in bare
     ]
     if not unknown:
         return ()

@@ -46,6 +46,7 @@ _MOVING = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._TIMED_OUT,  # noqa: SLF001 librdkafka's public name
 }
 _Answer = TypeVar("_Answer")
 
@@ -63,8 +64,8 @@ def unique(prefix: str) -> str:
 
 
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:
-    """What a client answers, once a coordinator that is about to move has moved; raises like it after 30 s."""
-    deadline = time.monotonic() + 30
+    """What a client answers, once a coordinator that is about to move has moved; raises like it after 2 min."""
+    deadline = time.monotonic() + 120
     while True:
         try:
             return ask()
@@ -198,7 +199,7 @@ class Judge:
         with closing(Consumer({**self.settings, **config})) as consumer:
             numbers = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
             asked = [TopicPartition(topic, number) for number in numbers]
-            found = _patiently(lambda: consumer.committed(asked, timeout=30))
+            found = _patiently(lambda: consumer.committed(asked, timeout=20))
         return {item.partition: None if item.offset == NEVER else item.offset for item in found}
 
     def records(self, topic: str, partition: int = 0) -> Iterator[Message]:
