@@ -46,7 +46,7 @@ _MOVING = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError._TIMED_OUT,  # noqa: SLF001 librdkafka's public name
+    KafkaError._TIMED_OUT,
 }
 _Answer = TypeVar("_Answer")
 
