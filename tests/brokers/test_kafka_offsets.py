@@ -350,6 +350,32 @@ def test_a_commit_that_is_written_late_is_not_taken_for_that_of_others() -> None
     assert known.unreported({ONE: 80}) == {}
 
 
+@pytest.mark.parametrize("position", [10, None])
+def test_the_first_of_two_lost_commits_may_be_the_one_that_is_written_late(
+    position: int | None,
+) -> None:
+    """Two commits are lost, then the first is there: the third lane starts at it, and none is uncounted."""
+    known = logs({"orders": "a"})
+    begun = claim(ONE, position)
+    known.begin(begun)
+    group, first = Group(), position or 0
+    if position is not None:
+        group.offsets[ONE] = position
+    group.loses = {"request"}
+    for reached in (60, 90):
+        known.resumed(ONE, position)
+        lane = LaneOffsets([begun], known)
+        lane.reach(ONE, reached, reached - first, end=None)
+        with pytest.raises(TransientError):
+            lane.settle(group)
+    group.offsets[ONE], group.loses = 60, set()
+    known.resumed(ONE, 60)
+    lane = LaneOffsets([replace(begun, resume=60)], known)
+    lane.reach(ONE, 100, 40, end=None)
+    assert lane.settle(group) == [Settled(ONE, 100 - first, 100)]
+    assert known.unreported({ONE: 100}) == {}
+
+
 def test_one_partition_in_doubt_does_not_keep_another_from_being_committed() -> None:
     """Where one cannot be committed now the rest is, and is counted by the next settle."""
     cluster = Cluster({"orders": "a", "bills": "a"})

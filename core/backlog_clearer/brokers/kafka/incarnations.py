@@ -122,6 +122,19 @@ class Incarnations:
         self.owed[partition] = self.owed.get(partition, 0) + pending.messages
         return None
 
+    def resumed(self, partition: Partition, now: int | None) -> None:
+        """As `written`, where a lane starts at the committed offset, `now`, and reads nothing again.
+
+        An earlier commit that was taken for not written may be the one that is found there.
+        """
+        before = self.committed.get(partition)
+        self.written(partition, now)
+        for each in self._late.get(partition, ()):
+            if each.offset == now and now != before and before in {None, each.start}:
+                self.settled(partition, now, each.messages, each.read)
+                self.owed[partition] = self.owed.get(partition, 0) + each.messages
+                return
+
     def unreported(self, stored: Mapping[Partition, int | None]) -> dict[Partition, int | None]:
         """What commits that were not reported acknowledged, by the offsets committed now; None: unknown."""
         found: dict[Partition, int | None] = dict(self.owed)

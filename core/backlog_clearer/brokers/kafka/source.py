@@ -300,7 +300,7 @@ class KafkaSource:
                 raise fault
             known = (offset_of(claim.resume), before, now, starts.get(partition))
             if partition not in errors:
-                self._logs.written(partition, now)
+                self._logs.resumed(partition, now)
             resume = max((offset for offset in known if offset is not None), default=None)
             fresh.append(replace(claim, resume=resume))
         return True, fresh
