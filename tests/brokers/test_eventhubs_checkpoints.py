@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
 
-from backlog_clearer.brokers.eventhubs.blobs import RECORD, recorded_blobs
+from backlog_clearer.brokers.eventhubs.blobs import RECORD, account_url, recorded_blobs
 from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.eventhubs.source import open_source
 from backlog_clearer.errors import RefusedError, UsageError
@@ -332,6 +332,58 @@ def test_the_url_of_a_container_with_a_sas_is_a_store(bench: EventHubsBench, tmp
     assert sas.partition("sig=")[2] not in result.to_json()
     assert undo(bench, tmp_path, result, **changes).cleared
     assert stored(bench) == {}
+
+
+AZURE = "https://acc.blob.core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("url", "key_of", "reported", "account"),
+    [
+        (f"{AZURE}/c", "acc", AZURE, AZURE),
+        ("http://ACC.blob.core.windows.net:80/c", None, None, AZURE),
+        ("https://acc.blob.core.windows.net.:443/c", None, None, AZURE),
+        ("https://acc-secondary.blob.core.windows.net/c", None, None, AZURE),
+        ("https://acc.privatelink.blob.core.windows.net/c", None, None, AZURE),
+        ("https://checkpoints.example.com/c", "acc", "https://checkpoints.example.com", AZURE),
+        ("https://checkpoints.example.com/c", None, f"{AZURE}/", AZURE),
+        ("https://Checkpoints.example.com/c", None, None, "https://checkpoints.example.com"),
+        (f"{AZURE[:-3]}cn/c", "acc", None, f"{AZURE[:-3]}cn"),
+        ("https://acc.z7.blob.storage.azure.net/c", None, None, "https://acc.z7.blob.storage.azure.net"),
+        ("https://acc.blob.core.windows.net.example.com/c", None, None, f"{AZURE}.example.com"),
+        ("http://localhost:10000/dev/c", "dev", None, "http://127.0.0.1:10000/dev"),
+        ("http://[::1]:10000/dev/c", "dev", None, "http://127.0.0.1:10000/dev"),
+        ("http://azurite:10000/dev/c", "dev", None, "http://azurite:10000/dev"),
+    ],
+)  # fmt: skip
+def test_an_account_is_the_same_however_its_host_is_spelled(
+    url: str, key_of: str | None, reported: str | None, account: str
+) -> None:
+    """Private link, secondary, port, case and a custom domain name the account; other hosts are others."""
+    assert account_url(url, key_of, reported) == account
+
+
+def test_an_undo_reaches_the_checkpoints_by_another_name_of_their_account(
+    bench: EventHubsBench, tmp_path: Path
+) -> None:
+    """Another spelling of the host restores; another container by the same spelling is refused, unchanged."""
+    fill(bench, 100)
+    before = {bench.checkpoint(n): put(bench, bench.checkpoint(n), 39) for n in range(3)}
+    result = clear(bench, run_options(tmp_path))
+    moved = stored(bench)
+    assert numbers(bench) == dict.fromkeys(before, 99)
+    store = bench.storage.connection_string
+    other = ContainerClient.from_connection_string(store, f"{bench.container.container_name}-2")
+    other.create_container()
+    for name, metadata in moved.items():
+        other.upload_blob(name, b"", metadata=metadata)
+    with pytest.raises(RefusedError, match="The receipt is for checkpoints"):
+        undo(bench, tmp_path, result, checkpoint_container=other.container_name)
+    assert {blob.name: blob.metadata for blob in other.list_blobs(include=["metadata"])} == moved
+    again = store.replace("127.0.0.1", "localhost")
+    back = undo(bench, tmp_path, result, checkpoint_store=again)
+    assert (back.cleared, back.verified) == (True, True)
+    assert stored(bench) == before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -285,3 +286,24 @@ def test_messages_of_a_subscription_created_again_stay(server: PubSubServer, tmp
     clear(job(bench, tmp_path, {"max_retries": 1, "verify_seconds": 0}))
     assert replaced
     assert bench.sub.unacked() == 300
+
+
+def test_an_undo_reaches_the_emulator_by_another_name_of_its_host(
+    server: PubSubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulator's other name restores; another emulator with the same names is refused, and unchanged."""
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 20)
+    receipt = load(str(clear(job(bench, tmp_path, {"mode": "skip"})).receipt))
+    recorded = original_positions([receipt])
+    address = os.environ["PUBSUB_EMULATOR_HOST"]
+    with PubSubServer() as other:
+        elsewhere = other.create("billing")
+        other.publish(elsewhere, 20)
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", other.address)
+        with pytest.raises(RefusedError, match="The receipt is for emulator"):
+            restore(job(bench, tmp_path), recorded, receipt.identity)
+        assert (elsewhere.unacked(), elsewhere.seeks) == (20, [])
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", address.replace("127.0.0.1", "localhost"))
+    restore(job(bench, tmp_path), recorded, receipt.identity)
+    assert bench.sub.unacked() == 20

@@ -9,6 +9,7 @@ from backlog_clearer.text import shown_value
 
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.~-]+)?\]|[^\[\]:/?#\s]+)(?::(.*))?")
 _MAX_PORT = 65535
+_HERE = re.compile(r"(?:localhost|\[::1\])(?=:|$)")
 
 
 def checked_address(text: str, *, schemes: Collection[str] = ()) -> str:
@@ -31,3 +32,8 @@ def checked_address(text: str, *, schemes: Collection[str] = ()) -> str:
     if port is not None and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= _MAX_PORT):
         raise ValueError(f"the port in {shown_value(text)} must be a number from 1 to {_MAX_PORT}")
     return text
+
+
+def plain_address(address: str) -> str:
+    """HOST or HOST:PORT in small letters, with one name for this machine: to compare two of them."""
+    return _HERE.sub("127.0.0.1", address.lower())

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from backlog_clearer.brokers.eventhubs.positions import (
     LEGACY,
@@ -29,6 +30,7 @@ from backlog_clearer.brokers.eventhubs.positions import (
 )
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Claim, Partition, Position
+from backlog_clearer.options.addresses import plain_address
 
 RECORD = "_blobs"
 """The key of a position that holds the checkpoint blobs as JSON: metadata by blob name."""
@@ -47,6 +49,32 @@ _LAYOUT = re.compile(
     r"(?:(?P<namespace>[^/]+)/(?P<hub>[^/]+)/)?(?P<group>[^/]+)/"
     r"(?:(?P<kind>checkpoint|ownership)/)?(?P<number>[0-9]{1,9})"
 )
+
+
+_ACCOUNT_HOST = re.compile(
+    r"(?P<account>[a-z0-9]{3,24})(?:-secondary)?\.(?:privatelink\.)?(?P<rest>(?:z[0-9]+\.)?blob\.[a-z.]+)"
+)
+_PLAIN_PORT = re.compile(r":(?:80|443)$")
+
+
+def account_url(url: str, key_of: str | None, reported: str | None) -> str:
+    """Which storage account a URL of a container or an account reaches, however its host is spelled; pure.
+
+    `key_of`: the account whose key signs the requests, which only that account accepts; `reported`: the
+    endpoint that the service names in a listing. Behind a custom domain, without both, only the domain is
+    known. An account has one name in its cloud; an emulator's accounts are those of its address.
+    """
+    parts = urlsplit(url)
+    for each in (parts, urlsplit(reported or "")):
+        host = _PLAIN_PORT.sub("", each.netloc.lower()).rstrip(".")
+        found = _ACCOUNT_HOST.fullmatch(host)
+        if found is not None:
+            return f"https://{found['account']}.{found['rest']}"
+    host = plain_address(parts.netloc)
+    path = parts.path.rpartition("/")[0]
+    if key_of is not None and not path:
+        return f"https://{key_of}.blob.core.windows.net"
+    return f"{parts.scheme}://{host}{path}"
 
 
 class StoredBlob(NamedTuple):

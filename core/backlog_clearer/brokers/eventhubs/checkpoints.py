@@ -32,6 +32,7 @@ from backlog_clearer.brokers.eventhubs.blobs import (
     Elsewhere,
     Held,
     StoredBlob,
+    account_url,
     blobs_by_group,
     checkpoint_name,
     folded,
@@ -76,6 +77,7 @@ class Checkpoints:
         self._options = options
         self._client = f"{MARK}/{run_id}"
         self._container = _container(options)
+        self._reported: str | None = None  # the account's endpoint, by its answers
         self._hub_path = f"{options.namespace}/{options.hub}/"
         self.path = f"{self._hub_path}{options.consumer_group}/"
 
@@ -92,8 +94,10 @@ class Checkpoints:
 
     @property
     def location(self) -> str:
-        """Where the checkpoints are, for people."""
-        return f"{self.container}/{self.path.lower()}checkpoint/"
+        """Where the checkpoints are, however the account's address is spelled; known after a listing."""
+        key_of = getattr(self._container.credential, "account_name", None)
+        account = account_url(self._container.url, key_of, self._reported)
+        return f"{account}/{self._container.container_name}/{self.path.lower()}checkpoint/"
 
     def look(self) -> Blobs:
         """Read every checkpoint and ownership of the group, whatever the case of their names.
@@ -137,7 +141,9 @@ class Checkpoints:
         return layouts(_stored(islice(listed, _OTHERS)), self.path)
 
     def _items(self, listed: ItemPaged[Any]) -> Iterator[Any]:
-        for page in bounded_pages(listed.by_page(), f"The listing of {self.container}"):
+        pages = listed.by_page()
+        for page in bounded_pages(pages, f"The listing of {self.container}"):
+            self._reported = getattr(pages, "service_endpoint", None)
             yield from page
 
     def _below_path(self, path: str) -> tuple[list[StoredBlob], datetime]:

@@ -57,6 +57,7 @@ from backlog_clearer.model import (
     Survey,
     Traits,
 )
+from backlog_clearer.options.addresses import plain_address
 from backlog_clearer.options.base import SystemOptions, suggestion
 from backlog_clearer.options.run import RunOptions
 
@@ -188,7 +189,7 @@ class PubSubSource:
         if found.topic and found.topic != DELETED_TOPIC:
             identity["topic"] = found.topic
         if self._emulator:
-            identity["emulator"] = self._emulator
+            identity["emulator"] = plain_address(self._emulator)
         state = PartitionState(
             self._partition,
             position=self._position(figures, now),
