@@ -34,7 +34,7 @@ def test_a_crashed_worker_costs_its_test_only(tmp_path: Path, *, last: bool) -> 
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}  # loading them takes seconds
     done = subprocess.run(
         command.split(), cwd=tmp_path, env={**os.environ, **alone},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     summary = done.stdout.splitlines()[-1]
     assert f"1 failed, {3 if last else 4} passed" in summary, done.stdout
