@@ -89,8 +89,8 @@ def notes_for(
         notes.append(f"Slice {run.slice} holds no partition: there are fewer partitions than slices.")
     if claims and run.mode is Mode.CONSUME and run.workers > len(claims):
         notes.append(
-            f"{counted(run.workers, 'worker')} for {counted(len(claims), 'partition')}: each partition is read by one"
-            " worker, unless consumers of the subscription may compete."
+            f"{counted(run.workers, 'worker')} for {counted(len(claims), 'partition')}: each partition is read"
+            " by one worker, unless consumers of the subscription may compete."
         )
     return tuple(notes)
 
