@@ -28,6 +28,7 @@ from backlog_clearer.brokers.pulsar.auth import access
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.service_url import Address
 from backlog_clearer.brokers.shared.http import whole_answer
+from backlog_clearer.brokers.shared.http_connection import HttpConnection
 from backlog_clearer.deadline import within
 from backlog_clearer.errors import TransientError
 from backlog_clearer.testing.servers.pulsar_frames import CONNECTED, MESSAGE, fields, frame
@@ -123,13 +124,18 @@ class _Drips(BaseHTTPRequestHandler):
 
 
 def test_an_http_answer_that_drips_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer of an admin API, and one of Blob Storage, has a deadline for all of its content."""
+    """An answer of an admin API, an issuer, or Blob Storage has a deadline for all of its content."""
     monkeypatch.setattr(storage_transport, "WHOLE_S", 0.5)
     with answering(_Drips) as port:
         url = f"http://127.0.0.1:{port}/"
         with Stopwatch() as watch:
             with pytest.raises(requests.Timeout, match="no whole answer"):
                 whole_answer(requests.get, url, timeout_s=0.5)
+            with (
+                closing(HttpConnection(url, LONG_S, None)) as connection,
+                pytest.raises(TimeoutError),
+            ):
+                connection.ask("GET", "/", {}, None, time.monotonic() + 0.5)
             with (
                 storage_transport.BoundedTransport() as transport,
                 pytest.raises(ServiceResponseTimeoutError, match="no whole answer"),

@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
-
-import requests
 
 from backlog_clearer.brokers.pulsar.admin_connection import AdminConnection, AdminHosts, Asked
 from backlog_clearer.brokers.pulsar.auth import Access
@@ -35,6 +34,7 @@ from backlog_clearer.brokers.pulsar.oauth2 import TIMEOUT_S
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_layout
 from backlog_clearer.brokers.shared.http import parsed
+from backlog_clearer.brokers.shared.http_connection import HttpAnswer
 from backlog_clearer.brokers.shared.parallel import in_parallel
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError, UsageError
 from backlog_clearer.options.base import MOST_PARTITIONS, suggestion
@@ -84,10 +84,10 @@ class Admin:
         check, never with a token.
         """
         answer = self._http.request(Asked(method, f"/admin/{version}/{path}", query, body))
-        where, status = self.url, answer.status_code
-        if status == requests.codes.unauthorized:
+        where, status = self.url, answer.status
+        if status == HTTPStatus.UNAUTHORIZED:
             raise BrokerError(f"The admin API at {where} refused the login: {LOGIN_HINT}.")
-        if status == requests.codes.forbidden:
+        if status == HTTPStatus.FORBIDDEN:
             raise BrokerError(
                 f"The admin API at {where} does not permit {method} {path}: the role needs consume"
                 " permission on the topic; see docs/pulsar.md."
@@ -98,16 +98,16 @@ class Admin:
             raise TransientError(
                 f"{where} answered {status} to {method} {path}: {self._reason(answer)}"
             )
-        if not answer.ok and status != requests.codes.not_found:
+        if status >= HTTPStatus.BAD_REQUEST and status != HTTPStatus.NOT_FOUND:
             raise BrokerError(f"{where} answered {status} to {method} {path}: {self._reason(answer)}")
         try:
-            found = parsed(answer) if answer.content else None
+            found = parsed(answer.content) if answer.content else None
         except ValueError:
             raise BrokerError(
                 f"{where} is not a Pulsar admin API: it answers {status} to {method} {path} with a page that"
                 " is not JSON. Check --admin-url."
             ) from None
-        if status == requests.codes.not_found:
+        if status == HTTPStatus.NOT_FOUND:
             if not isinstance(found, Mapping) or "reason" not in found:
                 raise BrokerError(
                     f"{where} is not a Pulsar admin API: it answers 404 to {method} {path} without a reason."
@@ -321,10 +321,10 @@ class Admin:
             },
         )
 
-    def _reason(self, answer: requests.Response) -> str:
+    def _reason(self, answer: HttpAnswer) -> str:
         """The broker's own text, if it has any, without what was sent to it."""
         try:
-            text = str(parsed(answer).get("reason", answer.reason))
+            text = str(parsed(answer.content).get("reason", answer.reason))
         except (ValueError, AttributeError):
             text = str(answer.reason)
         return shortened(redacted(text))

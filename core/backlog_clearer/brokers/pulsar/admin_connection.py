@@ -1,25 +1,26 @@
 """HTTP requests to the admin API: several hosts in turn, redirects to a topic's owner, failures by name.
 
-Redirects are followed here and not by `requests`, so that the login is kept for the owner's address, which has
-another host or port, and a redirect to an address that cannot be reached is named as that.
+Redirects are followed here, so that the login is kept for the owner's address, which has another host or port,
+and a redirect to an address that cannot be reached is named as that.
 """
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
-import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.errors import ANOTHER_NAME, UnreachableError
 from backlog_clearer.brokers.pulsar.oauth2 import TIMEOUT_S
 from backlog_clearer.brokers.pulsar.options import PulsarOptions
-from backlog_clearer.brokers.shared.http import whole_answer
+from backlog_clearer.brokers.shared.http_connection import HttpAnswer, HttpConnection
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.text import listed
 
@@ -28,6 +29,11 @@ _MAX_REDIRECTS = 10
 _SILENT_S = 3.0  # how long an address that did not answer is not tried again
 _MOVED = frozenset({301, 302, 303})  # a client may repeat these only as GET
 _KEPT = frozenset({307, 308})  # as Pulsar redirects to the owner of a topic: the same request again
+_ACCEPTED = {
+    "User-Agent": "backlog-clearer",
+    "Accept": "application/json, */*",
+    "Accept-Encoding": "identity",
+}
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 
 
@@ -48,6 +54,7 @@ class AdminHosts:
     current: int = 0  # the one that answered last
     silent: dict[str, float] = field(default_factory=dict)
     """Addresses that a redirect led to and that did not answer, with their time.monotonic()."""
+    tls: ssl.SSLContext | None = None  # made once: reading the authorities takes time
 
     @property
     def url(self) -> str:
@@ -60,30 +67,29 @@ class AdminHosts:
             self.current = (self.current + 1) % len(self.urls)
 
 
-class _AnyName(requests.adapters.HTTPAdapter):
-    """Accepts a trusted certificate of another host."""
-
-    def init_poolmanager(self, *args: Any, **settings: Any) -> None:
-        """Open connections without comparing names."""
-        super().init_poolmanager(*args, **settings, assert_hostname=False)
-
-
 class AdminConnection:
-    """One HTTP session; for one thread."""
+    """Connections to the hosts of the admin API, one to each; for one thread."""
 
     def __init__(self, hosts: AdminHosts, options: PulsarOptions, access: Access) -> None:
         self._hosts = hosts
         self._access = access
-        self._http = requests.Session()
-        self._http.trust_env = False  # a .netrc or proxy would replace the login or the address
-        self._http.verify = options.tls_trust_certs or True
-        if not access.check_names:
-            self._http.mount("https://", _AnyName())
-        if own := access.login.certificate:
-            key = access.login.certificate_key
-            self._http.cert = (own, key) if key else own
+        self._options = options
+        self._open: dict[str, HttpConnection] = {}
 
-    def request(self, asked: Asked) -> requests.Response:
+    @property
+    def _tls(self) -> ssl.SSLContext:
+        """The settings of the brokers' protocol, with the authorities of `requests` where none are named."""
+        if self._options.tls_trust_certs:
+            return self._access.tls
+        if self._hosts.tls is None:
+            made = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
+            made.check_hostname = self._access.check_names
+            if own := self._access.login.certificate:
+                made.load_cert_chain(own, self._access.login.certificate_key, password=lambda: "")
+            self._hosts.tls = made
+        return self._hosts.tls
+
+    def request(self, asked: Asked) -> HttpAnswer:
         """The answer of the first address that gives one, from the topic's owner where it redirects.
 
         Raises `UnreachableError` where no address answers, `TransientError` where only a redirect's target does
@@ -106,17 +112,17 @@ class AdminConnection:
             f"The admin API does not answer at {listed(self._hosts.urls)}: check --admin-url."
         )
 
-    def _follow(self, base: str, asked: Asked, until: float) -> requests.Response:
+    def _follow(self, base: str, asked: Asked, until: float) -> HttpAnswer:
         url, login = f"{base}{asked.path}", dict(self._access.headers())
         for number in range(_MAX_REDIRECTS):
             answer = self._send(url, asked, login, until, base if number else None)
             asked = asked._replace(query=None)  # a redirect's address has it
-            if answer.status_code not in _MOVED | _KEPT:
+            if answer.status not in _MOVED | _KEPT:
                 return answer
-            onward = urljoin(url, answer.headers.get("Location") or "")
+            onward = urljoin(url, answer.headers.get("location", ""))
             if onward == url or urlsplit(onward).scheme not in ("http", "https"):
                 raise BrokerError(f"{base} redirects without a usable address: check --admin-url.")
-            if answer.status_code in _MOVED and asked.method != "GET":
+            if answer.status in _MOVED and asked.method != "GET":
                 raise BrokerError(f"{base} redirects to {_host(onward)}: give that as --admin-url.")
             if urlsplit(url).scheme == "https" != urlsplit(onward).scheme:
                 login = {}  # never from HTTPS to HTTP
@@ -125,17 +131,14 @@ class AdminConnection:
 
     def _send(
         self, url: str, asked: Asked, login: dict[str, str], until: float, redirected_by: str | None
-    ) -> requests.Response:
+    ) -> HttpAnswer:
         where, now = _host(url), time.monotonic()
         wait_s = max(1.0, until - now)
         if redirected_by and now - self._hosts.silent.get(where, now - _SILENT_S) < _SILENT_S:
             raise _onward_silent(redirected_by, where)
         try:
-            return whole_answer(
-                self._ask, asked.method, url,
-                timeout_s=wait_s, params=asked.query, json=asked.body, headers=login,
-            )  # fmt: skip
-        except (requests.RequestException, ValueError, OSError) as error:
+            return self._ask(where, url, asked, login, now + wait_s)
+        except (ValueError, OSError) as error:
             fault = _tls_fault(error)
             if fault:
                 raise BrokerError(f"{where} {fault}") from None
@@ -147,13 +150,36 @@ class AdminConnection:
                 f"The admin API at {where} does not answer{hint}: check --admin-url."
             ) from None
 
-    def _ask(self, method: str, url: str, *, timeout: float, **asked: Any) -> requests.Response:
-        wait = min(_CONNECT_S, timeout), timeout  # to connect, so that other hosts have their turn
-        return self._http.request(method, url, timeout=wait, allow_redirects=False, **asked)
+    def _ask(
+        self, where: str, url: str, asked: Asked, login: Mapping[str, str], until: float
+    ) -> HttpAnswer:
+        """The answer of one host, over its connection; one that failed is not used again."""
+        parts, body, fields = urlsplit(url), None, {**_ACCEPTED, **login}
+        if asked.body is not None:
+            body, fields["Content-Type"] = json.dumps(asked.body).encode(), "application/json"
+        query = urlencode(asked.query) if asked.query else parts.query
+        target = f"{parts.path or '/'}?{query}" if query else parts.path or "/"
+        connection = self._open.pop(where, None)
+        if connection is not None and not connection.usable:
+            connection.close()
+            connection = None
+        if connection is None:
+            # To connect takes less, so that other hosts have their turn.
+            wait_s = max(0.1, min(_CONNECT_S, until - time.monotonic()))
+            connection = HttpConnection(url, wait_s, self._tls if parts.scheme == "https" else None)
+        try:
+            answer = connection.ask(asked.method, target, fields, body, until)
+        except BaseException:
+            connection.close()
+            raise
+        self._open[where] = connection
+        return answer
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        for connection in self._open.values():
+            connection.close()
+        self._open.clear()
 
 
 def _host(url: str) -> str:
@@ -195,7 +221,7 @@ def _tls_fault(error: BaseException) -> str | None:
 
 
 def _ssl_error(error: BaseException) -> ssl.SSLError | None:
-    """The error of the TLS library inside errors of requests and urllib3."""
+    """The error of the TLS library, or the one that caused an error."""
     waiting: list[BaseException] = [error]
     seen: set[int] = set()
     while waiting:

@@ -133,15 +133,13 @@ class ClientCredentials:
                 raise TransientError(
                     f"The OAuth2 issuer {self._issuer} answered {answer.status_code} instead of a token."
                 )
-            body = parsed(answer)
+            body = parsed(answer.content)
             issued, seconds = body["access_token"], float(body.get("expires_in") or 0)
         except requests.exceptions.SSLError:
             raise BrokerError(
                 f"The OAuth2 issuer {self._issuer} has a certificate that is not trusted, or does not use"
                 " TLS: check --oauth2-trust-certs and --oauth2-issuer-url."
             ) from None
-        except requests.exceptions.JSONDecodeError:
-            issued, seconds = None, 0.0
         except requests.RequestException:
             raise TransientError(
                 f"The OAuth2 issuer {self._issuer} does not answer: check --oauth2-issuer-url."
@@ -168,7 +166,7 @@ class ClientCredentials:
                 f"The OAuth2 issuer {self._issuer} has no discovery document"
                 " (/.well-known/openid-configuration): check --oauth2-issuer-url."
             )
-        endpoint = str(parsed(found)["token_endpoint"])
+        endpoint = str(parsed(found.content)["token_endpoint"])
         if self._issuer.startswith("https:") and not endpoint.startswith("https:"):
             raise BrokerError(
                 f"The OAuth2 issuer {self._issuer} names an address for tokens that does not use TLS; the"
@@ -178,7 +176,7 @@ class ClientCredentials:
 
     def _refusal(self, answer: requests.Response) -> str:
         try:
-            code = parsed(answer).get("error")
+            code = parsed(answer.content).get("error")
         except (ValueError, AttributeError):
             code = None
         shown = f", {code}" if code in _REFUSALS else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -37,11 +38,11 @@ def whole_answer(
         raise requests.Timeout(str(error)) from None
 
 
-def parsed(answer: requests.Response) -> Any:
+def parsed(content: bytes) -> Any:
     """The JSON value of an answer; raises `ValueError`, also for one that is nested too deep, or too large."""
-    if json_values(answer.content) > MOST_VALUES:
+    if json_values(content) > MOST_VALUES:
         raise ValueError(f"it has more than {MOST_VALUES:,} values")
     try:
-        return answer.json()
+        return json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
