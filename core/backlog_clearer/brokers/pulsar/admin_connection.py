@@ -197,7 +197,8 @@ def _onward_silent(asked: str, onward: str) -> TransientError:
 
 def _closed(error: Exception, url: str) -> bool:
     """Whether the other side ended a connection without TLS before it answered."""
-    return url.startswith("http://") and "aborted" in str(error).lower()
+    ended = isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
+    return url.startswith("http://") and (ended or "aborted" in str(error).lower())
 
 
 def _tls_fault(error: BaseException) -> str | None:
