@@ -25,6 +25,7 @@ from backlog_clearer.brokers.kafka.figures import (
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leaders import log_bounds
+from backlog_clearer.brokers.kafka.listing import ClusterAdmin
 from backlog_clearer.brokers.kafka.metadata import SharedMetadata, TopicNow
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
@@ -291,3 +292,19 @@ def test_an_old_end_leaves_unknown_how_much_is_left() -> None:
     lane = LaneOffsets([Claim(PartitionState(ONE, 10, 0, 90, 80), None, None)], Incarnations(Mock()))
     assert lane.reach(ONE, 50, 40, end=49).left is None
     assert lane.reach(ONE, 60, 10, end=61).left == 1
+
+
+def test_a_group_with_an_offset_that_could_not_be_read_is_listed_with_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A partition with an error is not left out of a group's backlog without a word."""
+    read = Mock(topic="orders", partition=0, offset=5, error=None)
+    broken = Mock(
+        topic="orders", partition=1, offset=-1001, error=KafkaError(KafkaError.REQUEST_TIMED_OUT)
+    )
+    admin = ClusterAdmin(OPTIONS)
+    monkeypatch.setattr(admin, "_client", Mock(list_consumer_group_offsets=lambda *_, **__: {}))
+    monkeypatch.setattr(admin, "_answers", lambda *_: ({"billing": Group([read, broken])}, {}))
+    found = admin.committed_offsets(["billing"])["billing"]
+    assert found.offsets == {ONE: 5}
+    assert "REQUEST_TIMED_OUT" in (found.error or "")

@@ -148,12 +148,14 @@ class ClusterAdmin(GroupAdmin):
                 )
             found, failed = self._answers(futures, "fetching the offsets of the groups")
             for group, answer in found.items():
+                failures = [item.error for item in answer.topic_partitions if item.error is not None]
                 stored[group] = _Group(
                     {
                         Partition(item.topic, item.partition): item.offset
                         for item in answer.topic_partitions
                         if item.error is None and item.offset >= 0
-                    }
+                    },
+                    self._text(failures[0]) if failures else None,
                 )
             stored.update({group: _Group({}, self._text(error)) for group, error in failed.items()})
         return stored
