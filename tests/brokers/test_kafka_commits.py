@@ -132,6 +132,20 @@ def test_a_topic_that_was_created_again_is_the_error_of_its_partition(coordinato
     assert outcomes == {TWO: None}
 
 
+def test_a_topic_that_is_gone_holds_back_a_lane_for_a_moment_and_no_skip(
+    coordinator: Coordinator,
+) -> None:
+    """A skip names the deleted topic at once; a lane asks again, since a broker may have just started."""
+    coordinator.codes = {ONE: KafkaError.UNKNOWN_TOPIC_ID}
+    shared = by_id(topics={"bills": IDS[TWO]})
+    outcomes = shared.write({ONE: Stored(7), TWO: Stored(9)}, IDS)
+    assert outcomes is not None
+    assert "its topic was deleted" in (outcomes.pop(ONE) or "")
+    assert outcomes == {TWO: None}
+    with pytest.raises(TransientError, match="do not have the topic orders at present"):
+        lane(shared, coordinator).commit({ONE: 7})
+
+
 def test_a_coordinator_that_has_just_started_is_asked_again(coordinator: Coordinator) -> None:
     """An id that it does not have yet, while other brokers do, is a failure that passes."""
     coordinator.codes = {ONE: KafkaError.UNKNOWN_TOPIC_ID}

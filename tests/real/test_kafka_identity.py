@@ -16,6 +16,7 @@ from backlog_clearer.brokers.kafka.library import OffsetCommitRequest
 from backlog_clearer.brokers.kafka.metadata import SharedMetadata
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
+from backlog_clearer.brokers.kafka.source import KafkaSource
 from backlog_clearer.engine import drain
 from backlog_clearer.errors import RefusedError
 from backlog_clearer.run.job import Callbacks
@@ -333,3 +334,26 @@ def test_undo_is_refused_where_the_same_address_leads_to_another_cluster(
         with pytest.raises(RefusedError, match="cluster_id"):
             case.restore(result)
         assert (case.committed(), other.committed(topic, case.group)) == ({0: 20}, {0: 15})
+
+
+def test_a_topic_made_anew_with_fewer_partitions_is_named_in_each_row(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the verification it is deleted and created with one partition: the other has that reason, too."""
+    case = Case(judge, tmp_path, Reader.HEADERS)
+    topic = case.create(2)
+    for number in range(2):
+        judge.produce(topic, number, 10)
+    remaining = KafkaSource.remaining
+
+    def late(self: KafkaSource, targets: Any) -> Any:
+        if len(judge.leaders(topic)) > 1:
+            assert case.committed() == {0: 10, 1: 10}
+            judge.recreate(topic, 1)
+        return remaining(self, targets)
+
+    monkeypatch.setattr(KafkaSource, "remaining", late)
+    result = case.clear(mode="skip")
+    assert (result.cleared, result.verified) == (False, None)
+    for row in result.partitions:
+        assert "deleted and created again since the survey" in (row.error or "")

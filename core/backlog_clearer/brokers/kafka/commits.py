@@ -95,8 +95,10 @@ class IdCommits:
         offsets: Mapping[Partition, Stored],
         ids: Incarnation,
         since: str = "since the survey",
+        *,
+        patient: bool = False,
     ) -> dict[Partition, str | None]:
-        """See `write`.
+        """See `write`; `patient`: as in `Incarnations.faults`.
 
         Raises `TransientError` if it may succeed when tried again: then any part may be written.
         """
@@ -120,17 +122,17 @@ class IdCommits:
             p: partition_error(KafkaError(code), self._options) if code else None
             for p, code in codes.items()
         }
-        return {**refused, **self._unknown(unknown, ids, since)}
+        return {**refused, **self._unknown(unknown, ids, since, patient=patient)}
 
     def _unknown(
-        self, partitions: Iterable[Partition], ids: Incarnation, since: str
+        self, partitions: Iterable[Partition], ids: Incarnation, since: str, *, patient: bool
     ) -> Mapping[Partition, str | None]:
         """What became of topics whose ids the coordinator does not know.
 
         Raises `TransientError` where another broker has the id: this one has just started.
         """
         asked = {partition: ids[partition] for partition in partitions}
-        faults = self.logs.faults(asked, since, patient=True)
+        faults = self.logs.faults(asked, since, patient=patient)
         for partition in asked:
             if partition not in faults:
                 raise TransientError(
@@ -177,7 +179,7 @@ class LaneCommits:
             return self._stored.commit(offsets)
         try:
             wanted = {partition: Stored(offset) for partition, offset in offsets.items()}
-            outcomes = self._by_id.send(connection, wanted, self._ids)
+            outcomes = self._by_id.send(connection, wanted, self._ids, patient=True)
         except BrokerError:
             self._disconnect()
             raise
