@@ -219,9 +219,11 @@ class TopicLogs:
         """The stored offsets (None: there is none), or why one is not known. Raises `BrokerError`."""
         return self._stored_by([self.who], partitions)[0]
 
-    def stored_by_groups(self, partitions: Sequence[Partition]) -> list[tuple[ConsumerGroup, Offsets]]:
-        """The same for each group of the topic, with the group. Raises `BrokerError`."""
-        groups = self.groups()
+    def stored_by_groups(
+        self, partitions: Sequence[Partition], but: str | None = None
+    ) -> list[tuple[ConsumerGroup, Offsets]]:
+        """The same for each group of the topic `but` one, with the group. Raises `BrokerError`."""
+        groups = [group for group in self.groups() if group.name != but]
         whos = [wire.subject(wire.GROUP, wire.identifier(group.name), self.place) for group in groups]
         return list(zip(groups, self._stored_by(whos, partitions), strict=True))
 

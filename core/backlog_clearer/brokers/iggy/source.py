@@ -188,7 +188,7 @@ class IggySource:
         if self._options.group_id is None:
             return None
         found: dict[str, int | None] = {}
-        for group, stored in self._logs.stored_by_groups(partitions):
+        for group, stored in self._logs.stored_by_groups(partitions, but=self._logs.consumer.name):
             if any(isinstance(at, StoredOffset) for at in stored.values()):
                 left = [left_after(log, stored[key]) for key, log in chosen.items()]
                 found[group.name] = total_known(
