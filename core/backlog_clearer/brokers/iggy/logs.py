@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from apache_iggy import ConsumerGroup, ConsumerGroupMember, StreamDetails, TopicDetails
+from apache_iggy import StreamDetails
 
-from backlog_clearer.brokers.iggy import wire
+from backlog_clearer.brokers.iggy import topic_wire, wire
 from backlog_clearer.brokers.iggy.client import IggyCluster
 from backlog_clearer.brokers.iggy.connection import IggyRequest, Reply
 from backlog_clearer.brokers.iggy.errors import is_not_found, is_offset_not_found
 from backlog_clearer.brokers.iggy.options import IggyOptions
 from backlog_clearer.brokers.iggy.poll_wire import Polled, PollWalk
 from backlog_clearer.brokers.iggy.positions import LogFacts, checked_extent
+from backlog_clearer.brokers.iggy.topic_wire import DescribedGroup, DescribedTopic, GroupMember
 from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
 from backlog_clearer.model import Partition
@@ -22,6 +23,8 @@ from backlog_clearer.options.base import suggestion
 from backlog_clearer.text import listed
 
 _MANY = 20  # names in a list of what exists
+
+_Found = TypeVar("_Found")
 
 Offsets: TypeAlias = dict[Partition, StoredOffset | BrokerError | None]
 """Stored offsets by partition; None: there is none; an error: why it is not known."""
@@ -159,12 +162,12 @@ class TopicLogs:
     def described(self) -> dict[int, LogFacts | TransientError]:
         """The topic's partitions by id, with their figures or why those cannot be used.
 
-        Raises `UsageError` if the topic does not exist. The SDK refuses an incomplete description.
+        Raises `UsageError` if the topic does not exist.
         """
         found = self._details()
         logs: dict[int, LogFacts | TransientError] = {}
         for part in found.partitions:
-            figures = part.current_offset, part.messages_count, part.size
+            figures = part.current, part.messages, part.size
             try:
                 extent = checked_extent(Partition(self.title, part.id), *figures)
             except TransientError as error:
@@ -180,33 +183,39 @@ class TopicLogs:
         """The topic by its names, also where it was given by numbers."""
         return f"{self.stream.name}/{self.topic.name}"
 
-    def _details(self) -> TopicDetails:
-        client, options = self._client, self._options
-        place = self.stream.sdk, self.topic.sdk
+    def _read(self, code: int, payload: bytes, parse: Callable[[bytes], _Found]) -> _Found | None:
+        """What the server describes; None: it does not exist."""
         try:
-            found = client.call(lambda iggy: iggy.get_topic(*place))
+            reply = self._client.read(code, payload)
+            return parse(reply) if reply else None
+        except wire.ReplyError as error:
+            raise TransientError(f"{self._client.where(None)}: {error}.") from None
         except BrokerError as error:
-            if not is_not_found(error):
-                raise
-            found = None
+            if is_not_found(error):
+                return None
+            raise
+
+    def _details(self) -> DescribedTopic:
+        client, options = self._client, self._options
+        found = self._read(topic_wire.GET_TOPIC, self.place, topic_wire.topic)
         if found is not None:
             return found
+        asked = self.stream.sdk
         self._stream = self._topic = None  # a number may be another one's by now
-        stream = described_stream(client, place[0], options.stream_id)
+        stream = described_stream(client, asked, options.stream_id)
         raise UsageError(
             f"There is no topic {options.topic_id} in stream {options.stream_id} at {client.address}."
             f" {existing(options.topic_id, 'topic', stream.topics)}"
         )
 
-    def groups(self) -> list[ConsumerGroup]:
+    def groups(self) -> list[DescribedGroup]:
         """The topic's consumer groups."""
-        place = self.stream.sdk, self.topic.sdk
-        return self._client.call(lambda iggy: iggy.get_consumer_groups(*place))
+        return self._read(topic_wire.GET_GROUPS, self.place, topic_wire.groups) or []
 
-    def members(self) -> list[ConsumerGroupMember]:
+    def members(self) -> tuple[GroupMember, ...]:
         """The members of the group; raises `UsageError` if there is no such group."""
-        place = self.stream.sdk, self.topic.sdk, self.consumer.sdk
-        found = self._client.call(lambda iggy: iggy.get_consumer_group(*place))
+        whose = self.place + self.consumer.wire
+        found = self._read(topic_wire.GET_GROUP, whose, topic_wire.group)
         if found is None:
             asked = self._options.consumer
             raise UsageError(
@@ -221,7 +230,7 @@ class TopicLogs:
 
     def stored_by_groups(
         self, partitions: Sequence[Partition], but: str | None = None
-    ) -> list[tuple[ConsumerGroup, Offsets]]:
+    ) -> list[tuple[DescribedGroup, Offsets]]:
         """The same for each group of the topic `but` one, with the group. Raises `BrokerError`."""
         groups = [group for group in self.groups() if group.name != but]
         whos = [wire.subject(wire.GROUP, wire.identifier(group.name), self.place) for group in groups]

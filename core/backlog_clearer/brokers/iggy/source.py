@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
-from apache_iggy import ConsumerGroupMember
-
 from backlog_clearer.brokers.iggy.client import IggyCluster
 from backlog_clearer.brokers.iggy.cuts import bound_notes, cut_partitions, stored_times
 from backlog_clearer.brokers.iggy.errors import is_invalid_offset
@@ -31,6 +29,7 @@ from backlog_clearer.brokers.iggy.positions import (
     is_reached,
     left_after,
 )
+from backlog_clearer.brokers.iggy.topic_wire import GroupMember
 from backlog_clearer.brokers.iggy.wire import StoredOffset
 from backlog_clearer.brokers.shared.names import doubt, never_stored, similar
 from backlog_clearer.brokers.shared.sent import SentPositions
@@ -200,7 +199,7 @@ class IggySource:
         """The members of the group at each of a few looks; raises `UsageError` if there is no such group."""
         if self._options.group_id is None:
             return ()
-        members: dict[int, ConsumerGroupMember] = {}
+        members: dict[int, GroupMember] = {}
         for look in range(_LOOKS):
             if look and self._client.waits.stopping:
                 break
