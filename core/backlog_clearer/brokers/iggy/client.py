@@ -184,11 +184,6 @@ class IggyCluster:
         """The server and the partition, for an error's text."""
         return f"{self.address}, {partition}" if partition else self.address
 
-    def read(self, code: int, payload: bytes) -> bytes:
-        """The body of the reply to a read; raises `BrokerError`."""
-        with self.lock:
-            return self._exchange(self.connection(), wire.READ, code, payload, None).body
-
     def answers(self, requests: Sequence[IggyRequest]) -> list[Reply | BrokerError]:
         """The replies to requests, in their order, or why one failed; many are under way at a time.
 

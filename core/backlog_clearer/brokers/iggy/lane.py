@@ -155,7 +155,7 @@ class IggyLane:
         """Each partition as it is now with its stored offset, or why nothing may be stored in it."""
         logs, guard = self._tools.logs, self._tools.guard
         partitions = [item.partition for item in items]
-        facts, stored = logs.now(partitions), logs.stored(partitions)
+        facts, stored = logs.looked(partitions)
         for progress in items:
             partition = progress.partition
             now, at = facts[partition], stored[partition]
@@ -277,7 +277,7 @@ class IggyLane:
         if polled.current < poll.offset:
             progress.idle_at = time.monotonic()
             return None
-        now = self._tools.logs.now([partition])[partition]
+        now = self._tools.logs.looked([partition])[0][partition]
         if isinstance(now, BrokerError):
             raise now
         skipped = self._tools.guard.skipped(partition, now.extent.first, progress.next)
@@ -320,21 +320,31 @@ class IggyLane:
         return done
 
     def _settled(self, due: Sequence[_Progress]) -> Sequence[Settled]:
-        done = []
-        settled: list[tuple[_Progress, int]] = []
+        counts: dict[_Progress, int] = {}  # messages that are this run's
+        failed: dict[Partition, BrokerError] = {}
+        offsets: dict[Partition, int] = {}
         with self._tools.writer.writing():
             for progress, now, stored in self._looked(due):
-                try:
-                    if isinstance(now, BrokerError):
-                        raise now
-                    messages = self._acknowledged(progress, None if stored is None else stored.offset)
-                except TransientError:
-                    raise
-                except BrokerError as error:
-                    done.append(Settled(progress.partition, 0, None, str(error)))
+                if isinstance(now, BrokerError):
+                    failed[progress.partition] = now
                     continue
-                settled.append((progress, messages))
-                done.append(Settled(progress.partition, messages, progress.next - 1))
+                place = NOTHING if stored is None else stored.offset
+                counts[progress] = self._own(progress, stored)
+                if progress.next - 1 > place:
+                    offsets[progress.partition] = progress.next - 1
+            for progress, messages in counts.items():
+                self._tools.sent.sending(progress.partition, progress.next - 1, messages)
+            failed |= self._tools.writer.store_checked(offsets)
+        done = []
+        settled: list[tuple[_Progress, int]] = []
+        for progress in due:
+            partition, error = progress.partition, failed.get(progress.partition)
+            # A partition that retention left empty accepts no offset, and has nothing to clear.
+            if error is not None and (progress.count or not is_invalid_offset(error)):
+                done.append(Settled(partition, 0, None, str(error)))
+                continue
+            settled.append((progress, counts[progress]))
+            done.append(Settled(partition, counts[progress], progress.next - 1))
         for progress, messages in settled:  # now that all of them can be reported
             self._tools.sent.reported(progress.partition, progress.next - 1, messages)
             progress.count = 0
@@ -342,21 +352,14 @@ class IggyLane:
         self._claimed = [item for item in self._claimed if item not in over]
         return done
 
-    def _acknowledged(self, progress: _Progress, stored: int | None) -> int:
-        """Store how far a partition was read; returns how many messages that acknowledged."""
-        at, messages = progress.next - 1, progress.count
-        # Messages that an earlier lane stored, and could not report, count now; those of others do not.
-        if stored is not None and not self._tools.guard.is_own(progress.partition, stored):
-            messages = min(messages, max(0, at - stored))
-        self._tools.sent.sending(progress.partition, at, messages)
-        if at > (NOTHING if stored is None else stored):
-            try:
-                self._tools.writer.store(progress.partition, at)
-            except BrokerError as error:
-                # A partition that retention left empty accepts no offset, and has nothing to clear.
-                if progress.count or not is_invalid_offset(error):
-                    raise
-        return messages
+    def _own(self, progress: _Progress, stored: StoredOffset | None) -> int:
+        """How many of the messages read are this run's: those that others acknowledged are not.
+
+        Messages that an earlier lane stored, and could not report, are.
+        """
+        if stored is None or self._tools.guard.is_own(progress.partition, stored.offset):
+            return progress.count
+        return min(progress.count, max(0, progress.next - 1 - stored.offset))
 
     def close(self) -> None:
         """See `source.Lane`."""

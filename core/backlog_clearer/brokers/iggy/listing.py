@@ -95,7 +95,7 @@ class _TopicListing:
         self.gaps = any(isinstance(log, LogFacts) and log.extent.gaps for log in self._facts.values())
         partitions = list(self._facts)
         groups = [
-            self._found(group.name, "group", stored, group.count)
+            self._found(group.name, "group", stored, group.members_count)
             for group, stored in logs.stored_by_groups(partitions)
             if options.matches(group.name)
         ]

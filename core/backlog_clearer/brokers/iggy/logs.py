@@ -164,7 +164,9 @@ class TopicLogs:
 
         Raises `UsageError` if the topic does not exist.
         """
-        found = self._details()
+        return self._facts(self._details())
+
+    def _facts(self, found: DescribedTopic) -> dict[int, LogFacts | TransientError]:
         logs: dict[int, LogFacts | TransientError] = {}
         for part in found.partitions:
             figures = part.current, part.messages, part.size
@@ -185,15 +187,18 @@ class TopicLogs:
 
     def _read(self, code: int, payload: bytes, parse: Callable[[bytes], _Found]) -> _Found | None:
         """What the server describes; None: it does not exist."""
+        (reply,) = self._client.answers([IggyRequest(None, code, payload)])
+        return self._parsed(reply, parse)
+
+    def _parsed(self, reply: Reply | BrokerError, parse: Callable[[bytes], _Found]) -> _Found | None:
+        if isinstance(reply, BrokerError):
+            if is_not_found(reply):
+                return None
+            raise reply
         try:
-            reply = self._client.read(code, payload)
-            return parse(reply) if reply else None
+            return parse(reply.body) if reply.body else None
         except wire.ReplyError as error:
             raise TransientError(f"{self._client.where(None)}: {error}.") from None
-        except BrokerError as error:
-            if is_not_found(error):
-                return None
-            raise
 
     def _details(self) -> DescribedTopic:
         client, options = self._client, self._options
@@ -245,17 +250,14 @@ class TopicLogs:
         return self._stored_by(whos, partitions)
 
     def _stored_by(self, whos: Sequence[bytes], partitions: Sequence[Partition]) -> list[Offsets]:
-        asked = [
-            IggyRequest(partition, wire.GET_OFFSET, wire.of_partition(who, partition.number))
-            for who in whos
-            for partition in partitions
-        ]
+        asked = [_offset_request(who, partition) for who in whos for partition in partitions]
         replies = iter(self._client.answers(asked))
-        return [{key: self._stored(key, next(replies)) for key in partitions} for _ in whos]
+        return [{key: self.stored_in(key, next(replies)) for key in partitions} for _ in whos]
 
-    def _stored(
+    def stored_in(
         self, partition: Partition, reply: Reply | BrokerError
     ) -> StoredOffset | BrokerError | None:
+        """The stored offset in a reply, None, or why it is not known."""
         if isinstance(reply, BrokerError):
             return None if is_offset_not_found(reply) else reply
         try:
@@ -269,21 +271,49 @@ class TopicLogs:
     def _unusable(self, partition: Partition, reason: str) -> TransientError:
         return TransientError(f"{self._client.where(partition)}: {reason}.", partition)
 
-    def now(self, partitions: Sequence[Partition]) -> dict[Partition, LogFacts | BrokerError]:
-        """The partitions' present facts with their first messages, or why one has none.
+    def looked(
+        self, partitions: Sequence[Partition]
+    ) -> tuple[dict[Partition, LogFacts | BrokerError], Offsets]:
+        """The partitions' present facts with their first messages, or why one has none; and stored offsets.
 
-        Raises `BrokerError`.
+        All requests are under way at once. Raises `BrokerError`.
         """
-        found = self.figures(partitions)
-        usable = {key: facts for key, facts in found.items() if isinstance(facts, LogFacts)}
-        return found | self.looked_at(usable)
+        who = self.who
+        asked = [
+            IggyRequest(None, topic_wire.GET_TOPIC, self.place),
+            *(self._first_request(partition) for partition in partitions),
+            *(_offset_request(who, partition) for partition in partitions),
+        ]
+        described, *replies = self._client.answers(asked)
+        topic = self._parsed(described, topic_wire.topic)
+        logs = self._chosen(partitions, self._facts(topic)) if topic else self.figures(partitions)
+        firsts = dict(zip(partitions, replies, strict=False))
+        offsets = zip(partitions, replies[len(partitions) :], strict=True)
+        seen = {
+            partition: self._with_first(partition, log, firsts[partition])
+            for partition, log in logs.items()
+        }
+        return seen, {partition: self.stored_in(partition, reply) for partition, reply in offsets}
+
+    def offset_request(self, partition: Partition) -> IggyRequest:
+        """What asks for the stored offset; `stored_in` reads the reply."""
+        return _offset_request(self.who, partition)
 
     def figures(self, partitions: Sequence[Partition]) -> dict[Partition, LogFacts | BrokerError]:
-        """The same without the first messages: one request for all partitions. Raises `BrokerError`."""
+        """The partitions' present facts without the first messages, or why one has none.
+
+        One request for all of them. Raises `BrokerError`.
+        """
         try:
             known = self.described()
         except UsageError as error:  # it was deleted meanwhile
             return {partition: BrokerError(str(error), partition) for partition in partitions}
+        return self._chosen(partitions, known)
+
+    @staticmethod
+    def _chosen(
+        partitions: Sequence[Partition], known: Mapping[int, LogFacts | TransientError]
+    ) -> dict[Partition, LogFacts | BrokerError]:
         found: dict[Partition, LogFacts | BrokerError] = {}
         for partition in partitions:
             log = known.get(partition.number)
@@ -296,22 +326,27 @@ class TopicLogs:
         Raises `BrokerError`.
         """
         filled = [partition for partition, facts in logs.items() if facts.extent.messages]
-        asked = [
-            IggyRequest(
-                partition, wire.POLL, wire.poll_first(self.reader, partition.number), PollWalk(1)
-            )
-            for partition in filled
-        ]
-        found: dict[Partition, LogFacts | BrokerError] = dict(logs)
-        for partition, reply in zip(filled, self._client.answers(asked), strict=True):
-            try:
-                first = self._polled(partition, reply)
-            except BrokerError as error:
-                found[partition] = error
-                continue
-            extent = replace(logs[partition].extent, begin=first.first)
-            found[partition] = replace(logs[partition], extent=extent, mark=first.mark)
-        return found
+        replies = self._client.answers([self._first_request(partition) for partition in filled])
+        return dict(logs) | {
+            partition: self._with_first(partition, logs[partition], reply)
+            for partition, reply in zip(filled, replies, strict=True)
+        }
+
+    def _first_request(self, partition: Partition) -> IggyRequest:
+        payload = wire.poll_first(self.reader, partition.number)
+        return IggyRequest(partition, wire.POLL, payload, PollWalk(1))
+
+    def _with_first(
+        self, partition: Partition, log: LogFacts | BrokerError, reply: Reply | BrokerError
+    ) -> LogFacts | BrokerError:
+        """The facts with the first message, which an empty partition does not have."""
+        if isinstance(log, BrokerError) or not log.extent.messages:
+            return log
+        try:
+            first = self._polled(partition, reply)
+        except BrokerError as error:
+            return error
+        return replace(log, extent=replace(log.extent, begin=first.first), mark=first.mark)
 
     def _polled(self, partition: Partition, reply: Reply | BrokerError) -> Polled:
         if isinstance(reply, BrokerError):
@@ -339,3 +374,7 @@ class TopicLogs:
         payload = wire.poll(self.reader, partition.number, offset + 1, 1)
         (reply,) = self._client.answers([IggyRequest(partition, wire.POLL, payload, PollWalk(1))])
         return self._polled(partition, reply)
+
+
+def _offset_request(who: bytes, partition: Partition) -> IggyRequest:
+    return IggyRequest(partition, wire.GET_OFFSET, wire.of_partition(who, partition.number))

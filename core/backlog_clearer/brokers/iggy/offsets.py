@@ -24,7 +24,7 @@ _LOG = logging.getLogger("backlog_clearer")
 # Slices of a run are a group's members in turn, each for as long as one call writes. A call that finds
 # another member waits, up to a total that keeps within the exchange that `backlog_clearer.source` allows.
 _TURNS_S = 6.0
-_FIRST_TURN_S, _LAST_TURN_S = 0.02, 0.2  # between two looks, at most; growing
+_FIRST_TURN_S, _LAST_TURN_S = 0.01, 0.1  # between two looks, at most; growing
 
 
 MOST_HOLES = 100_000
@@ -265,25 +265,57 @@ class OffsetWriter:
         `TransientError` where the connection breaks.
         """
         done: dict[Partition, BrokerError | None] = dict.fromkeys(offsets)
-        left = dict(offsets)
-        if not self._client.clustered:
-            who = self._logs.who
-            asked = []
-            for partition, offset in offsets.items():
-                self._guard.sending(partition, offset)
-                payload = wire.store_offset(who, partition.number, offset)
-                asked.append(IggyRequest(partition, 0, payload, operation=wire.STORE_OFFSET))
-            for (partition, offset), reply in zip(
-                offsets.items(), self._client.answers(asked), strict=True
-            ):
-                if isinstance(reply, Reply) and _is_done(reply):
-                    self._guard.kept(partition, offset)
-                    del left[partition]
-        for partition, offset in left.items():  # one at a time shows why it was refused
+        stored = self._at_once(offsets, read_back=False)
+        for partition in offsets.keys() - stored:  # one at a time shows why it was refused
             try:
-                self.store(partition, offset)
+                self.store(partition, offsets[partition])
             except BrokerError as error:
                 done[partition] = error
+        return done
+
+    def store_checked(self, offsets: Mapping[Partition, int]) -> dict[Partition, BrokerError]:
+        """Like `store` for many partitions at once; returns why some were refused for good.
+
+        Raises `TransientError`.
+        """
+        failed: dict[Partition, BrokerError] = {}
+        stored = self._at_once(offsets, read_back=True)
+        for partition in offsets.keys() - stored:
+            try:
+                self.store(partition, offsets[partition])
+            except TransientError:
+                raise
+            except BrokerError as error:
+                failed[partition] = error
+        return failed
+
+    def _at_once(self, offsets: Mapping[Partition, int], *, read_back: bool) -> set[Partition]:
+        """Store offsets, all requests at once; those of which it is certain that they are stored."""
+        if self._client.clustered:  # each partition may have another leader
+            return set()
+        who = self._logs.who
+        asked = []
+        for partition, offset in offsets.items():
+            self._guard.sending(partition, offset)
+            payload = wire.store_offset(who, partition.number, offset)
+            asked.append(IggyRequest(partition, 0, payload, operation=wire.STORE_OFFSET))
+        sent = len(asked)
+        if read_back:
+            asked += [self._logs.offset_request(partition) for partition in offsets]
+        replies = self._client.answers(asked)
+        done = {
+            partition
+            for partition, reply in zip(offsets, replies, strict=False)
+            if isinstance(reply, Reply) and _is_done(reply)
+        }
+        for partition, reply in zip(offsets, replies[sent:], strict=False):
+            found = self._logs.stored_in(partition, reply)
+            if not isinstance(found, StoredOffset) or not (
+                offsets[partition] <= found.offset <= found.current
+            ):
+                done.discard(partition)
+        for partition in done:
+            self._guard.kept(partition, offsets[partition])
         return done
 
     def restore(self, partition: Partition, offset: int | None) -> None:

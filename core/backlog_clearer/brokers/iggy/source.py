@@ -365,7 +365,7 @@ class IggySource:
     ) -> Iterator[tuple[Recorded, LogFacts | BrokerError, StoredOffset | None]]:
         """Each partition as it is now with its stored offset, or why nothing may be stored in it."""
         partitions = [item.partition for item in wanted]
-        logs, stored = self._logs.now(partitions), self._logs.stored(partitions)
+        logs, stored = self._logs.looked(partitions)
         for item in wanted:
             log, at = logs[item.partition], stored[item.partition]
             if isinstance(at, BrokerError):
