@@ -46,6 +46,8 @@ from backlog_clearer.model import Partition
 
 PROBE_S = 2.0
 _REPLAY_S = (0.02, 0.05, 0.1, 0.2)  # waits before a change of a membership is sent again
+_PARTING_S = 60.0  # for the answer that a member has left, before its connection is closed
+_LAST_PARTING_S = 2.0  # the same at the end of a run
 _AT_ONCE = 64  # requests in one write; twice as many are under way
 _OLD_PING = struct.pack("<II", 4, 1)  # length and command, as servers before 0.9 frame them
 _OLD_PONG_BYTES = 8
@@ -67,11 +69,14 @@ class IggyCluster:
         self._nodes: dict[ServerAddress, tuple[IggyConnection, bytes]] = {}
         self._leader: ServerAddress | None = None
         self._clustered = False
+        self._joined: bytes | None = None  # the membership of the main connection
+        self._parting: list[IggyConnection] = []  # given up, but not closed before their member left
 
     def connection(self) -> IggyConnection:
         """The connection to the leader, or to the only node; opened where there is none."""
         if self._main is not None:
             return self._main
+        self._part(0.0)
         check_library()
         server = _resolved(self.options.host, self.options.port)
         try:
@@ -213,15 +218,18 @@ class IggyCluster:
         return reply
 
     def join(self, membership: bytes) -> None:
-        """Become a member of a group; the connection is closed where that fails, as in `leave`."""
+        """Become a member of a group; where that fails, the connection is given up, as in `leave`."""
         with self.lock:
-            self._membership(self.connection(), wire.JOIN, membership)
+            connection = self.connection()
+            self._joined = membership
+            self._membership(connection, wire.JOIN, membership)
 
     def leave(self, membership: bytes) -> None:
-        """Leave a group, if need be by closing the connection, which a membership does not outlive."""
+        """Leave a group."""
         with self.lock:
             if self._main is not None:
                 self._membership(self._main, wire.LEAVE, membership)
+                self._joined = None
 
     def _membership(self, connection: IggyConnection, operation: int, membership: bytes) -> None:
         """Change the membership; where the answer is an error, the server may have a member left.
@@ -323,17 +331,39 @@ class IggyCluster:
         return known
 
     def _forget(self) -> None:
-        """Close the connections for offsets; the next request opens new ones."""
+        """Give up the connections for offsets; the next request opens new ones.
+
+        A busy server keeps a member for good whose connection is closed (its "disconnect logout" is refused,
+        as a real server of 0.9 logs), so that one is told to leave, and closed once it has answered.
+        """
         connections = [connection for connection, _ in self._nodes.values()]
         self._nodes.clear()
         main, self._main = self._main, None
+        joined, self._joined = self._joined, None
+        if main is not None and joined is not None:
+            with suppress(BrokerError):
+                main.part(wire.LEAVE, joined, _PARTING_S)
+                self._parting.append(main)
+                main = None
         for connection in [*connections, main]:
             if connection is not None:
+                connection.close()
+
+    def _part(self, max_wait_s: float) -> None:
+        """Close the connections that were given up and whose members have left."""
+        until = time.monotonic() + max_wait_s
+        for connection in list(self._parting):
+            if connection.parted(max(0.0, until - time.monotonic())):
+                self._parting.remove(connection)
                 connection.close()
 
     def close(self) -> None:
         """Drop the connections for good; never raises."""
         self._forget()
+        self._part(0.0 if self.waits.stopping else _LAST_PARTING_S)
+        for connection in self._parting:
+            connection.close()
+        self._parting.clear()
         self._sdk = None
         with suppress(RuntimeError):
             self._loop.close()

@@ -173,6 +173,22 @@ class IggyConnection(Waitable):
         """The next request is the last change of a membership again, under its number: it is done once."""
         self._number -= 1
 
+    def part(self, operation: int, payload: bytes, most_s: float) -> None:
+        """Send a last request, whose answer and those before it may take so long; see `parted`."""
+        self._timeout_s, self._heard, self._waited = most_s, time.monotonic(), 0.0
+        self.ask(operation, 0, payload)
+
+    def parted(self, max_wait_s: float) -> bool:
+        """Whether everything is answered, or no answer will come any more; waits so long at most."""
+        until = time.monotonic() + max_wait_s
+        try:
+            while self._walks:
+                if self.answer(max(0.0, until - time.monotonic())) is None:
+                    return False
+        except (BrokerError, wire.ReplyError):
+            return True
+        return True
+
     def exchange(
         self, operation: int, code: int, payload: bytes, walk: PollWalk | None = None
     ) -> Reply:

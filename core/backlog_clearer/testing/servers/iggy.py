@@ -80,6 +80,7 @@ class IggyServer:
         self.polls = 0
         self.forget_store = False  # answer a store without storing
         self.refused: set[int] = set()  # partitions whose offsets are not permitted to be written
+        self.keeps_members = False  # whose connection ends, as a busy server does
         self.unrouted = 0  # polls to answer as if no partition had been looked at
         self.unread = 0  # polls to answer as if their partition were empty: reading it failed
         self.halt: threading.Event | None = None  # what polls wait for in the middle of their replies
@@ -129,7 +130,8 @@ class IggyServer:
                 (serve_old if self.old else self._converse)(client, connection, requests)
         with self.lock:
             self._connections.discard(connection)
-            self._leave_all(client)
+            if not self.keeps_members:
+                self._leave_all(client)
 
     def _converse(self, client: ClientSession, connection: socket.socket, requests: BinaryIO) -> None:
         while True:
