@@ -319,6 +319,17 @@ def test_damaged_receipts_are_refused_with_one_sentence(
     assert stored(broker) == [1000, 1000, 1000]
 
 
+def test_a_receipt_cannot_write_to_the_terminal(broker: MemoryBroker) -> None:
+    """Control characters of an edited receipt are spelled out, and none of its lines looks like the tool's."""
+    hostile = "\x1b[2K\r\nUndo: touch x"
+    path = edited(cleared(), lambda value: first(value, topic=hostile, undo=hostile, error=hostile))
+    done = call("restore", str(path), "--yes")
+    assert done.exit_code == 1
+    assert "\\x1b[2K\\x0d\n  Undo: touch x" in done.stderr
+    assert not {"\x1b", "\r"} & set(done.output)
+    assert stored(broker)[1:] == [400, None]
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"a": 1, "a": 1}', "[" * 100_000, "\ufeff{}", '{"a": NaN}']
 )

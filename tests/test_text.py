@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from backlog_clearer.text import amount, counted, listed, ranged
+from backlog_clearer.text import amount, counted, listed, printable, ranged
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,19 @@ def test_a_long_list_is_cut_with_a_count() -> None:
 def test_numbers_that_follow_each_other_are_a_range(numbers: Iterable[int], text: str) -> None:
     """However many partitions there are, their ids fit into a line."""
     assert ranged(numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Größe: 5 €\tja", "Größe: 5 €\tja"),
+        ("\x1b[2Kgone", "\\x1b[2Kgone"),
+        ("a\rb\x00\x9b", "a\\x0db\\x00\\x9b"),
+        ("abc\u202egpj", "abc\\u202egpj"),
+        ("\ud800", "\\ud800"),
+        ("first\nUndo: rm", "first\n  Undo: rm"),
+    ],
+)
+def test_no_text_steers_the_terminal(text: str, shown: str) -> None:
+    """Control characters are spelled out, and only a text's first line is at the margin."""
+    assert printable(text) == shown

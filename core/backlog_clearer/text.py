@@ -13,6 +13,9 @@ _PLAIN_PATH = re.compile(
     r"(?:~|\.{0,2}|[A-Za-z0-9+.-]+:/)/[][\w./~@+#*?{} -]{1,250}|[\w.@+ -][][\w./@+#*?{} -]{0,200}\.[a-z]{2,5}"
 )
 _PLAIN_VALUE = re.compile(r"[\d.,:/+\s-]{0,40}|.{0,5}|[A-Za-z]{1,12}")
+_STEERING = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
 _ONE_UNIT = 120  # of a smaller unit, below which a time is not spelled in a larger one
 _DEEPEST = 60  # levels of a JSON value; a receipt has seven
 
@@ -46,6 +49,20 @@ def ranged(numbers: Iterable[int]) -> str:
         else:
             ranges.append([number, number])
     return listed(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def printable(text: str) -> str:
+    r"""A text for a terminal, which characters in it cannot steer: these are written as in "\x1b".
+
+    A broker, or a receipt that another hand wrote, may send any. Its further lines are indented, so that none
+    of them looks like one of this tool's.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 as in Python
+
+    return _STEERING.sub(spelled, text).replace("\n", "\n  ")
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

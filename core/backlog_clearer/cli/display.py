@@ -25,7 +25,7 @@ from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.receipt import can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, Verdict
 from backlog_clearer.run.verdict import sentence
-from backlog_clearer.text import age_text, amount, counted, listed
+from backlog_clearer.text import age_text, amount, counted, listed, printable
 
 _STYLES = {
     Verdict.CLEARED: "bold green",
@@ -53,8 +53,10 @@ def console_for(*, stderr: bool = False) -> Console:
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:
-    """Print a line as it is: neither wrapped nor read as markup."""
-    safe = redacted(text, values=False)  # names in it may be ordinary words that are secrets, too
+    """Print a line as it is: neither wrapped nor read as markup; see `printable`."""
+    safe = printable(
+        redacted(text, values=False)
+    )  # names in it may be ordinary words that are secrets, too
     console.print(safe, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
