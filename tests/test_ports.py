@@ -43,4 +43,4 @@ def test_no_port_is_given_to_two_processes(monkeypatch: pytest.MonkeyPatch) -> N
         assert child.stdout
         taken = int(child.stdout.readline())
         assert {taken, support.free_port()} == set(ports)
-        child.communicate("\n", timeout=60)
+        child.communicate("\n", timeout=300)

@@ -75,7 +75,7 @@ def test_a_signal_ends_a_change_whose_library_does_not_return(
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         with Stopwatch() as watch:
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=300)
     answer = json.loads(stdout)
     assert "is not known" in stdout
     assert "Traceback" not in stderr
