@@ -83,6 +83,11 @@ def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 120.0) -
         time.sleep(0.05)
 
 
+def crowd() -> float:
+    """How many threads want each processor of this machine, at least 1: for bounds on a process's time."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Stopwatch:
     """The seconds of a block, without those by which this machine was late: for bounds on a call's time.
 
