@@ -18,7 +18,8 @@ Rules for both protocols:
   every method; figures and results of the others are returned. Without one, the error is the client's:
   the engine gives its claims to other lanes (a limit on consumers means fewer lanes, not an end).
 - **Own contention passes.** What lanes and slices of one run do to each other (a lock, a group that is
-  joined in turn) is a `TransientError`: the engine waits longer each time.
+  joined in turn) is a `TransientError`: the engine waits longer each time. A wait that the protocol itself
+  asks for inside a call, as for a turn in an Iggy group, is bounded.
 - **A dead connection is noticed.** Where the broker owes an answer, or a heartbeat where it may be silent
   otherwise, the lane raises `TransientError` after `RunOptions.answer_seconds`, which is less than half of
   --stall-seconds.
