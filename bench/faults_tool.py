@@ -170,10 +170,11 @@ class Try:
         whole = sum(self.before.values())
 
         beyond = whole if totals.get("at_least") else 0  # what may be moved and not counted
+        short = whole if totals.get("at_most") else 0  # what may be counted and not moved
 
         def agrees(left: Mapping[int, int]) -> bool:
             moved = whole - sum(left.values())
-            return counted is None or counted <= moved <= counted + beyond
+            return counted is None or counted - short <= moved <= counted + beyond
 
         left = self.backlog.left()
         until = time.monotonic() + _SETTLED_S

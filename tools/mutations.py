@@ -208,9 +208,29 @@ COUNTS = (
         "done.append(Outcome(claim.partition, None if error else claim.target, error))",
         "done.append(Outcome(claim.partition, claim.target))",
     ),
+    Mutation(
+        "acknowledgements that the broker lost are counted",
+        "elif acknowledged > self._shown[partition]:",
+        "elif acknowledged < self._shown[partition]:",
+    ),
+    Mutation(
+        "all that was acknowledged is taken off where the broker lost some",
+        "min(messages, acknowledged - self._shown[partition])",
+        "messages",
+    ),
 )
 
 UNKNOWN = (
+    Mutation(
+        "a broker that does not answer has all acknowledgements",
+        "if partition not in stored:\n                found[partition] = None",
+        "if partition not in stored:\n                continue",
+    ),
+    Mutation(
+        "a broker that does not answer has none of the acknowledgements",
+        "if partition not in stored:\n                found[partition] = None",
+        "if partition not in stored:\n                found[partition] = messages",
+    ),
     Mutation(
         "an unknown backlog is 0",
         "if not self.broker.figures:\n            return None",

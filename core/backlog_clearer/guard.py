@@ -32,6 +32,7 @@ _SOURCE = {
     "partitions": "asking for partitions",
     "lost": "asking for frozen targets",
     "unreported": "counting acknowledgements",
+    "returned": "counting acknowledgements",
     "kept_notes": "asking what is kept for undos",
     "discard": "deleting what is kept for undos",
 }

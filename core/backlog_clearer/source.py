@@ -258,6 +258,21 @@ class Accountable(Protocol):
 
 
 @runtime_checkable
+class Revisable(Protocol):
+    """A source whose broker may lose acknowledgements that a settle has reported; optional for adapters."""
+
+    def returned(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """How many messages that settles reported the broker does not show as acknowledged; asks it nothing.
+
+        They are taken off the count. Called once, when no lane is open any more, after the last `remaining`;
+        `stored`: see `Accountable`. None: that is not known, and the count is an upper bound. A partition that
+        is not in `stored` never has a number; it is left out only if the broker is known to keep what was
+        acknowledged. Where some of a number may be acknowledged all the same, `unreported` has None.
+        Partitions that are left out have none.
+        """
+
+
+@runtime_checkable
 class Interruptible(Protocol):
     """A source that waits only briefly for answers once the run is to stop; optional for adapters.
 

@@ -130,6 +130,9 @@ class MemoryBench(Bench):
     def advance(self, number: int, to: int) -> None:
         self.broker.advance("billing", Partition("orders", number), to)
 
+    def forget(self, number: int, to: int) -> None:
+        self.broker.forget("billing", Partition("orders", number), to)
+
     def recreate(self) -> None:
         self.broker.delete("orders")
         self.broker.create("orders", self.partitions)

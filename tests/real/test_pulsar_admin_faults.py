@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from backlog_clearer.brokers.pulsar.source import PulsarSource
+from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import BrokerError, ClearerError
-from backlog_clearer.model import Mode
+from backlog_clearer.model import Mode, Partition, Position, Remaining
 from backlog_clearer.run import retry
+from backlog_clearer.run.clear import clear_source
+from backlog_clearer.run.job import Callbacks, Job
+from backlog_clearer.run.verdict import sentence
 from backlog_clearer.testing.servers.pulsar_judge import Case, Judge
 from tests.functions.flaky import SILENCE, flaky
 
@@ -85,6 +90,36 @@ def test_a_partition_that_keeps_failing_is_left(pulsar_case: Case, way: Gate, mo
     assert list(errors) == [BAD]
     assert "The bundle is being unloaded" in errors[BAD]
     assert (result.cleared, result.verified) == (False, None)
+
+
+class Muted(PulsarSource):
+    """A source whose admin API answers nothing more once its lanes have ended."""
+
+    gate: Gate
+
+    def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
+        """See `Source`."""
+        if not self._acknowledgements.lanes:
+            self.gate.wrong_from, self.gate.wrong = 1, SERVICE_UNAVAILABLE
+        return super().remaining(targets)
+
+
+@pytest.mark.parametrize("kind", ["failover", "shared"])
+def test_a_count_that_the_broker_does_not_confirm_is_an_upper_bound(
+    pulsar_case: Case, way: Gate, kind: str
+) -> None:
+    """Without an answer at the end, acknowledgements may be lost: the result says "at most"."""
+    pulsar_case.changes["subscription_type"] = kind
+    run = pulsar_case.run(workers=2)
+    job = Job("pulsar", pulsar_case.options(), run)
+    source = Muted(pulsar_case.options(), run, job.run_id)
+    source.gate = way
+    with closing(source):
+        result = clear_source(source, job, Callbacks(), Halt())
+    assert left(pulsar_case) == {}
+    assert (result.totals.messages, result.totals.at_most) == (PARTITIONS * EACH, True)
+    assert (result.totals.at_least, result.verified) == (False, None)
+    assert f"at most {PARTITIONS * EACH} messages" in sentence(result)
 
 
 def test_a_partition_that_is_not_moved_is_named(pulsar_case: Case, way: Gate) -> None:

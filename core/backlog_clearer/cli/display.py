@@ -138,7 +138,8 @@ def _show_outcome(console: Console, result: RunResult, undo: Sequence[tuple[str,
     lines = {left: amount(totals.remaining, result.unit)}
     if totals.unacknowledged:
         unacknowledged = counted(totals.unacknowledged, "message")
-        lines["Read but not acknowledged"] = f"{unacknowledged}, still in the backlog"
+        where = "perhaps" if totals.at_least else "still"
+        lines["Read but not acknowledged"] = f"{unacknowledged}, {where} in the backlog"
     if totals.retries:
         lines["Retries"] = str(totals.retries)
     lines["Verified"] = VERIFIED[result.verified]

@@ -113,10 +113,9 @@ def summary(result: RunResult, follow_up: FollowUp) -> str:
     why = f"stopped: {result.stop_reason}" if result.stop_reason else "nothing was done"
     errors = [item.error for item in result.partitions if item.error]
     error = result.error or (errors[0] if errors else None)
-    least = "at least " if result.totals.at_least else ""
     return (
         f"{begin}: run {result.run_id}, slice {result.slice or 'whole'}, {result.subscription}: {why};"
-        f" {least}{result.totals.messages:,} messages, remaining {left} {result.unit}, verified"
+        f" {result.totals.bound}{result.totals.messages:,} messages, remaining {left} {result.unit}, verified"
         f" {'unknown' if result.verified is None else str(result.verified).lower()}"
         + (f"; {error}" if error else "")
     )

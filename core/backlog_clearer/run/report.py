@@ -73,10 +73,18 @@ class PartitionResult(Reported):
     backlog: int | None = Field(description="backlog before, in `unit`; null: unknown")
     backlog_bytes: int | None = Field(None, description="the same in stored bytes")
     messages: int = Field(0, description="messages read and acknowledged by this run")
-    unacknowledged: int = Field(0, description="messages read whose acknowledgement failed")
+    unacknowledged: int = Field(
+        0,
+        description="messages read whose acknowledgement failed, or is not shown by the broker",
+    )
     at_least: bool = Field(
         False,
         description="whether more than `messages` may be acknowledged: answers of the broker were lost",
+    )
+    at_most: bool = Field(
+        False,
+        description="whether fewer than `messages` may be acknowledged: the broker may have lost some, and did"
+        " not show at the end which it has",
     )
     remaining: int | None = Field(None, description="left up to the target, in `unit`; null: unknown")
     verified: bool | None = Field(
@@ -112,6 +120,7 @@ class Totals(Reported):
     messages: int = Field(description="read and acknowledged")
     unacknowledged: int
     at_least: bool = Field(False, description="whether `messages` is a lower bound for any partition")
+    at_most: bool = Field(False, description="whether `messages` is an upper bound for any partition")
     bytes: int = Field(description="received, where the reader sees it; otherwise 0")
     remaining: int | None = Field(description="afterwards, in `unit`")
     errors: int = Field(description="partitions with an error")
@@ -120,6 +129,13 @@ class Totals(Reported):
     oldest: datetime | None = Field(
         None, description="the earliest time of the partitions' oldest messages; null: none is known"
     )
+
+    @property
+    def bound(self) -> str:
+        """What to write before the count of messages, with a blank at its end; empty: it is exact."""
+        if self.at_least and self.at_most:
+            return "about "
+        return "at least " if self.at_least else "at most " if self.at_most else ""
 
 
 class RunResult(Reported):
@@ -248,6 +264,7 @@ def total(
         messages=messages,
         unacknowledged=sum(item.unacknowledged for item in rows),
         at_least=any(item.at_least for item in rows),
+        at_most=any(item.at_most for item in rows),
         bytes=received,
         remaining=total_known(item.remaining for item in rows),
         errors=sum(item.error is not None for item in rows),

@@ -129,6 +129,7 @@ def _work(result: RunResult) -> str:
     if not result.totals.messages:
         return f"no messages transferred, {result.seconds:.2f} s"
     rate = result.totals.messages_per_second
-    least = "at least " if result.totals.at_least else ""
-    work = f"{least}{counted(result.totals.messages, 'message')} in {result.seconds:.2f} s"
+    work = (
+        f"{result.totals.bound}{counted(result.totals.messages, 'message')} in {result.seconds:.2f} s"
+    )
     return f"{work}, {rate:,.0f} messages/s" if rate else work

@@ -26,7 +26,7 @@ from backlog_clearer.run.record import Record
 from backlog_clearer.run.report import PartitionResult, as_json
 from backlog_clearer.run.stopping import AbandonedError
 from backlog_clearer.run.survey import survey
-from backlog_clearer.source import Accountable, Source
+from backlog_clearer.source import Accountable, Revisable, Source
 from backlog_clearer.text import amount, counted, listed
 
 _LOG = logging.getLogger("backlog_clearer")
@@ -68,9 +68,12 @@ def cleared_rows(
     found = patience.until(proven, found, lambda: _asked(source, targets))
     surveyed = {state.partition: state.incarnation for state in record.states}
     found = {key: _of_log(item, surveyed.get(key)) for key, item in found.items()}
-    uncounted = _unreported(source, drained, found)
+    stored = _stored(found)
+    uncounted = _unreported(source, drained, stored)
+    back = source.returned(stored) if isinstance(source, Revisable) else {}
     done = tuple(
-        _cleared(item, drained, found.get(item.id), uncounted.get(item.id, 0)) for item in rows
+        _cleared(item, drained, found.get(item.id), uncounted.get(item.id, 0), back.get(item.id, 0))
+        for item in rows
     )
     if not share:
         return done
@@ -79,18 +82,22 @@ def cleared_rows(
     )
 
 
+def _stored(found: Mapping[Partition, Remaining]) -> Mapping[Partition, Position | None]:
+    """The positions that the broker shows, of the partitions for which it answered."""
+    return {
+        key: item.position
+        for key, item in found.items()
+        if item.error is None and (item.left is not None or item.position is not None)
+    }
+
+
 def _unreported(
-    source: Source, drained: Drain, found: Mapping[Partition, Remaining]
+    source: Source, drained: Drain, stored: Mapping[Partition, Position | None]
 ) -> Mapping[Partition, int | None]:
     """Messages that were acknowledged and not counted, by the broker's positions; None: that is not known."""
     drains = drained.partitions.items()
     if not isinstance(source, Accountable):
         return {key: None for key, item in drains if item.doubted or item.unfinished}
-    stored = {
-        key: item.position
-        for key, item in found.items()
-        if item.error is None and (item.left is not None or item.position is not None)
-    }
     return {
         **source.unreported(stored),
         **{key: None for key, item in drains if item.unfinished},
@@ -98,15 +105,19 @@ def _unreported(
 
 
 def _cleared(
-    item: PartitionResult, drained: Drain, left: Remaining | None, late: int | None
+    item: PartitionResult, drained: Drain, left: Remaining | None, late: int | None, back: int | None
 ) -> PartitionResult:
-    """A row after a drain or a skip; `late`: see `_unreported`."""
+    """A row after a drain or a skip; `late`: see `_unreported`, `back`: see `Revisable`."""
     done = drained.partitions.get(item.id, Drained(0, 0, 0, None))
+    if late is None and back is None:  # neither bound is known but 0
+        back = done.messages
+    counted_late = (late or 0) - min(back or 0, done.messages)
     return item.model_copy(
         update={
-            "messages": done.messages + (late or 0),
-            "unacknowledged": max(0, done.unacknowledged - (late or 0)),
+            "messages": done.messages + counted_late,
+            "unacknowledged": max(0, done.unacknowledged - counted_late),
             "at_least": late is None,
+            "at_most": back is None and done.messages > 0,
             "after": as_json(left.position) if left else None,
             "remaining": left.left if left else None,
             "verified": None if left is None or left.left is None else left.left == 0,
@@ -282,6 +293,11 @@ def difference(traits: Traits, mode: Mode, rows: Sequence[PartitionResult]) -> t
         notes.append(
             "Messages are a lower bound, because answers to acknowledgements were lost, and the broker does not"
             f" show what came of them: {listed(uncounted)}."
+        )
+    if unshown := [item.id for item in rows if item.at_most]:
+        notes.append(
+            "Messages are an upper bound, because the broker did not show at the end which acknowledgements it"
+            f" has, and it may have lost some: {listed(unshown)}."
         )
     verified = [item for item in rows if item.verified and item.backlog and not item.at_least]
     messages = sum(item.messages for item in verified)

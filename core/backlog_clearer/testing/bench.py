@@ -173,6 +173,13 @@ class Bench(ABC):
         """Let a plain client acknowledge the first `to` messages of a partition, as another process does."""
         self._not_offered("advance")
 
+    def forget(self, number: int, to: int) -> None:
+        """Let the broker lose what was acknowledged in a partition after its first `to` messages.
+
+        For brokers that keep acknowledgements in memory, and so may be killed with some of them.
+        """
+        self._not_offered("forget")
+
     def recreate(self) -> None:
         """Delete the topic (hub, stream), and create it again with as many partitions and no messages.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
-from backlog_clearer.model import Bound, Outcome, Partition, Recorded, Remaining, Survey
-from backlog_clearer.source import Bounded, Dated, Lane, Source
+from backlog_clearer.model import Bound, Outcome, Partition, Position, Recorded, Remaining, Survey
+from backlog_clearer.source import Accountable, Bounded, Dated, Lane, Revisable, Source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.contract_lanes import WAIT_S, check_backlog, messages, read_some
-from backlog_clearer.testing.suite import Suite, claims
+from backlog_clearer.testing.suite import Suite, claims, opened
 from backlog_clearer.testing.support import Stopwatch
 
 SLACK_S = 1.0  # on top of the bench's limit for a call
@@ -270,6 +270,39 @@ class FaultContract(Suite):
         assert result.verified is not False
         if bench.confirms:
             assert result.totals.messages <= MESSAGES * bench.partitions
+
+    def test_acknowledgements_that_the_broker_lost_are_taken_off_the_count(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        """What the broker does not show as acknowledged is not counted; without its answer that is unknown."""
+        self.fill(bench)
+        with opened(bench, bench.options(tmp_path)) as source:
+            claim = claims(source)[0]
+            lane = source.open_lane([claim])
+            read_some(bench, lane)
+            settled = kept = messages(lane.settle())
+            while settled < MESSAGES:
+                read_some(bench, lane)
+                settled += messages(lane.settle())
+            lane.close()
+            bench.forget(claim.partition.number, kept)
+            found = source.remaining({claim.partition: claim.target})
+            stored = {item.partition: item.position for item in found}
+            back, unshown = self.returned(source, stored), self.returned(source, {})
+            doubted = source.unreported(stored) if isinstance(source, Accountable) else {}
+        assert bench.left()[claim.partition.number] == MESSAGES - kept
+        taken = back.get(claim.partition)
+        assert taken is not None, "what the broker shows is known"
+        certain = claim.partition not in doubted
+        assert settled - taken == kept if certain else settled - taken <= kept
+        assert unshown == {claim.partition: None}
+
+    @staticmethod
+    def returned(
+        source: Source, stored: Mapping[Partition, Position | None]
+    ) -> Mapping[Partition, int | None]:
+        """What comes off the count; an adapter without `Revisable` takes off nothing."""
+        return dict(source.returned(stored)) if isinstance(source, Revisable) else {}
 
     def test_refused_credentials_are_final(self, bench: Bench, tmp_path: Path) -> None:
         """Credentials that the broker refuses are an error that is not retried, without the credentials."""

@@ -165,6 +165,19 @@ class MemoryBroker:
                 queue = self.queues[group, partition]
                 queue.next = max(queue.next, to)
 
+    def acknowledged(self, group: str, partition: Partition) -> int:
+        """How many messages a group has acknowledged, from offset 0 on; those deleted count as such."""
+        with self.lock:
+            queue = self.queues.get((group, partition))
+            ahead = sum(last - first for first, last in queue.acked) if queue else 0
+            return self.retained(group, partition) + ahead
+
+    def forget(self, group: str, partition: Partition, to: int) -> None:
+        """Lose the acknowledgements after an offset, as a broker that keeps them in memory does."""
+        with self.lock:
+            self.positions[group, partition] = min(to, self.positions.get((group, partition), 0))
+            self.queues.pop((group, partition), None)
+
 
 class MemoryClient:
     """A connection to a `MemoryBroker`: each of its requests may fail as a network's do."""

@@ -232,6 +232,9 @@ class MemorySource:
         self.batch_size = batch_size
         self.prepared: tuple[Partition, ...] = ()
         self.closed = False
+        self._reported: dict[Partition, tuple[int, int]] = {}
+        """Messages that settles reported, and how many the broker had as acknowledged then."""
+        self._shown: dict[Partition, int] = {}  # how many it had as acknowledged when it was asked last
         self._traits = Traits(
             unit="messages", competing=competing, settle_interval_s=0.0 if competing else 1.0
         )
@@ -325,6 +328,7 @@ class MemorySource:
         count = sum(max(0, last - max(first, stored)) for first, last in ranges)
         if not self.traits.competing:
             position = self.broker.positions[key] = max(stored, *(last for _, last in ranges))
+            self._note(partition, count)
             return Settled(partition, count, position)
         queue = self.broker.queue(self.group, partition)
         queue.acked.update(ranges)
@@ -334,7 +338,13 @@ class MemorySource:
                 position = max(position, last)
                 queue.acked.discard((first, last))
         self.broker.positions[key] = position
+        self._note(partition, count)
         return Settled(partition, count, None)
+
+    def _note(self, partition: Partition, count: int) -> None:
+        messages, _ = self._reported.get(partition, (0, 0))
+        acknowledged = self.broker.acknowledged(self.group, partition)
+        self._reported[partition] = messages + count, acknowledged
 
     def give_back(self, partition: Partition, ranges: Sequence[tuple[int, int]]) -> None:
         """Make unacknowledged ranges deliverable again."""
@@ -352,6 +362,7 @@ class MemorySource:
         if error is not None:
             return Remaining(partition, None, None, error)
         log = self.broker.logs[partition]
+        self._shown[partition] = self.broker.acknowledged(self.group, partition)
         return Remaining(
             partition,
             self.broker.position(self.group, partition),
@@ -363,6 +374,16 @@ class MemorySource:
         """Nothing: a settle that raises has stored nothing; see `source.Accountable`."""
         del stored
         return {}
+
+    def returned(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """By what is acknowledged less than at the last settle; see `source.Revisable`."""
+        found: dict[Partition, int | None] = {}
+        for partition, (messages, acknowledged) in self._reported.items():
+            if partition not in stored:
+                found[partition] = None
+            elif acknowledged > self._shown[partition]:
+                found[partition] = min(messages, acknowledged - self._shown[partition])
+        return found
 
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
+from backlog_clearer.brokers.pulsar.acknowledgements import Acknowledgements
 from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.brokers import Brokers, EntryConsumer, TopicEnd
 from backlog_clearer.brokers.pulsar.errors import NoSubscriptionError, TypeNotAllowedError
@@ -22,8 +23,7 @@ from backlog_clearer.brokers.pulsar.facts import (
 )
 from backlog_clearer.brokers.pulsar.lasting import warn_of_unconfirmed, warn_of_unstored
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
-from backlog_clearer.brokers.pulsar.positions import Place, numbered, parse_place
-from backlog_clearer.brokers.pulsar.reader import Acknowledgements
+from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
 from backlog_clearer.brokers.pulsar.readers import open_brokers
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE
 from backlog_clearer.errors import BrokerError, UsageError
@@ -155,6 +155,7 @@ class Blind:
 
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
         """See `Source.remaining`."""
+        self._done.shown = {}
         # Asking takes a consumer, which would displace a lane's, except where all share messages.
         if self._done.lanes and self._kind is not SubscriptionType.SHARED:
             return [self._acknowledged(key, target) for key, target in targets.items()]
@@ -182,8 +183,10 @@ class Blind:
         consumer = self._consumer(cluster, partition)
         last = cluster.last(consumer, partition)
         if last.mark_delete is None:
+            self._done.mute.add(partition)
             cluster.end(consumer, partition)
             return self._unreported(cluster, partition, target)
+        self._done.shown[partition] = Layout((), last.end, last.mark_delete)
         goal = last.end if target is None else parse_place(target)
         found = by_position(partition, last.mark_delete, goal)
         done = self._done

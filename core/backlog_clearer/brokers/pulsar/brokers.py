@@ -110,5 +110,8 @@ class Brokers(Protocol):
     def seek(self, consumer: Any, partition: Partition, after: Place) -> None:
         """Move the subscription of one of its consumers so that the next entry is the one after this place."""
 
-    def close(self) -> None:
-        """Close all consumers, so that the broker has everything that was sent; never raise."""
+    def close(self) -> bool:
+        """Close all consumers, so that the broker has everything that was sent; never raise.
+
+        Returns whether it has confirmed that, for each of them.
+        """

@@ -474,15 +474,21 @@ class ClientCluster:
                 partition,
             ) from None
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Brokers`."""
         client, self._client = self._client, None
         self._closing.set()
         self._closing = threading.Event()
         feeds, self._feeds = self._feeds, []
         _CLOSED.extend(feed.consumer for feed in feeds)
+        for feed in feeds:
+            feed.look()
+        answered = not any(feed.lost or feed.broken_by for feed in feeds)
         if client is not None:
-            with suppress(pulsar.PulsarException):
+            try:
                 client.close()
+            except pulsar.PulsarException:
+                answered = False
         for feed in feeds:
             feed.pulse.end()
+        return answered

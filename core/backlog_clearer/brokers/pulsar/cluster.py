@@ -250,9 +250,12 @@ class Cluster:
             f"{self._options.service_url} redirects from broker to broker without end for {topic}."
         )
 
-    def close(self) -> None:
-        """Close consumers, so that the broker has processed everything sent before, then connections."""
-        asked = []
+    def close(self) -> bool:
+        """Close consumers, so that the broker has processed everything sent before, then connections.
+
+        Returns whether it has answered that for each of them.
+        """
+        asked, answered, consumers = [], 0, len(self._consumers)
         until = time.monotonic() + _CLOSE_S
         for connection, number in self._consumers:
             with suppress(BrokerError):
@@ -262,9 +265,11 @@ class Cluster:
         for connection, request in asked:
             with suppress(BrokerError, RefusalError):
                 connection.wait_for(request, until)
+                answered += 1
         for connection in self._connections.values():
             connection.close()
         self._connections, self._consumers, self._home = {}, [], None
+        return answered == consumers
 
 
 def _place(answer: Any, name: str) -> Place | None:

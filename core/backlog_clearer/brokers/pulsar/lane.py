@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from backlog_clearer.brokers.pulsar.brokers import Feed
@@ -29,6 +30,7 @@ class PulsarLane:
         self._pending: ClaimReader | None = None  # whose last entry is counted in part
         self._failed: BrokerError | None = None  # to be raised by the next read
         self._open = True
+        self._opened_at = time.monotonic()
         settings.acknowledgements.opened(1)
         try:
             if self._admin:
@@ -167,7 +169,9 @@ class PulsarLane:
 
     def close(self) -> None:
         """See `source.Lane`."""
-        self._cluster.close()
+        answered = self._cluster.close()
+        partitions = [reader.partition for reader in self._readers.values()]
+        self._settings.acknowledgements.closed(partitions, self._opened_at, answered=answered)
         self._readers = {}
         if self._admin:
             self._admin.close()

@@ -7,6 +7,7 @@ them, or a chunk of one. Positions are written "LEDGER:ENTRY", as Pulsar's own t
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from backlog_clearer.brokers.pulsar.figures import (
 
 _PAGE_BITS = 12  # entries of a page of `Entries`
 _IN_PAGE = (1 << _PAGE_BITS) - 1
+_LARGE = 255  # messages of an entry, and one more, that do not fit into its byte
 _PLACE = re.compile(r"(\d+):(-1|\d+)|-1:-1", re.ASCII)
 _RANGE = re.compile(r"([(\[])(-?\d+:-?\d+)\s*(?:\.\.|\u2025|,)\s*(-?\d+:-?\d+)([)\]])", re.ASCII)
 _RANGES = re.compile(rf"\[(?:{_RANGE.pattern}(?:,\s*|(?=\])))*\]", re.ASCII)
@@ -183,24 +185,56 @@ def parse_holes(text: object) -> tuple[Hole, ...]:
 
 
 class Entries:
-    """Which entries of one partition were counted already; a byte each, in pages.
+    """Which entries of one partition were counted already, and the messages of each; a byte each, in pages.
 
     A page is as much as any number of an entry takes: a broker may send one that cannot be.
     """
 
     def __init__(self) -> None:
+        # Of each entry one more than its messages; 0: it is not noted.
         self._pages: dict[tuple[int, int], bytearray] = {}
+        self._large: dict[Place, int] = {}  # messages of the entries with `_LARGE`
 
-    def add(self, at: Place) -> None:
-        """Note an entry."""
+    def add(self, at: Place, messages: int = 0) -> None:
+        """Note an entry; one that is noted already keeps its messages."""
         page = self._pages.get((at.ledger, at.entry >> _PAGE_BITS))
         if page is None:
             page = self._pages[at.ledger, at.entry >> _PAGE_BITS] = bytearray(1 << _PAGE_BITS)
-        page[at.entry & _IN_PAGE] = 1
+        index = at.entry & _IN_PAGE
+        if not page[index]:
+            page[index] = min(messages + 1, _LARGE)
+            if messages + 1 >= _LARGE:
+                self._large[at] = messages
 
     def __contains__(self, at: Place) -> bool:
         page = self._pages.get((at.ledger, at.entry >> _PAGE_BITS))
         return page is not None and bool(page[at.entry & _IN_PAGE])
+
+    def outside(self, layout: Layout) -> int:
+        """Messages of the noted entries that a subscription does not have as acknowledged."""
+        pages, start, messages = sorted(self._pages), layout.mark_delete, 0
+        for hole in layout.holes:
+            messages += self._between(pages, start, hole.first)
+            start = max(start, hole.last)
+        return messages + self._between(pages, start, Place(sys.maxsize, 0))
+
+    def _between(self, pages: Sequence[tuple[int, int]], after: Place, last: Place) -> int:
+        """Messages of the noted entries after one place, up to and with another; `pages`: all, in order."""
+        messages = 0
+        begin = bisect_left(pages, (after.ledger, (after.entry + 1) >> _PAGE_BITS))
+        for ledger, number in pages[begin:]:
+            first = number << _PAGE_BITS
+            if Place(ledger, first) > last:
+                break
+            begin = max(0, after.entry + 1 - first) if ledger == after.ledger else 0
+            end = last.entry + 1 - first if ledger == last.ledger else 1 << _PAGE_BITS
+            noted = self._pages[ledger, number][begin : max(0, end)]
+            messages += sum(noted) - (len(noted) - noted.count(0))
+            at = noted.find(_LARGE)
+            while at >= 0:
+                messages += self._large[Place(ledger, first + begin + at)] - (_LARGE - 1)
+                at = noted.find(_LARGE, at + 1)
+        return messages
 
 
 def numbered(topic: str, partitions: int) -> Sequence[tuple[int, str]]:

@@ -7,89 +7,23 @@ cumulatively, one command a settle; Shared and Key_Shared entry by entry, many i
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from backlog_clearer.brokers.pulsar.acknowledgements import Acknowledgements
 from backlog_clearer.brokers.pulsar.admin import Admin
 from backlog_clearer.brokers.pulsar.auth import Access
 from backlog_clearer.brokers.pulsar.brokers import EntryConsumer
 from backlog_clearer.brokers.pulsar.figures import Origins
 from backlog_clearer.brokers.pulsar.gaps import FreshFigures, GapWatch
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions, SubscriptionType
-from backlog_clearer.brokers.pulsar.positions import Entries, Layout, Place, parse_place
+from backlog_clearer.brokers.pulsar.positions import Layout, Place, parse_place
 from backlog_clearer.brokers.pulsar.wire import CUMULATIVE, INDIVIDUAL, EntryHead
 from backlog_clearer.model import Advance, Claim, Partition, Settled
 
 _SILENT_S = 1.0  # silence after which only the broker's figures can show whether anything is left
 _ACKS = 1000  # entries in one acknowledgement
-
-
-@dataclass
-class Acknowledgements:
-    """What all lanes of a source have acknowledged; its methods may be called from any thread."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    entries: dict[Partition, Entries] = field(default_factory=dict)  # where lanes compete
-    acked: dict[Partition, Place] = field(default_factory=dict)  # cumulatively
-    lanes: int = 0  # open now
-    gone: dict[Partition, int] = field(default_factory=dict)
-    """Entries that were gone when their turn came, where they are read in order."""
-    unsure: set[Partition] = field(default_factory=set)
-    """Partitions of which an acknowledgement was perhaps sent, and was not counted."""
-    unstored: dict[Partition, object] = field(default_factory=dict)
-    """Partitions acknowledged since the broker is known to have stored it, with what it had stored last."""
-    warned: set[Partition] = field(default_factory=set)  # that the broker could not be made to store
-
-    def includes(self, partition: Partition, at: Place) -> bool:
-        """Whether an entry was counted and acknowledged before."""
-        with self.lock:
-            seen = self.entries.get(partition)
-            return seen is not None and at in seen
-
-    def add(self, partition: Partition, places: Sequence[Place]) -> None:
-        """Note entries as acknowledged."""
-        with self.lock:
-            seen = self.entries.setdefault(partition, Entries())
-            for at in places:
-                seen.add(at)
-            self.unstored[partition] = None
-
-    def opened(self, lanes: int) -> None:
-        """Note lanes opened, or closed if it is negative."""
-        with self.lock:
-            self.lanes += lanes
-
-    def reach(self, partition: Partition, at: Place) -> None:
-        """Note that everything up to a place is acknowledged."""
-        with self.lock:
-            self.acked[partition] = max(at, self.acked.get(partition, at))
-            self.unstored[partition] = None
-
-    def lose(self, partition: Partition, entries: int) -> None:
-        """Note entries that were in the backlog and are gone."""
-        with self.lock:
-            self.gone[partition] = self.gone.get(partition, 0) + entries
-
-    def stored_since(self, partition: Partition, stored: object) -> bool:
-        """Whether the broker has stored the cursor again since this was first asked."""
-        with self.lock:
-            if self.unstored.get(partition) is None:
-                self.unstored[partition] = stored
-            return self.unstored[partition] != stored
-
-    def first_unstored(self, partition: Partition) -> bool:
-        """Whether this is the first time that the broker could not be made to store a partition."""
-        with self.lock:
-            known = partition in self.warned
-            self.warned.add(partition)
-            return not known
-
-    def note_stored(self, partition: Partition) -> None:
-        """Note that the broker has stored all acknowledgements so far."""
-        with self.lock:
-            self.unstored.pop(partition, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +82,8 @@ class ClaimReader:
         self.counted = 0  # messages of entries that are not acknowledged yet, without…
         self.partly = 0  # …those counted of the pending one
         self.ready: Place | None = None  # in order: up to where everything is counted
-        self.runs: list[Place] = []  # competing: entries to acknowledge
+        self.runs: list[Place] = []  # competing: entries to acknowledge…
+        self.sizes: list[int] = []  # …and the messages counted of each
 
     def give(self, permits: int) -> None:
         """Let the broker send this many messages more."""
@@ -175,7 +110,7 @@ class ClaimReader:
             if beyond:
                 return 0
             if self._acknowledged(at):  # acknowledged again, not counted
-                self.runs.append(at)
+                self._owe(at, 0)
                 self._note(0, 0)
                 return 0
         elif at <= self.at or not self._follows(
@@ -230,13 +165,18 @@ class ClaimReader:
         self.partly += count
         if not self.pending:
             self.counted += self.partly
-            self.partly = 0
             if self.competing:
-                self.runs.append(self.at)
+                self._owe(self.at, self.partly)
             else:
                 self.ready = self.at
+            self.partly = 0
         self._note(count, size)
         return count
+
+    def _owe(self, at: Place, messages: int) -> None:
+        """Note an entry that the next settle has to acknowledge, and the messages counted of it."""
+        self.runs.append(at)
+        self.sizes.append(messages)
 
     def _note(self, messages: int, size: int) -> None:
         if self.taken is None:
@@ -297,17 +237,18 @@ class ClaimReader:
         if at is None or at <= self.settled:
             return None
         self._send(CUMULATIVE, [at])
-        self.settings.acknowledgements.reach(self.partition, at)
         self.settled, self.ready = at, None
-        return Settled(self.partition, self._take_counted(), str(at))
+        messages = self._take_counted()
+        self.settings.acknowledgements.reach(self.partition, at, messages)
+        return Settled(self.partition, messages, str(at))
 
     def _settle_competing(self) -> Settled | None:
         if not self.runs:
             return None
         for start in range(0, len(self.runs), _ACKS):
             self._send(INDIVIDUAL, self.runs[start : start + _ACKS])
-        self.settings.acknowledgements.add(self.partition, self.runs)
-        self.runs = []
+        self.settings.acknowledgements.add(self.partition, self.runs, self.sizes)
+        self.runs, self.sizes = [], []
         return Settled(self.partition, self._take_counted(), None)
 
     def _send(self, kind: int, places: Sequence[Place]) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import cast
 
+from backlog_clearer.brokers.pulsar.acknowledgements import Acknowledgements
 from backlog_clearer.brokers.pulsar.admin import Admin, missing_topic
 from backlog_clearer.brokers.pulsar.admin_connection import AdminHosts
 from backlog_clearer.brokers.pulsar.auth import Access, access
@@ -42,7 +43,7 @@ from backlog_clearer.brokers.pulsar.lasting import store_now, warn_of_unstored
 from backlog_clearer.brokers.pulsar.letters import letter_notes
 from backlog_clearer.brokers.pulsar.options import COMPETING, PulsarOptions
 from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, parse_place
-from backlog_clearer.brokers.pulsar.reader import Acknowledgements, LaneSettings
+from backlog_clearer.brokers.pulsar.reader import LaneSettings
 from backlog_clearer.brokers.pulsar.readers import reader_notes
 from backlog_clearer.brokers.pulsar.service_url import admin_addresses
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
@@ -89,7 +90,7 @@ class PulsarSource:
         self._origins: dict[Partition, Origins] = {}
         self._expired_before: dict[Partition, int | None] = {}  # entries, when it was surveyed first
         self._kind = options.subscription_type
-        self._acknowledgements = Acknowledgements()
+        self._acknowledgements = Acknowledgements(ahead=self._admin is not None)
         self._blind = Blind(options, run, run_id, self._access, self._acknowledgements)
         self._missing: set[Partition] = set()  # partitions that do not have the subscription yet
 
@@ -290,6 +291,7 @@ class PulsarSource:
         if self._admin is None:
             return self._blind.remaining(targets)
         partitions = list(targets)
+        self._acknowledgements.shown = {}
         answers = self._admin.each(partitions, self._left)
         found = []
         for partition, answer in zip(partitions, answers, strict=True):
@@ -297,6 +299,7 @@ class PulsarSource:
                 found.append(Remaining(partition, None, None, str(answer)))
                 continue
             now, incarnation, expired = answer
+            self._acknowledgements.shown[partition] = now
             target = targets[partition]
             goal = now.end if target is None else parse_place(target)
             if now.beyond_end(goal):
@@ -366,9 +369,14 @@ class PulsarSource:
         return layout, origins.topic, None if new else self._expired(admin, partition)
 
     def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
-        """Unknown where an acknowledgement failed; see `source.Accountable`."""
-        del stored
-        return dict.fromkeys(self._acknowledgements.unsure)
+        """Unknown where an acknowledgement failed, or may be lost; see `source.Accountable`."""
+        self._acknowledgements.keep(stored)
+        return dict.fromkeys(self._acknowledgements.doubted())
+
+    def returned(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
+        """By what was acknowledged, and what `remaining` found last; see `source.Revisable`."""
+        self._acknowledgements.keep(stored)
+        return {key: found.messages for key, found in self._acknowledgements.returned().items()}
 
     def cut(self, states: Sequence[PartitionState], bound: Bound) -> Sequence[Cut]:
         """See `source.Bounded`: one request a partition for a time, none for a number of entries."""

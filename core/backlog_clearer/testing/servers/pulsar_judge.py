@@ -320,6 +320,12 @@ class PulsarBench(Bench):
         path = f"{self.topic}-partition-{number}".replace("://", "/")
         self.judge.admin("POST", f"{path}/subscription/{SUBSCRIPTION}/skip/{to}")
 
+    def forget(self, number: int, to: int) -> None:
+        path = f"{self.topic}-partition-{number}".replace("://", "/")
+        (ledger,) = self.judge.admin("GET", f"{path}/internalStats")["ledgers"]
+        first = {"ledgerId": ledger["ledgerId"], "entryId": to, "partitionIndex": number}
+        self.judge.admin("POST", f"{path}/subscription/{SUBSCRIPTION}/resetcursor", first)
+
     def missing_source(self, run: RunOptions) -> Source:
         return self._open(run, self.missing_name)
 
