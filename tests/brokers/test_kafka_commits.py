@@ -197,7 +197,7 @@ def test_a_connection_that_was_idle_is_replaced(
     for offset in (7, 8):
         mine.commit({ONE: offset})
     assert (coordinator.opened, coordinator.closed) == (1, 0)
-    monkeypatch.setattr(commits, "_IDLE_S", -1.0)
+    monkeypatch.setattr(commits, "IDLE_S", -1.0)
     assert mine.commit({ONE: 9}) == {ONE: None}
     assert (coordinator.found, coordinator.opened, coordinator.closed) == (1, 2, 1)
 

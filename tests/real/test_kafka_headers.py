@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 
-from backlog_clearer.brokers.kafka import header_lane
+from backlog_clearer.brokers.kafka import header_lane, positions, shared_offsets
 from backlog_clearer.brokers.kafka.batch_wire import BatchWalk, OldFormatError
+from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.header_lane import HeaderLane
-from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders
+from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, open_connection
+from backlog_clearer.brokers.kafka.librdkafka import open_consumer
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
+from backlog_clearer.brokers.kafka.shared_offsets import CONNECTIONS, SharedOffsets
+from backlog_clearer.brokers.shared.sockets import wait
 from backlog_clearer.errors import TransientError
-from backlog_clearer.model import Advance
+from backlog_clearer.model import Advance, Partition
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
+from backlog_clearer.testing.support import wait_until
 from tests.real.kafka_case import Case
 
 
@@ -200,6 +207,59 @@ def test_lanes_share_the_answer_about_leaders_until_one_fails(
         assert headers.committed() == dict.fromkeys(range(3), end)
         assert bool(asked) == bool(failed) == (end == 80)
         monkeypatch.setattr(HeaderLane, "read", fails_once)
+
+
+def test_many_lanes_commit_over_a_few_connections(
+    headers: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 24 lanes, at most eight connections write all offsets and are closed; no lane has a consumer."""
+    made: list[Connection] = []
+    consumers: list[Consumer] = []
+
+    def opened(*args: Any) -> Connection:
+        made.append(open_connection(*args))
+        return made[-1]
+
+    def consumer(*args: Any) -> Consumer:
+        consumers.append(open_consumer(*args))
+        return consumers[-1]
+
+    monkeypatch.setattr(shared_offsets, "open_connection", opened)
+    monkeypatch.setattr(positions, "open_consumer", consumer)
+    topic = headers.create(24)
+    for number in range(24):
+        headers.judge.produce(topic, number, 5)
+    assert headers.clear(workers=24).cleared
+    assert headers.committed() == dict.fromkeys(range(24), 5)
+    assert 1 <= len(made) <= CONNECTIONS
+    assert {each.fileno() for each in made} == {-1}
+    assert len(consumers) == 1  # the source's, for the survey
+
+
+def test_a_connection_that_the_coordinator_closed_is_replaced(
+    headers: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle connections, which brokers end, are not asked again: no lane fails for it."""
+    made: list[Connection] = []
+
+    def opened(*args: Any) -> Connection:
+        made.append(open_connection(*args))
+        return made[-1]
+
+    monkeypatch.setattr(shared_offsets, "open_connection", opened)
+    topic = headers.create(2)
+    for number in range(2):
+        headers.judge.produce(topic, number, 5)
+    with closing(SharedOffsets(headers.options())) as stored:
+        assert stored.committed([Partition(topic, 0)]) == ({}, {})
+        made[0]._socket.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: bool(wait(made, 0)), "the end of the connection")
+        both = {Partition(topic, number): number + 3 for number in range(2)}
+        assert stored.commit(both) == dict.fromkeys(both)
+        monkeypatch.setattr(shared_offsets, "IDLE_S", 0.0)
+        assert stored.committed(both) == (both, {})
+    assert len(made) == 3
+    assert headers.committed() == {0: 3, 1: 4}
 
 
 def test_overlapping_runs_never_lower_an_offset(headers: Case, kafka: KafkaCluster) -> None:

@@ -16,6 +16,7 @@ from backlog_clearer.brokers.kafka.library import OffsetCommitRequest
 from backlog_clearer.brokers.kafka.metadata import SharedMetadata
 from backlog_clearer.brokers.kafka.options import Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
+from backlog_clearer.brokers.kafka.shared_offsets import SharedOffsets
 from backlog_clearer.brokers.kafka.source import KafkaSource
 from backlog_clearer.engine import drain
 from backlog_clearer.errors import RefusedError
@@ -288,6 +289,7 @@ def test_where_commits_have_no_topic_ids_a_topic_made_anew_is_not_reported_as_cl
     monkeypatch.setattr(SharedMetadata, "commits_by_id", lambda _: False)
     topic = case.create()
     case.judge.produce(topic, 0, 100)
+    owner = SharedOffsets if (owner, case.reader) == (GroupOffsets, Reader.HEADERS) else owner
     made = _replace_before(monkeypatch, case, owner, method)
     result = case.clear(mode=mode)
     assert (made, case.committed()) == ([topic], {0: 100})

@@ -29,12 +29,10 @@ from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Partition
 
 _DOING = "committing offsets"
-_IDLE_S = (
-    30.0  # networks and brokers (connections.max.idle.ms) cut connections that are idle for minutes
-)
-_ANSWERED_S = (
-    7.0  # a coordinator writes or gives up within 5 s (offsets.commit.timeout.ms) and answers then
-)
+IDLE_S = 30.0
+"""How long a connection is kept: networks and brokers (connections.max.idle.ms) cut idle ones after minutes."""
+ANSWERED_S = 7.0
+"""A coordinator writes or gives up within 5 s (offsets.commit.timeout.ms), and answers then."""
 
 Incarnation = Mapping[Partition, str | None]
 """The topic id of each partition as text, as it was surveyed or recorded; None: not known."""
@@ -70,12 +68,18 @@ class IdCommits:
         except TransientError:
             self._address = None
             raise
-        if not connection.offers(OffsetCommitRequest, COMMIT_BY_ID):
-            self._lacking = True
+        if not self.taken_by(connection):
             connection.close()
             return None
         self._address = address
         return connection
+
+    def taken_by(self, connection: Connection) -> bool:
+        """Whether the coordinator takes topic ids; one that does not is not asked again."""
+        if connection.offers(OffsetCommitRequest, COMMIT_BY_ID):
+            return True
+        self._lacking = True
+        return False
 
     def write(
         self, offsets: Mapping[Partition, Stored], ids: Incarnation, since: str = "since the survey"
@@ -104,12 +108,12 @@ class IdCommits:
         """
         try:
             answer = connection.call(
-                _request(self._options.group_id, offsets, ids),
+                commit_request(self._options.group_id, offsets, COMMIT_BY_ID, ids),
                 OffsetCommitResponse,
                 COMMIT_BY_ID,
-                least_s=_ANSWERED_S,
+                least_s=ANSWERED_S,
             )
-            codes = _codes(answer, offsets, ids)
+            codes = commit_codes(answer, offsets, COMMIT_BY_ID, ids)
             for partition, code in codes.items():
                 error = KafkaError(code)
                 if code and code != KafkaError.UNKNOWN_TOPIC_ID and is_transient(error):
@@ -172,7 +176,7 @@ class LaneCommits:
             return {}
         if not self._by_id.applies(offsets, self._ids):
             return self._stored.commit(offsets)
-        if time.monotonic() - self._used_at > _IDLE_S:
+        if time.monotonic() - self._used_at > IDLE_S:
             self._disconnect()
         connection = self._connection = self._connection or self._by_id.open()
         if connection is None:
@@ -197,14 +201,27 @@ class LaneCommits:
         self._stored.close()
 
 
-def _request(group: str, offsets: Mapping[Partition, Stored], ids: Incarnation) -> Any:
-    """OffsetCommit from outside the group: no member, no generation."""
+def _topic_field(partition: Partition, version: int, ids: Incarnation) -> dict[str, Any]:
+    """How a version of OffsetCommit names the topic of a partition."""
+    if version >= COMMIT_BY_ID:
+        return {"topic_id": topic_id(ids[partition] or "")}
+    return {"name": partition.topic}
+
+
+def commit_request(
+    group: str, offsets: Mapping[Partition, Stored], version: int, ids: Incarnation
+) -> Any:
+    """OffsetCommit from outside the group: no member, no generation. `ids`: used by versions that need them."""
     topic_of = OffsetCommitRequest.OffsetCommitRequestTopic
-    topics: dict[str, list[Any]] = {}
+    topics: dict[str, Any] = {}
     for partition, (offset, metadata, epoch) in offsets.items():
-        topics.setdefault(ids[partition] or "", []).append(
+        topic = topics.setdefault(
+            partition.topic,
+            topic_of(version=version, partitions=[], **_topic_field(partition, version, ids)),
+        )
+        topic.partitions.append(
             topic_of.OffsetCommitRequestPartition(
-                version=COMMIT_BY_ID,
+                version=version,
                 partition_index=partition.number,
                 committed_offset=offset,
                 committed_leader_epoch=-1 if epoch is None else epoch,
@@ -212,28 +229,30 @@ def _request(group: str, offsets: Mapping[Partition, Stored], ids: Incarnation) 
             )
         )
     return OffsetCommitRequest(
-        version=COMMIT_BY_ID,
+        version=version,
         group_id=group,
         generation_id_or_member_epoch=-1,
         member_id="",
         group_instance_id=None,
-        topics=[
-            topic_of(version=COMMIT_BY_ID, topic_id=topic_id(text), partitions=parts)
-            for text, parts in topics.items()
-        ],
+        retention_time_ms=-1,
+        topics=list(topics.values()),
     )
 
 
-def _codes(answer: Any, offsets: Iterable[Partition], ids: Incarnation) -> dict[Partition, int]:
+def commit_codes(
+    answer: Any, offsets: Iterable[Partition], version: int, ids: Incarnation
+) -> dict[Partition, int]:
     """Kafka's error code (0: none) of each partition; raises where the answer lacks one."""
+    by_id = version >= COMMIT_BY_ID
     found = {
-        (topic.topic_id, part.partition_index): part.error_code
+        (topic.topic_id if by_id else topic.name, part.partition_index): part.error_code
         for topic in answer.topics
         for part in topic.partitions
     }
     codes: dict[Partition, int] = {}
     for partition in offsets:
-        code = found.get((topic_id(ids[partition] or ""), partition.number))
+        (key,) = _topic_field(partition, version, ids).values()
+        code = found.get((key, partition.number))
         if code is None:  # it is not known to be written
             raise not_an_offset(partition, None, "committed offset")
         codes[partition] = code

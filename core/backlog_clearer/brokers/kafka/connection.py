@@ -68,7 +68,7 @@ class Connection(Waitable):
         login, `HeadersUnsupportedError` where it has no version of a request in common with this module.
         """
         self.name = f"{host}:{port}"
-        self.timeout_s = settings.timeout_s
+        self.timeout_s = settings.timeout_s  # for a whole answer
         self._options = options
         self._settings = settings
         self._correlation = 0
@@ -181,8 +181,8 @@ class Connection(Waitable):
         """Send a request and wait for its answer; both are messages of kafka-python.
 
         `most`: bytes that the answer may have; None: in proportion to its request. Raises `TransientError`
-        where the whole answer does not arrive within the settings' time-out, or `least_s` where that is
-        longer, or is not valid.
+        where the whole answer does not arrive within `timeout_s`, or `least_s` where that is longer, or is not
+        valid.
         """
         sent = self.send(request, version)
         answer = self._next_answer(most or _LEAST_DECODED + _PER_BYTE * sent, least_s)
@@ -206,7 +206,7 @@ class Connection(Waitable):
             yield self._next_answer(_MOST_KEPT)
 
     def _next_answer(self, most: int, least_s: float = 0.0) -> bytes:
-        seconds = max(self._settings.timeout_s, least_s)
+        seconds = max(self.timeout_s, least_s)
         until = time.monotonic() + seconds
         size = self.answer_size(self._whole(FRAME_BYTES, until, seconds), min(most, _MOST_KEPT))
         return self._whole(size, until, seconds)
@@ -234,7 +234,7 @@ class Connection(Waitable):
         request.with_header(correlation_id=self._correlation, client_id=self._settings.client_id)
         data = request.encode(framed=True, header=True)
         try:
-            self._socket.settimeout(None if self.drops else self._settings.timeout_s)
+            self._socket.settimeout(None if self.drops else self.timeout_s)
             self._socket.sendall(data)
         except BlockingIOError:
             raise self._broken(TimeoutError("timed out")) from None

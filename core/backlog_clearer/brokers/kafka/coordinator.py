@@ -90,8 +90,7 @@ def unstable(options: KafkaOptions, partitions: Sequence[Partition]) -> set[Part
         return set()
     try:
         with _coordinator(options) as connection:
-            version = connection.version(OffsetFetchRequest, _STABLE, _STABLE)
-            found = _fetched(connection, version, options.group_id, partitions, options)
+            found = fetched_offsets(connection, options.group_id, partitions, options, oldest=_STABLE)
     except HeadersUnsupportedError:
         return set()
     return {p for p, (_, error) in found.items() if error == KafkaError.UNSTABLE_OFFSET_COMMIT}
@@ -113,10 +112,9 @@ def offsets_of(
     stored: dict[str, dict[Partition, int]] = {}
     for address in sorted({found for found in addresses.values() if found is not None}):
         with closing(open_connection(address, options, settings)) as connection:
-            version = connection.version(OffsetFetchRequest, 1, _STABLE)
             for group in (name for name in groups if addresses[name] == address):
                 with suppress(BrokerError):
-                    found = _fetched(connection, version, group, partitions, options)
+                    found = fetched_offsets(connection, group, partitions, options)
                     stored[group] = {
                         p: offset for p, (offset, error) in found.items() if not error and offset >= 0
                     }
@@ -130,18 +128,24 @@ def committed_anywhere(options: KafkaOptions) -> set[Partition]:
     `TransientError`, `BrokerError` or `HeadersUnsupportedError`.
     """
     with _coordinator(options) as connection:
-        version = connection.version(OffsetFetchRequest, _ALL, _STABLE)
-        return set(_fetched(connection, version, options.group_id, None, options))
+        return set(fetched_offsets(connection, options.group_id, None, options, oldest=_ALL))
 
 
-def _fetched(
+def fetched_offsets(
     connection: Connection,
-    version: int,
     group: str,
     partitions: Sequence[Partition] | None,
     options: KafkaOptions,
+    *,
+    oldest: int = 1,
+    stable: bool = True,
 ) -> dict[Partition, tuple[int, int]]:
-    """A group's offsets (-1: none) and error codes, of all topics where `partitions` is None."""
+    """A group's offsets (-1: none) and error codes, of all topics where `partitions` is None.
+
+    `oldest`: version of the request that suffices; `stable`: an offset that an open transaction has pending is
+    an error, where the broker can tell. Raises like `Connection.call` and `Connection.version`.
+    """
+    version = connection.version(OffsetFetchRequest, oldest, _STABLE)
     topic_of = OffsetFetchRequest.OffsetFetchRequestTopic
     numbers: dict[str, list[int]] = {}
     for partition in partitions or ():
@@ -155,7 +159,7 @@ def _fetched(
             version=version,
             group_id=group,
             topics=None if partitions is None else topics,
-            require_stable=version >= _STABLE,
+            require_stable=stable and version >= _STABLE,
         ),
         OffsetFetchResponse,
         version,

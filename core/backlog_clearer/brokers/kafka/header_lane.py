@@ -19,7 +19,6 @@ from confluent_kafka import KafkaError
 from backlog_clearer.brokers.kafka import fetch_wire
 from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk, Fetched
 from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
-from backlog_clearer.brokers.kafka.commits import IdCommits, LaneCommits
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.errors import (
     HeadersUnsupportedError,
@@ -29,7 +28,7 @@ from backlog_clearer.brokers.kafka.errors import (
 from backlog_clearer.brokers.kafka.fetch_size import LARGEST, SMALLEST, next_fetch_bytes
 from backlog_clearer.brokers.kafka.fetch_wire import Wanted
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
-from backlog_clearer.brokers.kafka.incarnations import Incarnations, expected
+from backlog_clearer.brokers.kafka.incarnations import Incarnations
 from backlog_clearer.brokers.kafka.inlet import Inlet, window_bytes
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
@@ -37,7 +36,7 @@ from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bou
 from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.brokers.kafka.metadata import TopicNow, described_leaders
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.brokers.kafka.positions import GroupOffsets
+from backlog_clearer.brokers.kafka.shared_offsets import LaneOfShared
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings
 from backlog_clearer.brokers.shared.sockets import wait
 from backlog_clearer.errors import BrokerError, TransientError
@@ -59,7 +58,7 @@ GiveUp = Callable[[str], BrokerError]
 
 
 class HeaderLane:
-    """A lane over bare Fetch requests; see `commits` for how it commits."""
+    """A lane over bare Fetch requests; it commits on connections that lanes share."""
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class HeaderLane:
         claims: Sequence[Claim],
         settings: SocketSettings,
         logs: Incarnations,
-        commits: IdCommits,
+        stored: LaneOfShared,
         *,
         lanes: int,
         give_up: GiveUp,
@@ -86,7 +85,7 @@ class HeaderLane:
         self._offsets = LaneOffsets(claims, logs)
         self._ids = {claim.partition.topic: claim.state.incarnation or "" for claim in claims}
         self._names = {key: topic for topic, key in self._ids.items()}
-        self._stored = LaneCommits(commits, GroupOffsets(options), expected(claims))
+        self._stored = stored
         self._window = memoryview(bytearray(window_bytes(lanes)))
         self._bytes: dict[int, int] = {}  # by node: how much to ask for
         self._most = fetch_bytes
@@ -385,11 +384,13 @@ class HeaderLane:
     @lets_out_only_ours("committing")
     def settle(self) -> Sequence[Settled]:
         """Commit the positions reached, all in one request; see `source.Lane`."""
-        return self._offsets.settle(self._stored)
+        try:
+            return self._offsets.settle(self._stored)
+        except HeadersUnsupportedError as reason:  # by a coordinator that is older than the one before
+            raise self._give_up(str(reason)) from None
 
     def close(self) -> None:
-        """Close the connections and the committer; see `source.Lane`."""
+        """Close the lane's connections; see `source.Lane`."""
         for inlet in self._inlets.values():
             inlet.connection.close()
         self._inlets.clear()
-        self._stored.close()

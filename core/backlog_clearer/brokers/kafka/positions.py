@@ -50,6 +50,35 @@ def partition_error(
     return text
 
 
+def refused_commit(
+    offsets: Iterable[Partition], error: KafkaError, options: KafkaOptions
+) -> Mapping[Partition, str | None]:
+    """Why each partition was refused where a commit as a whole was; raises where that is not about members."""
+    if error.code() in _MEMBERS:
+        return dict.fromkeys(offsets, partition_error(error, options))
+    raise translate(error, "committing offsets", options)
+
+
+def commit_outcomes(
+    offsets: Iterable[Partition],
+    answers: Mapping[Partition, KafkaError | None],
+    options: KafkaOptions,
+) -> Mapping[Partition, str | None]:
+    """By partition, why it was refused, or None, of an answer to a commit: pure.
+
+    Raises `TransientError` for an error that may pass, and for a partition that the answer lacks.
+    """
+    refused: dict[Partition, str | None] = {}
+    for partition in offsets:
+        if partition not in answers:  # it is not known to be written
+            raise not_an_offset(partition, None, "committed offset")
+        error = answers[partition]
+        if error is not None and is_transient(error):
+            raise translate(error, "committing offsets", options, partition)
+        refused[partition] = None if error is None else partition_error(error, options)
+    return refused
+
+
 class GroupOffsets:
     """Writes a group's offsets through a consumer that belongs to no group; one thread uses it.
 
@@ -123,23 +152,9 @@ class GroupOffsets:
         try:
             answers = self._client().commit(offsets=wanted, asynchronous=False) or []
         except KafkaException as failure:
-            error = kafka_error(failure)
-            if error.code() in _MEMBERS:
-                return dict.fromkeys(offsets, partition_error(error, self._options))
-            raise translate(error, "committing offsets", self._options) from None
-        refused: dict[Partition, str | None] = {}
-        for answer in answers:
-            partition = Partition(answer.topic, answer.partition)
-            if answer.error is None:
-                refused[partition] = None
-            elif is_transient(answer.error):
-                raise translate(answer.error, "committing offsets", self._options, partition)
-            else:
-                refused[partition] = partition_error(answer.error, self._options)
-        for partition in offsets:
-            if partition not in refused:  # it is not known to be written
-                raise not_an_offset(partition, None, "committed offset")
-        return refused
+            return refused_commit(offsets, kafka_error(failure), self._options)
+        given = {Partition(answer.topic, answer.partition): answer.error for answer in answers}
+        return commit_outcomes(offsets, given, self._options)
 
     def _client(self) -> Consumer:
         if self._consumer is None:

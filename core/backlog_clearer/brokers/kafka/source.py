@@ -45,6 +45,7 @@ from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.brokers.kafka.metadata import SharedMetadata
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
 from backlog_clearer.brokers.kafka.positions import GroupOffsets
+from backlog_clearer.brokers.kafka.shared_offsets import LaneOfShared, SharedOffsets
 from backlog_clearer.brokers.kafka.socket_settings import socket_settings
 from backlog_clearer.brokers.kafka.undo import restored, undo_fault, undo_notes, with_undo
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
@@ -95,7 +96,8 @@ class KafkaSource:
         self._metadata = SharedMetadata(options, self._admin)
         self._logs = Incarnations(self._metadata)
         self._commits = IdCommits(options, self._logs, self._metadata.commits_by_id)
-        self._stored = GroupOffsets(options)  # only reads; lanes have separate ones
+        self._stored = GroupOffsets(options)  # only reads
+        self._shared = SharedOffsets(options)  # of header lanes; a client lane has its consumer
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
         self._partitions = 1
@@ -221,7 +223,7 @@ class KafkaSource:
                     claims,
                     socket_settings(self._options),
                     self._logs,
-                    self._commits,
+                    LaneOfShared(self._shared, self._commits, expected(claims)),
                     lanes=lanes,
                     give_up=self._give_up,
                     fetch_bytes=self._run.ahead_bytes(LARGEST, lanes),
@@ -404,6 +406,7 @@ class KafkaSource:
         """See `source.Source`."""
         self._admin.close()
         self._metadata.close()
+        self._shared.close()
         self._stored.close()
 
 
