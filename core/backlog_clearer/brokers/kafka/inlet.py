@@ -20,7 +20,7 @@ from backlog_clearer.model import Partition
 
 _LARGEST = 256 * 1024
 _SMALLEST = 64 * 1024  # holds the fields of any topic
-_ALL_LANES = 16 * 1024 * 1024
+_ALL_LANES = 2 * 1024 * 1024
 _FIELDS_BYTES = 4 * 1024  # received at a time between the records of partitions with large batches
 _DROP_FROM = 32 * 1024  # fewer bytes are received with what follows them
 _DROP_AT_MOST = 64 * 1024 * 1024  # in one call
