@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -168,6 +169,23 @@ def test_a_field_with_a_line_break_is_not_sent() -> None:
                 made.ask("GET", target, fields, None, time.monotonic() + LONG_S)
         assert asked(made).status == 200
         assert len(received) == 1
+
+
+def test_a_name_server_may_take_longer_than_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up of an address has the time of the whole request, and no more."""
+    look_up, ended = socket.getaddrinfo, threading.Event()
+
+    def slow(*args: Any, **more: Any) -> Any:
+        ended.wait(0.3)
+        return look_up(*args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with sending([SIZED]) as (url, _):
+        with closing(HttpConnection(url, 0.2, None, whole_s=LONG_S)) as made:
+            assert asked(made).status == 200
+        with pytest.raises(TimeoutError):
+            HttpConnection(url, 0.2, None)
+    ended.set()
 
 
 @given(st.text(alphabet="HTP/1.0 2:\r\nabc-"))

@@ -164,9 +164,10 @@ class AdminConnection:
             connection.close()
             connection = None
         if connection is None:
+            left_s = max(0.1, until - time.monotonic())
+            tls = self._tls if parts.scheme == "https" else None
             # To connect takes less, so that other hosts have their turn.
-            wait_s = max(0.1, min(_CONNECT_S, until - time.monotonic()))
-            connection = HttpConnection(url, wait_s, self._tls if parts.scheme == "https" else None)
+            connection = HttpConnection(url, min(_CONNECT_S, left_s), tls, whole_s=left_s)
         try:
             answer = connection.ask(asked.method, target, fields, body, until)
         except BaseException:

@@ -46,15 +46,21 @@ class HttpConnection(Waitable):
     Every method raises `OSError`, of which `ssl.SSLError` is one. After an error it has no further use.
     """
 
-    def __init__(self, url: str, timeout_s: float, tls: ssl.SSLContext | None) -> None:
-        """Connect; `timeout_s`: seconds, also to find the address; `tls`: used for https."""
+    def __init__(
+        self, url: str, timeout_s: float, tls: ssl.SSLContext | None, *, whole_s: float | None = None
+    ) -> None:
+        """Connect; `tls`: used for https.
+
+        `timeout_s`: seconds for each step; `whole_s`: for all of them and the look-up of the address, which may
+        take longer than a step where the first name server is down (None: `timeout_s`).
+        """
         parts = urlsplit(url)
         host, secure = parts.hostname or "", parts.scheme == "https"
         port = parts.port or _PORTS[parts.scheme]
         named = f"[{host}]" if ":" in host else host
         self._host = named if port == _PORTS[parts.scheme] else f"{named}:{port}"
         opened = partial(connect, host, port, timeout_s, tls if secure else None)
-        self._socket: socket.socket = within(timeout_s, opened)
+        self._socket: socket.socket = within(whole_s or timeout_s, opened)
         self._received = bytearray()  # and not used yet
         self._last = False  # the other side closes after the present answer
 
