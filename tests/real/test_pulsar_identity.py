@@ -12,6 +12,7 @@ from backlog_clearer.model import Mode
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.pulsar import running_pulsar
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, Judge, unique
+from backlog_clearer.testing.support import free_port
 
 SLOW = "public/slow"
 A_SECOND = 300  # messages that the slow namespace delivers
@@ -156,3 +157,19 @@ def test_a_receipt_of_a_topic_created_again_is_refused(pulsar_case: Case) -> Non
     assert not result.cleared
     assert "created again" in str(result.partitions[0].error)
     assert judge.backlog(topic) == 0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_an_undo_works_by_another_spelling_of_the_same_topic(pulsar_case: Case, mode: Mode) -> None:
+    """A receipt is restored through other names of the host, the next admin API and the topic's short name."""
+    judge, topic = pulsar_case.judge, pulsar_case.create()
+    judge.produce(topic, 100)
+    done = pulsar_case.clear(mode=mode)
+    assert judge.backlog(topic) == 0
+    pulsar_case.topic = topic.removeprefix("persistent://")
+    pulsar_case.changes = {
+        "service_url": f"pulsar://localhost:{judge.server.port}",
+        "admin_url": f"http://127.0.0.1:{free_port()},localhost:{judge.server.web}",
+    }
+    assert pulsar_case.restore(done).verified
+    assert judge.backlog(topic) == 100
