@@ -366,7 +366,7 @@ def test_an_account_is_the_same_however_its_host_is_spelled(
 def test_an_undo_reaches_the_checkpoints_by_another_name_of_their_account(
     bench: EventHubsBench, tmp_path: Path
 ) -> None:
-    """Another spelling of the host restores; another container by the same spelling is refused, unchanged."""
+    """Other names of both hosts restore; another container by the same spelling is refused, unchanged."""
     fill(bench, 100)
     before = {bench.checkpoint(n): put(bench, bench.checkpoint(n), 39) for n in range(3)}
     result = clear(bench, run_options(tmp_path))
@@ -380,8 +380,11 @@ def test_an_undo_reaches_the_checkpoints_by_another_name_of_their_account(
     with pytest.raises(RefusedError, match="The receipt is for checkpoints"):
         undo(bench, tmp_path, result, checkpoint_container=other.container_name)
     assert {blob.name: blob.metadata for blob in other.list_blobs(include=["metadata"])} == moved
-    again = store.replace("127.0.0.1", "localhost")
-    back = undo(bench, tmp_path, result, checkpoint_store=again)
+    back = undo(
+        bench, tmp_path, result,
+        checkpoint_store=store.replace("127.0.0.1", "localhost"),
+        custom_endpoint_address=f"sb://localhost:{bench.server.port}",
+    )  # fmt: skip
     assert (back.cleared, back.verified) == (True, True)
     assert stored(bench) == before
 
