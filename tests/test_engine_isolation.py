@@ -153,7 +153,7 @@ def test_a_limit_on_consumers_means_fewer_lanes() -> None:
 
     def wait(_: ScriptedLane) -> None:
         if source.broker.reads == 0:  # so that the first lane has not ended before the others are tried
-            assert all(source.turned_away.acquire(timeout=20) for _ in range(3))
+            assert all(source.turned_away.acquire(timeout=300) for _ in range(3))
 
     source.reading = wait
     done = drain(source, source.claims(), RUN.model_copy(update={"workers": 4}))
