@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backlog_clearer.early import INTERRUPTED
-from backlog_clearer.errors import RefusedError
+from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.run.report import failure_json
 from tests.command import CLEANER
 from tests.paths import MODULE_PATH, ROOT
@@ -174,3 +174,19 @@ def test_an_interrupt_ends_a_survey_whose_library_does_not_return() -> None:
         stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, json.loads(stdout)) == (1, ANSWER)
     assert f"Error: {INTERRUPTED}" in stderr
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_clone_without_its_packages_names_what_to_install(tmp_path: Path, output: str) -> None:
+    """Where a package is not installed, the command ends with 2, its name and the line that installs it."""
+    (tmp_path / "click.py").write_text('raise ModuleNotFoundError("none", name="click")\n')
+    done = subprocess.run(
+        [sys.executable, *COMMAND, "--output", output], env=environment(tmp_path),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "needs the Python package click" in done.stderr
+    assert "pip install -r requirements.txt" in done.stderr
+    assert "Traceback" not in done.stderr
+    if output == "json":
+        assert json.loads(done.stdout) == json.loads(failure_json(UsageError(done.stderr.strip()[7:])))

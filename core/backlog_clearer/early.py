@@ -5,6 +5,8 @@ interpreter itself starts, a signal has Python's usual effect: SIGTERM and SIGHU
 does so with a traceback of the module that is being loaded.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
@@ -12,11 +14,10 @@ from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = "Interrupted; nothing was changed."
+# As `run.report.failure_json` writes it, which is not loaded yet
 _ANSWER = (
-    '{"schema": "backlog-clearer/result/2", "verdict": "not_cleared",'
-    f' "error": "{INTERRUPTED}", "kind": "RefusedError"}}'
-)  # as `run.report.failure_json` writes it, which is not loaded yet
-_EXIT = 1
+    '{"schema": "backlog-clearer/result/2", "verdict": "not_cleared", "error": "%s", "kind": "%s"}'
+)
 
 
 def wants_json(args: list[str]) -> bool:
@@ -46,10 +47,19 @@ def end_on_signals(*, json: bool) -> None:
 
 def end_interrupted(*, json: bool) -> NoReturn:
     """End the process at once, as interrupted before anything was changed."""
-    _write(2, f"Error: {INTERRUPTED}\n")
+    _end(INTERRUPTED, "RefusedError", 1, json=json)
+
+
+def end_unusable(error: str) -> NoReturn:
+    """End the command line at once, as wrong use: it cannot run here, for this reason."""
+    _end(error, "UsageError", 2, json=wants_json(sys.argv[1:]))
+
+
+def _end(error: str, kind: str, code: int, *, json: bool) -> NoReturn:
+    _write(2, f"Error: {error}\n")
     if json:
-        _write(1, f"{_ANSWER}\n")
-    os._exit(_EXIT)
+        _write(1, f"{_ANSWER % (error, kind)}\n")
+    os._exit(code)
 
 
 def _write(stream: int, text: str) -> None:
