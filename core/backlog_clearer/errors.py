@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from backlog_clearer.model import Partition
 from backlog_clearer.redaction.redact import redacted
+from backlog_clearer.redaction.unseen import spelled_out
 
 
 class ClearerError(Exception):
     """Base of everything this project raises on purpose; `str(error)` is for the user."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(redacted(message))
+        super().__init__(spelled_out(redacted(message)))
 
 
 class UsageError(ClearerError):

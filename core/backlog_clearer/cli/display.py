@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -47,9 +49,18 @@ NO_RESULT = (
 """What is known of a receipt without a result."""
 
 
+_SIZES = ("COLUMNS", "LINES")
+_SIZE = re.compile("[1-9][0-9]{0,4}")  # rich fails at others
+
+
 def console_for(*, stderr: bool = False) -> Console:
     """A console that prints texts as they are: "amqp:link:stolen" has no emoji in it."""
-    return Console(stderr=stderr, emoji=False, markup=False, highlight=False)
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _SIZES or _SIZE.fullmatch(value)
+    }
+    return Console(stderr=stderr, emoji=False, markup=False, highlight=False, _environ=environ)
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:

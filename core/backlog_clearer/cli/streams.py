@@ -20,8 +20,8 @@ class ForgivingStream(io.TextIOWrapper):
 
     def __init__(self, descriptor: int, like: TextIO | None) -> None:
         raw = open(descriptor, "wb", closefd=False)  # noqa: SIM115 open until the process ends
-        encoding, errors = (like.encoding, like.errors) if like else ("utf-8", "backslashreplace")
-        super().__init__(raw, encoding=encoding, errors=errors, line_buffering=True)
+        encoding = like.encoding if like else "utf-8"
+        super().__init__(raw, encoding=encoding, errors="backslashreplace", line_buffering=True)
         self.lost: OSError | None = None
         self._descriptor = descriptor
 

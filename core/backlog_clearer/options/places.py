@@ -11,12 +11,16 @@ from collections.abc import Collection
 SCHEMES = ("file", "gs", "gcs", "s3", "s3a", "az", "abfs", "abfss")
 """URL schemes that are always allowed: local files, Cloud Storage, S3, and Azure storage."""
 
+LONGEST = 4096
+"""Characters that a path can have; its parts have less."""
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SCHEME_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _AUTHORITY = re.compile(r"[^:@]+(?::\d+)?")
 _WITH_USER = re.compile(rf"(?:[\w.-]{{1,64}}@)?{_AUTHORITY.pattern}", re.ASCII)
 _NO_USER = frozenset({"gs", "gcs", "s3", "s3a"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
 _PATTERN = re.compile(r"[][*?{}#]")
 
 _NEVER = {
@@ -51,6 +55,10 @@ def checked_place(place: str, also: Collection[str] = ()) -> str:
         raise ValueError("it is empty; name a directory or a URL")
     if _CONTROL.search(place):
         raise ValueError("it contains a control character")
+    if len(place) > LONGEST:
+        raise ValueError(f"it is longer than {LONGEST:,} characters")
+    if _NO_TEXT.search(place):
+        raise ValueError("it contains bytes that are not UTF-8")
     scheme = scheme_of(place)
     if scheme is None:
         if _SCHEME_LIKE.match(place):

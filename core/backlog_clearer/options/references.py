@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ from typing import Any
 
 from backlog_clearer.errors import UsageError
 from backlog_clearer.text import shown_name, shown_path
+
+MOST_BYTES = 8 * 1024 * 1024
+"""More than any configuration, key or token has."""
 
 _VARIABLE = re.compile(r"[A-Z]+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")  # others may be the secret itself
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -39,10 +43,19 @@ def referred(value: Any) -> list[str]:
     return [f"{kind}:{name}" for kind, name in _REFERENCE.findall(value)]
 
 
+def bounded_bytes(path: str) -> bytes:
+    """The content of a file, or what comes out of a pipe; raises `OSError`, also for more than `MOST_BYTES`."""
+    with Path(path).open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES:,} bytes")
+    return data
+
+
 def read_text(path: str, called: str) -> str:
     """The text in a file; raises `UsageError` that begins with the name given as `called`."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return bounded_bytes(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UsageError(f"{called} cannot be read: {reason}.") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
@@ -24,9 +24,11 @@ def parse_time(text: str) -> datetime:
     # Python 3.10 reads neither "Z" nor fractions of other than three or six digits.
     digits = f".{fraction[:6]:0<6}" if fraction else ""
     try:
-        return datetime.fromisoformat(f"{day}T{seconds}{digits}{'+00:00' if zone in 'zZ' else zone}")
-    except ValueError:
+        found = datetime.fromisoformat(f"{day}T{seconds}{digits}{'+00:00' if zone in 'zZ' else zone}")
+        found.astimezone(timezone.utc)
+    except (ValueError, OverflowError):  # the latter: in UTC it is beyond the calendar
         raise ValueError("this time does not exist") from None
+    return found
 
 
 def parse_duration(text: str) -> timedelta:

@@ -128,7 +128,7 @@ def _cores(secret: str) -> set[str]:
 def _as_value(secret: str) -> re.Pattern[str]:
     """A word where it is quoted, follows '=', is a URL's password, or is all there is."""
     text = re.escape(secret)
-    encoded = re.escape(base64.b64encode(secret.encode()).decode())
+    encoded = re.escape(base64.b64encode(secret.encode("utf-8", "surrogatepass")).decode())
     forms = [
         rf"(?<==){text}(?![\w-])",
         rf"(?<=[\"'`]){text}(?=[\"'`\\])",

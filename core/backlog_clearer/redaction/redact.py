@@ -26,6 +26,7 @@ from backlog_clearer.redaction.parts import (
     parts_in,
     secrets_in,
 )
+from backlog_clearer.redaction.unseen import spelled_out
 
 MASK = "***"
 """What replaces a secret in a text."""
@@ -137,7 +138,7 @@ def _record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     except Exception:  # noqa: BLE001 a library's text does not fit its arguments: logging reports that
         text = f"{record.msg} {record.args}"
         record.msg, record.args = redacted(text), None
-    safe = redacted(text)
+    safe = spelled_out(redacted(text))
     if safe != text:
         record.msg, record.args = safe, None
     if record.exc_info and record.exc_info[0] is not None:

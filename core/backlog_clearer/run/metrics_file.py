@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from backlog_clearer.errors import UsageError
+from backlog_clearer.options.places import LONGEST
 from backlog_clearer.options.run import Slice
 from backlog_clearer.run.job import now
 from backlog_clearer.run.metrics import Reading, samples
@@ -38,7 +39,7 @@ def checked_path(path: str, part: Slice | None) -> str:
     Raises `UsageError` if no file can be written there.
     """
     try:
-        place = Path(path).resolve()
+        place = Path(path[: LONGEST + 1]).resolve()  # a longer one takes long to resolve, and fails
         if part is not None:
             place = place.with_name(f"{place.stem}-{part.index}{place.suffix}")
         fault = _fault(place)

@@ -39,6 +39,8 @@ from backlog_clearer.run.metrics import METRICS, Reading, samples
 FLUSH_S = 5.0
 """How long the last delivery may take at the end of a run."""
 
+_SHOWN = 300  # characters of a library's complaint, which may repeat whatever it was given
+
 SERVICE = "backlog-clearer"
 """`service.name` where the environment has none."""
 
@@ -77,7 +79,8 @@ class Collector:
         """Send the last reading, and end; returns a note if that failed."""
         self._reading = reading
         fault = self._flushed()
-        return f"The metrics could not be sent to OpenTelemetry: {redacted(fault)}." if fault else None
+        shown = redacted(fault)[:_SHOWN] if fault else None
+        return f"The metrics could not be sent to OpenTelemetry: {shown}." if shown else None
 
     def _flushed(self) -> str | None:
         """Why the last reading was not delivered; None: it was."""

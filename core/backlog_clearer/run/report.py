@@ -23,8 +23,9 @@ from backlog_clearer.model import (
     total_known,
 )
 from backlog_clearer.redaction.redact import redacted
+from backlog_clearer.redaction.unseen import spelled_out
 
-FreeText = Annotated[str, AfterValidator(redacted)]
+FreeText = Annotated[str, AfterValidator(lambda text: spelled_out(redacted(text)))]
 """A text for people, in which libraries and brokers may have put a secret."""
 
 RESULT_SCHEMA: Literal["backlog-clearer/result/2"] = "backlog-clearer/result/2"

@@ -8,7 +8,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -17,6 +16,7 @@ import requests
 from backlog_clearer.brokers.pulsar.login import Login, file_of
 from backlog_clearer.brokers.shared.http import parsed, whole_answer
 from backlog_clearer.errors import BrokerError, TransientError, UsageError
+from backlog_clearer.options.references import bounded_bytes
 from backlog_clearer.redaction.redact import remember, remember_login
 from backlog_clearer.text import shown_path
 
@@ -35,7 +35,7 @@ _REFUSALS = frozenset(
 def login_file(name: str, flag: str) -> str:
     """A file's content, without blanks around it; raises `UsageError` with the option."""
     try:
-        text = Path(name).read_text(encoding="utf-8").strip()
+        text = bounded_bytes(name).decode().strip()
     except (OSError, ValueError):  # ValueError: not UTF-8, or a NUL in the name
         raise UsageError(f"The file given as {flag} cannot be read: {shown_path(name)}.") from None
     remember(text)
