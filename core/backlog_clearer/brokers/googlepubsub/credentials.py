@@ -7,13 +7,20 @@ import os
 from typing import Any
 
 import google.auth
-from google.auth.exceptions import GoogleAuthError
+import requests
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.transport.requests import Request
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
+from backlog_clearer.brokers.shared.http import whole_content
+from backlog_clearer.deadline import within
 from backlog_clearer.errors import UsageError
 from backlog_clearer.options.references import read_text
 from backlog_clearer.redaction.redact import remember
 from backlog_clearer.text import listed, shown_path
+
+WHOLE_S = 10.0
+"""Seconds for a token: requests that need one have little more."""
 
 KINDS = (
     "authorized_user",
@@ -68,4 +75,25 @@ def google_credentials(file: str | None) -> Any:
             f"--credentials-file {shown} cannot be read: {type(error).__name__}."
         ) from None
     remember(*(getattr(found, name, None) for name in ("client_secret", "refresh_token")))
-    return found
+    return with_bounded_refresh(found)
+
+
+def with_bounded_refresh(credentials: Any) -> Any:
+    """The same credentials, whose token endpoint's answers have a size and a deadline.
+
+    The clients bring a transport without either; a token is asked for through one of ours instead. Copies
+    that clients make of a service account sign their tokens themselves.
+    """
+    refresh = credentials.refresh
+
+    def bounded(_request: object) -> None:
+        with requests.Session() as session:
+            session.hooks["response"].append(whole_content)
+            try:
+                within(WHOLE_S, lambda: refresh(Request(session)))
+            except TimeoutError as error:
+                text = f"The token endpoint sent {error}."
+                raise TransportError(text) from None  # type: ignore[no-untyped-call]
+
+    credentials.refresh = bounded
+    return credentials
