@@ -13,7 +13,7 @@ from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.fanout.configuration import VARIABLE
 from backlog_clearer.options import references
 from backlog_clearer.redaction.redact import redacted, remember_environment
-from backlog_clearer.redaction.unseen import spelled_out
+from backlog_clearer.text import spelled_out
 from tests import memory_system
 from tests.invoking import call, clear, stored, three_partitions
 from tests.secret_paths import SYSTEMS

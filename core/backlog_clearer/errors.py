@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from backlog_clearer.model import Partition
 from backlog_clearer.redaction.redact import redacted
-from backlog_clearer.redaction.unseen import spelled_out
+from backlog_clearer.text import spelled_out
 
 
 class ClearerError(Exception):

@@ -51,18 +51,23 @@ def ranged(numbers: Iterable[int]) -> str:
     return listed(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges)
 
 
-def printable(text: str) -> str:
-    r"""A text for a terminal, which characters in it cannot steer: these are written as in "\x1b".
-
-    A broker, or a receipt that another hand wrote, may send any. Its further lines are indented, so that none
-    of them looks like one of this tool's.
-    """
+def spelled_out(text: str) -> str:
+    r"""A text without the characters that steer a terminal, and that JSON cannot have: as in "\x1b"."""
 
     def spelled(found: re.Match[str]) -> str:
         code = ord(found[0])
         return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 as in Python
 
-    return _STEERING.sub(spelled, text).replace("\n", "\n  ")
+    return _STEERING.sub(spelled, text)
+
+
+def printable(text: str) -> str:
+    """A text for a terminal, which characters in it cannot steer: see `spelled_out`.
+
+    A broker, or a receipt that another hand wrote, may send any. Its further lines are indented, so that none
+    of them looks like one of this tool's.
+    """
+    return spelled_out(text).replace("\n", "\n  ")
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from backlog_clearer.redaction.parts import (
     parts_in,
     secrets_in,
 )
-from backlog_clearer.redaction.unseen import spelled_out
+from backlog_clearer.text import spelled_out
 
 MASK = "***"
 """What replaces a secret in a text."""

@@ -23,7 +23,7 @@ from backlog_clearer.model import (
     total_known,
 )
 from backlog_clearer.redaction.redact import redacted
-from backlog_clearer.redaction.unseen import spelled_out
+from backlog_clearer.text import spelled_out
 
 FreeText = Annotated[str, AfterValidator(lambda text: spelled_out(redacted(text)))]
 """A text for people, in which libraries and brokers may have put a secret."""
