@@ -151,6 +151,10 @@ class TestFailover(Contract):
 
     reader = "entries"
 
+    def test_a_run_survives_a_cut(self, bench: Bench, tmp_path: Path) -> None:
+        """Not on this server: tests/real does it on a broker that answers acknowledgements."""
+        pytest.skip("this server does not answer acknowledgements: a cut may lose some that were sent")
+
 
 class TestClientReader(TestFailover):
     """The same with Pulsar's client library.
