@@ -125,7 +125,7 @@ def survey(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Survey]]:
         def ask(starts: Sequence[int], ends: Sequence[int], committed: Sequence[int]) -> Survey:
             source._admin._client = Cluster(starts, ends, committed)  # type: ignore[assignment]
             answers = (TopicPartition("orders", n, offset) for n, offset in enumerate(committed))
-            monkeypatch.setattr(source, "_stored", stored(*answers))
+            monkeypatch.setattr(source, "_shared", stored(*answers))
             return source.survey()
 
         yield ask
@@ -197,7 +197,7 @@ def test_remaining_is_never_zero_for_a_target_that_is_not_an_offset(
     del survey
     with closing(KafkaSource(OPTIONS, RunOptions())) as source:
         source._admin._client = Cluster([0], [-1001 if target is None else 90], [10])  # type: ignore[assignment]
-        monkeypatch.setattr(source, "_stored", stored(TopicPartition("orders", 0, 10)))
+        monkeypatch.setattr(source, "_shared", stored(TopicPartition("orders", 0, 10)))
         (left,) = source.remaining({ONE: target})
     assert (left.left, left.position) == (None, 10)
     assert left.error
@@ -210,7 +210,7 @@ def test_remaining_reports_a_log_that_was_cut_below_the_position(
     del survey
     with closing(KafkaSource(OPTIONS, RunOptions())) as source:
         source._admin._client = Cluster([0], [3], [90])  # type: ignore[assignment]
-        monkeypatch.setattr(source, "_stored", stored(TopicPartition("orders", 0, 90)))
+        monkeypatch.setattr(source, "_shared", stored(TopicPartition("orders", 0, 90)))
         (left,) = source.remaining({ONE: 90})
     assert left.left is None
     assert "beyond the end" in (left.error or "")

@@ -65,7 +65,14 @@ def restore(
     stored = {ONE: 50, TWO: 50}
     logs = Incarnations(admin)  # type: ignore[arg-type]
     commits = IdCommits(given, logs, lambda: False)
-    outcomes = undo.restored(given, admin, commits, recorded, (stored, {}))  # type: ignore[arg-type]
+    outcomes = undo.restored(
+        given,
+        admin,  # type: ignore[arg-type]
+        commits,
+        recorded,
+        (stored, {}),
+        by_name=admin.alter,
+    )
     return {item.partition: item.error for item in outcomes}
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import closing
 
 import pytest
 from confluent_kafka import TopicPartition
 
+from backlog_clearer.brokers.kafka.commits import IdCommits
 from backlog_clearer.brokers.kafka.options import KafkaOptions
+from backlog_clearer.brokers.kafka.source import open_source
 from backlog_clearer.errors import RefusedError, UsageError
 from backlog_clearer.options.base import build
+from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing.servers.kafka_judge import unique
 from tests.real.kafka_case import Case
 
@@ -114,6 +119,30 @@ def test_metadata_and_leader_epoch_come_back(case: Case, mode: str) -> None:
         0: (4, "host-7;2026-11-25", 0),
         1: (10, "", 0),
     }
+
+
+def test_the_text_of_an_offset_is_read_to_its_end_and_no_further(case: Case) -> None:
+    """A survey has exactly the text that was committed, of whatever length, each time."""
+    topic = case.create(20)
+    texts = ["x" * 16 * number for number in range(20)]
+    stored = [TopicPartition(topic, n, 0, text) for n, text in enumerate(texts)]
+    case.judge.store(case.group, *stored)
+    for _ in range(20):
+        with closing(open_source(case.options(), RunOptions(), "run")) as source:
+            positions = [state.position for state in source.survey().partitions]
+        assert positions[0] == 0
+        assert [p["metadata"] for p in positions[1:] if isinstance(p, Mapping)] == texts[1:]
+
+
+def test_a_commit_by_name_keeps_the_text_as_it_was(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where commits have no topic ids, a restore adds nothing to the text that was committed."""
+    monkeypatch.setattr(IdCommits, "applies", lambda *_: False)
+    topic = case.create()
+    case.judge.produce(topic, 0, 10)
+    case.judge.store(case.group, TopicPartition(topic, 0, 4, "host-7", 0))
+    back = case.restore(case.clear())
+    assert back.verified is True
+    assert case.judge.stored(topic, case.group) == {0: (4, "host-7", 0)}
 
 
 def test_a_pending_offset_of_a_transaction_does_not_delay_a_run(case: Case) -> None:

@@ -45,6 +45,15 @@ class ListedGroup(NamedTuple):
     state: str  # "Empty", "Stable", …
 
 
+class FetchedOffset(NamedTuple):
+    """What the coordinator answers about one partition, as it stands in the answer."""
+
+    offset: int  # -1: nothing is stored
+    error: int  # the error code; 0: none
+    metadata: str
+    leader_epoch: int | None
+
+
 @contextmanager
 def _coordinator(options: KafkaOptions) -> Iterator[Connection]:
     """A connection to the group's coordinator, for a `with` block.
@@ -93,7 +102,7 @@ def unstable(options: KafkaOptions, partitions: Sequence[Partition]) -> set[Part
             found = fetched_offsets(connection, options.group_id, partitions, options, oldest=_STABLE)
     except HeadersUnsupportedError:
         return set()
-    return {p for p, (_, error) in found.items() if error == KafkaError.UNSTABLE_OFFSET_COMMIT}
+    return {p for p, item in found.items() if item.error == KafkaError.UNSTABLE_OFFSET_COMMIT}
 
 
 def offsets_of(
@@ -116,7 +125,9 @@ def offsets_of(
                 with suppress(BrokerError):
                     found = fetched_offsets(connection, group, partitions, options)
                     stored[group] = {
-                        p: offset for p, (offset, error) in found.items() if not error and offset >= 0
+                        p: item.offset
+                        for p, item in found.items()
+                        if not item.error and item.offset >= 0
                     }
     return stored
 
@@ -139,8 +150,8 @@ def fetched_offsets(
     *,
     oldest: int = 1,
     stable: bool = True,
-) -> dict[Partition, tuple[int, int]]:
-    """A group's offsets (-1: none) and error codes, of all topics where `partitions` is None.
+) -> dict[Partition, FetchedOffset]:
+    """What a group has committed, of all topics where `partitions` is None.
 
     `oldest`: version of the request that suffices; `stable`: an offset that an open transaction has pending is
     an error, where the broker can tell. Raises like `Connection.call` and `Connection.version`.
@@ -169,7 +180,12 @@ def fetched_offsets(
         doing = f"fetching the offsets of group {group}"
         raise translate(KafkaError(answer.error_code), doing, options)
     return {
-        Partition(topic.name, part.partition_index): (part.committed_offset, part.error_code)
+        Partition(topic.name, part.partition_index): FetchedOffset(
+            part.committed_offset,
+            part.error_code,
+            part.metadata or "",
+            part.committed_leader_epoch if part.committed_leader_epoch >= 0 else None,
+        )
         for topic in answer.topics
         for part in topic.partitions
     }

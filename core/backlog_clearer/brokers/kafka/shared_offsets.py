@@ -90,23 +90,33 @@ class SharedOffsets:
 
         `timeout_s`: seconds for a separate connection and its answer, as after a lost answer.
         """
+        found, errors = self.stored(partitions, timeout_s)
+        return {partition: item.offset for partition, item in found.items()}, errors
+
+    def stored(
+        self, partitions: Iterable[Partition], timeout_s: float | None = None
+    ) -> tuple[dict[Partition, Stored], dict[Partition, BrokerError]]:
+        """As `committed`, with the text and the leader epoch that were committed with an offset."""
         asked = list(partitions)
         if not asked:
             return {}, {}
         options = self._options
         with self.connection(timeout_s) as connection:
             found = fetched_offsets(connection, options.group_id, asked, options, stable=False)
-            self._raise_moved({p: error for p, (_, error) in found.items()}, "fetching the offsets")
+            self._raise_moved({p: item.error for p, item in found.items()}, "fetching the offsets")
         failures: dict[Partition, BrokerError] = {}
         for partition in asked:
             if partition not in found:
                 failures[partition] = not_an_offset(partition, None, "committed offset")
-            elif code := found[partition][1]:
+            elif code := found[partition].error:
                 error = KafkaError(code)
                 kind = TransientError if is_transient(error) else BrokerError
                 failures[partition] = kind(partition_error(error, options), partition)
-        offsets = {p: found[p][0] for p in asked if p not in failures and found[p][0] != _NOTHING}
-        stored, errors = checked(offsets, "committed offset")
+        kept = [p for p in asked if p not in failures and found[p].offset != _NOTHING]
+        offsets, errors = checked({p: found[p].offset for p in kept}, "committed offset")
+        stored = {
+            p: Stored(offset, found[p].metadata, found[p].leader_epoch) for p, offset in offsets.items()
+        }
         return stored, {**errors, **failures}
 
     def commit(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, str | None]:
@@ -114,6 +124,10 @@ class SharedOffsets:
 
         Raises `TransientError` if it may succeed when tried again: then any part may be written.
         """
+        return self.write({partition: Stored(offset) for partition, offset in offsets.items()})
+
+    def write(self, offsets: Mapping[Partition, Stored]) -> Mapping[Partition, str | None]:
+        """As `commit`, with the text and the leader epoch of each offset."""
         if not offsets:
             return {}
         with self.connection() as connection:
@@ -126,12 +140,11 @@ class SharedOffsets:
         return commit_outcomes(offsets, errors, self._options)
 
     def _written(
-        self, connection: Connection, offsets: Mapping[Partition, int]
+        self, connection: Connection, offsets: Mapping[Partition, Stored]
     ) -> dict[Partition, int]:
         """The error code of each partition in the answer to a commit."""
         version = connection.version(OffsetCommitRequest, _OLDEST, _NEWEST)
-        wanted = {partition: Stored(offset) for partition, offset in offsets.items()}
-        request = commit_request(self._options.group_id, wanted, version, {})
+        request = commit_request(self._options.group_id, offsets, version, {})
         answer = connection.call(request, OffsetCommitResponse, version, least_s=ANSWERED_S)
         return commit_codes(answer, offsets, version, {})
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -97,7 +98,7 @@ class KafkaSource:
         self._logs = Incarnations(self._metadata)
         self._commits = IdCommits(options, self._logs, self._metadata.commits_by_id)
         self._stored = GroupOffsets(options)  # only reads
-        self._shared = SharedOffsets(options)  # of header lanes; a client lane has its consumer
+        self._shared = SharedOffsets(options)  # for the survey and header lanes
         self._lock = threading.Lock()
         self._opened: set[Partition] = set()
         self._partitions = 1
@@ -315,9 +316,16 @@ class KafkaSource:
     def _stored_for(
         self, partitions: Iterable[Partition]
     ) -> tuple[dict[Partition, Stored], dict[Partition, BrokerError]]:
-        """See `GroupOffsets.stored`; safe from any thread."""
+        """See `SharedOffsets.stored`; safe from any thread.
+
+        Through librdkafka only where the broker or the login needs it: it copies the text that was committed
+        with an offset without a terminating zero, and confluent-kafka sometimes reads beyond its end.
+        """
+        asked = list(partitions)
+        with suppress(HeadersUnsupportedError):
+            return self._shared.stored(asked)
         with self._lock:
-            return self._stored.stored(partitions)
+            return self._stored.stored(asked)
 
     @lets_out_only_ours("the verification")
     def remaining(self, targets: Mapping[Partition, Position | None]) -> Sequence[Remaining]:
@@ -390,7 +398,7 @@ class KafkaSource:
             else:
                 wanted[partition] = Stored(target)
         written = self._commits.write(wanted, expected(claims))
-        for partition, error in (self._admin.alter(wanted) if written is None else written).items():
+        for partition, error in (self._written(wanted) if written is None else written).items():
             position = None if error else wanted[partition].position
             outcomes[partition] = Outcome(partition, position, error)
         return [outcomes[partition] for partition in partitions]
@@ -400,7 +408,15 @@ class KafkaSource:
         """Write the old offsets in one request, forget the others in another; see `source.Source`."""
         stored, errors = self._committed(item.partition for item in recorded)
         committed = (stored, errors)
-        return restored(self._options, self._admin, self._commits, recorded, committed)
+        return restored(
+            self._options, self._admin, self._commits, recorded, committed, by_name=self._written
+        )
+
+    def _written(self, offsets: Mapping[Partition, Stored]) -> Mapping[Partition, str | None]:
+        """Commit by the topics' names; not through librdkafka, for the reason in `_stored_for`."""
+        with suppress(HeadersUnsupportedError):
+            return self._shared.write(offsets)
+        return self._admin.alter(offsets)
 
     def close(self) -> None:
         """See `source.Source`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from backlog_clearer.brokers.kafka.admin import GroupAdmin
@@ -63,8 +63,10 @@ def restored(
     commits: IdCommits,
     recorded: Sequence[Recorded],
     committed: OffsetFigures,
+    *,
+    by_name: Callable[[Mapping[Partition, Stored]], Mapping[Partition, str | None]],
 ) -> Sequence[Outcome]:
-    """One outcome for each; `committed` has the offsets stored now.
+    """One outcome for each; `committed` has the offsets stored now, `by_name` commits without topic ids.
 
     Refused are partitions whose topic is another one or gone, and offsets beyond the log's end: no
     consumer could continue there.
@@ -87,7 +89,7 @@ def restored(
     # A receipt without ids: those of the topics that were just found.
     ids = {item.partition: item.incarnation or logs.ids.get(item.partition.topic) for item in recorded}
     written = commits.write(wanted, ids, _SINCE)
-    errors.update(admin.alter(wanted) if written is None else written)
+    errors.update(by_name(wanted) if written is None else written)
     errors.update(_forgotten(options, admin, [p for p in sound if p not in writes and p in stored]))
     return [
         Outcome(

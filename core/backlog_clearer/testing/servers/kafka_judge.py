@@ -26,6 +26,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kafka import KafkaConsumer, OffsetAndMetadata
+from kafka import TopicPartition as NamedPartition
 
 from backlog_clearer.brokers.kafka import admin, librdkafka, positions, socket_settings
 from backlog_clearer.brokers.kafka.options import KafkaOptions, Reader
@@ -227,19 +229,36 @@ class Judge:
             consumer.commit(offsets=wanted, asynchronous=False)
 
     def store(self, group: str, *positions: TopicPartition) -> None:
-        """Commit positions, with their metadata and leader epochs, as the group."""
-        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
-            consumer.commit(offsets=list(positions), asynchronous=False)
+        """Commit positions, with their metadata and leader epochs, as the group.
+
+        Not by confluent-kafka, which adds a zero to the text.
+        """
+        wanted = {
+            NamedPartition(item.topic, item.partition): OffsetAndMetadata(
+                item.offset, item.metadata or "", -1 if item.leader_epoch is None else item.leader_epoch
+            )
+            for item in positions
+        }
+        with closing(self._member_of(group)) as consumer:
+            consumer.commit(wanted)
+
+    def _member_of(self, group: str) -> KafkaConsumer:
+        return KafkaConsumer(
+            bootstrap_servers=self.bootstrap_servers, group_id=group, enable_auto_commit=False
+        )
 
     def stored(self, topic: str, group: str) -> dict[int, tuple[int, str, int | None]]:
-        """(offset, metadata, leader epoch) of each partition where the group has committed any."""
-        with closing(Consumer({**self.settings, "group.id": group})) as consumer:
-            numbers = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
-            found = consumer.committed([TopicPartition(topic, n) for n in numbers], timeout=30)
+        """(offset, metadata, leader epoch) of each partition where the group has committed any.
+
+        Not by confluent-kafka, which returns more than the text that was committed now and then.
+        """
+        with closing(self._member_of(group)) as consumer:
+            numbers = sorted(consumer.partitions_for_topic(topic) or ())
+            found = {n: consumer.committed(NamedPartition(topic, n), metadata=True) for n in numbers}
         return {
-            item.partition: (item.offset, item.metadata or "", item.leader_epoch)
-            for item in found
-            if item.offset != NEVER
+            number: (item.offset, item.metadata or "", item.leader_epoch)
+            for number, item in found.items()
+            if item is not None
         }
 
     @contextmanager
