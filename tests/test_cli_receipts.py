@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.cli.session import Session
+from backlog_clearer.engine.drain import Halt
 from backlog_clearer.model import Partition
+from backlog_clearer.run import store
 from backlog_clearer.run.kept import kept_receipt, undo_text
 from backlog_clearer.run.receipt import Receipt, load, save
 from tests.invoking import call, clear, stored, three_partitions
@@ -133,6 +136,26 @@ def test_a_run_without_a_result_can_be_undone(broker: MemoryBroker) -> None:
     assert [each["since"] for each in json.loads(progress)["slices"]] == [item["created_at"]]
     assert call("restore", path, "--yes").exit_code == 0
     assert stored(broker) == [None, None, None]
+
+
+def test_a_signal_while_receipts_are_removed_waits_for_the_rest(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal does not end a removal in the middle, with the message that nothing was changed."""
+    del broker
+    paths = [Path(age(cleared(), 100)), Path(age(cleared(), 100))]
+    removing = store.remove
+
+    def interrupted(paths: Sequence[str]) -> None:
+        removing(paths)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(store, "remove", interrupted)
+    monkeypatch.setattr(Halt, "signal", lambda _: None)  # or the second one would end this process
+    done = call("receipts", "prune", "--older-than", "90d", "--yes")
+    assert (done.exit_code, "2 receipts removed" in done.stdout) == (0, True)
+    assert "SIGINT: removing the receipts" in done.stderr
+    assert not any(path.exists() for path in paths)
 
 
 def test_old_runs_are_pruned_and_others_kept(broker: MemoryBroker) -> None:

@@ -345,3 +345,18 @@ def test_several_groups_are_refused_for_a_path_that_cannot_be(broker: MemoryBrok
     assert (done.exit_code, "its directory does not exist" in done.stderr) == (2, True)
     assert stored(broker) == [10, None, None]
     assert not Path("receipts").exists()
+
+
+def test_no_metrics_are_written_through_a_link_that_was_planted(
+    broker: MemoryBroker, tmp_path: Path
+) -> None:
+    """A link is replaced, and the file that it leads to keeps its content."""
+    del broker
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "out.prom").symlink_to(victim)
+    assert clear(*DONE).exit_code == 0
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "out.prom").is_symlink()
+    assert series()
+    assert not list(tmp_path.glob("*.tmp")), "no draft is left"

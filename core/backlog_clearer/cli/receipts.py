@@ -71,6 +71,7 @@ def prune_receipts(talk: Talk, values: dict[str, Any]) -> NoReturn:
                 display.show_notes(opened.console, [_SNAPSHOTS])
             if not click.confirm("Remove them?", err=True):
                 raise RefusedError("Not confirmed; nothing was removed.")
+        opened.removing()
         if values["delete_snapshots"]:
             found = _without_snapshots(
                 opened, found, allowed_references(values["allow_reference"] or ())

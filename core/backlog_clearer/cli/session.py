@@ -125,6 +125,10 @@ class Session:
         """Beginning now, an interrupt waits only for the post of the result."""
         self._changing = "posting the result"
 
+    def removing(self) -> None:
+        """Beginning now, an interrupt waits until receipts are removed: part of them may be already."""
+        self._changing = "removing the receipts"
+
     def listen(self) -> None:
         """Handle SIGINT, SIGTERM and SIGHUP: the first ends the run in order, the second one at once.
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -39,7 +41,10 @@ def checked_path(path: str, part: Slice | None) -> str:
     Raises `UsageError` if no file can be written there.
     """
     try:
-        place = Path(path[: LONGEST + 1]).resolve()  # a longer one takes long to resolve, and fails
+        given = Path(path[: LONGEST + 1])  # a longer one takes long to resolve, and fails
+        place = (
+            given.parent.resolve() / given.name
+        )  # a link with the file's name is replaced, not followed
         if part is not None:
             place = place.with_name(f"{place.stem}-{part.index}{place.suffix}")
         fault = _fault(place)
@@ -103,15 +108,34 @@ class MetricsFile:
 
     def _write(self, reading: Reading) -> None:
         try:
-            from prometheus_client import write_to_textfile  # noqa: PLC0415 only where it is asked for
+            from prometheus_client import generate_latest  # noqa: PLC0415 only where it is asked for
 
-            write_to_textfile(self._path, _Collected(reading))
+            _replace(self._path, generate_latest(_Collected(reading)))
             self._fault = None
         except (OSError, ValueError, ImportError) as error:  # ValueError: a name that is not text
             self._fault = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             if not self._warned:
                 self._warned = True
                 _LOG.warning("The metrics cannot be written to %s: %s", self._path, self._fault)
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Replace a file by a draft that no other process can have made; raises `OSError`.
+
+    The library's own function writes a draft with a known name, through a symbolic link that is there.
+    """
+    draft = Path(f"{path}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    # Readable as the umask has it: a collector of another user reads it.
+    descriptor = os.open(draft, flags, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
 
 
 class _Collected:
