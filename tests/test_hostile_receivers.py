@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
-from backlog_clearer.run import notify, otlp, retry
+from backlog_clearer.run import notify, retry
 from backlog_clearer.testing.support import Stopwatch, answering
 from tests.invoking import clear, stored, three_partitions
 from tests.secret_forms import leaks
+
+pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra otel")
+
+from backlog_clearer.run import otlp
 
 SECRET = "s3cret/Token+of=a~receiver"
 LONG_S = 20.0

@@ -151,7 +151,9 @@ class TestFailover(Contract):
 
     reader = "entries"
 
-    def test_a_run_survives_a_cut(self, bench: Bench, tmp_path: Path) -> None:
+    def test_a_run_survives_a_cut(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Not on this server: tests/real does it on a broker that answers acknowledgements."""
         pytest.skip("this server does not answer acknowledgements: a cut may lose some that were sent")
 

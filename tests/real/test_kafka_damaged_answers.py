@@ -46,7 +46,8 @@ REQUESTS = {
     "survey": (
         API_VERSIONS, METADATA, FIND_COORDINATOR, DESCRIBE_GROUPS, LIST_OFFSETS, OFFSET_FETCH,
     ),
-    "drain": (API_VERSIONS, METADATA, FIND_COORDINATOR, FETCH, OFFSET_FETCH, OFFSET_COMMIT),
+    # the coordinator is looked for by the client reader, whose index is odd
+    "drain": (API_VERSIONS, FIND_COORDINATOR, METADATA, FETCH, OFFSET_FETCH, OFFSET_COMMIT),
     "verification": (METADATA, LIST_OFFSETS, OFFSET_FETCH),
 }  # fmt: skip
 # librdkafka ends the process on fields that cannot be: those are damaged on other connections only.

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from confluent_kafka.cimpl import NewPartitions
 
-from backlog_clearer.brokers.kafka.admin import GroupAdmin
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.library import OffsetCommitRequest
 from backlog_clearer.brokers.kafka.metadata import SharedMetadata
@@ -280,7 +279,7 @@ def test_the_broker_refuses_a_restore_to_a_topic_made_anew_after_the_last_check(
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "method"), [("consume", GroupOffsets, "commit"), ("skip", GroupAdmin, "alter")]
+    ("mode", "owner", "method"), [("consume", GroupOffsets, "commit"), ("skip", SharedOffsets, "write")]
 )
 def test_where_commits_have_no_topic_ids_a_topic_made_anew_is_not_reported_as_cleared(
     case: Case, monkeypatch: pytest.MonkeyPatch, mode: str, owner: type, method: str

@@ -19,6 +19,7 @@ import pytest
 
 from backlog_clearer.errors import BrokerError, ClearerError, TransientError
 from backlog_clearer.model import Bound, Outcome, Partition, Position, Recorded, Remaining, Survey
+from backlog_clearer.run import retry
 from backlog_clearer.source import Accountable, Bounded, Dated, Lane, Revisable, Source
 from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
 from backlog_clearer.testing.contract_lanes import WAIT_S, check_backlog, messages, read_some
@@ -257,8 +258,12 @@ class FaultContract(Suite):
                 assert not expected, "reads continue without an error while connections are refused"
                 return done
 
-    def test_a_run_survives_a_cut(self, bench: Bench, tmp_path: Path) -> None:
+    def test_a_run_survives_a_cut(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Connections that break in the middle of a run cost retries, and nothing else."""
+        # A client on a busy machine may be slow to notice.
+        monkeypatch.setattr(retry, "PATIENCE_S", 60.0)
         self.fill(bench)
         run = bench.options_after(tmp_path, max_seconds=120)
         with bench.faults() as (faults, open_source), closing(open_source(run)) as source:
