@@ -144,14 +144,16 @@ from backlog_clearer.cli.commands import main
 from tests import memory_system
 
 registry.SYSTEMS["memory"] = memory_system.SYSTEM
-def survey(source):
+memory_system.BROKER.create("orders", 3)
+memory_system.BROKER.produce("orders", 0, 10)
+def stuck(source, *args):
     mutex = ctypes.create_string_buffer(64)  # a new one, on Linux: to lock it twice waits forever
     lock = ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex)
     sys.stderr.write("stuck\\n")
     sys.stderr.flush()
     lock(mutex)
-MemorySource.survey = survey
+setattr(MemorySource, sys.argv.pop(1), stuck)
 main()
 """
 
@@ -161,7 +163,7 @@ def test_an_interrupt_ends_a_survey_whose_library_does_not_return() -> None:
     """A call that Python cannot interrupt does not keep the process, since nothing has been changed."""
     command = ("status", "memory", "--topic", "t", "--group-id", "g", "--output", "json")
     with subprocess.Popen(
-        [sys.executable, "-c", STUCK, *command],
+        [sys.executable, "-c", STUCK, "survey", *command],
         cwd=ROOT,
         env=environment(ROOT),
         stdout=subprocess.PIPE,

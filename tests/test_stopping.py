@@ -24,29 +24,9 @@ from backlog_clearer.run.stopping import AbandonedError, Stopping
 from backlog_clearer.testing.support import Stopwatch, crowd, wait_until
 from tests import memory_system
 from tests.invoking import clear, three_partitions
-from tests.test_early import environment
+from tests.test_early import STUCK, environment
 
 STOP_S = 5.0
-STUCK = """
-import ctypes, sys
-from backlog_clearer import registry
-from backlog_clearer.brokers.memory.source import MemorySource
-from backlog_clearer.cli.commands import main
-from tests import memory_system
-
-registry.SYSTEMS["memory"] = memory_system.SYSTEM
-memory_system.BROKER.create("orders", 3)
-memory_system.BROKER.produce("orders", 0, 10)
-def stuck(source, *args):
-    mutex = ctypes.create_string_buffer(64)  # a new one, on Linux: to lock it twice waits forever
-    lock = ctypes.CDLL(None).pthread_mutex_lock
-    lock(mutex)
-    sys.stderr.write("stuck\\n")
-    sys.stderr.flush()
-    lock(mutex)
-setattr(MemorySource, sys.argv.pop(1), stuck)
-main()
-"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another kind of mutex")

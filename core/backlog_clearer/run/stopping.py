@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial, wraps
 from typing import TypeVar
 
+from backlog_clearer.deadline import BackgroundCall
 from backlog_clearer.errors import BrokerError
 from backlog_clearer.source import Interruptible, Source
 
@@ -59,32 +60,18 @@ class Stopping:
         """
         if self._behind is not None:
             raise AbandonedError(self._unanswered())
-        found: list[_Result] = []
-        raised: list[BaseException] = []
-        done = threading.Event()
-
-        def work() -> None:
-            try:
-                found.append(do())
-            except BaseException as error:  # noqa: BLE001 it is raised where the caller waits
-                raised.append(error)
-            done.set()
-            self._return(doing)
-
-        threading.Thread(target=work, name=doing, daemon=True).start()
+        begun = BackgroundCall(doing, do, partial(self._return, doing))
         waited_s, allowed_s = 0.0, max(_LEAST_S, min(limit_s, self._left_s))
-        while not done.wait(_TICK_S):
+        while not begun.ended(_TICK_S):
             if self._halted():
                 waited_s += _TICK_S
             if waited_s >= allowed_s:
                 with self._lock:
-                    if not done.is_set():
+                    if not begun.ended():
                         self._behind = doing
                         raise AbandonedError(self._unanswered(doubt))
         self._left_s -= waited_s
-        if raised:
-            raise raised[0]
-        return found[0]
+        return begun.result()
 
     def close(self, do: Callable[[], None]) -> None:
         """Close the source; one that is still being called is closed when that call comes back."""

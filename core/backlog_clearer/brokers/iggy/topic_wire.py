@@ -1,7 +1,7 @@
 """Descriptions of an Iggy topic and of its groups: codes of requests, and what counts of the replies.
 
 Layouts: `iggy_binary_protocol` 0.11.0 (responses/topics/get_topic.rs, responses/streams/get_stream.rs,
-responses/consumer_groups). An empty reply means that there is no such thing. All numbers are little-endian.
+responses/consumer_groups). An empty reply: it does not exist. All numbers are little-endian.
 """
 
 from __future__ import annotations

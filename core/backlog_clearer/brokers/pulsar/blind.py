@@ -193,13 +193,19 @@ class Blind:
         if found.left != 0 or done.lanes or partition not in done.unstored:
             return found
         cluster.end(consumer, partition)
-        reason = self._store(cluster, partition, last)
-        if reason is None:
-            done.note_stored(partition)
+        if self._lasts(partition, self._store(cluster, partition, last), warn_of_unstored):
             return found
-        if done.first_unstored(partition):
-            warn_of_unstored(partition, reason)
         return found._replace(left=None)
+
+    def _lasts(
+        self, partition: Partition, reason: str | None, warn: Callable[[Partition, str], None]
+    ) -> bool:
+        """Whether acknowledgements were made to last; `reason`: why not, for one warning."""
+        if reason is None:
+            self._done.note_stored(partition)
+        elif self._done.first_unstored(partition):
+            warn(partition, reason)
+        return reason is None
 
     def _unreported(self, cluster: Brokers, partition: Partition, target: Position | None) -> Remaining:
         """What is left where the broker does not report the position.
@@ -214,12 +220,8 @@ class Blind:
         reached = done.acked.get(partition)
         if reached is None or done.lanes or partition not in done.unstored:
             return found
-        reason = self._repeat(cluster, partition, reached)
-        if reason is None:
-            done.note_stored(partition)
+        if self._lasts(partition, self._repeat(cluster, partition, reached), warn_of_unconfirmed):
             return found
-        if done.first_unstored(partition):
-            warn_of_unconfirmed(partition, reason)
         return Remaining(partition, None, None)
 
     def _repeat(self, cluster: Brokers, partition: Partition, reached: Place) -> str | None:
