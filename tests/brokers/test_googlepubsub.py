@@ -112,6 +112,9 @@ class PubSubBench(Bench):
     def left(self) -> dict[int, int]:
         return {0: self.sub.unacked()}
 
+    def confirmed_late(self) -> int:
+        return self.sub.late
+
     def exists(self, name: str) -> bool:
         return any(full.endswith(f"/{name}") for full in self.server.subs)
 

@@ -81,6 +81,8 @@ class Sub:
         self.dead_letters: list[Stored] = []
         self.delivered: list[Stored] = []  # in the order of delivery, redeliveries included
         self.modacks: list[tuple[str, int]] = []
+        self.confirmed: set[str] = set()  # ids of acknowledgements in time
+        self.late = 0  # acknowledgements confirmed without an effect, since their lease was over
         self.seeks: list[Any] = []
 
     def unacked(self) -> int:
@@ -322,19 +324,16 @@ class PubSubServer:
 
     def _sub(self, name: str, context: grpc.ServicerContext) -> Sub:
         if name not in self.subs:
-            context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"Resource not found (resource={name.rsplit('/', maxsplit=1)[-1]}).",
-            )
+            short = name.rsplit("/", maxsplit=1)[-1]
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={short}).")
         return self.subs[name]
 
     def _get(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._sub(request.subscription, context).config
 
     def _list(self, _request: Any, _context: grpc.ServicerContext) -> Any:
-        return pubsub.ListSubscriptionsResponse(
-            subscriptions=[sub.config for sub in self.subs.values()]
-        )
+        configs = [sub.config for sub in self.subs.values()]
+        return pubsub.ListSubscriptionsResponse(subscriptions=configs)
 
     def _streaming_pull(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         first = next(requests)
@@ -417,8 +416,10 @@ class PubSubServer:
             else:
                 item.acked = True
                 item.ack_id = ""
+                sub.confirmed.add(ack_id)
         if lost and sub.config.enable_exactly_once_delivery:
             self._abort(context, grpc.StatusCode.FAILED_PRECONDITION, "Some ids are invalid.", lost)
+        sub.late += len(lost.keys() - sub.confirmed)
         return empty_pb2.Empty()
 
     def _modify(self, request: Any, context: grpc.ServicerContext) -> Any:
