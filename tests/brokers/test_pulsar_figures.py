@@ -184,6 +184,42 @@ def _without(*keys: str | int) -> Change:
     return change
 
 
+OPENED, SWITCHED = "lastLedgerCreatedTimestamp", "lastLedgerSwitchTimestamp"
+LOADED: dict[str, Any] = {
+    **LAYOUT,
+    OPENED: "2026-11-26T20:37:57.708Z",
+    "cursors": {"billing": {**CURSOR, SWITCHED: "2026-11-26T20:38:18.792Z"}},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("ledgers", 1, "ledgerId", value=9),
+        _set(OPENED, value="2026-11-26T20:37:57.709Z"),
+        _set("cursors", "billing", SWITCHED, value="2026-11-26T20:38:18.793Z"),
+    ],
+)
+def test_positions_of_another_ledger_or_of_another_time_may_be_of_another_topic(change: Change) -> None:
+    """Only where the last ledger and both times are equal, positions are certainly of one subscription."""
+    other = deepcopy(LOADED)
+    other["currentLedgerEntries"] = 20  # messages that arrive change nothing
+    other["lastConfirmedEntry"] = "8:19"
+    assert parse_layout(LOADED, "billing").same(parse_layout(other, "billing"))
+    other["lastConfirmedEntry"] = "7:5"
+    change(other)
+    assert not parse_layout(LOADED, "billing").same(parse_layout(other, "billing"))
+
+
+@pytest.mark.parametrize("value", [None, "", 0, "1970-01-01T00:00:00Z"])
+@pytest.mark.parametrize("path", [(OPENED,), ("cursors", "billing", SWITCHED)])
+def test_positions_without_a_time_may_be_of_another_topic(path: tuple[str, ...], value: object) -> None:
+    """Where a broker reports no time, not even equal positions are certainly of one subscription."""
+    found = deepcopy(LOADED)
+    _set(*path, value=value)(found)
+    assert not parse_layout(found, "billing").same(parse_layout(found, "billing"))
+
+
 def _layout_faults() -> Iterator[Any]:
     for path in (
         ("lastConfirmedEntry",),

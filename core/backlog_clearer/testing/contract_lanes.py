@@ -80,6 +80,7 @@ class LaneContract(Suite):
 
     def test_partitions_are_named_as_in_a_survey(self, bench: Bench, tmp_path: Path) -> None:
         """A source that names its partitions without a survey names the same ones."""
+        self.fill(bench, 1)
         with opened(bench, bench.options(tmp_path)) as source:
             if not isinstance(source, Enumerable):
                 pytest.skip("this adapter names partitions by a survey")

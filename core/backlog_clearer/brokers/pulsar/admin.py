@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -116,7 +116,9 @@ class Admin:
             raise NotFoundError(f"{where}: {self._reason(answer)}")
         return found
 
-    def each(self, items: Sequence[_T], ask: Callable[[Admin, _T], _R]) -> list[_R | ClearerError]:
+    def each(
+        self, items: Sequence[_T], ask: Callable[[Admin, _T], _R], *, at_once: int = _AT_ONCE
+    ) -> list[_R | ClearerError]:
         """Call a function for each item, several at a time, each with a session that no other thread uses.
 
         Returns the results in order, an error where one was raised; once the API gives no answer, it is
@@ -146,7 +148,7 @@ class Admin:
                 items,
                 open_worker,
                 where=f"The admin API at {self.url}",
-                threads=_AT_ONCE,
+                threads=at_once,
                 timeout_s=2 * TIMEOUT_S,
             )
         finally:
@@ -360,5 +362,6 @@ def namespace_of(topic: str) -> str:
     return topic.removeprefix("persistent://").rpartition("/")[0]
 
 
+@lru_cache(maxsize=256)  # several requests about a topic follow each other
 def _path(topic: str) -> str:
     return "persistent/" + _quote(topic.removeprefix("persistent://"))

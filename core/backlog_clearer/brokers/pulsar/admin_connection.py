@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -123,7 +123,9 @@ class AdminConnection:
             if onward == url or urlsplit(onward).scheme not in ("http", "https"):
                 raise BrokerError(f"{base} redirects without a usable address: check --admin-url.")
             if answer.status in _MOVED and asked.method != "GET":
-                raise BrokerError(f"{base} redirects to {_host(onward)}: give that as --admin-url.")
+                raise BrokerError(
+                    f"{base} redirects to {_host(urlsplit(onward))}: give that as --admin-url."
+                )
             if urlsplit(url).scheme == "https" != urlsplit(onward).scheme:
                 login = {}  # never from HTTPS to HTTP
             url = onward
@@ -132,12 +134,13 @@ class AdminConnection:
     def _send(
         self, url: str, asked: Asked, login: dict[str, str], until: float, redirected_by: str | None
     ) -> HttpAnswer:
-        where, now = _host(url), time.monotonic()
+        parts, now = urlsplit(url), time.monotonic()
+        where = _host(parts)
         wait_s = max(1.0, until - now)
         if redirected_by and now - self._hosts.silent.get(where, now - _SILENT_S) < _SILENT_S:
             raise _onward_silent(redirected_by, where)
         try:
-            return self._ask(where, url, asked, login, now + wait_s)
+            return self._ask(where, parts, asked, login, now + wait_s)
         except (ValueError, OSError) as error:
             fault = _tls_fault(error)
             if fault:
@@ -151,10 +154,10 @@ class AdminConnection:
             ) from None
 
     def _ask(
-        self, where: str, url: str, asked: Asked, login: Mapping[str, str], until: float
+        self, where: str, parts: SplitResult, asked: Asked, login: Mapping[str, str], until: float
     ) -> HttpAnswer:
         """The answer of one host, over its connection; one that failed is not used again."""
-        parts, body, fields = urlsplit(url), None, {**_ACCEPTED, **login}
+        body, fields = None, {**_ACCEPTED, **login}
         if asked.body is not None:
             body, fields["Content-Type"] = json.dumps(asked.body).encode(), "application/json"
         query = urlencode(asked.query) if asked.query else parts.query
@@ -167,7 +170,7 @@ class AdminConnection:
             left_s = max(0.1, until - time.monotonic())
             tls = self._tls if parts.scheme == "https" else None
             # To connect takes less, so that other hosts have their turn.
-            connection = HttpConnection(url, min(_CONNECT_S, left_s), tls, whole_s=left_s)
+            connection = HttpConnection(where, min(_CONNECT_S, left_s), tls, whole_s=left_s)
         try:
             answer = connection.ask(asked.method, target, fields, body, until)
         except BaseException:
@@ -183,9 +186,8 @@ class AdminConnection:
         self._open.clear()
 
 
-def _host(url: str) -> str:
+def _host(parts: SplitResult) -> str:
     """A URL without its path, and without a user."""
-    parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 

@@ -106,6 +106,11 @@ class Blind:
         notes = (_UNKNOWN, _ASSUMED) if self._options.assume_exists else (_UNKNOWN,)
         return BlindSurvey(self._kind, self._topics, states, notes, self._missing)
 
+    def partitions(self) -> int:
+        """How many partitions the topic has now; 0: it is not partitioned."""
+        with self._cluster() as cluster:
+            return cluster.partitions(self._options.topic)
+
     def _state(self, cluster: Brokers, partition: Partition) -> PartitionState:
         topic = self._topics[partition]
         if not self._options.assume_exists:

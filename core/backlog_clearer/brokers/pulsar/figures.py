@@ -34,6 +34,11 @@ def optional_count(answer: Mapping[str, Any], key: str) -> int | None:
     return value if type(value) is int and value >= 0 else None  # True is an int, too
 
 
+def optional_time(value: object) -> str | None:
+    """A time as brokers spell it; None: missing, or 1970, which stands for no time."""
+    return value if isinstance(value, str) and value and not value.startswith(_NO_TIME) else None
+
+
 def required_object(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """A JSON object; raises `FigureError`."""
     value = answer.get(key)
@@ -102,6 +107,8 @@ class Origins:
 
     topic: str | None
     subscription: str | None
+    ledgers: frozenset[int] = frozenset()  # of the topic, at that moment
+    cursor_ledger: int | None = None  # where the subscription's position is stored; None: in no ledger
 
 
 def cursor_name(subscription: str) -> str:
@@ -117,14 +124,22 @@ def parse_origins(
     name = cursor_name(subscription)
     if name not in cursors:
         if missing_ok:
-            return Origins(_creation(answer), None)
+            return Origins(optional_time(answer.get("creationDate")), None)
         raise NoSubscriptionError(topic, [unquote_plus(str(each)) for each in cursors])
-    return Origins(_creation(answer), _creation(required_object(cursors, name)))
+    cursor = required_object(cursors, name)
+    return Origins(
+        optional_time(answer.get("creationDate")),
+        optional_time(cursor.get("creationDate")),
+        _ledgers(answer.get("ledgers")),
+        optional_count(cursor, "cursorsLedgerId"),
+    )
 
 
-def _creation(answer: Mapping[str, Any]) -> str | None:
-    found = answer.get("creationDate")
-    return found if isinstance(found, str) and found and not found.startswith(_NO_TIME) else None
+def _ledgers(found: object) -> frozenset[int]:
+    """The numbers of those ledgers that have one."""
+    items = found if isinstance(found, list) else ()
+    numbers = (optional_count(item, "ledgerId") for item in items if isinstance(item, Mapping))
+    return frozenset(number for number in numbers if number is not None)
 
 
 def parse_retention(answer: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 from backlog_clearer.brokers.pulsar.figures import (
     FigureError,
+    Origins,
     cursor_name,
     optional_count,
+    optional_time,
     required_count,
     required_object,
     required_objects,
@@ -55,6 +57,18 @@ class Hole(NamedTuple):
     last: Place
 
 
+class Fingerprint(NamedTuple):
+    """What is equal in two answers of `internalStats` only if topic and subscription are the same ones.
+
+    A broker sets both times when it creates or loads a topic or a cursor; no other ledger of a cluster has the
+    ledger's number. They are different, too, once a topic was unloaded, or has begun another ledger.
+    """
+
+    ledger: int  # the last one of the topic
+    opened: str  # `lastLedgerCreatedTimestamp`, in milliseconds
+    switched: str  # the cursor's `lastLedgerSwitchTimestamp`, in milliseconds
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What `internalStats` reports of one partition and one subscription's cursor."""
@@ -64,6 +78,20 @@ class Layout:
     mark_delete: Place
     holes: tuple[Hole, ...] = ()  # in order
     stored: tuple[int | None, int | None] = None, None  # where the broker last stored the cursor
+    fingerprint: Fingerprint | None = None  # None: not reported
+
+    def same(self, other: Layout) -> bool:
+        """Whether both are certainly of one topic and of one subscription; False: that is not known."""
+        return self.fingerprint is not None and self.fingerprint == other.fingerprint
+
+    def of(self, origins: Origins) -> bool:
+        """Whether these are certainly positions of that topic and that subscription; False: that is not known.
+
+        No two ledgers of a cluster have the same number.
+        """
+        cursor = self.stored[0]
+        named = cursor is not None and cursor == origins.cursor_ledger
+        return named and self.ledgers[-1][0] in origins.ledgers
 
     def before(self, at: Place) -> int:
         """Entries of the topic up to and with this one."""
@@ -141,12 +169,19 @@ def parse_layout(stats: Mapping[str, Any], subscription: str, *, missing_ok: boo
         _stored_place(cursor, "markDeletePosition"),
         parse_holes(cursor.get("individuallyDeletedMessages")),
         (optional_count(cursor, "cursorLedger"), optional_count(cursor, "cursorLedgerLastEntry")),
+        _fingerprint(current, stats.get("lastLedgerCreatedTimestamp"), cursor),
     )
     for name, at in (("lastConfirmedEntry", end), ("markDeletePosition", found.mark_delete)):
         if found.beyond_end(at):
             last = Place(current, sizes[current] - 1)
             raise FigureError(f"{name} {at} is beyond the last entry, {last}")
     return found
+
+
+def _fingerprint(ledger: int, opened: object, cursor: Mapping[str, Any]) -> Fingerprint | None:
+    switched = cursor.get("lastLedgerSwitchTimestamp")
+    opened, switched = optional_time(opened), optional_time(switched)
+    return Fingerprint(ledger, opened, switched) if opened and switched else None
 
 
 def _stored_place(answer: Mapping[str, Any], key: str) -> Place:

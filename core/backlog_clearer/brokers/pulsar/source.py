@@ -46,6 +46,7 @@ from backlog_clearer.brokers.pulsar.positions import Layout, Place, numbered, pa
 from backlog_clearer.brokers.pulsar.reader import LaneSettings
 from backlog_clearer.brokers.pulsar.readers import reader_notes
 from backlog_clearer.brokers.pulsar.service_url import admin_addresses
+from backlog_clearer.brokers.pulsar.unchanged import dated_layout, unchanged_layout
 from backlog_clearer.errors import BrokerError, ClearerError, RefusedError, UsageError
 from backlog_clearer.model import (
     Bound,
@@ -67,6 +68,8 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.text import counted
 
 _BATCHES = 25  # of --batch-size messages: the permits of one consumer
+# A move waits until the broker has stored a position; those of one moment are stored together.
+_MOVES_AT_ONCE = 32
 _AHEAD_S = 0.4  # of --max-rate: permits are renewed once half of them are used up
 _EMPTY_UNITS = "chunks of one message and transaction markers take an entry each"
 
@@ -207,9 +210,8 @@ class PulsarSource:
         except NotFoundError:
             raise NotFoundError(f"The partition's topic {topic} does not exist.") from None
         acknowledging = admin.acknowledging(topic, subscription) if transactions else None
-        # Creation before positions: a topic created anew in between is then found by its creation later.
-        origins = admin.origins(topic, subscription, missing_ok=new)
-        layout = admin.layout(topic, subscription, missing_ok=new)
+        fast = self._run.mode is Mode.SKIP
+        origins, layout = dated_layout(admin, topic, subscription, fast=fast, missing_ok=new)
         return PartitionFacts(stats, layout, origins, acknowledging)
 
     def prepare_undo(self, partitions: Sequence[Partition], mode: Mode) -> None:
@@ -360,13 +362,22 @@ class PulsarSource:
             # Positions before creation: those of a topic created anew never come with the former creation.
             new = partition in self._missing
             layout = admin.layout(topic, subscription, missing_ok=new)
-            origins = admin.origins(topic, subscription, missing_ok=new)
+            origins = self._origins.get(partition)
+            surveyed = self._layouts.get(partition)
+            if origins is None or surveyed is None or not surveyed.same(layout):
+                origins = admin.origins(topic, subscription, missing_ok=new)
         except NoSubscriptionError:
             raise deleted_meanwhile(partition, subscription) from None
         other = recreation(partition, self._origins.get(partition), origins)
         if other:
             raise other
         return layout, origins.topic, None if new else self._expired(admin, partition)
+
+    def partitions(self) -> Sequence[Partition]:
+        """See `source.Enumerable`: one request."""
+        topic = self._options.topic
+        count = self._admin.partitions(topic) if self._admin else self._blind.partitions()
+        return [Partition(topic, number) for number, _ in numbered(topic, count)]
 
     def unreported(self, stored: Mapping[Partition, Position | None]) -> Mapping[Partition, int | None]:
         """Unknown where an acknowledgement failed, or may be lost; see `source.Accountable`."""
@@ -447,20 +458,22 @@ class PulsarSource:
         def move(one: Admin, partition: Partition) -> None:
             topic, subscription = self._topics[partition], self._options.subscription
             after = places[partition]
-            before = self._origins.get(partition, Origins(None, None))
-            before = replace(before, topic=incarnations[partition] or before.topic)
-            other = recreation(partition, before, one.origins(topic, subscription))
-            if other:
-                raise other
+            surveyed = self._origins.get(partition, Origins(None, None))
+            before = replace(surveyed, topic=incarnations[partition] or surveyed.topic)
             if forward:
-                now = one.layout(topic, subscription)
+                layout = self._layouts.get(partition) if before == surveyed else None
+                now = unchanged_layout(one, partition, topic, subscription, (before, layout))
                 if now.beyond_end(after):
                     raise BrokerError(_beyond_end(after, now), partition)
                 if not now.left(after):
                     return
+            else:
+                other = recreation(partition, before, one.origins(topic, subscription))
+                if other:
+                    raise other
             one.reset(topic, subscription, after)
 
-        return admin.each(list(places), move)
+        return admin.each(list(places), move, at_once=_MOVES_AT_ONCE)
 
     def close(self) -> None:
         """See `source.Source`."""
