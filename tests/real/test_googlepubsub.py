@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from google import pubsub_v1
@@ -26,6 +27,14 @@ from backlog_clearer.testing.servers.pubsub_emulator import Emulator, emulator
 from tests.invoking import call
 
 _numbers = itertools.count()
+
+
+class Clients(NamedTuple):
+    """The emulator, and official clients of it."""
+
+    server: Emulator
+    publisher: pubsub_v1.PublisherClient
+    subscriber: pubsub_v1.SubscriberClient
 
 
 class EmulatorBench(Bench):
@@ -42,17 +51,23 @@ class EmulatorBench(Bench):
     lease_s = 10.0  # the shortest that --stream-ack-deadline-seconds allows
     missing_name = "no-such-subscription"
 
-    def __init__(self, server: Emulator, **settings: Any) -> None:
-        self.server = server
+    def __init__(self, clients: Clients, **settings: Any) -> None:
+        self.server, self.publisher, self.subscriber = clients
         number = next(_numbers)
         self.topic = f"projects/test/topics/topic-{number}"
         self.subscription = f"projects/test/subscriptions/sub-{number}"
-        self.publisher = pubsub_v1.PublisherClient()
-        self.subscriber = pubsub_v1.SubscriberClient()
         self.publisher.create_topic(name=self.topic)
-        self.subscriber.create_subscription(
-            request={"name": self.subscription, "topic": self.topic, **settings}
-        )
+        self._made: list[str] = []
+        self._create(self.subscription, **settings)
+
+    def _create(self, name: str, **settings: Any) -> None:
+        self.subscriber.create_subscription(request={"name": name, "topic": self.topic, **settings})
+        self._made.append(name)
+
+    def close(self) -> None:
+        """Delete what it made: the server visits each message of a subscription every 10 ms."""
+        for name in self._made:
+            self.subscriber.delete_subscription(subscription=name)
 
     def source(self, run: RunOptions, run_id: str = "contract") -> PubSubSource:
         return self.open(self.subscription, run, run_id)
@@ -68,7 +83,7 @@ class EmulatorBench(Bench):
 
     def other_source(self, run: RunOptions) -> PubSubSource:
         other = f"{self.subscription}-other"
-        self.subscriber.create_subscription(request={"name": other, "topic": self.topic})
+        self._create(other)
         return self.open(other, run)
 
     def missing_source(self, run: RunOptions) -> PubSubSource:
@@ -90,20 +105,35 @@ class EmulatorBench(Bench):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """One emulator for the module."""
-    with emulator(tmp_path_factory.mktemp("emulator")) as running:
-        yield running
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    """One emulator for the module, to which all clients of Pub/Sub connect."""
+    with (
+        emulator(tmp_path_factory.mktemp("emulator")) as server,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        patched.setenv("PUBSUB_EMULATOR_HOST", server.address)
+        with pubsub_v1.PublisherClient() as publisher, pubsub_v1.SubscriberClient() as subscriber:
+            yield Clients(server, publisher, subscriber)
 
 
 class TestEmulator(Contract):
     """Google's test server."""
 
     @pytest.fixture
-    def bench(self, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    def bench(self, clients: Clients) -> Iterator[Bench]:
         """A fresh subscription."""
-        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
-        yield EmulatorBench(server)
+        with closing(EmulatorBench(clients)) as made:
+            yield made
+
+
+@pytest.fixture
+def benches(clients: Clients) -> Iterator[list[EmulatorBench]]:
+    """Two subscriptions, each with 20 messages."""
+    with ExitStack() as stack:
+        made = [stack.enter_context(closing(EmulatorBench(clients))) for _ in range(2)]
+        for bench in made:
+            bench.produce(0, 20)
+        yield made
 
 
 def cleared(folder: Path, *args: str) -> tuple[int, dict[str, Any]]:
@@ -116,13 +146,9 @@ def cleared(folder: Path, *args: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_several_subscriptions_are_cleared_and_a_missing_one_is_not(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    benches: list[EmulatorBench], tmp_path: Path
 ) -> None:
     """Nothing is left of both; the missing one is a part with an error, and exit is 1."""
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
-    benches = [EmulatorBench(server) for _ in range(2)]
-    for bench in benches:
-        bench.produce(0, 20)
     names = [bench.subscription for bench in benches]
     code, value = cleared(
         tmp_path, "--subscription-id", ",".join((names[0], f"{names[0]}-missing", names[1]))
@@ -133,14 +159,9 @@ def test_several_subscriptions_are_cleared_and_a_missing_one_is_not(
     assert [bench.left() for bench in benches] == [{0: 0}, {0: 0}]
 
 
-def test_all_subscriptions_that_match_are_cleared(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_all_subscriptions_that_match_are_cleared(benches: list[EmulatorBench], tmp_path: Path) -> None:
     """One with another name keeps its messages; without figures, exit is 4."""
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
-    matching, other = EmulatorBench(server), EmulatorBench(server)
-    matching.produce(0, 20)
-    other.produce(0, 20)
+    matching, other = benches
     short = matching.subscription.rpartition("/")[2]
     code, value = cleared(
         tmp_path, "--project-id", "test", "--all-subscriptions", "--matching", f"{short[:-1]}[{short[-1]}]"
