@@ -8,7 +8,6 @@ one at a time (`batchSize` 1).
 from __future__ import annotations
 
 import base64
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -27,7 +26,8 @@ from azure.core.exceptions import ResourceExistsError
 from azure.storage.queue import QueueClient
 
 from backlog_clearer.testing.servers.azurite import Azurite, azurite
-from backlog_clearer.testing.support import cached, unavailable, wait_until
+from backlog_clearer.testing.support import unavailable, wait_until
+from tests.infra.packages import environment
 from tests.paths import MODULE_PATH, ROOT
 
 RUNTIME = "azure-functions-runtime==1.3.0"
@@ -56,14 +56,7 @@ def _runtime_python(base: str) -> str:
         name, _, marker = text.partition(";")
         if not marker or 'extra == "kafka"' in marker.replace("'", '"'):
             needed.append(name.strip())
-    key = hashlib.sha256(repr((base, sorted(needed))).encode()).hexdigest()[:12]
-    with cached(f"azure-functions-runtime-{key}") as (folder, complete):
-        python = folder / "bin" / "python"
-        if not complete:
-            subprocess.run([base, "-m", "venv", str(folder)], check=True, timeout=120)
-            install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*install, *needed], check=True, timeout=900)
-    return str(python)
+    return str(environment("azure-functions-runtime", *needed, base=base))
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,28 +10,30 @@ from pathlib import Path
 from backlog_clearer.testing.support import cached, unavailable
 
 
-def environment(name: str, *packages: str) -> Path:
-    """The Python of a virtual environment with these packages, made once; skips where they are not had."""
-    with cached(f"venv-{name}-{sys.version_info[0]}.{sys.version_info[1]}") as (folder, complete):
+def environment(name: str, *packages: str, base: str = sys.executable) -> Path:
+    """The Python of a virtual environment with these packages, made once; skips where they are not had.
+
+    `base` is the interpreter that it is made from. uv takes a fraction of pip's processor time.
+    """
+    key = hashlib.sha256(repr((base, sys.version, sorted(packages))).encode()).hexdigest()[:12]
+    with cached(f"venv-{name}-{key}") as (folder, complete):
         python = folder / "venv" / "bin" / "python"
         if not complete:
-            shutil.rmtree(folder / "venv", ignore_errors=True)
-            subprocess.run(
-                [sys.executable, "-m", "venv", str(folder / "venv")], check=True, timeout=120
-            )
-            _pip(str(python), "install", *packages)
+            uv = (sys.executable, "-m", "uv", "--quiet", "--no-progress")
+            _run(*uv, "venv", "--clear", "--python", base, str(folder / "venv"))
+            _run(*uv, "pip", "install", "--python", str(python), *packages)
     return python
 
 
 def download(package: str, folder: Path) -> Path:
     """The wheel of a package, without its dependencies; skips where it is not available."""
-    _pip(sys.executable, "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), package)
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    _run(*pip, "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), package)
     return next(folder.glob("*.whl"))
 
 
-def _pip(python: str, *args: str) -> None:
-    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *args]
+def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     if done.returncode != 0:
-        last = (done.stderr.strip() or "pip printed nothing").splitlines()[-1]
-        unavailable(f"needs {args[-1]} from PyPI: {last}")
+        last = (done.stderr.strip() or "nothing was printed").splitlines()[-1]
+        unavailable(f"needs {command[-1]} from PyPI: {last}")
