@@ -41,7 +41,7 @@ pytestmark = pytest.mark.timeout(300)  # every refusal has its own bound; this o
 
 def run_options(tmp_path: Path, **changes: Any) -> RunOptions:
     """Options of a run that clears everything."""
-    values: dict[str, Any] = {"stop_when_empty": True, "receipt_dir": str(tmp_path), "max_seconds": 40}
+    values: dict[str, Any] = {"stop_when_empty": True, "receipt_dir": str(tmp_path), "max_seconds": 300}
     return RunOptions(**{**values, **changes})
 
 
