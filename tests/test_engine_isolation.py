@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from backlog_clearer.brokers.memory.source import lost_connection
 from backlog_clearer.engine.drain import Halt, Snapshot, drain
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.model import Advance, Partition, StopReason
+from backlog_clearer.testing.support import wait_until
 from tests.scripted import (
     ALL_TAKEN,
     ONE,
@@ -28,6 +30,17 @@ from tests.scripted import (
 def _short_waits() -> Iterator[None]:
     with short_waits():
         yield
+
+
+def alive(name: str) -> bool:
+    """Whether a worker's thread runs."""
+    return any(thread.name == name for thread in worker_threads())
+
+
+def meet(reached: threading.Event, other: threading.Event, most_s: float = 20) -> None:
+    """Report one event, and wait for another one."""
+    reached.set()
+    other.wait(most_s)
 
 
 def broken(
@@ -170,6 +183,52 @@ def test_many_workers_for_one_consumer_clear_everything() -> None:
         source.opening = lambda _: time.sleep(0.002)
         done = drain(source, source.claims(), RUN.model_copy(update={"workers": 24}))
         assert (done.reason, source.stored()) == (StopReason.EMPTY, [500] * 24)
+
+
+def test_a_claim_handed_over_is_not_blamed_where_a_place_was_taken() -> None:
+    """Workers that lose the only place to each other, with a claim of another one, clear everything."""
+    source = ScriptedSource(20_000, 20_000, 20_000, places=1)
+    lanes: dict[str, list[ScriptedLane]] = {f"worker-{number}": [] for number in range(3)}
+    first_reads, first_closed, second_reads, refused, asked_again, third_open = (
+        threading.Event() for _ in range(6)
+    )
+
+    def first_is_read() -> None:
+        first_reads.set()
+        wait_until(lambda: bool(lanes["worker-1"]) and not alive("worker-1"), "a claim handed over")
+
+    def third_is_read() -> None:
+        third_open.set()
+        if asked_again.is_set():
+            assert all(source.turned_away.acquire(timeout=20) for _ in range(3))
+
+    opening: dict[tuple[str, int], Callable[[], object]] = {
+        ("worker-0", 2): partial(meet, first_closed, second_reads),
+        ("worker-0", 3): partial(meet, refused, asked_again, 1),  # worker-2 may get the claim
+        ("worker-1", 1): lambda: first_reads.wait(20),
+        ("worker-2", 1): lambda: first_closed.wait(20),
+        ("worker-2", 2): partial(meet, asked_again, third_open, 2),
+    }
+    reading: dict[tuple[str, int], Callable[[], object]] = {
+        ("worker-0", 1): first_is_read,
+        ("worker-0", 3): third_is_read,
+        ("worker-2", 1): partial(meet, second_reads, refused),
+    }
+
+    def open_in_turn(lane: ScriptedLane) -> None:
+        name = threading.current_thread().name
+        lanes[name].append(lane)
+        opening.get((name, len(lanes[name])), lambda: None)()
+
+    def read_in_turn(_: ScriptedLane) -> None:
+        name = threading.current_thread().name
+        if (name, len(lanes[name])) in reading:
+            reading.pop((name, len(lanes[name])))()
+
+    source.opening, source.reading = open_in_turn, read_in_turn
+    done = drain(source, source.claims(), RUN.model_copy(update={"workers": 3}))
+    assert (done.reason, source.stored()) == (StopReason.EMPTY, [20_000] * 3)
+    assert not any(item.error for item in done.partitions.values())
 
 
 def test_competing_lanes_continue_without_the_one_that_fails() -> None:

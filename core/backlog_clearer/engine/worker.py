@@ -111,6 +111,8 @@ class Worker:
         self._throttled_s = 0.0
         self._failures = 0  # transient errors of lanes in a row, without progress between them
         self._proven: set[Partition] = set()  # claims that a lane of this worker has read
+        self._suspects: set[Partition] = set()  # handed over, and in a lane that failed for good
+        self._aside = False  # the suspects wait until the other claims were tried without them
         self._unsettled = False
 
     @property
@@ -141,7 +143,7 @@ class Worker:
                     self.halt.wait(GATHER_S)
                 for share in self.crew.inbox_of(self):
                     self.shares[share.claim.partition] = share
-                active = [share for share in self.shares.values() if not share.over]
+                active = self._active()
                 now = time.monotonic()
                 due = [share for share in active if share.due_at <= now + TOGETHER_S]
                 if due and min(share.due_at for share in due) <= now:
@@ -155,6 +157,12 @@ class Worker:
             self._retire(BrokerError(f"{self.name} failed: {type(failure).__name__}: {failure}"))
         finally:
             self.crew.changed()
+
+    def _active(self) -> list[Share]:
+        """The claims to try; without the suspects while they are set aside and there are others."""
+        active = [share for share in self.shares.values() if not share.over]
+        suspects = self._suspects if self._aside else ()
+        return [share for share in active if share.claim.partition not in suspects] or active
 
     def _session(self, shares: _Shares) -> None:
         """One lane from open to close; an error costs the partition it names, or this worker's client."""
@@ -254,6 +262,7 @@ class Worker:
     def _works(self, shares: _Shares, now: float) -> float:
         """Note that a lane's first read worked; when the lane is to end for the worker's other claims."""
         self._proven.update(shares)
+        self._aside = False
         for share in shares.values():
             share.tried, share.troubled = True, False
         others = [item for key, item in self.shares.items() if key not in shares and not item.over]
@@ -320,8 +329,15 @@ class Worker:
         if transient:  # another failure than the one for which it was handed over is nothing special
             handed = [share for share in handed if share.exhausted]
         if handed and (transient or self.proven):
-            # Another client failed with these before, and now this one did: its others still work.
-            self._refuse(handed, error, retires=False)
+            # Another client failed with these before, and now this one did.
+            suspects = {share.claim.partition for share in handed}
+            if transient or len(handed) == len(active) or suspects <= self._suspects:
+                self._refuse(handed, error, retires=False)  # its others still work
+            else:  # unless its place was taken meanwhile, which a lane without these shows
+                self._suspects |= suspects
+                self._aside = True
+                for share in handed:
+                    share.due_at = time.monotonic() + backoff_s(1)
             return
         self._failures += not advanced
         if transient and self._failures <= self.run.max_retries:
