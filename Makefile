@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-dev
 CHOSEN = $(if $(filter undefined,$(origin BROKERS)),,--brokers '$(BROKERS)')
-QUICK := -q --quick -n 4
+QUICK := -q --quick -n 3 -p no:anyio
 # pip follows every setting of the machine's package index. INSTALLER=uv takes a tenth of its processor time.
 INSTALLER ?= pip
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -14,6 +14,7 @@ LOWEST := .venv-lowest
 LOWEST_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE # each worker, and each process that a test starts, would compile all modules
 .PHONY: help install demo test test-quick test-python test-lowest mutate lint format schemas generate \
 	module-tables screenshots image-context lock clean
 

@@ -47,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     with suppress(ImportError):
         from hypothesis import settings  # noqa: PLC0415 not installed everywhere
 
-        settings.register_profile("backlog-clearer", deadline=None)  # no test asserts a time
+        examples = 50 if config.getoption("quick") else 100  # `make test` tries as many as is usual
+        settings.register_profile("backlog-clearer", deadline=None, max_examples=examples)
         settings.load_profile("backlog-clearer")
     if not config.pluginmanager.hasplugin("timeout"):
         config.addinivalue_line("markers", "timeout(seconds): has no effect without pytest-timeout")
@@ -59,8 +60,11 @@ def _starts_server(path: Path) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `--quick`, do not import files that start servers: they need more packages."""
-    ignored = config.getoption("quick") and collection_path.suffix and _starts_server(collection_path)
+    """With `--quick`, do not import what starts servers, and its conftest.py: that needs more packages."""
+    serving = (
+        _starts_server(collection_path) if collection_path.suffix else collection_path.name in _SERVERS
+    )
+    ignored = config.getoption("quick") and serving
     return True if ignored else None
 
 

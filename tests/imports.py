@@ -6,6 +6,7 @@ Imports inside functions and under `TYPE_CHECKING` count like those at the top o
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -31,9 +32,15 @@ def modules() -> dict[str, Path]:
 
 
 @cache
+def source(module: str) -> str:
+    """The text of a module."""
+    return modules()[module].read_text(encoding="utf-8")
+
+
+@cache
 def parsed(module: str) -> ast.Module:
     """The syntax tree of a module."""
-    return ast.parse(modules()[module].read_text(encoding="utf-8"))
+    return ast.parse(source(module))
 
 
 @cache
@@ -54,7 +61,8 @@ def within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def graph(*packages: str) -> dict[str, set[str]]:
+@cache
+def graph(*packages: str) -> Mapping[str, frozenset[str]]:
     """The modules in some packages, and which of each other they import."""
-    names = {name for name in modules() if within(name, *packages)}
-    return {name: set(imported(name) & names) - {name} for name in sorted(names)}
+    names = frozenset(name for name in modules() if within(name, *packages))
+    return {name: (imported(name) & names) - {name} for name in sorted(names)}

@@ -8,9 +8,8 @@ import logging
 import time
 import urllib.parse
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pytest
 from pydantic import Field, SecretStr
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
@@ -21,6 +20,9 @@ from backlog_clearer.options.base import Name, Names, SystemOptions
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import System
 from backlog_clearer.source import Source
+
+if TYPE_CHECKING:
+    import pytest  # the processes that tests start do without it
 
 BROKER = MemoryBroker()
 """The broker that `open_source` reaches; tests replace its content."""

@@ -22,6 +22,8 @@ from tests.invoking import clear, stored, three_partitions
 from tests.paths import MODULE_PATH
 
 NAME = "backlog-clearer"
+TYPED = ("kaf", "status pul", "kafka --mode s")
+"""What is typed in a shell itself: the beginnings of a command, of a system, and of a value."""
 
 
 @pytest.fixture
@@ -124,31 +126,30 @@ def test_bash_completes_by_the_printed_script() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [("kaf", ["kafka"]), ("status pul", ["pulsar"]), ("kafka --mode s", ["skip"])],
-)
-def test_fish_completes_by_the_printed_script(typed: str, offered: list[str]) -> None:
+def test_fish_completes_by_the_printed_script() -> None:
     """The documented line, in fish itself, completes commands, systems and values."""
     need("fish")
-    script = f"_BACKLOG_CLEARER_COMPLETE=fish_source {NAME} | source; complete -C '{NAME} {typed}'"
+    script = "; ".join(
+        [
+            f"_BACKLOG_CLEARER_COMPLETE=fish_source {NAME} | source",
+            *(f"complete -C '{NAME} {typed}'; echo end" for typed in TYPED),
+        ]
+    )
     lines = ran("fish", "--no-config", "-c", script).splitlines()
-    assert [line.split("\t")[0] for line in lines] == offered
+    offered = [line.split("\t")[0] for line in lines]
+    assert offered == ["kafka", "end", "pulsar", "end", "skip", "end"]
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize(
-    ("typed", "becomes"),
-    [("kaf", "kafka "), ("status pul", "status pulsar "), ("kafka --mode s", "kafka --mode skip ")],
-)
-def test_zsh_completes_by_the_printed_script(tmp_path: Path, typed: str, becomes: str) -> None:
+def test_zsh_completes_by_the_printed_script(tmp_path: Path) -> None:
     """The documented line, in an interactive zsh, completes what is typed before a tab."""
     need("zsh")
-    line = tmp_path / "line"
+    lines = tmp_path / "lines"
     (tmp_path / ".zshrc").write_text(
         f"PS1='{_PROMPT}'\nautoload -U compinit; compinit -u\n"
         f'eval "$(_BACKLOG_CLEARER_COMPLETE=zsh_source {NAME})"\n'
-        f'written() {{ print -rn -- "$BUFFER" > {line}; exit }}; zle -N written; bindkey "^X" written\n'
+        f'written() {{ print -r -- "$BUFFER" >> {lines}; BUFFER= }}; zle -N written; bindkey "^X" written\n'
+        "ended() { exit }; zle -N ended; bindkey '^Y' ended\n"
     )
     screen, keyboard = pty.openpty()
     with subprocess.Popen(
@@ -163,13 +164,17 @@ def test_zsh_completes_by_the_printed_script(tmp_path: Path, typed: str, becomes
         shown = b""
         while _PROMPT.encode() not in shown:
             shown += os.read(screen, 4096)
-        os.write(screen, f"{NAME} {typed}\t\x18".encode())
+        os.write(screen, "".join(f"{NAME} {typed}\t\x18" for typed in TYPED).encode() + b"\x19")
         reader = threading.Thread(target=_drain, args=(screen,), daemon=True)
         reader.start()  # a full terminal would block the shell
         assert shell.wait(60) == 0
     reader.join(10)
     os.close(screen)
-    assert line.read_text() == f"{NAME} {becomes}"
+    assert lines.read_text().splitlines() == [
+        f"{NAME} kafka ",
+        f"{NAME} status pulsar ",
+        f"{NAME} kafka --mode skip ",
+    ]
 
 
 _PROMPT = "ready> "

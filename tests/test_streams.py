@@ -54,7 +54,7 @@ def started(
     program.write_text(PROGRAM.format(count=count, seconds=seconds))
     script = f'{before} exec "$0" "$@" {shell}'
     process = subprocess.Popen(
-        [sys.executable, "-c", RESET, "bash", "-c", script, sys.executable, str(program), *args],
+        [sys.executable, "-IS", "-c", RESET, "bash", "-c", script, sys.executable, str(program), *args],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

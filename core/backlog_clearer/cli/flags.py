@@ -77,9 +77,11 @@ class NearestNames(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments begin with; an unknown one is answered with the nearest name."""
         name = args[0]
-        valid = ctx.resilient_parsing or name.startswith("-")
-        if not valid and self.get_command(ctx, name) is None:
+        if ctx.resilient_parsing or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        command = self.get_command(ctx, name)  # once: it makes the flags of a system
+        if command is None:
             hidden = {item for item, command in self.commands.items() if command.hidden}
             known = [item for item in self.list_commands(ctx) if item not in hidden]
             raise click.UsageError(f"No such command {shown_name(name)}.{suggestion(name, known)}", ctx)
-        return super().resolve_command(ctx, args)
+        return name, command, args[1:]
