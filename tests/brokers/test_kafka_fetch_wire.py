@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backlog_clearer.brokers.kafka.answer_wire import AnswerWalk
 from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError, OldFormatError
-from backlog_clearer.brokers.kafka.fetch_wire import Wanted, fetch_request, topic_id
+from backlog_clearer.brokers.kafka.fetch_wire import Wanted, fetch_request, framed, topic_id
+from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.model import Partition
 from tests.brokers.kafka_bytes import (
     VERSIONS,
@@ -108,28 +111,61 @@ def test_partitions_that_were_not_asked_for_are_refused(version: int) -> None:
             read(data, len(data), version, [row])
 
 
+def by_library(
+    wanted: Sequence[Wanted], version: int, *, max_bytes: int, rack: str, ids: Mapping[str, str]
+) -> bytes:
+    """The same request as kafka-python encodes it."""
+    topics: dict[str, list[object]] = {}
+    topic_of = FetchRequest.FetchTopic
+    for (topic, number), offset, epoch in wanted:
+        topics.setdefault(topic, []).append(
+            topic_of.FetchPartition(
+                version=version,
+                partition=number,
+                current_leader_epoch=-1,
+                fetch_offset=offset,
+                **({"last_fetched_epoch": epoch} if version >= 12 else {}),
+                log_start_offset=-1,
+                partition_max_bytes=max_bytes,
+            )
+        )
+    request = FetchRequest(
+        version=version,
+        replica_id=-1,
+        max_wait_ms=100,
+        min_bytes=1,
+        max_bytes=max_bytes,
+        isolation_level=0,
+        session_id=0,
+        session_epoch=-1,
+        topics=[
+            topic_of(
+                version=version,
+                partitions=places,
+                **({"topic_id": topic_id(ids[topic])} if version >= 13 else {"topic": topic}),
+            )
+            for topic, places in topics.items()
+        ],
+        forgotten_topics_data=[],
+        rack_id=rack,
+    )
+    request.API_VERSION = version
+    request.with_header(correlation_id=77, client_id="c")
+    return bytes(request.encode(framed=True, header=True))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-def test_request_names_topics_once(version: int) -> None:
-    """A request groups partitions by topic and asks outside of any session, for every version."""
+@pytest.mark.parametrize("partitions", [0, 1, 126, 127, 300])
+def test_requests_are_those_of_kafka_python(version: int, partitions: int) -> None:
+    """A request names each topic once and asks outside of any session, for every version, byte by byte."""
     wanted = [
         Wanted(Partition("a", 0), 5),
-        Wanted(Partition("b", 0), 6, 4),
-        Wanted(Partition("a", 2), 7),
-    ]
-    ids = {name: topic_key(name) for name in ("a", "b")}
+        Wanted(Partition("b" * 200, 0), 6, 4),
+        *(Wanted(Partition("a", number), 1 << 40, number) for number in range(1, partitions)),
+    ][: max(partitions, 2) if partitions else 0]
+    ids = {name: topic_key(name) for name in ("a", "b" * 200)}
     made = fetch_request(
-        wanted, version=version, max_bytes=1000, max_wait_ms=100, rack="r", incarnations=ids
+        wanted, version=version, max_bytes=1000, max_wait_ms=100, rack="räck", incarnations=ids
     )
-    again = type(made).decode(made.encode(version=version), version=version)
-    found = [
-        (
-            topic_id(ids[name]) == topic.topic_id if version >= 13 else name == topic.topic,
-            [(part.partition, part.fetch_offset) for part in topic.partitions],
-        )
-        for topic, name in zip(again.topics, ("a", "b"), strict=True)
-    ]
-    assert found == [(True, [(0, 5), (2, 7)]), (True, [(0, 6)])]
-    if version >= 12:
-        epochs = [part.last_fetched_epoch for topic in again.topics for part in topic.partitions]
-        assert epochs == [-1, -1, 4]
-    assert (again.max_bytes, again.isolation_level) == (1000, 0)
+    whole = framed(made, version, 77, "c")
+    assert whole == by_library(wanted, version, max_bytes=1000, rack="räck", ids=ids)

@@ -19,7 +19,7 @@ from backlog_clearer.brokers.kafka.batch_wire import CorruptBatchError
 from backlog_clearer.brokers.kafka.connection import Connection
 from backlog_clearer.brokers.kafka.fetch_size import LARGEST, SMALLEST, next_fetch_bytes
 from backlog_clearer.brokers.kafka.fetch_wire import Wanted, fetch_request
-from backlog_clearer.brokers.kafka.inlet import Inlet, window_bytes
+from backlog_clearer.brokers.kafka.inlet import Inlet, window
 from backlog_clearer.brokers.kafka.options import KafkaOptions
 from backlog_clearer.brokers.kafka.socket_settings import SocketSettings, socket_settings
 from backlog_clearer.brokers.shared.sockets import DROP
@@ -90,20 +90,15 @@ def ask(connection: Connection) -> Inlet:
     request = fetch_request(
         [Wanted(PARTITION, 0)], version=VERSION, max_bytes=1000, max_wait_ms=1, rack=""
     )
-    connection.send(request, VERSION)
+    connection.send_fetch(request, VERSION)
     inlet = Inlet(connection)
     inlet.expect(VERSION, WANTED)
     return inlet
 
 
-def window() -> memoryview:
-    """What a lane receives into."""
-    return memoryview(bytearray(window_bytes(1)))
-
-
 def receive_all(inlet: Inlet, *, patient: bool = True) -> None:
     """Receive until the answer has ended."""
-    into, until = window(), time.monotonic() + 60
+    into, until = window(1), time.monotonic() + 60
     while inlet.expecting:
         inlet.receive(into, None, time.monotonic() + 1, patient=patient)
         assert time.monotonic() < until
@@ -177,7 +172,7 @@ def test_budgets_stop_and_continue_within_one_answer(drops: bool) -> None:
         peer.sendall(frame(correlation, encode_response(rows, VERSION)))
 
     with connected(script) as connection:
-        inlet, into, counted = ask(connection), window(), 0
+        inlet, into, counted = ask(connection), window(1), 0
         while inlet.expecting:
             answer = None
             while answer is None:  # the peer has not answered yet
@@ -204,7 +199,7 @@ def test_an_answer_that_comes_slowly_is_reported_in_parts(drops: bool) -> None:
         peer.sendall(answer[250_000:])
 
     with connected(script) as connection:
-        inlet, into = ask(connection), window()
+        inlet, into = ask(connection), window(1)
         begun = time.monotonic()
         while not inlet.answer or not inlet.answer.found or inlet.answer.found[0].walk.records < 30:
             inlet.receive(into, None, time.monotonic() + 0.05, patient=True)
@@ -302,7 +297,7 @@ def test_a_fetch_that_drips_is_given_up_on() -> None:
             peer.sendall(b"\0")
 
     with connected(script, timeout_ms=1000) as connection:
-        inlet, into, begun = ask(connection), window(), time.monotonic()
+        inlet, into, begun = ask(connection), window(1), time.monotonic()
         inlet.receive(into, 1, begun + 0.1, patient=True)
         while not inlet.ready:
             inlet.receive(into, 1, time.monotonic() + 0.1, patient=True)

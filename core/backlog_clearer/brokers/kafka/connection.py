@@ -18,6 +18,7 @@ from typing import Any, cast
 from confluent_kafka import KafkaError
 
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError, refusal
+from backlog_clearer.brokers.kafka.fetch_wire import framed
 from backlog_clearer.brokers.kafka.library import (
     ApiVersionsRequest,
     ApiVersionsResponse,
@@ -39,6 +40,10 @@ _PER_BYTE = 32  # and so many for each byte of its request; objects take 40 time
 MOST_DECODED = 6 * 1024 * 1024
 """Bytes of an answer whose size its request does not show: 100,000 partitions, or 50,000 groups."""
 _PIECE_BYTES = 64 * 1024  # memory grows with what arrives, not with what is announced
+_SIZE = struct.Struct(">i")
+_HEADER = struct.Struct(
+    ">hhih"
+)  # of a request: its API, version, correlation id, the client's name in bytes
 _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
 FRAME_BYTES = _FRAME.size
 _TICK_S = 0.25  # longest wait for the next bytes, after which time-outs are looked at
@@ -193,14 +198,14 @@ class Connection(Waitable):
                 f"Kafka at {self.name} sent an answer that is not a valid {response.__name__}: {error}."
             ) from None
 
-    def answers(self, requests: Sequence[Any], version: int) -> Iterator[bytes]:
-        """Send requests at once, a few dozens at most, and yield the bytes of their answers in order.
+    def answers(self, requests: Sequence[bytes], version: int) -> Iterator[bytes]:
+        """Send Fetch requests at once, a few dozens at most, and yield the bytes of their answers in order.
 
         Raises like `call`. A connection of which not all answers were taken has no further use.
         """
         before = self._correlation
         for request in requests:
-            self.send(request, version)
+            self.send_fetch(request, version)
         for number in range(before + 1, before + 1 + len(requests)):
             self._correlation = number  # of the answer that is awaited
             yield self._next_answer(_MOST_KEPT)
@@ -232,7 +237,14 @@ class Connection(Waitable):
         self._correlation += 1
         request.API_VERSION = version
         request.with_header(correlation_id=self._correlation, client_id=self._settings.client_id)
-        data = request.encode(framed=True, header=True)
+        return self._send(request.encode(framed=True, header=True))
+
+    def send_fetch(self, request: bytes, version: int) -> None:
+        """Send a request of `fetch_wire.fetch_request` without waiting."""
+        self._correlation += 1
+        self._send(framed(request, version, self._correlation, self._settings.client_id))
+
+    def _send(self, data: bytes) -> int:
         try:
             self._socket.settimeout(None if self.drops else self.timeout_s)
             self._socket.sendall(data)

@@ -3,9 +3,10 @@
 Versions 4 to 13 of the Fetch API (Kafka protocol guide; KIP-98 to KIP-516): brokers from 0.11 to 4.x
 answer 11 (KIP-896), which has racks and names topics. From 12 on, encoding is flexible (KIP-482) and
 a broker compares the epoch of the last batch read with its log (KIP-595); 13 has topic ids instead of names,
-so that the broker itself refuses a topic that was created again. Requests are encoded by kafka-python;
-responses are read here, since every library's decoder would copy the records, which is what a count by
-headers avoids.
+so that the broker itself refuses a topic that was created again. Responses are read here, since every
+library's decoder would copy the records, which is what a count by headers avoids. Requests are encoded here,
+because kafka-python compiles its encoder of a version at the first use, which takes 1 MB in a lane's thread;
+what it encodes is what tests compare with.
 
 Each `read_...` returns None where the bytes `data[at:end]` do not hold all of its fields yet, and
 raises `CorruptBatchError` where they cannot be right. A topic's key is its name, or from 13 on its id.
@@ -16,11 +17,10 @@ from __future__ import annotations
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from backlog_clearer.brokers.kafka.batch_wire import Buffer, CorruptBatchError
-from backlog_clearer.brokers.kafka.library import FetchRequest
 from backlog_clearer.model import Partition
 
 MIN_VERSION, MAX_VERSION = 4, 13
@@ -30,10 +30,20 @@ NAMES_ONLY = 11  # what is used where no topic ids are known
 SMALLEST_BYTES = 8  # of a response: a throttle time, and that there are no topics
 _SESSIONS = 7  # first version with fetch sessions
 _LOG_START = 5  # first version with the log start
-_READ_REPLICA = 11  # first version with the replica to read from (KIP-392)
+_EPOCHS = 9  # first version with the leader epoch that a reader has heard of (KIP-320)
+_READ_REPLICA = 11  # first version with racks, and with the replica to read from (KIP-392)
 
+_INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
+_FETCH = 1  # the API's key
+_HEADER = struct.Struct(
+    ">hhih"
+)  # the API, its version, a correlation id, the length of the client's name
+_REQUEST = struct.Struct(">iiiib")  # replica, longest wait in ms, least and most bytes, isolation level
+_NO_SESSION = struct.pack(">ii", 0, -1)  # id and epoch
+_ANY_EPOCH = _INT32.pack(-1)
+_NO_START = _INT64.pack(-1)
 _SESSION = struct.Struct(">ihi")  # throttle time, error, session id
 _PARTITION = struct.Struct(">ihqq")  # number, error, high watermark, last stable offset
 _DIVERGING = struct.Struct(">iq")  # an epoch, and where it ends in the broker's log
@@ -108,47 +118,70 @@ def fetch_request(
     max_wait_ms: int,
     rack: str,
     incarnations: Mapping[str, str] | None = None,
-) -> Any:
-    """A Fetch request outside of any session, for uncommitted data too.
+) -> bytes:
+    """A Fetch request outside of any session, for uncommitted data too; without its header.
 
     `incarnations`: the id of each topic as text; needed from `TOPIC_IDS` on.
     """
-    ids = {topic: topic_id(text) for topic, text in (incarnations or {}).items()}
-    by_id = version >= TOPIC_IDS
-    topics: dict[str, list[Any]] = {}
-    topic_of = FetchRequest.FetchTopic
-    for (topic, number), offset, last_epoch in wanted:
-        topics.setdefault(topic, []).append(
-            topic_of.FetchPartition(
-                version=version,
-                partition=number,
-                current_leader_epoch=-1,
-                fetch_offset=offset,
-                **({"last_fetched_epoch": last_epoch} if version >= FLEXIBLE else {}),
-                log_start_offset=-1,
-                partition_max_bytes=max_bytes,
-            )
-        )
-    return FetchRequest(
-        version=version,
-        replica_id=-1,
-        max_wait_ms=max_wait_ms,
-        min_bytes=1,
-        max_bytes=max_bytes,
-        isolation_level=0,
-        session_id=0,
-        session_epoch=-1,
-        topics=[
-            topic_of(
-                version=version,
-                partitions=partitions,
-                **({"topic_id": ids[topic]} if by_id else {"topic": topic}),
-            )
-            for topic, partitions in topics.items()
-        ],
-        forgotten_topics_data=[],
-        rack_id=rack,
-    )
+    topics: dict[str, list[Wanted]] = {}
+    for each in wanted:
+        topics.setdefault(each.partition.topic, []).append(each)
+    made = [_REQUEST.pack(-1, max_wait_ms, 1, max_bytes, 0)]  # no replica, one byte at least
+    if version >= _SESSIONS:
+        made.append(_NO_SESSION)
+    made.append(_counted(len(topics), version))
+    for topic, places in topics.items():
+        if version >= TOPIC_IDS:
+            made.append(topic_id((incarnations or {})[topic]).bytes)
+        else:
+            made.append(_text(topic, version))
+        made.append(_counted(len(places), version))
+        made += [_requested(place, max_bytes, version) for place in places]
+        made.append(_no_tags(version))
+    if version >= _SESSIONS:
+        made.append(_counted(0, version))  # topics that a session leaves out from now on
+    if version >= _READ_REPLICA:
+        made.append(_text(rack, version))
+    made.append(_no_tags(version))
+    return b"".join(made)
+
+
+def framed(request: bytes, version: int, correlation: int, client_id: str) -> bytes:
+    """A Fetch request with its size and its header, which are those of any request."""
+    client = client_id.encode()
+    header = _HEADER.pack(_FETCH, version, correlation, len(client)) + client + _no_tags(version)
+    return _INT32.pack(len(header) + len(request)) + header + request
+
+
+def _requested(place: Wanted, max_bytes: int, version: int) -> bytes:
+    """One partition of a request."""
+    epoch = _ANY_EPOCH if version >= _EPOCHS else b""
+    read = _INT32.pack(place.last_epoch) if version >= FLEXIBLE else b""
+    start = _NO_START if version >= _LOG_START else b""
+    number, offset = _INT32.pack(place.partition.number), _INT64.pack(place.offset)
+    return b"".join((number, epoch, offset, read, start, _INT32.pack(max_bytes), _no_tags(version)))
+
+
+def _counted(count: int, version: int) -> bytes:
+    """The length of an array, or from `FLEXIBLE` on of any text, too."""
+    if version < FLEXIBLE:
+        return _INT32.pack(count)
+    made, left = bytearray(), count + 1
+    while left >= 0x80:  # noqa: PLR2004 the bit for "more follows"
+        made.append(left & 0x7F | 0x80)
+        left >>= 7
+    made.append(left)
+    return bytes(made)
+
+
+def _text(text: str, version: int) -> bytes:
+    data = text.encode()
+    length = _counted(len(data), version) if version >= FLEXIBLE else _INT16.pack(len(data))
+    return length + data
+
+
+def _no_tags(version: int) -> bytes:
+    return b"\0" if version >= FLEXIBLE else b""
 
 
 def read_response(data: Buffer, at: int, end: int, version: int) -> ResponseHead | None:

@@ -29,7 +29,7 @@ from backlog_clearer.brokers.kafka.fetch_size import LARGEST, SMALLEST, next_fet
 from backlog_clearer.brokers.kafka.fetch_wire import Wanted
 from backlog_clearer.brokers.kafka.figures import cut_off, not_an_offset
 from backlog_clearer.brokers.kafka.incarnations import Incarnations
-from backlog_clearer.brokers.kafka.inlet import Inlet, window_bytes
+from backlog_clearer.brokers.kafka.inlet import Inlet, window
 from backlog_clearer.brokers.kafka.lane_offsets import LaneOffsets
 from backlog_clearer.brokers.kafka.leader_epochs import ReadUpTo
 from backlog_clearer.brokers.kafka.leaders import Leaders, find_leaders, log_bounds, open_connection
@@ -86,7 +86,7 @@ class HeaderLane:
         self._ids = {claim.partition.topic: claim.state.incarnation or "" for claim in claims}
         self._names = {key: topic for topic, key in self._ids.items()}
         self._stored = stored
-        self._window = memoryview(bytearray(window_bytes(lanes)))
+        self._window = window(lanes)
         self._bytes: dict[int, int] = {}  # by node: how much to ask for
         self._most = fetch_bytes
         self._at_least = min(SMALLEST, fetch_bytes)  # grows with a batch that is larger
@@ -217,7 +217,7 @@ class HeaderLane:
             if version >= fetch_wire.TOPIC_IDS
             else None,
         )
-        inlet.connection.send(request, version)
+        inlet.connection.send_fetch(request, version)
         positions = {p: (offsets.at[p], offsets.targets[p]) for p in wanted}
         inlet.expect(version, positions, self._names)
 

@@ -33,6 +33,11 @@ def window_bytes(lanes: int) -> int:
     return max(_SMALLEST, min(_LARGEST, _ALL_LANES // max(1, lanes)))
 
 
+def window(lanes: int) -> memoryview:
+    """What one lane receives into, of `window_bytes`; a page of it takes memory once it is written to."""
+    return memoryview(mmap.mmap(-1, window_bytes(lanes)))
+
+
 class Inlet:
     """Receives the Fetch responses of one connection, one after another; used by one thread."""
 
@@ -144,9 +149,10 @@ class Inlet:
     def _next_bytes(self, answer: AnswerWalk, skip: int, end: int, size: int) -> int:
         """How many bytes to receive next, behind `end` in a window of `size`."""
         self._batch_bytes = answer.last_batch_bytes or self._batch_bytes
-        if self.connection.drops and not skip and self._batch_bytes >= HEADER_BYTES + _DROP_FROM:
-            if not answer.in_records:
-                return min(_FIELDS_BYTES, size - end)
-            if end < HEADER_BYTES:
-                return HEADER_BYTES - end
+        if not self.connection.drops or 0 < self._batch_bytes < HEADER_BYTES + _DROP_FROM:
+            return size - end
+        if not self._batch_bytes or not answer.in_records:
+            return min(skip + _FIELDS_BYTES, size - end)
+        if skip or end < HEADER_BYTES:
+            return min(skip + HEADER_BYTES - end, size - end)
         return size - end
