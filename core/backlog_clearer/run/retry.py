@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import tenacity
-from tenacity.stop import stop_base
-
 from backlog_clearer.errors import TransientError
 from backlog_clearer.text import listed
 
@@ -33,31 +30,14 @@ def _nothing(_: object) -> Sequence[str]:
     return ()
 
 
-def _wait_s(state: tenacity.RetryCallState) -> float:
-    """The wait after an attempt: longer each time, and not the same in each slice."""
-    longest = min(_WAIT_LAST_S, _WAIT_S * 2.0 ** (state.attempt_number - 1))
+def _wait_s(attempt: int) -> float:
+    """The wait after an attempt, the first of which is 1: longer each time, and not the same in each slice."""
+    longest = min(_WAIT_LAST_S, _WAIT_S * 2.0 ** (attempt - 1))
     return random.uniform(longest / 2, longest)  # noqa: S311 not a secret
 
 
 def _never() -> bool:
     return False
-
-
-class _TookLong(stop_base):
-    """Stops where the requests themselves took too long, without the waits between them."""
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        return (retry_state.seconds_since_start or 0.0) - retry_state.idle_for > PATIENCE_S
-
-
-class _Halted(stop_base):
-    """Stops once the run is to stop."""
-
-    def __init__(self, halted: Callable[[], bool]) -> None:
-        self._halted = halted
-
-    def __call__(self, _: tenacity.RetryCallState) -> bool:
-        return self._halted()
 
 
 def repeated(
@@ -75,27 +55,33 @@ def repeated(
     a run make in turn (they hold a lock, or join a group), so that each waits for the others. Once `halted` is
     true, a failure is not waited for any more: one last attempt is made at most.
     """
-
-    def report(state: tenacity.RetryCallState) -> None:
-        outcome = state.outcome
-        failure = outcome.exception() if outcome else None
-        found = passing(outcome.result()) if outcome and not failure else ()
-        lasts = state.attempt_number >= _LASTING or (state.seconds_since_start or 0.0) >= _LASTING_S
+    begun, waited, attempt = time.monotonic(), 0.0, 1
+    while True:
+        failure: TransientError | None = None
+        found: Sequence[str] = ()
+        try:
+            answer = request()
+        except TransientError as error:
+            failure = error
+        else:
+            found = passing(answer)
+            if not found:
+                return answer
+        seconds = time.monotonic() - begun
+        if attempt >= (attempts or ATTEMPTS) or seconds - waited > PATIENCE_S or halted():
+            if failure is not None:
+                raise failure
+            return answer
+        lasts = attempt >= _LASTING or seconds >= _LASTING_S
         level = logging.WARNING if lasts else logging.INFO  # a new cluster's first answers are refusals
         _LOG.log(level, "Retrying the %s: %s", name, failure or listed(found, _SHOWN))
+        waited += _waited(_wait_s(attempt), halted)
+        attempt += 1
 
-    def wait(seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not halted() and (left := end - time.monotonic()) > 0:
-            time.sleep(min(_TICK_S, left))
 
-    answer: _Answer = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(TransientError)
-        | tenacity.retry_if_result(lambda result: bool(passing(result))),
-        stop=tenacity.stop_after_attempt(attempts or ATTEMPTS) | _TookLong() | _Halted(halted),
-        wait=_wait_s,
-        sleep=wait,
-        before_sleep=report,
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-    )(request)
-    return answer
+def _waited(seconds: float, halted: Callable[[], bool]) -> float:
+    """Wait, until `halted` is true at the longest; returns how many seconds that took."""
+    begun = time.monotonic()
+    while not halted() and (left := begun + seconds - time.monotonic()) > 0:
+        time.sleep(min(_TICK_S, left))
+    return time.monotonic() - begun
