@@ -16,6 +16,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from io import StringIO
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -221,7 +222,9 @@ def _sealed(receipt: Receipt) -> bytes:
     value = receipt.model_dump(mode="json", by_alias=True)
     value["checksum"] = checksum(value)
     value["result"] = value.pop("result")  # last, after what it is about
-    return json.dumps(value, indent=2).encode()
+    text = StringIO()
+    json.dump(value, text, indent=2)  # in pieces: `dumps` keeps a list of them, ten times the text
+    return text.getvalue().encode()
 
 
 def checksum(value: Mapping[str, Any]) -> str:
