@@ -12,13 +12,13 @@ from rich.console import Console
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.cli import display
+from backlog_clearer.cli.slice_tables import slices_table
 from backlog_clearer.cli.tables import (
     ROWS,
     clipped,
     error_lines,
     outcome_table,
     plan_table,
-    slices_table,
     spelled,
 )
 from backlog_clearer.fanout.run_status import SliceStatus, State

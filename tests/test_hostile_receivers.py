@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
-from backlog_clearer.run import notify, retry
+from backlog_clearer.run import post, retry
 from backlog_clearer.testing.support import Stopwatch, answering
 from tests.invoking import clear, stored, three_partitions
 from tests.secret_forms import leaks
@@ -62,7 +62,7 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryBroker]:
     """Topic `orders` with 3 partitions of 1,000 messages; receivers have little time."""
-    monkeypatch.setattr(notify, "ANSWER_S", 0.5)
+    monkeypatch.setattr(post, "ANSWER_S", 0.5)
     monkeypatch.setattr(otlp, "FLUSH_S", 0.5)
     monkeypatch.setattr(retry, "_WAIT_S", 0.001)
     monkeypatch.setattr(retry, "PATIENCE_S", 0.1)

@@ -202,6 +202,25 @@ def test_help_loads_only_what_it_needs() -> None:
     assert not {name for name in loaded if within(name, *unwanted) or of_broker_library(name)}
 
 
+def test_a_clear_of_kafka_loads_no_part_of_other_commands() -> None:
+    """What `cleaner.py kafka` loads to clear has neither fan-out nor restores, posts, bars and tokens in it.
+
+    Each of these is loaded where it is used (bench/README-kafka.md has what they would take).
+    """
+    loaded = loaded_by(
+        "import backlog_clearer.cli.commands, backlog_clearer.cli.actions,"
+        " backlog_clearer.brokers.kafka.source"
+    )
+    assert {"backlog_clearer.run.clear", "confluent_kafka", "rich.console"} <= loaded
+    other = (
+        "fanout", "cli.named", "cli.named_commands", "cli.slices", "cli.several", "cli.watch", "run.several",
+        "run.restore", "run.post", "brokers.kafka.token_endpoint",
+    )  # fmt: skip
+    unwanted = [*(f"{CORE}.{name}" for name in other), "fsspec", "prometheus_client", "opentelemetry"]
+    unwanted += ["rich.progress", "kafka.protocol.admin", "kafka.admin", "kafka.net", "tenacity"]
+    assert not {name for name in loaded if within(name, *unwanted)}
+
+
 @pytest.mark.parametrize("module", [name for name in modules() if within(name, "bench", "tests")])
 def test_bench_and_tests_do_not_import_each_other(module: str) -> None:
     """Benchmarks and tests share helpers through `backlog_clearer.testing`.

@@ -24,7 +24,7 @@ from backlog_clearer.fanout.configuration import VARIABLE, load_config, parse_re
 from backlog_clearer.fanout.slices import FollowUp, drain_slice
 from backlog_clearer.options.hooks import checked_hook
 from backlog_clearer.redaction.redact import redacted
-from backlog_clearer.run import notify, retry
+from backlog_clearer.run import post, retry
 from backlog_clearer.testing.support import answering, make_certificates, wait_until
 from functions.job import main as job
 from tests import memory_system
@@ -157,7 +157,7 @@ def test_a_post_that_is_refused_is_a_note(
 def test_a_stall_is_given_up(broker: MemoryBroker, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never answers is given up after a bounded time and number of attempts."""
     released = threading.Event()
-    monkeypatch.setattr(notify, "ANSWER_S", 0.05)
+    monkeypatch.setattr(post, "ANSWER_S", 0.05)
     hook.answer = lambda: 200 if released.wait(60) else 500
     done = clear(*DONE, hook.url)
     wait_until(lambda: bool(hook.posts), "a post at the server, which may read it later")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
-from backlog_clearer.cli.tables import progress_table
+from backlog_clearer.cli.slice_tables import progress_table
 from backlog_clearer.cli.watch_texts import run_text
 from backlog_clearer.errors import RefusedError
 from backlog_clearer.fanout.configuration import Config, Request, parse

@@ -26,7 +26,7 @@ from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.googlepubsub.client import subscriptions
 from backlog_clearer.brokers.googlepubsub.monitoring import COUNT, Monitoring
 from backlog_clearer.brokers.kafka.connection import MOST_DECODED
-from backlog_clearer.brokers.kafka.socket_settings import client_credentials
+from backlog_clearer.brokers.kafka.token_endpoint import client_credentials
 from backlog_clearer.brokers.pulsar.wire import EntryHead, parse_head
 from backlog_clearer.brokers.shared import pages
 from backlog_clearer.errors import BrokerError, TransientError

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
@@ -13,10 +13,8 @@ from backlog_clearer.cli.session import Session, session
 from backlog_clearer.cli.talk import Talk
 from backlog_clearer.cli.undo import reached
 from backlog_clearer.errors import ClearerError, UsageError
-from backlog_clearer.fanout.configuration import Request, load_config
-from backlog_clearer.fanout.run_status import run_status
 from backlog_clearer.model import Mode, Recorded
-from backlog_clearer.options.base import Options, SystemOptions, build
+from backlog_clearer.options.base import SystemOptions
 from backlog_clearer.options.layers import build_options, read_file
 from backlog_clearer.options.places import checked_place
 from backlog_clearer.options.recorded import (
@@ -25,7 +23,7 @@ from backlog_clearer.options.recorded import (
     recorded_options,
     references_of,
 )
-from backlog_clearer.options.run import RunOptions, Slice
+from backlog_clearer.options.run import RunOptions
 from backlog_clearer.registry import options_model
 from backlog_clearer.run.job import Job, reading_nothing
 from backlog_clearer.run.metering import clear_metered, status_metered
@@ -39,7 +37,6 @@ from backlog_clearer.run.receipt import (
     to_undo,
     unsealed,
 )
-from backlog_clearer.run.restore import restore
 from backlog_clearer.run.selection import (
     Naming,
     Selected,
@@ -50,55 +47,19 @@ from backlog_clearer.run.selection import (
 from backlog_clearer.text import listed
 
 
-class _SliceGiven(Options):
-    """`--slice INDEX/TOTAL`."""
-
-    slice: Slice
-
-
 def clear_system(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
     """`SYSTEM`: clear the backlog of a subscription."""
     with session(talk) as opened:
         layers = _layers(values)
         naming = naming_of(system, *layers)
         if naming is not None:
-            _clear_named(opened, naming)
+            clear_selected(opened, naming)
         options, run = build_options(options_model(system), *layers)
-        _clear(opened, Job(system, options, run))
+        clear_one(opened, Job(system, options, run))
 
 
-def clear_named(talk: Talk, values: dict[str, Any]) -> NoReturn:
-    """`run NAME`: clear a backlog that the configuration names."""
-    with session(talk) as opened:
-        config, request = load_config(), _request(values)
-        dry_run = bool(values.get("dry_run"))
-        naming = config.naming(request)
-        if naming is not None:
-            _clear_named(opened, naming, request.run_id, dry_run=dry_run)
-        job = config.job(request)
-        _clear(opened, reading_nothing(job) if dry_run else job)
-
-
-def show_named_status(talk: Talk, values: dict[str, Any]) -> NoReturn:
-    """`status NAME`: show a backlog that the configuration names, and change nothing."""
-    every_s = values.pop("watch", None)
-    with session(talk) as opened:
-        config, request = load_config(), _request(values)
-        naming = config.naming(request)
-        if naming is not None:
-            _look_named(opened, naming, every_s)
-        _look(opened, config.job(request), every_s)
-
-
-def _request(values: Mapping[str, Any]) -> Request:
-    given = {key: value for key, value in values.items() if value is not None and key != "dry_run"}
-    if "slice" in given and "total" not in given:
-        part = build(_SliceGiven, {"slice": given["slice"]}).slice
-        given.update(slice=part.index, total=part.total)
-    return build(Request, given)
-
-
-def _clear(opened: Session, job: Job) -> NoReturn:
+def clear_one(opened: Session, job: Job) -> NoReturn:
+    """Clear one subscription, and end the command."""
     opened.check_consent(job, consumes=job.run.mode is Mode.CONSUME)
     try:
         with opened.progress(lasting=not job.run.stop_when_empty) as observe, opened.connecting(job):
@@ -111,24 +72,25 @@ def _clear(opened: Session, job: Job) -> NoReturn:
     opened.end(announced(job, result, opened.halted), job)
 
 
-def _clear_named(
+def clear_selected(
     opened: Session, naming: Naming, run_id: str | None = None, *, dry_run: bool = False
 ) -> NoReturn:
     """Clear the subscriptions that a call names in one of the other ways."""
     selected = _selected(opened, naming, run_id, dry_run=dry_run, changes=True)
     job = selected.members[0].job
     if selected.single and job is not None:
-        _clear(opened, job)
+        clear_one(opened, job)
     from backlog_clearer.cli.several import clear_all
 
     clear_all(opened, selected)
 
 
-def _look_named(opened: Session, naming: Naming, every_s: float | None) -> NoReturn:
+def look_at_selected(opened: Session, naming: Naming, every_s: float | None) -> NoReturn:
+    """Show the subscriptions that a call names in one of the other ways, and end the command."""
     selected = _selected(opened, naming)
     job = selected.members[0].job
     if selected.single and job is not None:
-        _look(opened, job, every_s)
+        look_at_one(opened, job, every_s)
     if every_s is not None:
         from backlog_clearer.cli.watch import watch_several
 
@@ -163,12 +125,13 @@ def show_status(talk: Talk, system: str, values: dict[str, Any]) -> NoReturn:
         layers = _layers(values)
         naming = naming_of(system, *layers)
         if naming is not None:
-            _look_named(opened, naming, every_s)
+            look_at_selected(opened, naming, every_s)
         options, run = build_options(options_model(system), *layers)
-        _look(opened, Job(system, options, run), every_s)
+        look_at_one(opened, Job(system, options, run), every_s)
 
 
-def _look(opened: Session, job: Job, every_s: float | None) -> NoReturn:
+def look_at_one(opened: Session, job: Job, every_s: float | None) -> NoReturn:
+    """Show one backlog, once or every so many seconds, and end the command."""
     if every_s is not None:
         from backlog_clearer.cli.watch import watch_status
 
@@ -207,6 +170,8 @@ def check_place(place: str, called: str, schemes: str) -> None:
 
 def undo(talk: Talk, receipts: Sequence[Receipt], values: dict[str, Any]) -> NoReturn:
     """`restore`: set partitions back to what the receipts (of one run, in sequence) recorded."""
+    from backlog_clearer.run.restore import restore
+
     with session(talk) as opened:
         allowed = allowed_references(values.pop("allow_reference", None) or ())
         system = receipts[0].system
@@ -260,7 +225,10 @@ def show_run_status(
             from backlog_clearer.cli.watch import watch_run
 
             watch_run(opened, receipt_dir, run_id, every_s)
-        opened.end(run_status(receipt_dir, run_id))
+        from backlog_clearer.cli.slices import end_with_run
+        from backlog_clearer.fanout.run_status import run_status
+
+        end_with_run(opened, run_status(receipt_dir, run_id))
 
 
 def _layers(values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,212 +5,36 @@ Exit 0: cleared (or shown, or restored); 1: not cleared; 2: wrong use.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
 
-from backlog_clearer import __version__, registry
-from backlog_clearer.cli import flags
+from backlog_clearer import __version__
 from backlog_clearer.cli.list_command import LIST_HELP, list_command
 from backlog_clearer.cli.program import INSTALLED, program
 from backlog_clearer.cli.receipt_commands import receipts_group
 from backlog_clearer.cli.restore_command import RestoreCommand
-from backlog_clearer.cli.selecting import system_options
 from backlog_clearer.cli.streams import guard, unwritten
-from backlog_clearer.cli.talk import CONFIG, FLAGS, OUTPUT, WATCH, talk_of
+from backlog_clearer.cli.system_commands import Systems, system_command
+from backlog_clearer.cli.talk import OUTPUT, WATCH, talk_of
 from backlog_clearer.cli.wrong_use import show_failure, show_wrong_use
-from backlog_clearer.errors import RefusedError, UsageError
-from backlog_clearer.fanout.configuration import VARIABLE, Request, load_config
+from backlog_clearer.errors import RefusedError
 from backlog_clearer.options.run import RunOptions
 from backlog_clearer.redaction.redact import redact_crashes
 
 
-class _Systems(flags.NearestNames):
-    """One command for each system, made only when it is used: `--help` needs no broker library."""
+def _status_group() -> click.Command:
+    from backlog_clearer.cli.named_commands import StatusGroup
 
-    def __init__(self, make: Callable[[str], click.Command], **settings: Any) -> None:
-        super().__init__(**settings)
-        self.make = make
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Systems first."""
-        return [*registry.names(), *super().list_commands(ctx)]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A system's command, or one of the others."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None or cmd_name not in registry.names():
-            return command
-        try:
-            return self.make(cmd_name)
-        except UsageError as error:  # a broken package of one system leaves the others usable
-            return _broken_command(cmd_name, error)
-
-
-def _broken_command(name: str, error: UsageError) -> click.Command:
-    """A system whose package cannot be used: any call of it fails with the reason."""
-
-    def fail(**_: Any) -> None:
-        raise click.UsageError(str(error))
-
-    return click.Command(
-        name,
-        params=[click.Argument(["args"], nargs=-1, type=click.UNPROCESSED)],
-        callback=fail,
-        help=str(error),
-        add_help_option=False,
-        context_settings={"ignore_unknown_options": True},
-    )
-
-
-def _system_params(name: str) -> list[click.Parameter]:
-    """Every flag of clearing a system."""
-    return [
-        *system_options(name),
-        *flags.options_of(RunOptions),
-        CONFIG,
-        *FLAGS,
-    ]
-
-
-def _system_command(name: str) -> click.Command:
-    def callback(**values: Any) -> None:
-        from backlog_clearer.cli.actions import clear_system
-
-        talk, rest = talk_of(values)
-        clear_system(talk, name, rest)
-
-    return click.Command(
-        name,
-        params=_system_params(name),
-        callback=callback,
-        help=f"Clear {registry.system(name).summary}.",
-    )
-
-
-_CHANGING = (
-    "workers", "batch_size", "stop_when_empty", "follow", "max_messages", "max_seconds", "max_rate",
-    "stall_seconds", "max_retries", "quiet_seconds", "verify_seconds", "force", "new", "dry_run",
-    "receipt_dir", "receipt_schemes", "notify", "notify_authorization",
-)  # fmt: skip
-"""Options of a run that mean nothing where nothing is changed."""
-
-
-def _means_nothing(ctx: click.Context, option: click.Parameter, value: Any) -> None:
-    if value not in (None, False):
-        raise click.UsageError(
-            f"{option.opts[0]} has no meaning for status, which changes nothing.", ctx
-        )
-
-
-def _refused_by_status() -> list[click.Option]:
-    found = [*flags.options_of(RunOptions, *_CHANGING), click.Option(["--yes", "-y"], is_flag=True)]
-    for option in found:
-        option.hidden, option.expose_value, option.callback = True, False, _means_nothing
-    return found
-
-
-def _status_params(name: str) -> list[click.Parameter]:
-    refused = _refused_by_status()
-    known = {option.opts[0] for option in refused}
-    return [*(item for item in _system_params(name) if item.opts[0] not in known), WATCH, *refused]
-
-
-def _status_command(name: str) -> click.Command:
-    def callback(**values: Any) -> None:
-        from backlog_clearer.cli.actions import show_status
-
-        talk, rest = talk_of(values)
-        show_status(talk, name, rest)
-
-    return click.Command(
-        name,
-        params=_status_params(name),
-        callback=callback,
-        help=f"Show the backlog of {registry.system(name).summary}.",
-    )
-
-
-_DRY_RUN = flags.options_of(RunOptions, "dry_run")
-_SLICE = click.Option(
-    ["--slice"], metavar="INDEX/TOTAL", help="only this slice of the backlog, as in 2/8"
-)
-_TOTAL = click.Option(["--total"], hidden=True)  # of slices, as jobs write it: --slice 2 --total 8
-
-
-def _named_status_command(name: str) -> click.Command:
-    def callback(**values: Any) -> None:
-        from backlog_clearer.cli.actions import show_named_status
-
-        show_named_status(*talk_of({"backlog": name, **values}))
-
-    return click.Command(
-        name,
-        params=[_SLICE, _TOTAL, WATCH, *FLAGS[1:], *_refused_by_status()],
-        callback=callback,
-        help=f"Show the backlog that the configuration in {VARIABLE} names {name!r}.",
-    )
-
-
-class _Status(_Systems):
-    """`status SYSTEM`, and `status NAME` for the backlogs that the configuration names."""
-
-    def __init__(self) -> None:
-        super().__init__(_status_command, name="status", help=_STATUS_HELP)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Systems, and the names of the configuration where there is one."""
-        return [*super().list_commands(ctx), *self._named(ctx)]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A system's command, or that of a named backlog."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None or cmd_name not in self._named(ctx):
-            return command
-        return _named_status_command(cmd_name)
-
-    @staticmethod
-    def _named(ctx: click.Context) -> list[str]:
-        """Names of the configuration; raises `click.UsageError` where it is faulty."""
-        if not os.environ.get(VARIABLE):
-            return []
-        try:
-            return sorted(load_config().backlogs)
-        except UsageError as error:
-            if ctx.resilient_parsing:  # a shell asks what may follow
-                return []
-            raise click.UsageError(str(error)) from None
-
-
-_STATUS_HELP = f"""Show a backlog and change nothing.
-
-COMMAND is a system, or the name of a backlog in the configuration that {VARIABLE} holds or names."""
+    return StatusGroup()
 
 
 def _run_command() -> click.Command:
-    def callback(**values: Any) -> None:
-        from backlog_clearer.cli.actions import clear_named
+    from backlog_clearer.cli.named_commands import run_command
 
-        clear_named(*talk_of(values))
-
-    request = flags.options_of(Request, "mode", "max_messages", "max_seconds", "max_rate", "run_id")
-    return click.Command(
-        "run",
-        params=[
-            click.Argument(["backlog"], metavar="NAME"),
-            *request,
-            _SLICE,
-            _TOTAL,
-            *_DRY_RUN,
-            *FLAGS,
-        ],
-        callback=callback,
-        help=f"Clear a backlog by its name in the configuration that {VARIABLE} holds or names.",
-        short_help="Clear a backlog by its name in the configuration.",
-    )
+    return run_command()
 
 
 def _progress_command(name: str, *, hidden: bool = False) -> click.Command:
@@ -248,8 +72,25 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-class _Program(_Systems):
+class _Program(Systems):
     """The whole command line: how each failure of it is answered."""
+
+    def __init__(self, others: Mapping[str, Callable[[], click.Command]], **settings: Any) -> None:
+        """`others`: the commands besides those of systems, each made only when it is used or listed."""
+        super().__init__(system_command, **settings)
+        self.others = others
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Systems first."""
+        for name in self.others:
+            self.get_command(ctx, name)
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A system's command, or one of the others."""
+        if cmd_name in self.others and cmd_name not in self.commands:
+            self.add_command(self.others[cmd_name]())
+        return super().get_command(ctx, cmd_name)
 
     def main(  # type: ignore[override] # without the parameters that nothing here uses
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -268,7 +109,15 @@ class _Program(_Systems):
 
 
 cli = _Program(
-    _system_command,
+    {
+        "status": _status_group,
+        "list": lambda: Systems(list_command, name="list", help=LIST_HELP),
+        "run": _run_command,
+        "progress": lambda: _progress_command("progress"),
+        "runs": lambda: _progress_command("runs", hidden=True),  # the former name, for existing scripts
+        "restore": RestoreCommand,
+        "receipts": receipts_group,
+    },
     name=INSTALLED,
     help="Clear the backlog of one subscription: fast, provably, undoably.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -283,13 +132,6 @@ cli.params.append(
         callback=_print_version,
     )
 )
-cli.add_command(_Status())
-cli.add_command(_Systems(list_command, name="list", help=LIST_HELP))
-cli.add_command(_run_command())
-cli.add_command(_progress_command("progress"))
-cli.add_command(_progress_command("runs", hidden=True))  # the former name, for existing scripts
-cli.add_command(RestoreCommand())
-cli.add_command(receipts_group())
 
 
 def main() -> None:

@@ -13,14 +13,11 @@ from backlog_clearer.cli.tables import (
     VERIFIED,
     by_weight,
     error_lines,
-    figure,
     outcome_table,
     plan_table,
-    slices_table,
     status_table,
     to_the_second,
 )
-from backlog_clearer.fanout.run_status import RunStatus, State
 from backlog_clearer.model import total_known
 from backlog_clearer.redaction.redact import redacted
 from backlog_clearer.run.plan import Plan
@@ -35,19 +32,12 @@ _STYLES = {
     Verdict.UNPROVEN: "bold yellow",
     Verdict.COUNTED: "bold yellow",
 }
-_RUNS = {
-    Verdict.CLEARED: "Cleared and verified",
-    Verdict.UNPROVEN: "Done, but not proven",
-    Verdict.NOT_CLEARED: "NOT cleared",
-}
-
 
 NO_RESULT = (
     "A run or slice that started and has no result is still running, or was killed: receipts do not show"
     " which."
 )
 """What is known of a receipt without a result."""
-
 
 _SIZES = ("COLUMNS", "LINES")
 _SIZE = re.compile("[1-9][0-9]{0,4}")  # rich fails at others
@@ -175,23 +165,6 @@ def undoable(result: RunResult) -> bool:
 def style_of(verdict: Verdict | None) -> str:
     """How a verdict is printed."""
     return _STYLES.get(verdict, "bold red") if verdict else "bold"
-
-
-def show_run(console: Console, run: RunStatus) -> None:
-    """A run of many slices: those not cleared yet, slices by state, and how much is cleared."""
-    others = [item for item in run.slices if item.state is not State.CLEARED]
-    if others:
-        lines = slices_table(others, width_of(console))
-        print_table(console, lines, [(item.slice, item.error) for item in others])
-    if any(item.since for item in others):
-        show_notes(console, [NO_RESULT])
-    counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
-    print_line(console, f"{_RUNS[run.verdict]}: {counts}", style_of(run.verdict))
-    so_far = "unknown"
-    if run.gone is not None:
-        total = amount(run.total, run.unit) if run.unit else figure(run.total)
-        so_far = f"{figure(run.gone)} of {total}"
-    print_line(console, f"Cleared so far: {so_far}")
 
 
 class _LogLines(logging.Handler):

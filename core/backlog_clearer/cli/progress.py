@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
 
 from backlog_clearer.cli.display import print_line
 from backlog_clearer.cli.tables import figure
@@ -45,6 +43,9 @@ def show_progress(console: Console, *, lasting: bool = False) -> Iterator[Observ
     if not console.is_terminal:
         yield _PlainLines(console, lasting=lasting)
         return
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
     text = TextColumn("{task.fields[line]}", markup=False, table_column=Column(no_wrap=True))
     bar = Progress(BarColumn(bar_width=12), text, console=console, transient=True, expand=True)
     task = bar.add_task("", total=None, line="")

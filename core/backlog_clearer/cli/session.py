@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
@@ -23,15 +23,16 @@ from backlog_clearer.cli.wakeup import watching_signals
 from backlog_clearer.early import INTERRUPTED, end_interrupted
 from backlog_clearer.engine.drain import Halt
 from backlog_clearer.errors import ClearerError, RefusedError, UsageError
-from backlog_clearer.fanout.run_status import RunStatus, run_exit_code
 from backlog_clearer.model import Mode
 from backlog_clearer.redaction.redact import redact_logs, remember_environment
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.report import RunResult, failure_json
-from backlog_clearer.run.several import SeveralPlan
 from backlog_clearer.run.verdict import EXIT_NOT_DONE, EXIT_WRONG_USE, exit_code
 from backlog_clearer.text import listed
+
+if TYPE_CHECKING:
+    from backlog_clearer.run.several import SeveralPlan
 
 CONNECTING_S = 1.0
 """After this time a user is shown what is connected to."""
@@ -165,20 +166,16 @@ class Session:
         question = f"The receipt refers to {listed(references, 20)}. Send the content to {to}?"
         return click.confirm(question, err=True)
 
-    def end(self, result: RunResult | RunStatus, job: Job | None = None) -> NoReturn:
+    def end(self, result: RunResult, job: Job | None = None) -> NoReturn:
         """Print the result, and how to undo what the job did, and exit."""
         if self.talk.json:
             click.echo(result.model_dump_json(by_alias=True, indent=2))
-        elif isinstance(result, RunStatus):
-            display.show_run(display.console_for(), result)
         else:
             display.show_result(display.console_for(), result, self.undo(result, job))
             if result.verdict is not None:  # a status has shown its notes, and so has a dry run
                 new = [note for note in result.notes if note not in self._noted]
                 display.show_notes(display.console_for(), new)
-        code = run_exit_code(result) if isinstance(result, RunStatus) else exit_code(result)
-        shows = isinstance(result, RunStatus) or result.verdict is None
-        self.leave(code, shows=shows)
+        self.leave(exit_code(result), shows=result.verdict is None)
 
     def leave(self, code: int = 0, *, shows: bool = True) -> NoReturn:
         """Exit; `shows`: the output is all that the command was for, so that losing it is a failure."""

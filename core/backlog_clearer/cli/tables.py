@@ -13,13 +13,12 @@ from datetime import datetime, timezone
 from operator import attrgetter
 from types import MappingProxyType
 
-from backlog_clearer.fanout.run_status import SliceStatus, State
 from backlog_clearer.model import Partition, total_known, utc_text
 from backlog_clearer.run.plan import Plan
 from backlog_clearer.run.rates import Rates, summed
 from backlog_clearer.run.receipt import Receipt, can_be_restored
 from backlog_clearer.run.report import Action, PartitionResult, RunResult, StoredPosition
-from backlog_clearer.text import amount, counted, duration, listed
+from backlog_clearer.text import counted, listed
 
 ROWS = 20
 """Rows of a table; the other partitions are added up in its last line."""
@@ -112,7 +111,7 @@ def partitions_table(
     rows: Sequence[PartitionResult], columns: Sequence[Column], width: int | None
 ) -> list[str]:
     """A line for each of the first `ROWS` partitions; `columns` have a cell more, for all of the others."""
-    shown = [*(str(item.id) for item in rows[:ROWS]), *_and_more(len(rows) - ROWS, "partition")]
+    shown = [*(str(item.id) for item in rows[:ROWS]), *and_more(len(rows) - ROWS, "partition")]
     return laid_out([Column("partition", shown, left=True, flexible=True), *columns], width)
 
 
@@ -243,7 +242,7 @@ def receipt_table(receipt: Receipt, width: int | None) -> list[str]:
     columns = [
         Column(
             "partition",
-            [*(str(item.id) for item in shown), *_and_more(more, "partition")],
+            [*(str(item.id) for item in shown), *and_more(more, "partition")],
             left=True,
             flexible=True,
         ),
@@ -257,59 +256,8 @@ def receipt_table(receipt: Receipt, width: int | None) -> list[str]:
     return laid_out(columns, width)
 
 
-_LATER = (State.FAILED, State.NOT_CLEARED, State.UNPROVEN, State.DECLINED, State.STARTED, State.WAITING)
-
-
-def slices_table(slices: Sequence[SliceStatus], width: int | None) -> list[str]:
-    """Slices of a run that are not cleared: failed ones first."""
-    found = sorted(slices, key=lambda item: _LATER.index(item.state) if item.state in _LATER else 9)
-    shown, more = found[:ROWS], len(found) - ROWS
-    columns = [
-        Column("slice", [*(item.slice for item in shown), *_and_more(more, "slice")], left=True),
-        Column(
-            "state", [*(item.state.value for item in shown), *([""] if more > 0 else [])], left=True
-        ),
-        Column(
-            "invocations",
-            [
-                *(figure(item.invocations) for item in shown),
-                *([figure(sum(item.invocations for item in found[ROWS:]))] if more > 0 else []),
-            ],
-        ),
-    ]
-    if any(item.since for item in shown):
-        since = [to_the_minute(item.since) if item.since else "" for item in shown]
-        columns.append(Column("no result since", [*since, *([""] if more > 0 else [])], left=True))
-    return laid_out(columns, width)
-
-
-def progress_table(slices: Sequence[SliceStatus], unit: str | None, width: int | None) -> list[str]:
-    """Slices of a run that is watched, those that need attention first: state, done, rate, ETA."""
-    found = sorted(slices, key=lambda item: _LATER.index(item.state) if item.state in _LATER else 9)
-    shown, more = found[:ROWS], len(found) - ROWS
-    blank = [""] if more > 0 else []
-
-    def done(item: SliceStatus) -> str:
-        if item.backlog is None:
-            return amount(item.messages, "messages") if item.messages else "unknown"
-        return f"{figure(item.gone or 0)} of {amount(item.backlog, unit or 'messages')}"
-
-    def eta(item: SliceStatus) -> str:
-        if item.final:
-            return "ended"
-        return "unknown" if item.eta_seconds is None else duration(item.eta_seconds)
-
-    columns = [
-        Column("slice", [*(item.slice for item in shown), *_and_more(more, "slice")], left=True),
-        Column("state", [*(item.state.value for item in shown), *blank], left=True),
-        Column("done", [*map(done, shown), *blank]),
-        Column("rate", [*(rate_text(item.per_second) for item in shown), *blank]),
-        Column("ETA", [*map(eta, shown), *blank]),
-    ]
-    return laid_out(columns, width)
-
-
-def _and_more(count: int, noun: str) -> list[str]:
+def and_more(count: int, noun: str) -> list[str]:
+    """The first cell of the line that adds up the other rows, if there are any."""
     return [f"and {counted(count, f'more {noun}')}"] if count > 0 else []
 
 

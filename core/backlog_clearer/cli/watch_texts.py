@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
+from backlog_clearer.cli.slice_tables import progress_table
 from backlog_clearer.cli.tables import (
     Column,
     by_weight,
     error_lines,
     figure,
     laid_out,
-    progress_table,
     rate_text,
     status_table,
     to_the_second,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
@@ -316,8 +315,14 @@ def flag(name: str) -> str:
 
 def suggestion(name: str, known: list[str]) -> str:
     """' Did you mean …?' for the known name nearest to a mistyped one, or ''."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = _nearest(name, known, 0.6)
+    return f" Did you mean {close!r}?" if close else ""
+
+
+def _nearest(name: str, known: list[str], likeness: float) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415 only a mistake needs it
+
+    return next(iter(get_close_matches(name, known, n=1, cutoff=likeness)), None)
 
 
 RISKY = frozenset(
@@ -341,8 +346,8 @@ RISKY = frozenset(
 def option_suggestion(name: str, known: Iterable[str]) -> str:
     """' Did you mean …?' for the known option nearest to a mistyped one, or '' where it is a risky one."""
     spelled = {each.lstrip("-").replace("-", "_"): each for each in known}
-    close = get_close_matches(name.lstrip("-").replace("-", "_"), list(spelled), n=1, cutoff=0.7)
-    return f" Did you mean {spelled[close[0]]!r}?" if close and close[0] not in RISKY else ""
+    close = _nearest(name.lstrip("-").replace("-", "_"), list(spelled), 0.7)
+    return f" Did you mean {spelled[close]!r}?" if close and close not in RISKY else ""
 
 
 def unknown_option(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ where they are a value, so that the password "kafka" does not make "librdkafka" 
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -99,6 +98,8 @@ def _spellings(secret: str) -> set[str]:
 
 def _encoded(text: str) -> Iterator[str]:
     """A text, plain and encoded for URLs, JSON, HTML and Python."""
+    import html  # noqa: PLC0415 loads all names of characters, which only a secret needs
+
     data = text.encode("utf-8", "surrogatepass")
     yield text
     for safe in ("", "/", "/~!*'()", "/?:@!$&'()*+,;=~"):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import (
@@ -138,6 +137,8 @@ class GroupAdmin:
 
     def _missing_text(self, missing: Sequence[str]) -> str:
         """Which topics are missing, and the existing topics with similar names."""
+        from difflib import get_close_matches  # noqa: PLC0415 only a mistake needs it
+
         try:
             known = sorted(self._client.list_topics(timeout=REQUEST_TIMEOUT_S).topics)
         except KafkaException:

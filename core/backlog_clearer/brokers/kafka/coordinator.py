@@ -18,6 +18,8 @@ from backlog_clearer.brokers.kafka.leaders import Address, first_answer, open_co
 from backlog_clearer.brokers.kafka.library import (
     FindCoordinatorRequest,
     FindCoordinatorResponse,
+    ListGroupsRequest,
+    ListGroupsResponse,
     OffsetDeleteRequest,
     OffsetDeleteResponse,
     OffsetFetchRequest,
@@ -227,11 +229,6 @@ def all_groups(
 
 
 def _listed(connection: Connection, options: KafkaOptions) -> dict[str, ListedGroup]:
-    from kafka.protocol.admin.groups import (  # noqa: PLC0415 rarely needed, and slow to load
-        ListGroupsRequest,
-        ListGroupsResponse,
-    )
-
     version = connection.version(ListGroupsRequest, 0, _TYPES)
     answer = connection.call(
         ListGroupsRequest(version=version, states_filter=[], types_filter=[]),

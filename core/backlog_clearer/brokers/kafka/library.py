@@ -44,6 +44,7 @@ def _defer_clients() -> None:
 _defer_clients()
 
 import kafka.errors  # noqa: E402 only now
+from kafka.protocol.api_message import ApiMessage  # noqa: E402
 from kafka.protocol.consumer import (  # noqa: E402
     FetchRequest,
     ListOffsetsRequest,
@@ -74,12 +75,26 @@ from kafka.protocol.sasl import (  # noqa: E402
     SaslHandshakeResponse,
 )
 
+
+class ListGroupsRequest(ApiMessage):  # type: ignore[misc] # the library has no types
+    """As `kafka.protocol.admin.groups` has it, without the sixty messages of `kafka.protocol.admin`.
+
+    A message is its schema, which the library finds by the name of the class.
+    """
+
+
+class ListGroupsResponse(ApiMessage):  # type: ignore[misc]
+    """See `ListGroupsRequest`."""
+
+
 __all__ = [
     "ApiVersionsRequest",
     "ApiVersionsResponse",
     "FetchRequest",
     "FindCoordinatorRequest",
     "FindCoordinatorResponse",
+    "ListGroupsRequest",
+    "ListGroupsResponse",
     "ListOffsetsRequest",
     "ListOffsetsResponse",
     "MetadataRequest",

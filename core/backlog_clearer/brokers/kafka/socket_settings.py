@@ -8,28 +8,20 @@ Names and defaults: librdkafka's CONFIGURATION.md.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import ssl
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backlog_clearer.brokers.kafka import msk_iam
 from backlog_clearer.brokers.kafka.errors import HeadersUnsupportedError
 from backlog_clearer.brokers.kafka.options import KafkaOptions
-from backlog_clearer.deadline import within
-from backlog_clearer.redaction.redact import remember
 
 TIMEOUT_S = 10.0
 """Longest wait for a connection or an answer; settings may only shorten it."""
-
-_MOST_TOKEN_BYTES = 1024 * 1024  # of an answer with a token, which has a few kilobytes
 
 _QUEUEING = frozenset(
     {
@@ -195,6 +187,8 @@ class _Token:
     def token(self) -> str:
         """A fresh token."""
         if str(self._given.get("sasl.oauthbearer.method", "default")).lower() == "oidc":
+            from backlog_clearer.brokers.kafka.token_endpoint import client_credentials  # noqa: PLC0415 loads an HTTP client
+
             return client_credentials(self._given)
         return unsecured_token(str(self._given.get("sasl.oauthbearer.config", "")), time.time())
 
@@ -233,52 +227,3 @@ def unsecured_token(config: str, now: float) -> str:
         claims[values.get("scopeClaimName", "scope")] = values["scope"].split(",")
     parts = (json.dumps(part).encode() for part in ({"alg": "none"}, claims))
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts) + "."
-
-
-def client_credentials(given: Mapping[str, Any]) -> str:
-    """An access token from the token endpoint (OAuth 2.0 client credentials, RFC 6749 4.4).
-
-    Follows no redirect, which would get the secret. Raises `OSError` or `ValueError` whose text holds no
-    secret.
-    """
-    url = str(given["sasl.oauthbearer.token.endpoint.url"])
-    if not url.startswith(("https://", "http://")):
-        raise ValueError("sasl.oauthbearer.token.endpoint.url is not an HTTP address")
-    names = ("sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret")
-    login = ":".join(str(given.get(name, "")) for name in names)
-    form = {"grant_type": "client_credentials"}
-    if "sasl.oauthbearer.scope" in given:
-        form["scope"] = str(given["sasl.oauthbearer.scope"])
-    request = urllib.request.Request(  # noqa: S310 the scheme is checked above
-        url,
-        data=urllib.parse.urlencode(form).encode(),
-        headers={"Accept": "application/json"},
-    )
-    request.add_unredirected_header(
-        "Authorization", "Basic " + base64.b64encode(login.encode()).decode()
-    )
-    try:
-        answer = json.loads(within(TIMEOUT_S, partial(_answer, request)))
-    except (http.client.HTTPException, RecursionError) as error:
-        raise ValueError(f"the token endpoint's answer cannot be read: {error!r}") from None
-    token = answer.get("access_token") if isinstance(answer, dict) else None
-    if not isinstance(token, str):
-        raise ValueError("the token endpoint returned no access_token")  # noqa: TRY004 it is a value of JSON
-    remember(token)
-    return token
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """See `HTTPRedirectHandler`."""
-
-
-def _answer(request: urllib.request.Request) -> bytes:
-    """The whole body of an answer."""
-    with urllib.request.build_opener(_NoRedirect()).open(request, timeout=TIMEOUT_S) as answer:
-        body: bytes = answer.read(_MOST_TOKEN_BYTES + 1)
-    if len(body) > _MOST_TOKEN_BYTES:
-        raise ValueError(f"the token endpoint sent more than {_MOST_TOKEN_BYTES:,} bytes")
-    return body

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from difflib import SequenceMatcher
 
 from backlog_clearer.text import amount, listed
 
-_ALIKE = 0.8  # of `SequenceMatcher.ratio`: two letters of ten may differ
+_ALIKE = 0.8  # of `difflib.SequenceMatcher.ratio`: two letters of ten may differ
 
 
 def similar(name: str, names: Iterable[str], *, limit: int = 3) -> tuple[str, ...]:
@@ -33,6 +32,8 @@ def _letters(name: str) -> str:
 
 
 def _likeness(one: str, other: str) -> float:
+    from difflib import SequenceMatcher  # noqa: PLC0415 only a name under which nothing is stored needs it
+
     matcher = SequenceMatcher(None, one, other, autojunk=False)
     if matcher.real_quick_ratio() < _ALIKE or matcher.quick_ratio() < _ALIKE:
         return 0.0
