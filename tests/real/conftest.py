@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="package")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """One node of real Apache Kafka; each test creates its topics and groups, and none stops it."""
-    with running_kafka(tmp_path_factory.mktemp("kafka")) as cluster:
+    settings = {"log.cleaner.backoff.ms": "200", "log.retention.check.interval.ms": "1000"}
+    with running_kafka(tmp_path_factory.mktemp("kafka"), settings=settings) as cluster:
         Judge(cluster.bootstrap()).wait_for_coordinators()
         yield cluster
 

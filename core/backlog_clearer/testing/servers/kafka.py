@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import uuid
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backlog_clearer.testing.servers.java_classes import archived
-from backlog_clearer.testing.support import Server, free_port, make_certificates, maven_jars
+from backlog_clearer.testing.support import Server, cached, free_port, make_certificates, maven_jars
 
 VERSION = "4.2.1"
 COORDINATES = (
@@ -25,6 +26,7 @@ COORDINATES = (
 LISTENERS = ("PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL", "SSL")
 USER, PASSWORD = "clara", "clara-s3cret"
 
+_BOOTSTRAP = "bootstrap.checkpoint"  # the first records of a cluster: its version, and its users
 _JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")  # starts fast
 SERVER_JAVA = ("java", "-Xmx1g", "-XX:+UseG1GC")  # runs fast: as Kafka's own start script has it
 
@@ -75,8 +77,7 @@ class KafkaCluster:
         names = (*LISTENERS, "CONTROLLER")
         ports = [{name: free_port() for name in names} for _ in range(nodes)]
         voters = ",".join(f"{n}@127.0.0.1:{p['CONTROLLER']}" for n, p in enumerate(ports, 1))
-        # A leading zero byte: an id that began with "-" would be taken for an option.
-        cluster_id = urlsafe_b64encode(bytes(1) + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+        cluster_id = _random_id()
         self.nodes = []
         for number, mine in enumerate(ports, 1):
             home = folder / f"node-{number}"
@@ -85,11 +86,7 @@ class KafkaCluster:
             named = mine | {"PLAINTEXT": (relays or {}).get(number, mine["PLAINTEXT"])}
             lines = self._properties(number, mine, named, voters, nodes) | dict(settings or {})
             config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-            scram = [f"SCRAM-SHA-{n}=[name={USER},password={PASSWORD}]" for n in (256, 512)]
-            self._java(
-                "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config),
-                "--add-scram", scram[0], "--add-scram", scram[1],
-            )  # fmt: skip
+            self._format(config, home / "data", number, cluster_id)
             command = [*java, "-cp", f"{self.jars}/*", "kafka.Kafka", str(config)]
             server = Server(command, port=mine["PLAINTEXT"], log=home / "kafka.log", cwd=home)
             self.nodes.append(Node(number, mine, server))
@@ -150,9 +147,22 @@ class KafkaCluster:
             "default.replication.factor": copies,
             "auto.create.topics.enable": "true",
             "group.initial.rebalance.delay.ms": "0",
-            "log.cleaner.backoff.ms": "200",
-            "log.retention.check.interval.ms": "1000",
         }
+
+    def _format(self, config: Path, data: Path, number: int, cluster_id: str) -> None:
+        """Make an empty data folder; the result of Kafka's tool is cached, and gets its ids here."""
+        with cached(f"kafka-{VERSION}-formatted") as (folder, complete):
+            if not complete:
+                scram = [f"SCRAM-SHA-{n}=[name={USER},password={PASSWORD}]" for n in (256, 512)]
+                self._java(
+                    "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config),
+                    "--add-scram", scram[0], "--add-scram", scram[1],
+                )  # fmt: skip
+                shutil.copy(data / _BOOTSTRAP, folder)
+        data.mkdir(exist_ok=True)
+        shutil.copy(folder / _BOOTSTRAP, data)
+        ids = {"cluster.id": cluster_id, "node.id": number, "directory.id": _random_id(), "version": 1}
+        (data / "meta.properties").write_text("".join(f"{key}={value}\n" for key, value in ids.items()))
 
     def start(self) -> None:
         """Start every node and wait until they accept connections."""
@@ -231,6 +241,11 @@ def _trained(folder: Path, java: Sequence[str]) -> Server:
     cluster = KafkaCluster(folder / "kafka", java=java)
     cluster.start()
     return cluster.nodes[0].server
+
+
+def _random_id() -> str:
+    """An id as Kafka writes it; with a leading zero byte, as one that began with "-" would be an option."""
+    return urlsafe_b64encode(bytes(1) + uuid.uuid4().bytes[1:]).decode().rstrip("=")
 
 
 def _number(text: str) -> int | None:
