@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from backlog_clearer.brokers.kafka.options import Reader
+from backlog_clearer.cli import commands
 from backlog_clearer.testing.servers.kafka import PASSWORD, KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from backlog_clearer.testing.support import Stopwatch, free_port
-from tests.command import cleaner
+from tests.command import Ran, cleaner
 from tests.real.kafka_case import Case
 
 LOGINS = (
@@ -32,13 +35,19 @@ def connection(servers: str, settings: dict[str, str]) -> list[str]:
     return options
 
 
+def invoked(*args: str, env: Mapping[str, str] | None = None) -> Ran:
+    """As `cleaner`, in this process, which has the clients' library loaded."""
+    done = CliRunner().invoke(commands.cli, [*args, "--output", "json"], env=env)
+    return Ran(done.exit_code, done.stdout, done.stderr)
+
+
 @pytest.mark.parametrize(("listener", "mechanism"), LOGINS)
 def test_each_login_clears(case: Case, kafka: KafkaCluster, listener: str, mechanism: str) -> None:
     """The backlog behind each listener and mechanism is cleared by the reader that was asked for."""
     topic = case.create(2)
     for number in (0, 1):
         case.judge.produce(topic, number, 400)
-    ran = cleaner(
+    ran = invoked(
         "kafka",
         *connection(kafka.bootstrap(listener), kafka.login(listener, mechanism)),
         *("--topic", topic, "--group-id", case.group, "--reader", case.reader.value),
@@ -69,7 +78,7 @@ def test_the_login_of_a_java_client_clears_and_is_undone(case: Case, kafka: Kafk
         "group.protocol": "consumer",
     }
     env = {"JAVA_PASSWORD": PASSWORD}
-    ran = cleaner(
+    ran = invoked(
         "kafka",
         *connection(kafka.bootstrap("SASL_SSL"), settings),
         *("--topic", topic, "--group-id", case.group, "--reader", case.reader.value),
@@ -78,7 +87,7 @@ def test_the_login_of_a_java_client_clears_and_is_undone(case: Case, kafka: Kafk
     )
     assert (ran.code, ran.result["totals"]["messages"]) == (0, 300), ran.stderr
     assert case.committed() == {0: 300}
-    undone = cleaner(
+    undone = invoked(
         "restore", ran.result["receipt"], "--allow-reference", "env:JAVA_PASSWORD", "--yes", env=env
     )
     assert undone.code == 0, undone.stderr
@@ -114,7 +123,7 @@ def test_foreign_authority_is_refused(judge: Judge, kafka: KafkaCluster, tmp_pat
     """A server certificate of an unknown authority ends the run before anything changes."""
     topic, group = judge.create(unique("tls")), unique("group")
     judge.produce(topic, 0, 10)
-    ran = cleaner(
+    ran = invoked(
         "kafka",
         *connection(kafka.bootstrap("SSL"), {"security.protocol": "SSL"}),
         *("--topic", topic, "--group-id", group, "--stop-when-empty"),
