@@ -141,6 +141,12 @@ class Judge:
             found.setdefault(future.result(30).coordinator.id, []).append(name)
         return found
 
+    def groups(self) -> set[str]:
+        """The names of all groups; raises where a node did not answer."""
+        found = self.admin.list_consumer_groups().result(30)
+        assert not found.errors
+        return {each.group_id for each in found.valid}
+
     def group_coordinated_by_other_than(self, node: int) -> str:
         """A fresh group's name whose coordinator is another node; waits until there is one."""
         names: list[str] = []
