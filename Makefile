@@ -12,6 +12,11 @@ INSTALL = $(if $(filter uv,$(INSTALLER)),$(PIP) 'uv>=0.9' && $(BIN)/uv pip insta
 UNVERSIONED := $(foreach name,docs generated layers scheduling,--ignore tests/test_$(name).py)
 LOWEST := .venv-lowest
 LOWEST_PYTHON ?= $(BIN)/python
+# The contract goes through every operation of a system, and the others use a library in ways of their own.
+LIBRARIES := $(filter-out %/test_memory.py %/test_pulsar_lite.py, \
+	$(shell grep -ls 'backlog_clearer.testing import .*Contract' tests/brokers/test_*.py)) \
+	$(patsubst %,tests/brokers/test_%.py,eventhubs_checkpoints google_tokens kafka_library pulsar_client) \
+	tests/functions/test_receipt_stores.py
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE # each worker, and each process that a test starts, would compile all modules
@@ -48,9 +53,8 @@ test-python: ## test-quick on another Python, in its own folder: PYTHON=python3.
 # In one run, so that the tests that wait for brokers do it beside those that need none. They mostly wait, and a
 # worker that has finished takes over what others have not begun.
 test-lowest: $(LOWEST)/.installed ## Run tests with the lowest versions that pyproject.toml allows
-	$(LOWEST)/bin/python -m pytest -q -n 6 --dist worksteal $(UNVERSIONED) --ignore-glob 'tests/brokers/*faults*' \
-		--ignore tests/brokers/test_pulsar_lite.py \
-		tests/test_*.py tests/brokers tests/functions/test_receipt_stores.py $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -q -n 4 --dist worksteal $(UNVERSIONED) tests/test_*.py $(LIBRARIES) \
+		$(PYTEST_ARGS)
 
 $(LOWEST)/.installed: requirements-dev.txt requirements-test.txt pyproject.toml | $(INSTALLED)
 	$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(LOWEST_PYTHON) $(LOWEST)
