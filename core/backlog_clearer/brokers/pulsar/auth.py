@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,9 +26,14 @@ class Access:
 
     login: Login
     bearer: Bearer | None
-    tls: ssl.SSLContext  # for addresses with TLS
+    trust: Callable[[], ssl.SSLContext]
     check_names: bool  # whether a certificate has to be of the host that is asked
     proxy: Address | None = None  # an SNI proxy, which all connections to brokers go to
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """For addresses with TLS."""
+        return self.trust()
 
     def credentials(self) -> dict[str, Any]:
         """The login fields of CONNECT and of AuthData; a token or a user is preferred to a certificate."""
@@ -101,6 +107,16 @@ def _named_login(options: PulsarOptions) -> Login:
 def access(options: PulsarOptions) -> Access:
     """The login and the trusted authorities. Raises `UsageError` for a file that cannot be used."""
     login = chosen_login(options)
+    trust = functools.cache(functools.partial(_trust, options, login))
+    if options.tls_trust_certs or login.certificate:
+        trust()  # files that cannot be used are reported at once
+    # Otherwise only where TLS is used: to read the many certificates of a system takes 30 ms or more.
+    proxy = addresses(options.proxy_service_url)[0] if options.proxy_service_url else None
+    return Access(login, _bearer(login, options.issuer), trust, options.tls_validate_hostname, proxy)
+
+
+def _trust(options: PulsarOptions, login: Login) -> ssl.SSLContext:
+    """Trusted authorities, and the login's certificate. Raises `UsageError` for a file that cannot be used."""
     try:
         tls = ssl.create_default_context(cafile=options.tls_trust_certs)
     except OSError:  # an ssl.SSLError is one
@@ -118,5 +134,4 @@ def access(options: PulsarOptions) -> Access:
                 f" {login.certificate_key or '(in the same file)'} are not a certificate and its private"
                 " key in PEM, not encrypted."
             ) from None
-    proxy = addresses(options.proxy_service_url)[0] if options.proxy_service_url else None
-    return Access(login, _bearer(login, options.issuer), tls, options.tls_validate_hostname, proxy)
+    return tls
