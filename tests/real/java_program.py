@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from backlog_clearer.testing.support import cached, need
+
+JAVA = ("java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 def _compiled(source: Path, jars: Path) -> Path:
@@ -23,11 +25,13 @@ def _compiled(source: Path, jars: Path) -> Path:
 
 
 @contextmanager
-def running(source: Path, jars: Path, *args: str, until: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    source: Path, jars: Path, *args: str, until: str, java: Sequence[str] = JAVA
+) -> Iterator[subprocess.Popen[str]]:
     """A program that has printed the line `until`, for a `with` block; `RuntimeError` if it did not."""
     process = subprocess.Popen(
-        ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
-         "-cp", f"{_compiled(source, jars)}:{jars}/*", source.stem, *args],
+        # The jars first: only then does Java use an archive of their classes.
+        [*java, "-cp", f"{jars}/*:{_compiled(source, jars)}", source.stem, *args],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backlog_clearer.testing.servers.pulsar import COORDINATES, VERSION, PulsarServer
+from backlog_clearer.testing.servers.pulsar import COORDINATES, VERSION, PulsarServer, quick_java
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION
 from backlog_clearer.testing.support import maven_jars
 from tests.real.java_program import running
@@ -32,5 +32,5 @@ def transaction(server: PulsarServer, topic: str, does: str, count: int) -> Iter
     """An open transaction that did "send" messages, or "acknowledge" some of the subscription's."""
     jars = maven_jars(f"pulsar-{VERSION}", COORDINATES)
     arguments = (server.service_url, topic, SUBSCRIPTION, does, str(count))
-    with running(SOURCE, jars, *arguments, until="open") as process:
+    with running(SOURCE, jars, *arguments, until="open", java=quick_java(jars)) as process:
         yield Transaction(process)

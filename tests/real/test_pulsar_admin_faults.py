@@ -16,7 +16,8 @@ from backlog_clearer.run import retry
 from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.verdict import sentence
-from backlog_clearer.testing.servers.pulsar_judge import Case, Judge
+from backlog_clearer.testing.servers.pulsar_judge import KEPT, Case, Judge, unique
+from backlog_clearer.testing.support import wait_until
 from tests.functions.flaky import SILENCE, flaky
 
 PARTITIONS, EACH = 24, 5
@@ -49,23 +50,38 @@ class Gate:
         return None
 
 
-@pytest.fixture
-def way(pulsar_case: Case) -> Iterator[Gate]:
-    """A topic of many partitions, each with a backlog, and a gate to the admin API."""
-    topic = pulsar_case.create(PARTITIONS)
+@pytest.fixture(scope="module")
+def wide(pulsar_judge: Judge) -> str:
+    """A topic of many partitions with messages, which are kept: tests clear it again and again."""
+    topic = pulsar_judge.create(f"persistent://{KEPT}/{unique('wide')}", PARTITIONS)
     for number in range(PARTITIONS):
-        pulsar_case.judge.produce(f"{topic}-partition-{number}", EACH)
+        pulsar_judge.produce(f"{topic}-partition-{number}", EACH)
+    return topic
+
+
+@pytest.fixture
+def way(pulsar_case: Case, wide: str) -> Iterator[Gate]:
+    """A topic of many partitions, each with a backlog, and a gate to the admin API."""
+    pulsar_case.topic = wide
+    for number, backlog in backlogs(pulsar_case).items():
+        if backlog != EACH:
+            pulsar_case.judge.rewind(f"{wide}-partition-{number}")
+    wait_until(lambda: set(backlogs(pulsar_case).values()) == {EACH}, "the whole backlog")
     gate, reason = Gate(), b'{"reason": "The bundle is being unloaded"}'
     with flaky(pulsar_case.judge.server.web, gate.fault, reason) as port:
         pulsar_case.changes["admin_url"] = f"http://127.0.0.1:{port}"
         yield gate
 
 
+def backlogs(case: Case) -> dict[int, int]:
+    """Messages that the broker still has to deliver, by partition."""
+    parts = {number: f"{case.topic}-partition-{number}" for number in range(PARTITIONS)}
+    return {number: case.judge.backlog(part) for number, part in parts.items()}
+
+
 def left(case: Case) -> dict[int, int]:
     """Messages that the broker still has to deliver, by partition, where there are any."""
-    parts = {number: f"{case.topic}-partition-{number}" for number in range(PARTITIONS)}
-    found = {number: case.judge.backlog(part) for number, part in parts.items()}
-    return {number: backlog for number, backlog in found.items() if backlog}
+    return {number: backlog for number, backlog in backlogs(case).items() if backlog}
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -168,18 +184,16 @@ def test_no_wrong_answer_makes_a_false_verdict(
 ) -> None:
     """From whichever request on the API answers wrongly: nothing that is left is cleared, verified or 0."""
     monkeypatch.setattr(retry, "ATTEMPTS", 1)
-    gate = Gate()
+    gate, case = Gate(), Case(pulsar_judge, tmp_path)
     gate.wrong, body = answer
+    pulsar_judge.produce(case.create(), EACH)
     with flaky(pulsar_judge.server.web, gate.fault, body) as port:
+        # A failover subscription delivers after a second, which is as long as a stall here.
+        case.changes |= {"admin_url": f"http://127.0.0.1:{port}", "subscription_type": "exclusive"}
         while gate.requests >= gate.wrong_from:  # until a run has ended before the fault
             gate.wrong_from += 1
-            case = Case(pulsar_judge, tmp_path)
-            # A failover subscription delivers after a second, which is as long as a stall here.
-            case.changes |= {
-                "admin_url": f"http://127.0.0.1:{port}",
-                "subscription_type": "exclusive",
-            }
-            pulsar_judge.produce(case.create(), EACH)
+            pulsar_judge.rewind(case.topic)
+            wait_until(lambda: pulsar_judge.backlog(case.topic) == EACH, "the whole backlog")
             gate.requests = 0
             with suppress(ClearerError):
                 assert case.status().totals.backlog in (None, EACH)

@@ -14,9 +14,9 @@ from backlog_clearer.testing.servers.pulsar_judge import Case, Judge, unique
 from tests.brokers.pulsar_relay import Relay
 
 KINDS = ("exclusive", "failover", "shared", "key_shared")
-MESSAGES = 3000
+MESSAGES = 1200
 CUTS = 4
-A_SECOND = 1000  # messages that the limited namespace delivers
+A_SECOND = 400  # messages that the limited namespace delivers
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

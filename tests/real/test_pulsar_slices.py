@@ -14,8 +14,8 @@ from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Judge, un
 from backlog_clearer.testing.support import wait_until
 from tests.command import cleaner, ended, job_started
 
-PARTITIONS, EACH, SLICES = 6, 8000, 3
-RATE = 2000  # messages a second of each partition, so that they can be interrupted
+PARTITIONS, EACH, SLICES = 6, 2000, 3
+RATE = 500  # messages a second of each partition, so that they can be interrupted
 VICTIM = 1
 RUN = "night-7"
 

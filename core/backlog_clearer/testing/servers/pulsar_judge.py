@@ -182,6 +182,11 @@ class Judge:
         """Unload a topic: its consumers are disconnected, and it begins a new ledger."""
         self.admin("PUT", f"{topic.replace('://', '/')}/unload")
 
+    def rewind(self, topic: str) -> None:
+        """Move the subscription back to the topic's first message, where messages are kept."""
+        path = f"{topic.replace('://', '/')}/subscription/{SUBSCRIPTION}/resetcursor"
+        self.admin("POST", path, {"ledgerId": -1, "entryId": -1})
+
     def received(self, topic: str, kind: Any = pulsar.ConsumerType.Shared) -> int:
         """Messages that a plain consumer of the subscription gets; it acknowledges none of them."""
         return received(self.client, topic, kind)
