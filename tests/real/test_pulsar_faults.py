@@ -19,15 +19,15 @@ from backlog_clearer.testing.support import wait_until
 from tests.command import ended, started
 
 KINDS = ("failover", "shared")
-MESSAGES = 12_000  # unbatched: the broker's rate is in messages, but applied to entries
+MESSAGES = 3000  # unbatched: the broker's rate is in messages, but applied to entries
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
-    """Plain clients of a broker that delivers 2,000 messages a second, and that may be killed."""
+    """Plain clients of a broker that delivers 500 messages a second, and that may be killed."""
     with running_pulsar(tmp_path_factory.mktemp("slow")) as server:
         judge = Judge(server)
-        judge.slow_down(KEPT, 2000)
+        judge.slow_down(KEPT, 500)
         yield judge
         judge.close()
 
