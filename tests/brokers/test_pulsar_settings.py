@@ -79,6 +79,7 @@ def test_the_admin_url_is_derived_only_where_it_is_certain(url: str, admin: str 
         ({"basic": "me:s3cret", "token_file": __file__}, "give one of --token"),
         ({"auth_params": "token:a"}, "needs --auth-plugin"),
         ({"auth_plugin": "tokens"}, "it is token, basic, tls, oauth2"),
+        ({"auth_plugin": "/" + "a" * 300}, "this plugin library does not exist"),
         (
             {"auth_plugin": "org.apache.pulsar.client.impl.auth.AuthenticationSasl"},
             "Kerberos only in its Java",

@@ -78,12 +78,16 @@ def _without_login(address: str) -> str:
     return address
 
 
-def _is_file(name: str) -> str:
+def names_file(name: str) -> bool:
+    """Whether there is a file of this name."""
     try:
-        found = Path(name).is_file()
-    except (OSError, ValueError):  # a NUL in the name, or a name that is too long
-        found = False
-    if not found:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # a NUL in the name, or, before Python 3.14, a name that is too long
+        return False
+
+
+def _is_file(name: str) -> str:
+    if not names_file(name):
         raise ValueError("this file does not exist")
     return str(Path(name).absolute())  # a receipt keeps it, and may be used in another directory
 
@@ -296,7 +300,7 @@ def _is_secret(annotation: Any) -> bool:
 
 def _portable_file(key: str, value: Any) -> Any:
     """A setting's value; the path of a file so that it holds in any directory."""
-    named = key.endswith(".location") and isinstance(value, str) and Path(value).is_file()
+    named = key.endswith(".location") and isinstance(value, str) and names_file(value)
     return str(Path(value).absolute()) if named else value
 
 

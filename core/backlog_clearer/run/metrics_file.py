@@ -6,9 +6,11 @@ of it: https://github.com/prometheus/node_exporter#textfile-collector.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -62,8 +64,13 @@ def named_path(path: str, name: str) -> str:
 
 
 def _fault(place: Path) -> str | None:
-    if place.exists() and not place.is_file():
-        return "it is not a file"
+    """Why no file can be written there; raises `OSError` where the system states it."""
+    try:  # `Path.exists` hides all errors from Python 3.14 on
+        if not stat.S_ISREG(place.stat().st_mode):
+            return "it is not a file"
+    except OSError as error:  # what is not there is made, and a link that leads nowhere replaced
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            raise
     if not place.parent.is_dir():
         return "its directory does not exist"
     return None if os.access(place.parent, os.W_OK | os.X_OK) else "its directory cannot be written to"

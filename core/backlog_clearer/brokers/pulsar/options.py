@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
@@ -13,7 +12,7 @@ from backlog_clearer.brokers.pulsar.login import file_of, plugin_kind
 from backlog_clearer.brokers.pulsar.service_url import addresses, admin_addresses, bracketed
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import StrEnum
-from backlog_clearer.options.base import ExistingFile, Host, Name, SystemOptions, flag
+from backlog_clearer.options.base import ExistingFile, Host, Name, SystemOptions, flag, names_file
 
 _TOPIC = re.compile(r"(?:persistent://)?(?:([-=:.\w]+)/([-=:.\w]+)/)?([^/]+)", re.ASCII)
 """What brokers accept: the names of tenants and namespaces are limited (NamedEntity), a topic's is not."""
@@ -183,7 +182,7 @@ class PulsarOptions(SystemOptions):
     @classmethod
     def _is_plugin(cls, name: str | None) -> str | None:
         try:
-            if name and plugin_kind(name) is None and not Path(name).is_file():
+            if name and plugin_kind(name) is None and not names_file(name):
                 raise ValueError("this plugin library does not exist")
         except UsageError as error:
             raise ValueError(str(error)) from None
