@@ -156,6 +156,7 @@ def _refusals(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
 
     monkeypatch.setattr(MemorySource, "survey", shaky)
     monkeypatch.setattr("backlog_clearer.run.retry._WAIT_S", 0.0)
+    monkeypatch.setattr("backlog_clearer.run.retry._LASTING_S", 600.0)  # the machine may be busy
 
 
 @pytest.mark.parametrize(("flags", "shown"), [((), True), (("--quiet",), False)])
