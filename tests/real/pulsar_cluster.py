@@ -14,7 +14,6 @@ import requests
 
 from backlog_clearer.testing.servers.pulsar import (
     COORDINATES,
-    QUICK_JAVA,
     VERSION,
     PulsarServer,
     login_settings,
@@ -123,10 +122,11 @@ class Proxy:
         }
         config = folder / "proxy.conf"
         config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        jars = [maven_jars("pulsar-proxy-4.0.6", PROXY, alone=True), broker.jars]
+        # The broker's first: only then does Java use the archive of their classes.
+        jars = [broker.jars, maven_jars("pulsar-proxy-4.0.6", PROXY, alone=True)]
         main = "org.apache.pulsar.proxy.server.ProxyServiceStarter"
         path = ":".join(f"{folder}/*" for folder in jars)
-        command = [*QUICK_JAVA, "-cp", path, main, "--config", str(config)]
+        command = [*quick_java(broker.jars), "-cp", path, main, "--config", str(config)]
         self.service_url = f"pulsar://127.0.0.1:{self.port}"
         self.admin_url = f"http://127.0.0.1:{self.web}"
         opened_last = self.secure_web
