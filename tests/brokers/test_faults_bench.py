@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apache_iggy  # noqa: F401 the bench runs on it: skips where it is missing, as on Python 3.14
+
 from tests.paths import MODULE_PATH, ROOT
 
 _LIAR = """#!{python}
