@@ -28,6 +28,9 @@ _SEPARATE = frozenset(
 )
 """Files of tests/real that start separate servers, or take so long that a worker has only them."""
 
+_BY_CLASS = frozenset({"test_memory"})
+"""Files without a server whose tests mostly wait: each class may be on another worker."""
+
 _TOGETHER: Mapping[str, str] = {
     "test_pulsar_contract": "real pulsar contract",
     "test_pulsar_admin_faults": "real pulsar faults",
@@ -68,12 +71,17 @@ _SECONDS: Mapping[str, float] = {
     "test_static_scan": 35,
     "test_identity": 35,
     "test_streams": 20,
+    "test_engine_faults": 17,
+    "test_engine_clocks": 15,
+    "test_engine": 14,
+    "test_run": 13,
+    "test_stopping": 9,
+    "test_engine_isolation": 7,
     "test_cli_watch": 15,
     "test_early": 8,
     "test_layers": 8,
     "test_cli_completion": 7,
     "test_secrets": 6,
-    "test_stopping": 5,
 }
 """Measured; only the order depends on it. Everything else takes less."""
 
@@ -81,6 +89,8 @@ _SECONDS: Mapping[str, float] = {
 def scope_of(nodeid: str) -> str:
     """The name of the group of tests that runs on one worker."""
     path = PurePath(nodeid.partition("::")[0])
+    if path.stem in _BY_CLASS:
+        return "::".join(nodeid.split("::")[:2])
     if path.parent.name != "real" or path.stem in _SEPARATE:
         return str(path)
     return _TOGETHER.get(path.stem, "real pulsar" if "pulsar" in path.name else "real kafka")
@@ -89,7 +99,7 @@ def scope_of(nodeid: str) -> str:
 def seconds_of(nodeid: str) -> float:
     """About how long the group of a test takes."""
     scope = scope_of(nodeid)
-    return _SECONDS.get(PurePath(scope).stem, 0)
+    return _SECONDS.get(PurePath(scope.partition("::")[0]).stem, 0)
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the library ships no types
