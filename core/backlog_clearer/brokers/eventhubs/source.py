@@ -138,6 +138,10 @@ class EventHubsSource:
             doubt=doubt_of(options, blobs, store.container) if store else None,
         )
 
+    def partitions(self) -> Sequence[Partition]:
+        """See `source.Enumerable`: one request."""
+        return [Partition(self._options.hub, number) for number in read_hub(self._options).numbers]
+
     def _opened(self) -> Checkpoints | None:
         """Another client of the checkpoint store, if there is one."""
         has_store = self._options.checkpoint_store is not None

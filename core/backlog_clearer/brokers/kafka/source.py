@@ -159,6 +159,11 @@ class KafkaSource:
             doubt=found.doubt if found else None,
         )
 
+    def partitions(self) -> Sequence[Partition]:
+        """See `source.Enumerable`: one request."""
+        topics = self._admin.topics()
+        return [*topics.partitions, *(Partition(name, 0) for name in topics.errors)]
+
     def _state(
         self,
         partition: Partition,
