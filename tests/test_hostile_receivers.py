@@ -14,7 +14,7 @@ import pytest
 
 from backlog_clearer.brokers.memory.broker import MemoryBroker
 from backlog_clearer.run import post, retry
-from backlog_clearer.testing.support import Stopwatch, answering
+from backlog_clearer.testing.support import Stopwatch, answering, wait_until
 from tests.invoking import clear, stored, three_partitions
 from tests.secret_forms import leaks
 
@@ -25,6 +25,9 @@ from backlog_clearer.run import otlp
 SECRET = "s3cret/Token+of=a~receiver"
 LONG_S = 20.0
 STEP_S = 0.05
+ENOUGH_BYTES = 256 * 1024 * 1024  # of an answer without an end
+SENT: list[int] = []
+"""Bytes of each answer without an end that has ended."""
 
 
 class _Receiver(BaseHTTPRequestHandler):
@@ -44,9 +47,13 @@ class _Receiver(BaseHTTPRequestHandler):
                 self.wfile.write(f"{said} {encoded}".encode() + body)
                 return
             self.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"" if how == "header" else b"\r\n"))
-            while time.monotonic() - begun < LONG_S:
-                self.wfile.write(b"x" * 65536 if how == "endless" else b"x")
-                time.sleep(0 if how == "endless" else STEP_S)
+            sent = 0
+            try:
+                while time.monotonic() - begun < LONG_S and sent < ENOUGH_BYTES:
+                    sent += self.wfile.write(b"x" * 65536 if how == "endless" else b"x")
+                    time.sleep(0 if how == "endless" else STEP_S)
+            finally:
+                SENT.append(sent)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the name of the base class
         """Print nothing."""
@@ -103,5 +110,9 @@ def test_a_collector_cannot_hold_up_fill_or_betray_a_run(
     """Its answer has a size and a deadline, and nothing it repeats is shown."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}/{how}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={SECRET.replace('=', '%3D')}")
+    SENT.clear()
     (note,) = check(broker)
     assert "could not be sent to OpenTelemetry" in note
+    if how == "endless":
+        wait_until(lambda: bool(SENT), "the end of the answer")
+        assert max(SENT) < ENOUGH_BYTES / 2

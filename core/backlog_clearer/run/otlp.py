@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -48,6 +50,10 @@ _LIBRARIES = (
     logging.getLogger("opentelemetry.exporter"),
     logging.getLogger("opentelemetry.sdk.metrics"),
 )
+
+
+_SESSIONS = ("_session", "_client._transport._session")
+"""Where an exporter has its session of `requests`, before its version 1.45 and since then."""
 
 
 class Collector:
@@ -125,9 +131,10 @@ def resource_of(job: Job) -> Resource:
 
 def _bounded(exporter: OTLPMetricExporter) -> OTLPMetricExporter:
     """The exporter; an endless answer of its collector takes no memory."""
-    session: Any = getattr(exporter, "_session", None)  # one of ours would lose the library's settings
-    if session is not None:
-        session.hooks["response"].append(kept_whole)
+    for place in _SESSIONS:  # a session of ours would lose the library's settings
+        with suppress(AttributeError):
+            session: Any = attrgetter(place)(exporter)
+            session.hooks["response"].append(kept_whole)
     return exporter
 
 
