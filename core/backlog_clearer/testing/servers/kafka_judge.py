@@ -136,9 +136,14 @@ class Judge:
     def groups_by_coordinator(self, count: int = 16) -> dict[int, list[str]]:
         """Fresh groups' names by the node that coordinates them."""
         names = [unique("group") for _ in range(count)]
+
+        def nodes() -> dict[str, int]:
+            described = self.admin.describe_consumer_groups(names)
+            return {name: future.result(30).coordinator.id for name, future in described.items()}
+
         found: dict[int, list[str]] = {}
-        for name, future in self.admin.describe_consumer_groups(names).items():
-            found.setdefault(future.result(30).coordinator.id, []).append(name)
+        for name, node in _patiently(nodes).items():
+            found.setdefault(node, []).append(name)
         return found
 
     def groups(self) -> set[str]:
