@@ -22,10 +22,11 @@ from tests.paths import MODULE_PATH, ROOT
 
 CORE = "backlog_clearer"
 BROKERS = f"{CORE}.brokers"
-GROUND = {"answers", "deadline", "errors", "model", "text", "options", "redaction"}
+GROUND = {"answers", "deadline", "errors", "model", "redirects", "text", "options", "redaction"}
 MAY_IMPORT = {
     "answers": set[str](),
     "deadline": set[str](),
+    "redirects": set[str](),
     "model": set[str](),
     "text": set[str](),
     "redaction": {"text"},
@@ -214,7 +215,7 @@ def test_a_clear_of_kafka_loads_no_part_of_other_commands() -> None:
     assert {"backlog_clearer.run.clear", "confluent_kafka", "rich.console"} <= loaded
     other = (
         "fanout", "cli.named", "cli.named_commands", "cli.slices", "cli.several", "cli.watch", "run.several",
-        "run.restore", "run.post", "brokers.kafka.token_endpoint",
+        "run.restore", "run.post", "redirects", "brokers.kafka.token_endpoint",
     )  # fmt: skip
     unwanted = [*(f"{CORE}.{name}" for name in other), "fsspec", "prometheus_client", "opentelemetry"]
     unwanted += ["rich.progress", "kafka.protocol.admin", "kafka.admin", "kafka.net", "tenacity"]

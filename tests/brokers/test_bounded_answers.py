@@ -26,6 +26,7 @@ from backlog_clearer.brokers.eventhubs.options import EventHubsOptions
 from backlog_clearer.brokers.googlepubsub.client import subscriptions
 from backlog_clearer.brokers.googlepubsub.monitoring import COUNT, Monitoring
 from backlog_clearer.brokers.kafka.connection import MOST_DECODED
+from backlog_clearer.brokers.kafka.socket_settings import TIMEOUT_S
 from backlog_clearer.brokers.kafka.token_endpoint import client_credentials
 from backlog_clearer.brokers.pulsar.wire import EntryHead, parse_head
 from backlog_clearer.brokers.shared import pages
@@ -94,7 +95,8 @@ def test_a_token_endpoint_is_not_followed_and_not_kept_without_end() -> None:
                     "sasl.oauthbearer.token.endpoint.url": f"http://127.0.0.1:{port}{path}",
                     "sasl.oauthbearer.client.id": "app",
                     "sasl.oauthbearer.client.secret": SECRET,
-                }
+                },
+                TIMEOUT_S,
             )
 
         assert token("/token") == "of a test"

@@ -19,6 +19,7 @@ from backlog_clearer.deadline import within
 from backlog_clearer.errors import BrokerError, TransientError
 from backlog_clearer.options.hooks import place_of
 from backlog_clearer.redaction.redact import redacted
+from backlog_clearer.redirects import NoRedirects
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.retry import repeated
 from backlog_clearer.run.stopping import Stopping
@@ -86,14 +87,7 @@ def _unreached(reason: Any) -> BrokerError:
 
 
 def _answered(request: urllib.request.Request) -> None:
-    handlers: list[urllib.request.BaseHandler] = [_Stay()]
+    handlers: list[urllib.request.BaseHandler] = [NoRedirects()]
     if request.type == "https":  # the authorities take 0.1 s to load
         handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
     urllib.request.build_opener(*handlers).open(request, timeout=ANSWER_S).close()
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: another host would get the result."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """See `HTTPRedirectHandler`."""

@@ -40,10 +40,6 @@ _PER_BYTE = 32  # and so many for each byte of its request; objects take 40 time
 MOST_DECODED = 6 * 1024 * 1024
 """Bytes of an answer whose size its request does not show: 100,000 partitions, or 50,000 groups."""
 _PIECE_BYTES = 64 * 1024  # memory grows with what arrives, not with what is announced
-_SIZE = struct.Struct(">i")
-_HEADER = struct.Struct(
-    ">hhih"
-)  # of a request: its API, version, correlation id, the client's name in bytes
 _FRAME = struct.Struct(">ii")  # size (of what follows it), correlation id
 FRAME_BYTES = _FRAME.size
 _TICK_S = 0.25  # longest wait for the next bytes, after which time-outs are looked at

@@ -37,9 +37,7 @@ _INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
 _FETCH = 1  # the API's key
-_HEADER = struct.Struct(
-    ">hhih"
-)  # the API, its version, a correlation id, the length of the client's name
+_HEADER = struct.Struct(">hhih")  # the API, its version, correlation id, length of the client's name
 _REQUEST = struct.Struct(">iiiib")  # replica, longest wait in ms, least and most bytes, isolation level
 _NO_SESSION = struct.pack(">ii", 0, -1)  # id and epoch
 _ANY_EPOCH = _INT32.pack(-1)

@@ -189,7 +189,7 @@ class _Token:
         if str(self._given.get("sasl.oauthbearer.method", "default")).lower() == "oidc":
             from backlog_clearer.brokers.kafka.token_endpoint import client_credentials  # noqa: PLC0415 loads an HTTP client
 
-            return client_credentials(self._given)
+            return client_credentials(self._given, TIMEOUT_S)
         return unsecured_token(str(self._given.get("sasl.oauthbearer.config", "")), time.time())
 
     def extensions(self) -> dict[str, str]:

@@ -16,16 +16,16 @@ from typing import Any
 
 from backlog_clearer.deadline import within
 from backlog_clearer.redaction.redact import remember
+from backlog_clearer.redirects import NoRedirects
 
-_TIMEOUT_S = 10.0  # longest wait for a token
 _MOST_TOKEN_BYTES = 1024 * 1024  # of an answer with a token, which has a few kilobytes
 
 
-def client_credentials(given: Mapping[str, Any]) -> str:
+def client_credentials(given: Mapping[str, Any], timeout_s: float) -> str:
     """An access token from the endpoint that `sasl.oauthbearer.token.endpoint.url` names.
 
-    Follows no redirect, which would get the secret. Raises `OSError` or `ValueError` whose text holds no
-    secret.
+    `timeout_s`: longest wait, in seconds. Follows no redirect, which would get the secret. Raises `OSError`
+    or `ValueError` whose text holds no secret.
     """
     url = str(given["sasl.oauthbearer.token.endpoint.url"])
     if not url.startswith(("https://", "http://")):
@@ -44,7 +44,7 @@ def client_credentials(given: Mapping[str, Any]) -> str:
         "Authorization", "Basic " + base64.b64encode(login.encode()).decode()
     )
     try:
-        answer = json.loads(within(_TIMEOUT_S, partial(_answer, request)))
+        answer = json.loads(within(timeout_s, partial(_answer, request, timeout_s)))
     except (http.client.HTTPException, RecursionError) as error:
         raise ValueError(f"the token endpoint's answer cannot be read: {error!r}") from None
     token = answer.get("access_token") if isinstance(answer, dict) else None
@@ -54,16 +54,9 @@ def client_credentials(given: Mapping[str, Any]) -> str:
     return token
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """See `HTTPRedirectHandler`."""
-
-
-def _answer(request: urllib.request.Request) -> bytes:
+def _answer(request: urllib.request.Request, timeout_s: float) -> bytes:
     """The whole body of an answer."""
-    with urllib.request.build_opener(_NoRedirect()).open(request, timeout=_TIMEOUT_S) as answer:
+    with urllib.request.build_opener(NoRedirects()).open(request, timeout=timeout_s) as answer:
         body: bytes = answer.read(_MOST_TOKEN_BYTES + 1)
     if len(body) > _MOST_TOKEN_BYTES:
         raise ValueError(f"the token endpoint sent more than {_MOST_TOKEN_BYTES:,} bytes")
