@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from backlog_clearer.redaction.redact import forget_secrets
 from backlog_clearer.testing.support import UnavailableError
 from tests.infra.terraform import USED
+
+if TYPE_CHECKING:
+    from backlog_clearer.testing.servers.azurite import Azurite
 
 # Their assertions show what they compared, too.
 pytest.register_assert_rewrite("backlog_clearer.testing.servers")
@@ -90,6 +93,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _no_secret_of_another_test() -> None:
     """What is secret to one test may be an ordinary name in the next."""
     forget_secrets()
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """A storage account: one Azurite for all tests of a worker, each with containers and queues of its own."""
+    from backlog_clearer.testing.servers.azurite import azurite  # noqa: PLC0415 after its assertions' rewrite
+
+    with azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
 
 
 def _missing(error: BaseException | None) -> str | None:

@@ -21,7 +21,7 @@ from backlog_clearer.options.run import RunOptions
 from backlog_clearer.testing import Bench, Contract
 from backlog_clearer.testing.bench import Approach
 from backlog_clearer.testing.servers.azurite import KEY as STORAGE_KEY
-from backlog_clearer.testing.servers.azurite import Azurite, azurite
+from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer, EventLog, offset_of
 from backlog_clearer.testing.support import wait_until
 
@@ -207,13 +207,6 @@ def processor(bench: EventHubsBench, received: list[tuple[str, int]]) -> Iterato
     finally:
         client.close()
         thread.join(30)
-
-
-@pytest.fixture(scope="session")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    """Azurite for the whole session."""
-    with azurite(tmp_path_factory.mktemp("azurite")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from backlog_clearer.run.clear import clear
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.status import status
 from backlog_clearer.testing.servers.eventhubs import offset_of
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server
 
-__all__ = ["bench", "server", "storage"]
+__all__ = ["bench", "server"]
 
 BOUND = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=timezone.utc)
 BOUND_MS = 1_767_323_045_678

@@ -23,7 +23,7 @@ from backlog_clearer.run.restore import restore_source
 from backlog_clearer.testing.servers.azurite import ACCOUNT
 from backlog_clearer.testing.servers.azurite import KEY as STORAGE_KEY
 from backlog_clearer.testing.servers.eventhubs import offset_of
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 
 pytestmark = pytest.mark.timeout(300)

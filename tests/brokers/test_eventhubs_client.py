@@ -36,7 +36,7 @@ from backlog_clearer.testing.contract_lanes import LaneContract
 from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import STOLEN, EventHubsServer
 from backlog_clearer.testing.suite import Suite
-from tests.brokers.test_eventhubs import TIMEOUT_S, EventHubsBench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import TIMEOUT_S, EventHubsBench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import run_options, survey_of
 from tests.brokers.websocket_gateway import Gateway, Proxy
 

@@ -34,7 +34,7 @@ from backlog_clearer.testing.servers.eventhubs import (
     offset_of,
 )
 from backlog_clearer.testing.support import free_port, wait_until
-from tests.brokers.test_eventhubs import EventHubsBench, bench, processor, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, processor, server  # noqa: F401 fixtures
 
 pytestmark = pytest.mark.timeout(300)  # every refusal has its own bound; this one is for hangs
 

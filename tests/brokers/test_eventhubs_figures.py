@@ -31,7 +31,7 @@ from backlog_clearer.errors import TransientError, UsageError
 from backlog_clearer.model import Claim, Mode, Partition, PartitionState, Position, Recorded
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.servers.eventhubs import EventLog, offset_of
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 
 pytestmark = pytest.mark.timeout(300)

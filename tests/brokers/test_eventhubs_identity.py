@@ -17,7 +17,7 @@ from backlog_clearer.errors import BrokerError, RecreatedError
 from backlog_clearer.model import Claim, Mode, Recorded
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.run.receipt import load, original_positions
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_checkpoints import put, stored, undo
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 

@@ -21,7 +21,7 @@ from backlog_clearer.run.report import Verdict
 from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer, offset_of
 from backlog_clearer.testing.support import wait_until
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_checkpoints import put, stored
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 

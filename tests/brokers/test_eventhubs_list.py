@@ -13,7 +13,7 @@ from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.model import Found, Listing
 from backlog_clearer.options.base import build
 from backlog_clearer.testing.servers.eventhubs import offset_of
-from tests.brokers.test_eventhubs import WRONG_KEY, EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import WRONG_KEY, EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import fill
 from tests.command import cleaner
 

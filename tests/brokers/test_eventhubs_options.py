@@ -20,7 +20,7 @@ from backlog_clearer.options.base import build
 from backlog_clearer.run.job import Job
 from backlog_clearer.run.status import status
 from backlog_clearer.testing.servers.eventhubs import KEY, EventHubsServer
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, run_options
 
 pytestmark = pytest.mark.timeout(300)

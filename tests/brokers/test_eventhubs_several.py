@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server
 from tests.invoking import call
 
-__all__ = ["bench", "server", "storage"]
+__all__ = ["bench", "server"]
 
 EACH = 20
 

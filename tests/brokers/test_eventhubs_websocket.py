@@ -14,7 +14,7 @@ from backlog_clearer.errors import BrokerError, UsageError
 from backlog_clearer.options.base import build
 from backlog_clearer.run.job import Callbacks
 from backlog_clearer.testing.support import free_port, make_certificates
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 from tests.brokers.websocket_gateway import Gateway, Proxy
 

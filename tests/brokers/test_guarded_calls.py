@@ -11,12 +11,12 @@ from backlog_clearer.testing.servers.kafka_judge import Judge, KafkaBench
 from backlog_clearer.testing.servers.pubsub import PubSubServer
 from tests.brokers.kafka_embedded import embedded
 from tests.brokers.strange import check_calls
-from tests.brokers.test_eventhubs import EventHubsBench, storage
+from tests.brokers.test_eventhubs import EventHubsBench
 from tests.brokers.test_eventhubs import server as hubs
 from tests.brokers.test_googlepubsub import PubSubBench
 from tests.brokers.test_googlepubsub import server as pubsub
 
-__all__ = ["embedded", "hubs", "pubsub", "storage"]
+__all__ = ["embedded", "hubs", "pubsub"]
 
 
 @pytest.mark.parametrize("reader", [Reader.CLIENT, Reader.HEADERS])

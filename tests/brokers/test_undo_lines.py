@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backlog_clearer.testing.servers.azurite import Azurite, azurite
+from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.servers.iggy import USER
 from backlog_clearer.testing.servers.kafka_judge import Judge, unique
@@ -97,13 +97,6 @@ def test_the_printed_line_undoes_a_run_on_pubsub(pubsub: PubSubServer, tmp_path:
     back = undone(ran, elsewhere(tmp_path), env)
     assert back.code == 4, back.stdout + back.stderr
     assert bench.sub.unacked() == 200
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Azurite]:
-    """Blob Storage for checkpoints."""
-    with azurite(tmp_path) as running:
-        yield running
 
 
 def test_the_printed_line_undoes_a_run_on_eventhubs(storage: Azurite, tmp_path: Path) -> None:

@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.queue import QueueClient
 
-from backlog_clearer.testing.servers.azurite import Azurite, azurite
+from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.support import unavailable, wait_until
 from tests.infra.packages import environment
 from tests.paths import MODULE_PATH, ROOT
@@ -193,13 +192,6 @@ class Host:
                 body = json.loads(body)
             self.deliveries.append(Delivery(body, answer))
         return answer
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    """A storage account."""
-    with azurite(tmp_path_factory.mktemp("azurite")) as found:
-        yield found
 
 
 def count(client: QueueClient) -> int | None:

@@ -17,11 +17,11 @@ from backlog_clearer.testing.servers.kafka_judge import Judge, unique
 from functions.storage_queue import MAX_DEQUEUES
 from tests.brokers.kafka_embedded import embedded
 from tests.command import cleaner
-from tests.functions.azure_host import Host, hosted, storage
+from tests.functions.azure_host import Host, hosted
 from tests.functions.deployed import Deployed
 from tests.paths import ROOT
 
-__all__ = ["embedded", "storage"]
+__all__ = ["embedded"]
 
 PARTITIONS, EACH = 6, 500
 FUNCTIONS = {

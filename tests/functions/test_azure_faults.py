@@ -24,9 +24,7 @@ from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.kafka_judge import unique
 from backlog_clearer.testing.support import wait_until
 from tests import memory_system
-from tests.functions.azure_host import queues, storage
-
-__all__ = ["storage"]
+from tests.functions.azure_host import queues
 
 EACH = 500
 BODY = b'{"backlog": "orders", "run_id": "r-1"}'

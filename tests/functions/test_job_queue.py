@@ -21,11 +21,11 @@ from backlog_clearer.testing.support import wait_until
 from functions.storage_queue import MAX_DEQUEUES, StorageQueue
 from tests.brokers.kafka_embedded import embedded
 from tests.command import Ran, ended, job_started
-from tests.functions.azure_host import count, queues, storage
+from tests.functions.azure_host import count, queues
 from tests.functions.deployed import Deployed
 from tests.functions.test_job import EACH, MANY, NOT_CLEARED, PARTITIONS, SLOW
 
-__all__ = ["embedded", "storage"]
+__all__ = ["embedded"]
 
 
 class Jobs(Deployed):

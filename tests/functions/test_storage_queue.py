@@ -18,10 +18,8 @@ from backlog_clearer.testing.servers.azurite import KEY, Azurite
 from backlog_clearer.testing.servers.kafka_judge import unique
 from backlog_clearer.testing.support import wait_until
 from functions.storage_queue import StorageQueue
-from tests.functions.azure_host import count, queues, storage
+from tests.functions.azure_host import count, queues
 from tests.functions.flaky import flaky
-
-__all__ = ["storage"]
 
 VISIBLE_S = 4
 

@@ -25,7 +25,7 @@ from backlog_clearer.testing.servers.azurite import Azurite
 from backlog_clearer.testing.servers.eventhubs import EventHubsServer
 from backlog_clearer.testing.servers.kafka import KafkaCluster
 from backlog_clearer.testing.servers.kafka_judge import Judge
-from tests.brokers.test_eventhubs import EventHubsBench, storage  # noqa: F401 a fixture
+from tests.brokers.test_eventhubs import EventHubsBench
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from backlog_clearer.errors import RefusedError
 from backlog_clearer.model import Mode
 from backlog_clearer.testing.servers.eventhubs import offset_of
 from backlog_clearer.testing.support import cached, maven_jars, need
-from tests.brokers.test_eventhubs import EventHubsBench, bench, server, storage  # noqa: F401 fixtures
+from tests.brokers.test_eventhubs import EventHubsBench, bench, server  # noqa: F401 fixtures
 from tests.brokers.test_eventhubs_checkpoints import stored, undo
 from tests.brokers.test_eventhubs_faults import clear, fill, run_options, survey_of
 
