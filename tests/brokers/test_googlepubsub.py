@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from backlog_clearer.testing.servers.pubsub import PubSubServer, Sub, utc_now
 
 _run_ids = itertools.count()
 LEASE_S = 1.5  # of messages that a broken stream was about to deliver
+
+_ENVIRONMENT = threading.Lock()
 
 
 class PubSubBench(Bench):
@@ -63,7 +68,8 @@ class PubSubBench(Bench):
         return open_source(PubSubOptions(**values), run, f"run-{next(_run_ids)}")
 
     def source_via(self, run: RunOptions, host: str, port: int) -> PubSubSource:
-        with patch.dict(os.environ, {"PUBSUB_EMULATOR_HOST": f"{host}:{port}"}):
+        # The environment is one for all threads: another's address would lead to a relay that is gone later.
+        with _ENVIRONMENT, patch.dict(os.environ, {"PUBSUB_EMULATOR_HOST": f"{host}:{port}"}):
             return self.open("billing", run, monitoring_endpoint=f"http://{host}:{port}")
 
     def other_source(self, run: RunOptions) -> PubSubSource:
@@ -137,6 +143,28 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PubSubServer]:
         # Figures of the test server are never late, so that the broker may be asked soon.
         monkeypatch.setattr("backlog_clearer.engine.drain.PROBE_FIRST_S", 0.2)
         yield running
+
+
+def test_sources_opened_at_the_same_time_have_their_own_addresses(
+    server: PubSubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bench opens sources in several threads, and none of them with the address of another."""
+    bench = PubSubBench(server, figures=True)
+    run, opening = bench.options(tmp_path), bench.open
+
+    def slowly(*args: Any, **options: Any) -> PubSubSource:
+        time.sleep(0.02)  # the others begin meanwhile
+        return opening(*args, **options)
+
+    monkeypatch.setattr(bench, "open", slowly)
+
+    def host(port: int) -> str:
+        with closing(bench.source_via(run, "127.0.0.1", port)) as source:
+            return str(source._client.transport.host)
+
+    ports = range(1, 9)
+    with ThreadPoolExecutor(len(ports)) as pool:
+        assert list(pool.map(host, ports)) == [f"127.0.0.1:{port}" for port in ports]
 
 
 class TestMonitored(Contract):
