@@ -1,4 +1,9 @@
-"""How large an answer gRPC may receive: Google's libraries set no limit for it, and one for its metadata."""
+"""What every channel of gRPC is given: how large an answer may be, and how soon it connects again.
+
+Google's libraries set no limit for an answer, and one for its metadata. After a connection that failed, gRPC
+answers requests with that failure for 1 s, then longer, up to 2 minutes: an attempt that is made again after
+a second would not reach a service that is back.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,8 @@ _LIMITS = {
     "grpc.max_receive_message_length": 64 << 20,  # a message has 10 MB at most; an answer has several
     # An error of exactly-once delivery lists up to 1,000 ids of 220 bytes; gRPC's own limit is 16 KiB.
     "grpc.max_metadata_size": 4 << 20,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
 }
 
 
