@@ -11,7 +11,7 @@ from backlog_clearer.model import StopReason
 from backlog_clearer.options.run import RunOptions
 
 RUN = RunOptions(stop_when_empty=True, stall_seconds=60, quiet_seconds=15)
-AT_WORK = Moment(elapsed_s=5, quiet_s=0, messages=100, empty=False, left=900)
+AT_WORK = Moment(elapsed_s=5, quiet_s=0, messages=100, charged=100, empty=False, left=900)
 
 
 def test_a_drain_with_work_left_continues() -> None:
@@ -25,7 +25,7 @@ def test_a_drain_with_work_left_continues() -> None:
         ({"failed": True}, RUN, StopReason.FAILED),
         ({"signalled": True}, RUN, StopReason.SIGNAL),
         ({"empty": True, "left": 0}, RUN, StopReason.EMPTY),
-        ({"messages": 500}, RUN.model_copy(update={"max_messages": 500}), StopReason.LIMIT),
+        ({"charged": 500}, RUN.model_copy(update={"max_messages": 500}), StopReason.LIMIT),
         ({"elapsed_s": 30}, RUN.model_copy(update={"max_seconds": 30}), StopReason.DEADLINE),
         ({"quiet_s": 60}, RUN, StopReason.STALLED),
         ({"quiet_s": 15, "left": None}, RUN, StopReason.QUIET),

@@ -30,8 +30,11 @@ class RefusedError(ClearerError):
 class BrokerError(ClearerError):
     """The broker refused, or did not answer, and a retry will not help. Exit code 1.
 
-    `partition` is set where the failure concerns only one partition.
+    `partition` is set where the failure concerns only one partition. `unsent`: raised by a settle that has
+    sent no acknowledgement.
     """
+
+    unsent = False
 
     def __init__(self, message: str, partition: Partition | None = None) -> None:
         super().__init__(message)

@@ -94,6 +94,9 @@ class Traits:
     )
     fixed: bool = False  # partitions are never added
     competing: bool = False  # several lanes may read one partition at the same time
+    repeats: bool = False
+    """Whether a new lane returns again, before other messages of a partition, all that a settle which raised
+    may have acknowledged. Where not, such messages count towards --max-messages for good."""
     counts_only: bool = False  # no position can be stored: a run reads, counts and changes nothing
     proof: str = ""  # how a user can prove what the broker does not confirm yet, as "look …"
     proof_wait_s: float = 0.0  # how long after a change the broker's figures may take to prove it

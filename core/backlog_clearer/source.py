@@ -115,7 +115,8 @@ class Lane(Protocol):
         A partition that the broker refuses for good, or whose log has another incarnation than the
         claim, has an `error` and 0 messages; the others are acknowledged. Raises `TransientError` if
         another lane may succeed: then nothing of this call is counted, and messages that the broker did
-        acknowledge are neither delivered nor counted again where the protocol shows them.
+        acknowledge are neither delivered nor counted again where the protocol shows them. Whether they count
+        towards --max-messages once more: `Traits.repeats`, `BrokerError.unsent`.
         """
 
     def close(self) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import grpc
 import pytest
 
+from backlog_clearer.brokers.googlepubsub import lane
 from backlog_clearer.brokers.googlepubsub.options import PubSubOptions
+from backlog_clearer.engine import worker
 from backlog_clearer.errors import BrokerError, RefusedError, TransientError
 from backlog_clearer.model import Mode
 from backlog_clearer.options.run import RunOptions
@@ -20,12 +22,17 @@ from backlog_clearer.run.job import Job
 from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.restore import restore
+from backlog_clearer.run.survey import survey
+from backlog_clearer.testing.relay import Relay
 from backlog_clearer.testing.servers.pubsub import PROJECT, PubSubServer
 from tests.brokers.test_googlepubsub import PubSubBench, server
 
 __all__ = ["server"]
 
 DEAD_LETTERS = {"dead_letter_topic": f"{PROJECT}/topics/dead", "max_delivery_attempts": 5}
+
+LEASE = "stream_ack_deadline_seconds"
+CONNECTIONS = 5  # that fail, each after a longer wait of gRPC's
 
 
 def job(bench: PubSubBench, tmp_path: Path, run: dict[str, Any] | None = None, **options: Any) -> Job:
@@ -69,6 +76,22 @@ def test_streams_that_break_lose_and_double_nothing(server: PubSubServer, tmp_pa
     assert result.totals.messages == 2000
 
 
+def test_a_service_that_is_back_is_reached_at_once(server: PubSubServer, tmp_path: Path) -> None:
+    """After connections that failed, a survey reaches the service, and not gRPC's memory of them."""
+    bench = PubSubBench(server, figures=False)
+    server.publish(bench.sub, 10)
+    with (
+        Relay("127.0.0.1", server.port) as relay,
+        closing(bench.source_via(bench.options(tmp_path), "127.0.0.1", relay.port)) as source,
+    ):
+        relay.refuse()
+        while relay.connections < CONNECTIONS:
+            with pytest.raises(TransientError):
+                source.survey()
+        relay.heal()
+        assert survey(source).partitions
+
+
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED])
 @pytest.mark.parametrize("method", ["StreamingPull", "Acknowledge"])
 def test_passing_errors_are_retried(
@@ -92,6 +115,31 @@ def test_acknowledgements_without_an_answer_make_a_lower_bound(
     server.fail("Acknowledge", grpc.StatusCode.UNAVAILABLE, times=50)
     result = clear(job(bench, tmp_path, {"max_retries": 0}))
     assert (result.totals.messages, result.totals.at_least) == (0, True)
+
+
+def test_lost_answers_do_not_raise_the_limit(
+    server: PubSubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was acknowledged without an answer, and too late to be so again, counts to the limit."""
+    monkeypatch.setattr(worker, "BACKOFF_FIRST_S", 1.5)
+    monkeypatch.setattr(lane, "LEASE_USED", 1 / PubSubOptions.model_fields[LEASE].default)  # 1 s
+    bench = PubSubBench(server, figures=True)
+    server.publish(bench.sub, 400)
+    lost: list[set[bytes | str]] = []
+
+    def lose(ids: list[Any]) -> None:
+        if len(lost) < 2 and (not lost or lost[0] & set(ids)):
+            lost.append(set(ids))
+            for one in ids:
+                if one in bench.sub.leased:
+                    bench.sub.leased.pop(one).acked = True
+            raise ConnectionError
+
+    server.before_acknowledge = lose
+    result = clear(job(bench, tmp_path, {"max_messages": 100, "max_rate": "50/s"}))
+    assert len(lost) > 1
+    assert 400 - bench.sub.unacked() <= 100
+    assert result.totals.at_least
 
 
 @pytest.mark.parametrize("method", ["GetSubscription", "CreateSnapshot"])

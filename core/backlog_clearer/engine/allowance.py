@@ -19,6 +19,7 @@ class Grant(NamedTuple):
 
     messages: int
     reserved: float  # of the rate
+    charged: int  # of --max-messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +29,34 @@ class Allowance:
     budget: Budget | None
     pace: Pace | None
 
-    def take(self) -> Grant | float:
-        """A grant for one read; a float: how many seconds to wait before the next attempt."""
+    def take(self, again: int = 0) -> Grant | float:
+        """A grant for one read; a float: how many seconds to wait before the next attempt.
+
+        `again`: messages that this read may bring although nothing of --max-messages is left, because it
+        would bring nothing but these first, and they are charged already.
+        """
         count, reserved = self.pace.take() if self.pace else (0, 0.0)
         if self.pace and not count:
             return min(_LONGEST_S, max(0.001, self.pace.wait_s()))
         if self.budget is None:
-            return Grant(count, reserved)
-        granted = self.budget.take()
-        if self.pace and granted > count:
-            self.budget.refund(granted - count)
-            granted = count
-        if granted:
-            return Grant(granted, reserved)
+            return Grant(count, reserved, 0)
+        charged = self.budget.take()
+        if self.pace and charged > count:
+            self.budget.refund(charged - count)
+            charged = count
+        messages = charged or (min(again, count) if self.pace else again)
+        if messages:
+            return Grant(messages, reserved, charged)
         if self.pace:
             self.pace.used(reserved, 0, 0)
         return GRANT_POLL_S  # all of it is reserved; another worker may give some back
 
-    def used(self, grant: Grant, messages: int, size: int) -> None:
-        """Report what was read for a grant, in messages and bytes."""
+    def used(self, grant: Grant, messages: int, size: int, *, again: int = 0) -> None:
+        """Report what was read for a grant, in messages and bytes; `again`: of these, charged before."""
         if self.budget:
-            self.budget.refund(grant.messages - messages)
+            self.budget.refund(grant.charged - (messages - again))
         if self.pace:
             self.pace.used(grant.reserved, messages, size)
-
-    def lost(self, messages: int) -> None:
-        """Note that messages will be read again: they do not count towards --max-messages."""
-        if self.budget:
-            self.budget.refund(messages)
 
 
 def allowance_of(run: RunOptions, workers: int) -> Allowance | None:

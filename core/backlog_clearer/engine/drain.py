@@ -209,6 +209,7 @@ class _Watch:
             elapsed_s=now - self.started,
             quiet_s=quiet_s,
             messages=sum(share.read for share in shares),
+            charged=sum(share.charged for share in shares),
             empty=(over and self.frozen and not errors) or self.probed_left == 0,
             left=self.probed_left if left is None else left,
             starting=any(not share.tried and not share.over for share in shares),

@@ -16,6 +16,8 @@ class Share:
     read: int = 0  # messages read, including those settled
     settled: int = 0  # messages acknowledged
     bytes: int = 0
+    owed: int = 0  # charged to `max_messages`, uncounted, and expected to be read again
+    spent: int = 0  # charged, uncounted, and perhaps acknowledged
     doubted: bool = False  # a settle failed: more than `settled` may be acknowledged
     left: int | None = None
     reached: bool = False  # read up to the target, not necessarily settled
@@ -38,14 +40,37 @@ class Share:
         """Whether no lane is to read it any more."""
         return self.done or self.yielded or self.error is not None
 
-    def forget(self) -> int:
-        """Uncount messages that no lane can acknowledge any more, since they will be read again."""
+    @property
+    def charged(self) -> int:
+        """The messages that `max_messages` has to count for good, as far as is known now."""
+        return self.read + self.spent + (self.owed if self.over else 0)
+
+    def forget(self, *, gone: bool) -> None:
+        """Uncount messages that were not reported as acknowledged, since they will be read again.
+
+        They stay charged to `max_messages`: the broker may have carried out an acknowledgement whose answer
+        was lost, so that no other worker may read as many instead. `gone`: if it did, they do not come again.
+        """
         lost = self.read - self.settled
+        if gone:
+            self.spent += lost
+        else:
+            self.owed += lost
         self.read = self.settled
         if lost or self.reached != self.done:
             self.left = None  # an earlier 0 would keep the drain waiting for a lane that reads nothing
         self.reached = self.done
-        return lost
+
+    def repeat(self, messages: int) -> int:
+        """How many of the messages just read are those expected again; they are not any more."""
+        again = min(self.owed, messages)
+        self.owed -= again
+        return again
+
+    def give_up_repeats(self) -> None:
+        """The broker works and does not deliver them: they may be acknowledged, and stay charged."""
+        self.spent += self.owed
+        self.owed = 0
 
 
 class Budget:

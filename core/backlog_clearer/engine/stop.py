@@ -15,6 +15,7 @@ class Moment:
     elapsed_s: float
     quiet_s: float  # since a message last arrived, a lane was opened, or the broker's throttling ended
     messages: int  # read so far
+    charged: int  # the same, and what else counts towards `max_messages`
     empty: bool  # proven: every target reached and acknowledged, or the broker reports that nothing is left
     left: int | None  # left by the figures of lanes or broker; None: unknown
     starting: bool = False  # a partition has no lane yet that has read
@@ -34,7 +35,7 @@ def decide(moment: Moment, run: RunOptions) -> StopReason | None:
     silent = moment.left is None and not moment.troubled and moment.quiet_s >= quiet
     stalled = bool(moment.left) and not moment.troubled and moment.quiet_s >= run.stall_seconds
     out_of_time = run.max_seconds is not None and moment.elapsed_s >= run.max_seconds
-    at_limit = run.max_messages is not None and moment.messages >= run.max_messages
+    at_limit = run.max_messages is not None and moment.charged >= run.max_messages
     rules = (
         (moment.failed, StopReason.FAILED),
         (moment.signalled, StopReason.SIGNAL),

@@ -38,6 +38,7 @@ ATTEMPT_LAST_S = BACKOFF_LAST_S + 15.0  # the longest that an attempt takes, and
 TRIAL_S = 1.0  # how long a spare worker reads a partition before another worker takes it over
 TOGETHER_S = 0.5  # claims that are due within this time are tried in one lane
 GATHER_S = 0.05  # wait for further claims before a lane is opened again with some
+REPEATED_S = 10.0  # how long a lane is silent before messages expected again count as acknowledged
 
 FOREVER_S = 10.0**9
 
@@ -114,6 +115,8 @@ class Worker:
         self._suspects: set[Partition] = set()  # handed over, and in a lane that failed for good
         self._aside = False  # the suspects wait until the other claims were tried without them
         self._unsettled = False
+        self._perhaps = False  # its last settle raised, and may have acknowledged something
+        self._alone = False  # the limit has room only for messages that are read again
 
     @property
     def throttled_s(self) -> float:
@@ -147,6 +150,7 @@ class Worker:
                 now = time.monotonic()
                 due = [share for share in active if share.due_at <= now + TOGETHER_S]
                 if due and min(share.due_at for share in due) <= now:
+                    due = self._repeated(due)
                     self._session({share.claim.partition: share for share in due})
                     continue
                 due_at = min((share.due_at for share in active), default=None)
@@ -157,6 +161,11 @@ class Worker:
             self._retire(BrokerError(f"{self.name} failed: {type(failure).__name__}: {failure}"))
         finally:
             self.crew.changed()
+
+    def _repeated(self, due: list[Share]) -> list[Share]:
+        """One claim alone, where the limit has room only for messages of it that are read again."""
+        alone, self._alone = self._alone, False
+        return next(([share] for share in due if alone and share.owed), due)
 
     def _active(self) -> list[Share]:
         """The claims to try; without the suspects while they are set aside and there are others."""
@@ -219,9 +228,12 @@ class Worker:
         at = now()
         interval = self.source.traits.settle_interval_s
         settle_at, until, fresh = at + interval, at + FOREVER_S, True
+        self._alone = False
         waiting = sum(not share.reached for share in shares.values())
-        while waiting and at < until and not halted() and not self.called:
-            advances = self._granted(lane, allowance) if allowance else read(READ_WAIT_S, None)
+        while waiting and not (halted() or self.called or self._alone):
+            if at >= until and not (allowance and len(shares) == 1 and _owed(shares)):
+                break
+            advances = self._granted(lane, allowance, shares) if allowance else read(READ_WAIT_S, None)
             for partition, messages, left, size in advances or ():
                 share = shares[partition]
                 share.read += messages
@@ -240,23 +252,34 @@ class Worker:
                 self._settle(lane, shares)
                 settle_at = now() + interval
 
-    def _granted(self, lane: Lane, allowance: Allowance) -> Sequence[Advance] | None:
+    def _granted(self, lane: Lane, allowance: Allowance, shares: _Shares) -> Sequence[Advance] | None:
         """Read as much as the run's limits allow now; None: nothing yet, and a while is over."""
-        grant = allowance.take()
+        owed = _owed(shares)
+        grant = allowance.take(owed if len(shares) == 1 else 0)
         if isinstance(grant, float):
             begun = time.monotonic()
+            self._alone = (owed > 0 and len(shares) > 1) or any(
+                share.owed and not share.over and share.due_at <= begun
+                for key, share in self.shares.items()
+                if key not in shares
+            )
+            self._aside &= not self._alone
             self.halt.wait(grant)
             self.held_s += time.monotonic() - begun
             return None
-        messages = size = 0
+        messages = size = again = 0
         try:
             advances = lane.read(GRANTED_WAIT_S, grant.messages)
             messages = sum(advance.messages for advance in advances)
             size = sum(advance.bytes for advance in advances)
+            again = sum(shares[item.partition].repeat(item.messages) for item in advances)
         finally:
-            allowance.used(grant, messages, size)
-        if not messages:  # a worker that has messages but no grant must get its turn
-            self.halt.wait(2 * GRANT_POLL_S)
+            allowance.used(grant, messages, size, again=again)
+        if not messages:
+            if owed and time.monotonic() - max(self.opened_at, self.progress_at) > REPEATED_S:
+                for share in shares.values():
+                    share.give_up_repeats()
+            self.halt.wait(2 * GRANT_POLL_S)  # one that has messages but no grant must get its turn
         return advances
 
     def _works(self, shares: _Shares, now: float) -> float:
@@ -274,7 +297,8 @@ class Worker:
         refused = None
         try:
             settled = lane.settle()
-        except Exception:
+        except Exception as failure:
+            self._perhaps |= not getattr(failure, "unsent", False)
             for share in shares.values():
                 share.doubted |= share.read > share.settled
             raise
@@ -303,9 +327,9 @@ class Worker:
     def _forget_unsettled(self, shares: _Shares) -> None:
         """Uncount messages that will be read again; those of a partition that is over stay counted."""
         for share in shares.values():
-            lost = share.forget() if not share.over else 0
-            if lost and self.allowance:
-                self.allowance.lost(lost)
+            if not share.over:
+                share.forget(gone=self._perhaps and not self.source.traits.repeats)
+        self._perhaps = False
         self._unsettled = False
 
     @staticmethod
@@ -402,6 +426,11 @@ class Worker:
 
     def _has_read(self, share: Share) -> bool:
         return share.claim.partition in self._proven
+
+
+def _owed(shares: _Shares) -> int:
+    """Messages that these are to deliver again, and that are charged already."""
+    return sum(share.owed for share in shares.values())
 
 
 def _throttled_s(lane: Lane | None) -> float:

@@ -90,6 +90,11 @@ class SharedLeases:
                     if error is None:
                         self.doubtful.difference_update(ids)
 
+    def in_doubt(self, ids: Sequence[bytes]) -> int:
+        """How many of these may be acknowledged, and are not counted."""
+        with self.lock:
+            return sum(one in self.doubtful for one in ids)
+
     def changed(self) -> None:
         """Note that something was acknowledged just now."""
         with self.lock:
@@ -129,6 +134,9 @@ class StreamLane:
         self._requests = Requests(client, options.subscription)
         unread, self._held = shared.take()
         self._unread = deque(unread)
+        self._gone = (
+            0  # perhaps acknowledged, and too late to be again: counted as read, never as settled
+        )
         self._unsettled: list[Batch] = []  # read, and not yet sent
         self._sent: list[Sent] = []  # acknowledgements under way
         self._sent_at = time.monotonic()  # when the first lease of those began
@@ -188,7 +196,9 @@ class StreamLane:
             self._hold(now)
         self._send_unsettled(all_of_it=not self._unread and not self._arrived)
         limit = self._batch_size if max_messages is None else min(self._batch_size, max_messages)
-        messages = size = 0
+        self._drop_late()
+        messages, size = min(self._gone, limit), 0  # before all others, which are not charged yet
+        self._gone -= messages
         while messages < limit and self._next(0.0 if messages else max_wait_s):
             batch = self._unread.popleft()
             room = limit - messages
@@ -208,9 +218,7 @@ class StreamLane:
         """Whether there is a batch to read; waits for one up to `max_wait_s`."""
         until = time.monotonic() + max_wait_s
         while True:
-            # Acknowledging an id after its lease has no effect: the message is delivered again.
-            while self._unread and self._unread[0].at + self._lease_s * LEASE_USED <= time.monotonic():
-                self._unread.popleft()
+            self._drop_late()
             if self._unread:
                 return True
             with self._news:
@@ -224,6 +232,11 @@ class StreamLane:
             self._sort(at, response)
             if not self._unread and time.monotonic() >= until:
                 return False
+
+    def _drop_late(self) -> None:
+        """Acknowledging an id after its lease has no effect: the message is delivered again."""
+        while self._unread and self._unread[0].at + self._lease_s * LEASE_USED <= time.monotonic():
+            self._gone += self._shared.in_doubt(self._unread.popleft().ids)
 
     def _sort(self, at: float, response: bytes) -> None:
         before, beyond = split_at_target(response, self._target)

@@ -77,6 +77,7 @@ _TRAITS = Traits(
     unit="messages",
     fixed=True,
     competing=True,
+    repeats=True,
     skip_once=True,
     proof="use --verify-seconds 300, or look with status 4 minutes after the run",
     settle_interval_s=_SETTLE_S,

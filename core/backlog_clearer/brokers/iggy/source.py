@@ -86,10 +86,10 @@ class IggySource:
     def traits(self) -> Traits:
         """See `source.Source`."""
         if self._options.group_id is None:
-            return Traits(unit="messages")
+            return Traits(unit="messages", repeats=True)
         slices = self._run.slice.total if self._run.slice else 1
         interval_s = max(_GROUP_SETTLE_S, _TURN_S * slices)
-        return Traits(unit="messages", settle_interval_s=interval_s)
+        return Traits(unit="messages", repeats=True, settle_interval_s=interval_s)
 
     def survey(self) -> Survey:
         """See `source.Source`."""

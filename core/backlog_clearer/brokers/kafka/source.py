@@ -73,6 +73,7 @@ _LOG = logging.getLogger("backlog_clearer")
 _TRAITS = Traits(
     unit="offsets",
     empty_units="transaction markers and records removed by compaction take offsets, too",
+    repeats=True,
     settle_interval_s=1.0,
 )
 

@@ -236,7 +236,10 @@ class MemorySource:
         """Messages that settles reported, and how many the broker had as acknowledged then."""
         self._shown: dict[Partition, int] = {}  # how many it had as acknowledged when it was asked last
         self._traits = Traits(
-            unit="messages", competing=competing, settle_interval_s=0.0 if competing else 1.0
+            unit="messages",
+            competing=competing,
+            repeats=True,
+            settle_interval_s=0.0 if competing else 1.0,
         )
 
     @property

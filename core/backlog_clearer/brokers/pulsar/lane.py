@@ -150,17 +150,21 @@ class PulsarLane:
 
         What a consumer received that the broker has closed since is left for another lane.
         """
-        self._check(settling=True)  # before any of it is sent
-        waiting = [
-            reader
-            for reader in self._readers.values()
-            if reader.waits_for_settle and not self._lost(reader)
-        ]
-        changed = (
-            self._admin.changed([reader.partition for reader in waiting])
-            if self._admin and waiting
-            else {}
-        )
+        try:
+            self._check(settling=True)
+            waiting = [
+                reader
+                for reader in self._readers.values()
+                if reader.waits_for_settle and not self._lost(reader)
+            ]
+            changed = (
+                self._admin.changed([reader.partition for reader in waiting])
+                if self._admin and waiting
+                else {}
+            )
+        except BrokerError as failure:
+            failure.unsent = True
+            raise
         found = []
         for reader in waiting:
             error = changed.get(reader.partition)
