@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 
 from backlog_clearer.model import Mode
 from backlog_clearer.run.job import Callbacks
-from backlog_clearer.testing.servers.pulsar import running_pulsar
 from backlog_clearer.testing.servers.pulsar_judge import SUBSCRIPTION, Case, Judge, unique
 from backlog_clearer.testing.support import free_port
 
@@ -118,31 +117,6 @@ def test_trimming_and_unloading_keep_a_topic_the_same(pulsar_judge: Judge, tmp_p
     pulsar_judge.produce(case.topic, 5)
     restored = case.restore(first)
     assert "created again" not in str(restored.partitions[0].error)
-
-
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
-    """Another cluster."""
-    with running_pulsar(tmp_path_factory.mktemp("elsewhere")) as server:
-        judge = Judge(server)
-        yield judge
-        judge.close()
-
-
-def test_a_receipt_of_another_cluster_is_refused(
-    pulsar_case: Case, elsewhere: Judge, tmp_path: Path
-) -> None:
-    """A receipt restores nothing on a cluster that has a topic and a subscription of the same names."""
-    other = Case(elsewhere, tmp_path)
-    other.topic = pulsar_case.topic
-    for case in (pulsar_case, other):
-        case.judge.produce(case.create(), 100)
-    done = pulsar_case.clear(mode=Mode.SKIP)
-    assert other.clear(mode=Mode.SKIP).cleared
-    result = other.restore(done)
-    assert not result.cleared
-    assert "created again" in str(result.partitions[0].error)
-    assert elsewhere.backlog(other.topic) == 0
 
 
 def test_a_receipt_of_a_topic_created_again_is_refused(pulsar_case: Case) -> None:

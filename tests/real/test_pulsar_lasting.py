@@ -1,4 +1,7 @@
-"""A real Pulsar that is killed at the end of runs: what is verified stays, what comes back is not counted."""
+"""A real Pulsar that is killed at the end of runs: what is verified stays, what comes back is not counted.
+
+It is also the other cluster where a receipt restores nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pulsar
@@ -15,7 +19,7 @@ import requests
 
 from backlog_clearer.brokers.pulsar.source import PulsarSource
 from backlog_clearer.engine.drain import Halt
-from backlog_clearer.model import Partition, Position, Remaining
+from backlog_clearer.model import Mode, Partition, Position, Remaining
 from backlog_clearer.run.clear import clear_source
 from backlog_clearer.run.job import Callbacks, Job
 from backlog_clearer.run.report import RunResult
@@ -156,3 +160,19 @@ def test_acknowledgements_ahead_of_the_position_are_kept(pulsar_case: Case) -> N
     assert judge.cursor(topic)["individuallyDeletedMessages"] != "[]"
     assert result.totals.messages == 100
     assert result.verified is not False
+
+
+def test_a_receipt_of_another_cluster_is_refused(
+    pulsar_case: Case, mortal: Judge, tmp_path: Path
+) -> None:
+    """A receipt restores nothing on a cluster that has a topic and a subscription of the same names."""
+    other = Case(mortal, tmp_path)
+    other.topic = pulsar_case.topic
+    for case in (pulsar_case, other):
+        case.judge.produce(case.create(), 100)
+    done = pulsar_case.clear(mode=Mode.SKIP)
+    assert other.clear(mode=Mode.SKIP).cleared
+    result = other.restore(done)
+    assert not result.cleared
+    assert "created again" in str(result.partitions[0].error)
+    assert mortal.backlog(other.topic) == 0
