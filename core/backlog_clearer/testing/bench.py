@@ -18,6 +18,7 @@ from backlog_clearer.testing.relay import Relay
 
 MESSAGES = 700  # per partition: several batches of BATCH, and not a multiple of it
 BATCH = 64
+SOME = 3 * BATCH + 8  # per partition, where no test needs a run that lasts
 
 
 class Faults(Protocol):

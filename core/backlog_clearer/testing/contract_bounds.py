@@ -10,7 +10,7 @@ import pytest
 from backlog_clearer.errors import UsageError
 from backlog_clearer.model import Bound, Mode
 from backlog_clearer.source import Bounded, Countable, Dated
-from backlog_clearer.testing.bench import MESSAGES, Bench
+from backlog_clearer.testing.bench import SOME, Bench
 from backlog_clearer.testing.suite import Suite, opened
 
 YOUNG = 11  # messages of each partition that are too young
@@ -21,10 +21,10 @@ class BoundContract(Suite):
     """Targets before the end."""
 
     def two_ages(self, bench: Bench) -> datetime:
-        """Publish `MESSAGES` and then `YOUNG` messages to each partition; a time in between."""
+        """Publish `SOME` and then `YOUNG` messages to each partition; a time in between."""
         if not bench.cuts_by_time:
             pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_time`")
-        self.fill(bench)
+        self.fill(bench, SOME)
         between = bench.between()
         self.fill(bench, YOUNG)
         return between
@@ -34,10 +34,10 @@ class BoundContract(Suite):
         between = self.two_ages(bench)
         result = self.run(bench, bench.options(tmp_path, until=between))
         assert bench.left() == dict.fromkeys(range(bench.partitions), YOUNG)
-        assert result.totals.messages == MESSAGES * bench.partitions
+        assert result.totals.messages == SOME * bench.partitions
         assert (result.until, result.verified) == (between, True if bench.has_figures else None)
         if bench.has_figures and bench.unit_is_messages and bench.counts_parts:
-            assert result.totals.backlog == MESSAGES * bench.partitions
+            assert result.totals.backlog == SOME * bench.partitions
 
     def test_skip_until_a_time_leaves_what_is_younger(self, bench: Bench, tmp_path: Path) -> None:
         """Skip with --until leaves the messages after the time, and reads none."""
@@ -63,9 +63,9 @@ class BoundContract(Suite):
         """With a time before every message nothing is acknowledged, and the reason is noted."""
         if not bench.cuts_by_time:
             pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_time`")
-        self.fill(bench)
+        self.fill(bench, SOME)
         result = self.run(bench, bench.options(tmp_path, until=_LONG_AGO))
-        assert bench.left() == dict.fromkeys(range(bench.partitions), MESSAGES)
+        assert bench.left() == dict.fromkeys(range(bench.partitions), SOME)
         assert result.totals.messages == 0
         assert any("2001-01-01T00:00:00Z" in note for note in result.notes)
         if bench.shows_position:  # the adapter can compare the target with the first message retained
@@ -75,14 +75,14 @@ class BoundContract(Suite):
         """With a time after every message the target is the end."""
         if not bench.cuts_by_time:
             pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_time`")
-        self.fill(bench)
+        self.fill(bench, SOME)
         result = self.run(bench, bench.options(tmp_path, until=bench.between()))
         assert bench.left() == dict.fromkeys(range(bench.partitions), 0)
-        assert result.totals.messages == MESSAGES * bench.partitions
+        assert result.totals.messages == SOME * bench.partitions
 
     def test_a_time_in_the_future_is_refused(self, bench: Bench, tmp_path: Path) -> None:
         """A run until a time in the future is wrong use, and changes nothing."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         before = bench.left()
         tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
         with pytest.raises(UsageError, match="future"):
@@ -93,10 +93,10 @@ class BoundContract(Suite):
         """With --keep-last so many messages of each partition stay."""
         if not bench.cuts_by_count:
             pytest.skip(f"{type(bench).__name__} does not offer `cuts_by_count`")
-        self.fill(bench)
+        self.fill(bench, SOME)
         result = self.run(bench, bench.options(tmp_path, keep_last=YOUNG))
         assert bench.left() == dict.fromkeys(range(bench.partitions), YOUNG)
-        assert result.totals.messages == (MESSAGES - YOUNG) * bench.partitions
+        assert result.totals.messages == (SOME - YOUNG) * bench.partitions
 
     def test_a_partition_that_breaks_costs_only_its_own_target(
         self, bench: Bench, tmp_path: Path
@@ -119,7 +119,7 @@ class BoundContract(Suite):
         with opened(bench, bench.options(tmp_path)) as source:
             if isinstance(source, Bounded) and all(offered.values()):
                 pytest.skip("this adapter has every kind of bound")
-        self.fill(bench)
+        self.fill(bench, SOME)
         before = bench.left()
         for name, value in bounds.items():
             if not offered[name]:
@@ -132,7 +132,7 @@ class BoundContract(Suite):
         if not bench.shows_age:
             pytest.skip(f"{type(bench).__name__} does not offer `shows_age`")
         before = bench.between()
-        self.fill(bench)
+        self.fill(bench, SOME)
         after = bench.between()
         self.fill(bench, YOUNG)
         with opened(bench, bench.options(tmp_path)) as source:
@@ -144,7 +144,7 @@ class BoundContract(Suite):
         assert shown.totals.oldest == min(found.values())
         without = self.run(bench, bench.options(tmp_path, dry_run=True, ages=False))
         assert without.totals.oldest is None
-        everything = dict.fromkeys(range(bench.partitions), MESSAGES + YOUNG)
+        everything = dict.fromkeys(range(bench.partitions), SOME + YOUNG)
         assert bench.left() == everything, "asking for ages changed the backlog"
 
     def test_the_age_follows_what_was_acknowledged(self, bench: Bench, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ class BoundContract(Suite):
         """Where nothing is left there is no oldest message, and none is invented."""
         if not bench.shows_age:
             pytest.skip(f"{type(bench).__name__} does not offer `shows_age`")
-        self.fill(bench)
+        self.fill(bench, SOME)
         self.run(bench, bench.options(tmp_path))
         shown = self.run(bench, bench.options(tmp_path / "another run", dry_run=True))
         assert [row.oldest for row in shown.partitions] == [None] * bench.partitions
@@ -171,7 +171,7 @@ class BoundContract(Suite):
         with opened(bench, bench.options(tmp_path, dry_run=True)) as source:
             if not isinstance(source, Countable):
                 pytest.skip(f"{type(bench).__name__} does not offer `Countable`")
-            self.fill(bench)
+            self.fill(bench, SOME)
             before = source.survey().partitions
             bench.produce(0, YOUNG)
             after = source.survey().partitions

@@ -17,11 +17,11 @@ from backlog_clearer.run.receipt import load, original_positions
 from backlog_clearer.run.report import RunResult
 from backlog_clearer.run.restore import restore_source
 from backlog_clearer.source import Lane
-from backlog_clearer.testing.bench import BATCH, MESSAGES, Bench
+from backlog_clearer.testing.bench import BATCH, SOME, Bench
 from backlog_clearer.testing.contract_lanes import WAIT_S, messages, read_some
 from backlog_clearer.testing.suite import Suite, claims, opened
 
-NEW = 2 * MESSAGES  # per partition of the new topic: more than any position of the old one
+NEW = SOME + BATCH  # per partition of the new topic: more than any position of the old one
 
 
 class IdentityContract(Suite):
@@ -38,7 +38,7 @@ class IdentityContract(Suite):
 
     def test_a_log_created_again_has_another_incarnation(self, bench: Bench, tmp_path: Path) -> None:
         """An incarnation is the same in every survey and in what is left, and another one in a new log."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         run = bench.options(tmp_path)
         with opened(bench, run) as source:
             before = {state.partition: state.incarnation for state in source.survey().partitions}
@@ -53,7 +53,7 @@ class IdentityContract(Suite):
 
     def test_skip_does_not_move_in_a_log_created_again(self, bench: Bench, tmp_path: Path) -> None:
         """Claims of a log that is gone move nothing in the new one, and have an error each."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         with opened(bench, bench.options(tmp_path)) as source:
             asked = claims(source)
             self.anew(bench)
@@ -65,7 +65,7 @@ class IdentityContract(Suite):
 
     def test_a_lane_does_not_open_on_a_log_created_again(self, bench: Bench, tmp_path: Path) -> None:
         """A lane for claims of a log that is gone reports that, and acknowledges nothing of the new one."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         with opened(bench, bench.options(tmp_path)) as source:
             asked = claims(source)
             self.anew(bench)
@@ -74,7 +74,7 @@ class IdentityContract(Suite):
 
     def test_a_lane_stops_where_its_log_is_created_again(self, bench: Bench, tmp_path: Path) -> None:
         """A lane whose log is replaced while it reads acknowledges nothing of the new one."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         with opened(bench, bench.options(tmp_path)) as source:
             lane = source.open_lane(claims(source))
             read_some(bench, lane)
@@ -116,7 +116,7 @@ class IdentityContract(Suite):
         self, bench: Bench, tmp_path: Path
     ) -> None:
         """Asked what is left up to an old target, the new log answers under its own incarnation."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         with opened(bench, bench.options(tmp_path)) as source:
             states = {state.partition: state for state in source.survey().partitions}
             self.anew(bench)
@@ -130,7 +130,7 @@ class IdentityContract(Suite):
     ) -> None:
         """A topic that is made anew while the question is open is not cleared, in either mode."""
         for mode in Mode:
-            self.fill(bench)
+            self.fill(bench, SOME)
             run = bench.options(tmp_path, mode=mode, stall_seconds=3, receipt_dir=str(tmp_path / mode))
 
             def confirm(_: object) -> bool:
@@ -155,7 +155,7 @@ class IdentityContract(Suite):
         self, bench: Bench, tmp_path: Path
     ) -> None:
         """A run's frozen target is not one of the new log."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         run = bench.options(tmp_path)
         self.run(bench, run.model_copy(update={"max_messages": 50}))
         self.anew(bench)
@@ -166,7 +166,7 @@ class IdentityContract(Suite):
 
     def test_restore_does_not_write_to_a_log_created_again(self, bench: Bench, tmp_path: Path) -> None:
         """A receipt of the old log restores nothing in the new one, neither as a run nor as a call."""
-        self.fill(bench)
+        self.fill(bench, SOME)
         run = bench.options(tmp_path)
         self.run(bench, run.model_copy(update={"max_messages": 50}))
         receipt = load(str(self.run(bench, run).receipt))
