@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -18,7 +19,7 @@ import pytest
 
 from backlog_clearer.brokers.pulsar.auth import access
 from backlog_clearer.brokers.pulsar.brokers import Brokers
-from backlog_clearer.brokers.pulsar.client import ClientCluster
+from backlog_clearer.brokers.pulsar.client import ClientCluster, ClientFeed
 from backlog_clearer.brokers.pulsar.cluster import Cluster
 from backlog_clearer.brokers.pulsar.options import PulsarOptions, PulsarReader, SubscriptionType
 from backlog_clearer.brokers.pulsar.readers import open_brokers, reader_notes
@@ -238,6 +239,36 @@ def chunked_topic(url: str) -> str:
 
 
 @pytest.mark.timeout(600)
+def test_no_other_thread_uses_a_consumer_while_its_client_is_closed(
+    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that looks at the consumers' connections has ended before the library's client is closed."""
+    order: list[str] = []
+    looking = threading.Event()
+    close, here = pulsar.Client.close, threading.current_thread()
+
+    def look(_: ClientFeed) -> None:
+        if threading.current_thread() is not here:
+            looking.set()
+            time.sleep(0.5)
+            order.append("looked")
+
+    def closed(it: pulsar.Client) -> None:
+        order.append("closed")
+        close(it)
+
+    monkeypatch.setattr(ClientFeed, "look", look)
+    monkeypatch.setattr(pulsar.Client, "close", closed)
+    brokers.subscribe(Partition("t", 0), unique("looked"), SubscriptionType.EXCLUSIVE)
+    assert looking.wait(10)
+    threads = set(threading.enumerate())
+    brokers.close()
+    wait_until(
+        lambda: not [each for each in threads if "_watch" in each.name and each.is_alive()], "it"
+    )
+    assert order[-2:] == ["looked", "closed"]
+
+
 def test_chunks_are_passed_on_with_their_message(brokers: Brokers, url: str) -> None:
     """The entries of a message's chunks follow each other without a gap, and count as one message."""
     topic = chunked_topic(url)

@@ -38,6 +38,7 @@ _QUEUE = 5000  # messages that the library fetches in advance, for each consumer
 _QUEUE_BYTES = 16 * 1024 * 1024
 _FILL_MS = 10  # how long a batch of messages is waited for once one has arrived
 _LOOK_S = 0.02  # between two looks at the connections of consumers: the library reconnects after 0.1 s
+_WATCHED_S = 2.0  # for a look that is under way as a lane is closed
 _POLL_S = 0.05  # the longest wait for one consumer
 _WHOLE_S = 0.25  # silence after which the rest of a batch of messages is taken for acknowledged
 _CHUNKED = 1000  # chunked messages that arrive at the same time
@@ -335,6 +336,7 @@ class ClientCluster:
         self._client: pulsar.Client | None = None
         self._feeds: list[ClientFeed] = []
         self._closing = threading.Event()
+        self._watching: threading.Thread | None = None
 
     @property
     def connections(self) -> Sequence[ClientFeed]:
@@ -400,7 +402,8 @@ class ClientCluster:
         feed = ClientFeed(consumer, next(_numbers), _Pulse(self._answer_s))
         self._feeds.append(feed)
         if len(self._feeds) == 1:
-            threading.Thread(target=self._watch, args=(self._closing,), daemon=True).start()
+            self._watching = threading.Thread(target=self._watch, args=(self._closing,), daemon=True)
+            self._watching.start()
         return ClientConsumer(feed)
 
     def _watch(self, closing: threading.Event) -> None:
@@ -479,6 +482,9 @@ class ClientCluster:
         client, self._client = self._client, None
         self._closing.set()
         self._closing = threading.Event()
+        watching, self._watching = self._watching, None
+        if watching is not None:  # two threads must not close a consumer at once
+            watching.join(_WATCHED_S)
         feeds, self._feeds = self._feeds, []
         _CLOSED.extend(feed.consumer for feed in feeds)
         for feed in feeds:
