@@ -70,9 +70,8 @@ from backlog_clearer.source import Lane, failed_state
 _Item = TypeVar("_Item")
 
 _SINCE_RECEIPT = "since the receipt"
-_TRAITS = Traits(
-    unit="events", repeats=True, settle_interval_s=5.0
-)  # a blob written a partition and interval
+# A blob is written for each partition and interval.
+_TRAITS = Traits(unit="events", repeats=True, settle_interval_s=5.0)
 
 _UNKNOWN = "nothing was cleared, and what is left is unknown, because there is no checkpoint store"
 

@@ -134,9 +134,7 @@ class StreamLane:
         self._requests = Requests(client, options.subscription)
         unread, self._held = shared.take()
         self._unread = deque(unread)
-        self._gone = (
-            0  # perhaps acknowledged, and too late to be again: counted as read, never as settled
-        )
+        self._gone = 0  # perhaps acknowledged, and too late to be again: read, and never settled
         self._unsettled: list[Batch] = []  # read, and not yet sent
         self._sent: list[Sent] = []  # acknowledgements under way
         self._sent_at = time.monotonic()  # when the first lease of those began
