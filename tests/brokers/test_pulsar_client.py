@@ -245,10 +245,12 @@ def test_no_other_thread_uses_a_consumer_while_its_client_is_closed(
     """The thread that looks at the consumers' connections has ended before the library's client is closed."""
     order: list[str] = []
     looking = threading.Event()
+    watching: list[threading.Thread] = []
     close, here = pulsar.Client.close, threading.current_thread()
 
     def look(_: ClientFeed) -> None:
         if threading.current_thread() is not here:
+            watching.append(threading.current_thread())
             looking.set()
             time.sleep(0.5)
             order.append("looked")
@@ -261,11 +263,9 @@ def test_no_other_thread_uses_a_consumer_while_its_client_is_closed(
     monkeypatch.setattr(pulsar.Client, "close", closed)
     brokers.subscribe(Partition("t", 0), unique("looked"), SubscriptionType.EXCLUSIVE)
     assert looking.wait(10)
-    threads = set(threading.enumerate())
     brokers.close()
-    wait_until(
-        lambda: not [each for each in threads if "_watch" in each.name and each.is_alive()], "it"
-    )
+    watching[0].join(10)
+    assert not watching[0].is_alive()
     assert order[-2:] == ["looked", "closed"]
 
 
