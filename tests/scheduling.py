@@ -76,6 +76,7 @@ _SECONDS: Mapping[str, float] = {
     "test_identity": 35,
     "test_streams": 20,
     "test_engine_faults": 17,
+    "test_limit_lost_answers": 17,
     "test_engine_clocks": 15,
     "test_cli_watch": 15,
     "test_engine": 14,
