@@ -254,14 +254,17 @@ class Worker:
 
     def _granted(self, lane: Lane, allowance: Allowance, shares: _Shares) -> Sequence[Advance] | None:
         """Read as much as the run's limits allow now; None: nothing yet, and a while is over."""
-        owed = _owed(shares)
+        owed = _owed(shares) if allowance.budget else 0
         grant = allowance.take(owed if len(shares) == 1 else 0)
         if isinstance(grant, float):
             begun = time.monotonic()
-            self._alone = (owed > 0 and len(shares) > 1) or any(
-                share.owed and not share.over and share.due_at <= begun
-                for key, share in self.shares.items()
-                if key not in shares
+            self._alone = allowance.budget is not None and (
+                (owed > 0 and len(shares) > 1)
+                or any(
+                    share.owed and not share.over and share.due_at <= begun
+                    for key, share in self.shares.items()
+                    if key not in shares
+                )
             )
             self._aside &= not self._alone
             self.halt.wait(grant)
